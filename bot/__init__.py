@@ -1,0 +1,3 @@
+"""Postdoc: a GitHub App that post-trains language models through pull requests."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""The vocabulary of Postdoc: pure values and functions, standard library only."""

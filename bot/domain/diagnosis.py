@@ -1,0 +1,103 @@
+"""A diagnosis: what was observed in a run, what most likely caused it, and the line of the recipe that it blames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Symptom(StrEnum):
+    """Labels of the field, one per failure that a run can show."""
+
+    PLATEAU = "plateau"
+    DIVERGENCE = "divergence"
+    NAN_INF = "nan_inf"
+    OVERFIT = "overfit"
+    MISSING_EOS = "missing_eos"
+    CLIPPED_COMPLETIONS = "clipped_completions"
+    TRUNCATION = "truncation"
+    WRONG_COLUMNS = "wrong_columns"
+    OOM = "oom"
+    EXTRACTION_FAIL = "extraction_fail"
+    DUPLICATES = "duplicates"
+    ALL_LABELS_MASKED = "all_labels_masked"
+    LABEL_NOISE = "label_noise"
+    TEMPLATE_MISMATCH = "template_mismatch"
+    JOB_TIMEOUT = "job_timeout"
+    SCRIPT_ERROR = "script_error"
+    UNKNOWN = "unknown"
+
+
+class Severity(StrEnum):
+    FATAL = "fatal"
+    """The run produced nothing usable."""
+    HARMFUL = "harmful"
+    """The run is worse than it could be because of this."""
+    ADVICE = "advice"
+    """Worth knowing; a report with nothing but advice means healthy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One number that was observed: a metric's or a measurement's key, the training step (None for data), the value."""
+
+    key: str
+    step: int | None
+    value: float | int | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    symptom: Symptom
+    severity: Severity
+    confidence: float
+    """In [0, 1]."""
+    evidence: tuple[Evidence, ...]
+    cause: str
+    """One sentence a person can check, with the numbers in it."""
+    file: str = "recipe.yaml"
+    line: int | None = None
+    """1-based line of `file` that sets `key`; None when no line sets it (the comment goes to the file)."""
+    key: str | None = None
+    suggested: Any = None
+    """The value that `key` should have; None when no single value follows from the evidence."""
+    runner_up: str | None = None
+    """The second most likely cause."""
+    refuted_by: str = ""
+    """The observation that would prove this diagnosis wrong."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {
+            "symptom": str(self.symptom),
+            "severity": str(self.severity),
+            "evidence": [asdict(item) for item in self.evidence],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Diagnosis:
+        fields = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
+        fields["symptom"] = Symptom(data["symptom"])
+        fields["severity"] = Severity(data["severity"])
+        fields["evidence"] = tuple(Evidence(**item) for item in data.get("evidence", ()))
+        return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class DiagnosisReport:
+    """All that was found in one run, most harmful first, and what was looked for and not found."""
+
+    diagnoses: tuple[Diagnosis, ...] = field(default=())
+    ruled_out: tuple[str, ...] = field(default=())
+
+    @property
+    def healthy(self) -> bool:
+        return all(diagnosis.severity is Severity.ADVICE for diagnosis in self.diagnoses)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"diagnoses": [d.as_dict() for d in self.diagnoses], "ruled_out": list(self.ruled_out)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> DiagnosisReport:
+        return cls(tuple(Diagnosis.from_dict(d) for d in data["diagnoses"]), tuple(data.get("ruled_out", ())))

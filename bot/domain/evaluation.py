@@ -1,0 +1,103 @@
+"""What an evaluation found: a value with its n and uncertainty, and a score for every item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Split(StrEnum):
+    DEV = "dev"
+    """Iterated on."""
+    SEALED = "sealed"
+    """Opened once, to confirm."""
+
+
+class Verdict(StrEnum):
+    BETTER = "better"
+    WORSE = "worse"
+    CANNOT_TELL = "cannot tell"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One item's result. `id` is a hash; the committed form of an evaluation keeps only `id`, `score` and `finish`."""
+
+    id: str
+    score: float
+    finish: str = "stop"
+    """`stop` when the model ended by itself, `length` when the token cap cut it."""
+    prompt: str | None = None
+    response: str | None = None
+    reference: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One model on one split of one benchmark. Values are fractions in [0, 1]."""
+
+    benchmark: str
+    harness_digest: str
+    """Digest of bundle, configuration and library versions; two evaluations with different digests never compare."""
+    model: str
+    metric: str
+    value: float
+    standard_error: float
+    n: int
+    split: str
+    strict: float | None = None
+    lenient: float | None = None
+    """The same answers scored after lenient extraction: strict far below lenient means the format is wrong."""
+    samples: tuple[Sample, ...] = field(default=())
+
+    @property
+    def termination_rate(self) -> float | None:
+        """Share of responses that the model ended by itself; None without samples."""
+        if not self.samples:
+            return None
+        return sum(sample.finish == "stop" for sample in self.samples) / len(self.samples)
+
+    def scores(self) -> dict[str, float]:
+        return {sample.id: sample.score for sample in self.samples}
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"samples": [asdict(sample) for sample in self.samples]}
+
+    def public(self) -> dict[str, Any]:
+        """The form that may be committed: no benchmark text, only item hashes, scores and finish reasons."""
+        samples = [{"id": s.id, "score": s.score, "finish": s.finish} for s in self.samples]
+        return self.as_dict() | {"samples": samples}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Evaluation:
+        fields = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
+        fields["samples"] = tuple(Sample(**sample) for sample in data.get("samples", ()))
+        return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """B against A on the same items (paired). Field names are those of `postdoc compare --json`."""
+
+    difference: float
+    ci_low: float
+    ci_high: float
+    p_value: float
+    n: int
+    discordant: tuple[int, int]
+    """(items only A has right, items only B has right)."""
+    verdict: Verdict
+    minimum_detectable: float
+    """Smallest difference this n would have shown with power 0.8 at this discordance."""
+    n_needed: int | None
+    """Items needed to tell the observed difference; None when the verdict is already clear."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"discordant": list(self.discordant), "verdict": str(self.verdict)}
+
+
+def best_of(evaluations: Sequence[Evaluation]) -> Evaluation | None:
+    """The highest value; the earliest among equals, because a later tie is more often luck."""
+    return max(evaluations, key=lambda evaluation: evaluation.value, default=None)

@@ -1,0 +1,80 @@
+"""What an issue asks for: the goal, its budget, and the hash that a consent is bound to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NewType
+
+GoalId = NewType("GoalId", str)
+"""`<owner>/<repository>#<issue>`: names a goal in the journal, in folders (through `slug`) and in hidden keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a goal may cost at most. A ceiling of None was not given by the person and is filled from policy."""
+
+    usd: float = 0.0
+    """Money, LLM spend included. 0 means that only machines without a price may be used."""
+    gpu_hours: float = 1.0
+    """Hours of job time on whatever device trains; on a machine without a GPU, hours of its CPU jobs."""
+    runs: int = 4
+    """Training runs, probes not counted."""
+    wall_hours: float = 24.0
+    """From consent to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """The contract, as echoed to the person. Rates are fractions: 30 % is 0.30."""
+
+    title: str
+    base_model: str
+    """Hub id, or the name of a model in the server's model folder."""
+    benchmark: str
+    """Name of a benchmark file, `practice/reverse` for example."""
+    target: float
+    """The value of `metric` to reach, in [0, 1]."""
+    metric: str = "exact_match"
+    base_revision: str = "main"
+    method: str | None = None
+    """sft, dpo, grpo ...; None leaves the choice to the brain."""
+    dataset: str | None = None
+    """Path of a JSONL file or a folder in the repository (default branch). None: the benchmark's own training split."""
+    recipe: str | None = None
+    """Text of a starting recipe (YAML, one key per line) that runs first. None: the playbook's row."""
+    script: str | None = None
+    """Path in the repository of the person's own training script."""
+    licences: tuple[str, ...] = ()
+    """SPDX identifiers allowed for data and base model. Empty: any licence that is known."""
+    budget: Budget = field(default_factory=Budget)
+    seed: int = 0
+
+    @property
+    def hash(self) -> str:
+        """Twelve hex digits over every field; a consent names it, so that a changed goal voids the consent."""
+        return digest_of(self.as_dict())[:12]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"licences": list(self.licences)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Goal:
+        fields = dict(data)
+        fields["budget"] = Budget(**fields.get("budget", {}))
+        fields["licences"] = tuple(fields.get("licences", ()))
+        return cls(**fields)
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a JSON-able value in canonical form (sorted keys, no spaces)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def slug(text: str, *, limit: int = 40) -> str:
+    """Lowercase words joined by hyphens: safe as a folder or branch name whatever the input was."""
+    words = "".join(c if c.isascii() and c.isalnum() else " " for c in text.lower()).split()
+    return "-".join(words)[:limit].strip("-") or "goal"

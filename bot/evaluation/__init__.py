@@ -1,0 +1,1 @@
+"""Independent evaluation: the benchmarks, the practice tasks, and the bundle that a job runs away from any branch."""

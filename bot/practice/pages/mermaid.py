@@ -1,0 +1,1 @@
+def figure(x): return "<b>fig</b>"

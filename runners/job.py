@@ -1,0 +1,176 @@
+"""What a backend executes: the job's specification, its states, its outcome, and the Runner protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NewType, Protocol
+
+JobId = NewType("JobId", str)
+"""Lowercase letters, digits and hyphens; chosen by the caller from what the job is for, so that launching the same
+job twice is recognised as the same job."""
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    """The script ended wrongly by itself, or against a cap."""
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    """The supervisor or the machine went away without a word: the platform's fault, not the recipe's."""
+
+    @property
+    def ended(self) -> bool:
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class FailureKind(StrEnum):
+    """Why a job failed, by evidence in this order: time-out flag, oom_kill counter, status JSON, exit code, stderr."""
+
+    TIMEOUT = "timeout"
+    OOM = "oom"
+    """Killed by the memory cap (kernel counter), or an allocator's own message in stderr."""
+    DISK_FULL = "disk_full"
+    """File-size cap or a full file system."""
+    PROCESS_LIMIT = "process_limit"
+    SIGNAL = "signal"
+    SCRIPT_ERROR = "script_error"
+    """A non-zero exit of its own, a traceback most often."""
+    PLATFORM = "platform"
+    """The sandbox could not start or broke; the script is not blamed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """Limits that hold whatever the script does."""
+
+    memory_gib: float = 4.0
+    pids: int = 256
+    file_size_gib: float = 4.0
+    """Largest single file it may write."""
+    timeout_seconds: float = 3600.0
+    cpu_threads: int = 1
+    """OMP_NUM_THREADS and friends inside the job."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """Everything a backend needs, as plain data. Written to `spec.json` in the job's folder before anything starts."""
+
+    job_id: JobId
+    argv: tuple[str, ...]
+    """Run inside the job with the working directory `/job` (tier without a mount namespace: the work folder itself).
+    `{python}` stands for the interpreter of the job's environment, `{job}` for the job's working directory and
+    `{mount:NAME}` for where the read-only mount NAME appears."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Relative path in the working directory -> absolute path of a file or folder on this machine, copied in."""
+    mounts: Mapping[str, str] = field(default_factory=dict)
+    """NAME -> absolute path of a folder, readable and not writable (a base model, an earlier run's weights)."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Added to a clean environment. Never a secret."""
+    caps: Caps = field(default_factory=Caps)
+    trusted: bool = False
+    """True when the caller has checked that every file executed is byte for byte one that ships with Postdoc. Only
+    such a job may run on a tier without isolation."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> JobSpec:
+        return cls(
+            job_id=data["job_id"],
+            argv=tuple(data["argv"]),
+            files=data["files"],
+            mounts=data["mounts"],
+            environment=data["environment"],
+            caps=Caps(**data["caps"]),
+            trusted=data["trusted"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """A job as seen now. Times are Unix seconds."""
+
+    job_id: JobId
+    state: JobState
+    started_at: float | None = None
+    ended_at: float | None = None
+    exit_code: int | None = None
+    """The script's own; 128 + n for signal n. None while running or when it never started."""
+    failure: FailureKind | None = None
+    evidence: tuple[str, ...] = ()
+    """What the classification rests on, in words: `oom_kill counter 1`, `stderr: DefaultCPUAllocator`."""
+    tier: str = ""
+    """Sandbox tier that ran it: bubblewrap+cgroup, bubblewrap+rlimits, or plain."""
+    peak_memory_gib: float | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return self.ended_at - self.started_at
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {
+            "state": str(self.state),
+            "failure": str(self.failure) if self.failure else None,
+            "evidence": list(self.evidence),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> JobStatus:
+        fields = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
+        fields["state"] = JobState(data["state"])
+        fields["failure"] = FailureKind(data["failure"]) if data.get("failure") else None
+        fields["evidence"] = tuple(data.get("evidence", ()))
+        return cls(**fields)
+
+
+class Runner(Protocol):
+    """A backend. Calls may block for as long as a file system does; the engine runs them in a thread."""
+
+    name: str
+
+    def launch(self, spec: JobSpec) -> JobStatus:
+        """Start the job, or return the status of the one that already has this id.
+
+        Raises: UserError when this machine has no tier that may run it (the text says what to install);
+        PlatformError when the backend cannot start anything now.
+        """
+        ...
+
+    def status(self, job_id: JobId) -> JobStatus | None:
+        """The job as seen now, None for an unknown id. A job whose supervisor vanished is LOST, once."""
+        ...
+
+    def cancel(self, job_id: JobId) -> JobStatus | None:
+        """End the whole process tree and wait until it is gone. A job that has ended stays as it ended."""
+        ...
+
+    def folder(self, job_id: JobId) -> Path:
+        """The job's working directory on this machine: `/job` as the script saw it, outputs included."""
+        ...
+
+    def log_tail(self, job_id: JobId, lines: int = 200) -> str:
+        """The last lines of stdout and stderr together."""
+        ...
+
+    def jobs(self) -> Sequence[JobId]:
+        """Every job whose folder is here, ended ones included."""
+        ...
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in `path`, or None when it is absent or half-written by a process that died."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
