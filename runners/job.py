@@ -53,6 +53,8 @@ class Caps:
     pids: int = 256
     file_size_gib: float = 4.0
     """Largest single file it may write."""
+    disk_gib: float = 32.0
+    """Everything that lies under the working directory together, what was copied in included."""
     timeout_seconds: float = 3600.0
     cpu_threads: int = 1
     """OMP_NUM_THREADS and friends inside the job."""

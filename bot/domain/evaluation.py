@@ -33,6 +33,11 @@ class Sample:
     response: str | None = None
     reference: str | None = None
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Sample:
+        """What else an evaluator wrote about an item is left out."""
+        return cls(**{key: data[key] for key in cls.__dataclass_fields__ if key in data})
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -73,7 +78,7 @@ class Evaluation:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Evaluation:
         fields = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
-        fields["samples"] = tuple(Sample(**sample) for sample in data.get("samples", ()))
+        fields["samples"] = tuple(Sample.from_dict(sample) for sample in data.get("samples", ()))
         return cls(**fields)
 
 
@@ -92,7 +97,7 @@ class Comparison:
     minimum_detectable: float
     """Smallest difference this n would have shown with power 0.8 at this discordance."""
     n_needed: int | None
-    """Items needed to tell the observed difference; None when the verdict is already clear."""
+    """Items needed to tell the observed difference; None when the verdict is already clear, or no difference was observed."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"discordant": list(self.discordant), "verdict": str(self.verdict)}

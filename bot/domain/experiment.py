@@ -49,7 +49,8 @@ class State(StrEnum):
 ENDED_STATES = frozenset(
     {State.MET, State.NOT_CONFIRMED, State.EXHAUSTED, State.NEEDS_HUMAN, State.STOPPED, State.CLOSED}
 )
-RESUMABLE_STATES = frozenset({State.STOPPED, State.EXHAUSTED, State.NEEDS_HUMAN, State.NOT_CONFIRMED})
+RESUMABLE_STATES = frozenset({State.STOPPED, State.EXHAUSTED, State.NEEDS_HUMAN})
+"""NOT_CONFIRMED is not among them: the sealed split has been opened, and it opens once."""
 
 
 class EventKind(StrEnum):
@@ -65,6 +66,8 @@ class EventKind(StrEnum):
     # From the bot's own actions
     CONTRACT_READ = "contract_read"
     JOB_LAUNCHED = "job_launched"
+    REFUSED = "refused"
+    """Found after the contract was read: the goal cannot be pursued as written."""
     BASELINE_RECORDED = "baseline_recorded"
     DATA_CHECKED = "data_checked"
     PLANNED = "planned"
@@ -139,8 +142,10 @@ class Job:
 
     @property
     def blameless(self) -> bool:
-        """True when the platform failed, not the recipe: lost, or the sandbox broke."""
-        return self.status is not None and (self.status["state"] == "lost" or self.status["failure"] == "platform")
+        """True when the recipe is not to blame: lost, cancelled by a person who later resumed, or the sandbox broke."""
+        if self.status is None:
+            return False
+        return self.status["state"] in ("lost", "cancelled") or self.status["failure"] == "platform"
 
     @property
     def seconds(self) -> float:
@@ -246,12 +251,18 @@ class Experiment:
     policy: dict[str, Any] = field(default_factory=dict)
     refusal: str | None = None
     contract_comment_id: int | None = None
+    author_permission: str = "none"
+    """Of the goal's author on the repository, when the contract was read."""
     # The plan and the pull request
     plan: dict[str, Any] = field(default_factory=dict)
     recipe: str = ""
     """Text of recipe.yaml as it stands at the head: what the next run would train."""
+    recipe_source: str = ""
+    """Where the first recipe came from, in words."""
     recipe_digests: dict[str, str] = field(default_factory=dict)
     """SHA-256 of train.py and data/prepare.py at the head."""
+    shipped_digests: dict[str, str] = field(default_factory=dict)
+    """The same of the scripts that ship; a policy grants spending to these alone."""
     folder: str = ""
     branch: str = ""
     pull_request: int | None = None
@@ -349,6 +360,7 @@ def _on_goal_edited(x: Experiment, event: Event) -> None:
         x.title, x.body = event.data["title"], event.data["body"]
         x.text_version += 1
         x.state, x.refusal, x.goal = State.CONTRACT, None, None
+        x.baseline, x.data = None, {}
 
 
 def _on_contract_read(x: Experiment, event: Event) -> None:
@@ -360,9 +372,10 @@ def _on_contract_read(x: Experiment, event: Event) -> None:
     x.policy = dict(d["policy"])
     x.state = State.NEEDS_AUTHOR if x.refusal else State.PLAN
     if not x.refusal:
-        x.recipe = d["recipe"]
-        x.recipe_digests = dict(d["digests"])
+        x.recipe, x.recipe_source = d["recipe"], d["recipe_source"]
+        x.recipe_digests, x.shipped_digests = dict(d["digests"]), dict(d["shipped_digests"])
         x.folder, x.branch = d["folder"], d["branch"]
+        x.author_permission = d["author_permission"]
 
 
 def _on_command(x: Experiment, event: Event) -> None:
@@ -441,9 +454,11 @@ def _on_job_ended(x: Experiment, event: Event) -> None:
 def _on_baseline_recorded(x: Experiment, event: Event) -> None:
     x.baseline = Score(**event.data["score"])
     x.state = State.PLAN if x.pull_request is None else State.PROPOSED
-    if event.data.get("refusal"):
-        x.refusal = event.data["refusal"]
-        x.state = State.NEEDS_AUTHOR
+
+
+def _on_refused(x: Experiment, event: Event) -> None:
+    x.refusal = event.data["reason"]
+    x.state = State.NEEDS_AUTHOR
 
 
 def _on_data_checked(x: Experiment, event: Event) -> None:
@@ -452,7 +467,6 @@ def _on_data_checked(x: Experiment, event: Event) -> None:
 
 def _on_planned(x: Experiment, event: Event) -> None:
     x.plan = dict(event.data)
-    x.recipe = event.data.get("recipe", x.recipe)
 
 
 def _on_proposed(x: Experiment, event: Event) -> None:
@@ -564,6 +578,7 @@ _FOLDS = {
     EventKind.JOB_ENDED: _on_job_ended,
     EventKind.CONTRACT_READ: _on_contract_read,
     EventKind.JOB_LAUNCHED: _on_job_launched,
+    EventKind.REFUSED: _on_refused,
     EventKind.BASELINE_RECORDED: _on_baseline_recorded,
     EventKind.DATA_CHECKED: _on_data_checked,
     EventKind.PLANNED: _on_planned,

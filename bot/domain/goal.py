@@ -14,7 +14,7 @@ GoalId = NewType("GoalId", str)
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a goal may cost at most. A ceiling of None was not given by the person and is filled from policy."""
+    """What a goal may cost at most. The defaults stand where neither the person nor the policy gave a ceiling."""
 
     usd: float = 0.0
     """Money, LLM spend included. 0 means that only machines without a price may be used."""
@@ -69,9 +69,21 @@ class Goal:
 
 
 def digest_of(value: Any) -> str:
-    """SHA-256 of a JSON-able value in canonical form (sorted keys, no spaces)."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """SHA-256 of a JSON-able value in canonical form: sorted keys, no spaces, 20.0 as 20."""
+    text = json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    # JSON from a webhook may hold half of a surrogate pair, which plain UTF-8 refuses.
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    """A ceiling of 20 stays the same goal when a form or a YAML file brings it as 20.0."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return {key: _canonical(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(inner) for inner in value]
+    return value
 
 
 def slug(text: str, *, limit: int = 40) -> str:

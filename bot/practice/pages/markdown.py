@@ -1,4 +1,4 @@
-"""Renders GitHub's Markdown to safe HTML: tables, task lists, alerts, mentions, issue links, suggestions, Mermaid charts.
+"""Renders GitHub's Markdown to safe HTML: tables, task lists, alerts, references, suggestions and Mermaid charts.
 
 What we draw ourselves (charts, tick boxes, suggestions, coloured code) would not pass the sanitiser, so it waits in
 slots: a slot is a word that nobody can guess, put into the text before sanitising and exchanged afterwards.
@@ -7,6 +7,7 @@ slots: a slot is a word that nobody can guess, put into the text before sanitisi
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import secrets
 from collections.abc import Callable
@@ -58,9 +59,8 @@ class Setting:
     # id of the form that a task's box submits; empty when this person may not tick
     commits: frozenset[str] = frozenset()
     # SHAs that exist, so that only these become links
-    suggestion: str = ""
-    # HTML of what a suggestion replaces is made from these lines (see suggestion_lines)
     suggestion_lines: tuple[str, ...] | None = None
+    # what a suggestion under this review comment would replace
     anchor: str = ""
     # keeps the footnotes of several comments on one page apart
 
@@ -95,6 +95,7 @@ def _render(text: str, setting: Setting) -> str:
             _tick_box(tokens, index, setting, slots)
     _mark_alerts(tokens, slots)
     _anchor_headings(tokens)
+    _align_cells(tokens)
     html = parser.renderer.render(tokens, parser.options, env)
     return slots.fill(sanitize(html, _resolver(setting), strip_from_attributes=slots.mark))
 
@@ -159,7 +160,7 @@ def _resolver(setting: Setting) -> Callable[[str, bool], str]:
 
 
 def _with_references(children: list[Token], setting: Setting, slots: _Slots) -> list[Token]:
-    """Bare addresses, @names, #numbers and known commits in running text become links; code and links stay as they are."""
+    """Bare addresses, @names, #numbers and known commits in running text become links; code and links stay."""
     out: list[Token] = []
     inside_link = 0
     for token in children:
@@ -230,7 +231,6 @@ def _tick_box(tokens: list[Token], index: int, setting: Setting, slots: _Slots) 
     words = inline.content[match.end() :].split("\n")[0].strip()
     box = _box(match[1] != " ", inline.map[0], words, setting)
     inline.children = [Token("text", "", 0, content=slots.put(box)), *(inline.children or [])]
-    tokens[index - 2].attrSet("align", "left")
 
 
 def _box(ticked: bool, line: int, words: str, setting: Setting) -> str:
@@ -238,7 +238,9 @@ def _box(ticked: bool, line: int, words: str, setting: Setting) -> str:
     if not setting.tick_form:
         return f'<span class="tick" {state} aria-disabled="true"></span>'
     value = f"{line}:{task_key(words)}:{'x' if ticked else ' '}"
-    return f'<button class="tick" type="submit" form="{setting.tick_form}" name="task" value="{value}" {state}></button>'
+    return (
+        f'<button class="tick" type="submit" form="{setting.tick_form}" name="task" value="{value}" {state}></button>'
+    )
 
 
 def task_key(words: str) -> str:
@@ -248,10 +250,12 @@ def task_key(words: str) -> str:
 
 def toggled(text: str, task: str) -> str | None:
     """`text` with one task ticked or unticked; None when the task is no longer there as it was shown."""
-    line_number, key, was = (task.split(":") + ["", "", ""])[:3]
+    line_number, key, was = [*task.split(":"), "", "", ""][:3]
     lines = text.split("\n")
     matches = [(number, match) for number, line in enumerate(lines) if (match := _TASK_LINE.match(line.rstrip("\r")))]
-    same = [(number, match) for number, match in matches if task_key(match[3]) == key and (match[2] == " ") == (was == " ")]
+    same = [
+        (number, match) for number, match in matches if task_key(match[3]) == key and (match[2] == " ") == (was == " ")
+    ]
     if not same:
         return None
     number, match = min(same, key=lambda pair: abs(pair[0] - int(line_number) if line_number.isdigit() else 0))
@@ -278,9 +282,17 @@ def _mark_alerts(tokens: list[Token], slots: _Slots) -> None:
 
 def _anchor_headings(tokens: list[Token]) -> None:
     seen: dict[str, int] = {}
-    for token, inline in zip(tokens, tokens[1:], strict=False):
+    for token, inline in itertools.pairwise(tokens):
         if token.type == "heading_open":
             slug = re.sub(r"[^\w\- ]", "", inline.content.lower()).strip().replace(" ", "-")
             count = seen.get(slug, 0)
             seen[slug] = count + 1
             token.attrSet("id", f"{slug}-{count}" if count else slug)
+
+
+def _align_cells(tokens: list[Token]) -> None:
+    # The parser says the alignment in a style attribute, which no page of ours may carry.
+    for token in tokens:
+        style = str(token.attrGet("style") or "")
+        if token.type in ("td_open", "th_open") and style.startswith("text-align:"):
+            token.attrSet("align", style.removeprefix("text-align:"))

@@ -1,4 +1,4 @@
-"""Keeps of an HTML fragment what GitHub would keep of it: a short list of tags and attributes, no script, no foreign image.
+"""Keeps of an HTML fragment what GitHub would keep: a short list of tags and attributes, no script, no foreign image.
 
 The fragment is parsed and written anew: every text is escaped, every attribute is quoted and every tag is closed, so
 that nothing in it can reach past its own box. Not covered: CSS (no `style` or `class` attribute survives) and SVG or
@@ -12,15 +12,19 @@ from collections.abc import Callable
 from html import escape
 from html.parser import HTMLParser
 
-ALLOWED_TAGS = frozenset(
-    "h1 h2 h3 h4 h5 h6 br b i strong em a pre code img tt div ins del sup sub p ol ul li table thead tbody tfoot tr td th"
-    " blockquote dl dt dd kbd q samp var hr ruby rt rp s strike summary details figure figcaption abbr cite dfn mark small"
-    " span time wbr".split()
-)
+ALLOWED_TAGS = frozenset((
+    "h1", "h2", "h3", "h4", "h5", "h6", "br", "b", "i", "strong", "em", "a", "pre", "code", "img", "tt", "div", "ins",
+    "del", "sup", "sub", "p", "ol", "ul", "li", "table", "thead", "tbody", "tfoot", "tr", "td", "th", "blockquote",
+    "dl",
+    "dt", "dd", "kbd", "q", "samp", "var", "hr", "ruby", "rt", "rp", "s", "strike", "summary", "details", "figure",
+    "figcaption", "abbr", "cite", "dfn", "mark", "small", "span", "time", "wbr",
+))  # fmt: skip
 # Their content is dropped along with the tag; of any other unknown tag the content stays.
-DROPPED_WITH_CONTENT = frozenset(
-    "script style svg math iframe object embed template noscript textarea select title xmp plaintext noembed noframes".split()
-)
+DROPPED_WITH_CONTENT = frozenset((
+    "script", "style", "svg", "math", "iframe", "object", "embed", "template", "noscript", "textarea", "select",
+    "title",
+    "xmp", "plaintext", "noembed", "noframes",
+))  # fmt: skip
 VOID_TAGS = frozenset(("br", "img", "hr", "wbr"))
 ALLOWED_ATTRIBUTES: dict[str, frozenset[str]] = {
     "a": frozenset(("href",)),

@@ -1,0 +1,1 @@
+"""What to try: the playbook of sourced recipes and remedies, which needs no key."""

@@ -1,0 +1,117 @@
+"""The server's settings, read from the environment once, at the start."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from bot.errors import SettingsError
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/postdoc`, `~/.cache/postdoc` by default."""
+    import os
+
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "postdoc"
+
+
+class Settings(BaseSettings):
+    """Every field is the environment variable `POSTDOC_<FIELD>`."""
+
+    model_config = SettingsConfigDict(env_prefix="POSTDOC_", extra="ignore")
+
+    app_id: str = Field(min_length=1)
+    private_key: SecretStr | None = None
+    """PEM text of the App's key; or name a file with `private_key_path`."""
+    private_key_path: Path | None = None
+    webhook_secret: SecretStr = Field(min_length=8)
+    github_url: str = "https://api.github.com"
+    """REST root; `https://HOST/api/v3` on GitHub Enterprise Server."""
+    host: str = "127.0.0.1"
+    port: int = Field(8787, ge=0, le=65535)
+    data_folder: Path = Path("postdoc-data")
+    database_url: str = ""
+    """SQLAlchemy URL; empty: a SQLite file in the data folder."""
+    model_folders: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Folders of base models, separated by `:`; downloads go to the last."""
+    benchmark_folders: Annotated[tuple[Path, ...], NoDecode] = ()
+    job_python: Path | None = None
+    """Interpreter of the jobs' environment; None: the server's own."""
+    job_slots: int | None = Field(None, ge=1)
+    """Jobs at a time; None: one for each core."""
+    job_memory_gib: float = Field(8.0, gt=0)
+    job_threads: int = Field(1, ge=1)
+    usd_per_hour: float = Field(0.0, ge=0)
+    """Price of this machine's hour."""
+    check_update_seconds: float = Field(30.0, ge=0.2)
+    """Shortest time between two updates of one check run."""
+    label: str = "postdoc"
+    api_token: SecretStr | None = None
+    """Bearer token of the read-only `/api`; without one it answers only on a loopback address."""
+
+    @field_validator("model_folders", "benchmark_folders", mode="before")
+    @classmethod
+    def _folders(cls, value: object) -> object:
+        return tuple(Path(part) for part in value.split(":") if part) if isinstance(value, str) else value
+
+    @field_validator("github_url")
+    @classmethod
+    def _no_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+    @property
+    def loopback(self) -> bool:
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def key(self) -> str:
+        """PEM text of the App's private key.
+
+        Raises: SettingsError when it is missing, unreadable or not a PEM key.
+        """
+        if self.private_key is not None:
+            text = self.private_key.get_secret_value()
+        elif self.private_key_path is not None:
+            try:
+                text = self.private_key_path.read_text(encoding="utf-8")
+            except OSError as error:
+                raise SettingsError(f"POSTDOC_PRIVATE_KEY_PATH: {self.private_key_path}: {error.strerror}.") from error
+        else:
+            raise SettingsError("Set POSTDOC_PRIVATE_KEY_PATH to the App's private key (a .pem file).")
+        if "PRIVATE KEY-----" not in text:
+            raise SettingsError(
+                "The App's private key is not a PEM key; download it again from the App's settings page."
+            )
+        return text
+
+    def secrets(self) -> tuple[str, ...]:
+        """Exact values that nothing the server writes may carry."""
+        values = [self.webhook_secret.get_secret_value()]
+        if self.private_key is not None or self.private_key_path is not None:
+            values.append(self.key())
+        if self.api_token is not None:
+            values.append(self.api_token.get_secret_value())
+        return tuple(values)
+
+
+def load_settings() -> Settings:
+    """The settings of this process.
+
+    Raises: SettingsError naming the first variable that is missing or wrong.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "POSTDOC_" + str(first["loc"][0]).upper()
+        if first["type"] == "missing":
+            raise SettingsError(f"{name} is not set. `postdoc doctor` lists what a server needs.") from error
+        raise SettingsError(f"{name}: {first['msg']}.") from error
+    settings.key()
+    return settings

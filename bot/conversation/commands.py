@@ -1,0 +1,402 @@
+"""The grammar of `/postdoc verb args`: which lines of a comment command something, and whether they make sense.
+
+One table of verbs feeds parsing, help and the README. Only what a reader sees as plain text commands: quotes, code,
+links, headings and HTML are skipped. Not covered: who may command, which is checked when the command is carried out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import yaml
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from bot.conversation.inert import clipped, code
+from bot.conversation.permissions import Tier
+from bot.conversation.recipe_rules import setting_problem
+from bot.conversation.visible import has_bidi, visible_text, without_comments
+from bot.domain.recipe import Scalar, normalised_value
+
+PREFIX = "/postdoc"
+LONGEST_BODY = 65_536
+"""GitHub's limit of a comment; anything beyond cannot have come from there."""
+LONGEST_LINK = 2_048
+MOST_COMMANDS = 20
+"""Per comment: more is a slip or mischief, and each one costs an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    name: str
+    usage: str
+    """After `/postdoc `."""
+    summary: str
+    """One line, for help and the README."""
+    tier: Tier
+    """The least that its author must be allowed."""
+    spends: bool = False
+    """True when carrying it out may cost money or machine time."""
+    available: bool = True
+    """False when the verb is known but not built yet."""
+
+
+_TABLE = (
+    Verb("help", "help [verb]", "Explain the commands, or one of them.", Tier.READ),
+    Verb("status", "status", "Say where the goal stands, what it has spent and what happens next.", Tier.READ),
+    Verb("run", "run [sha]", "Agree to train the recipe at this commit, within the goal's budget.", Tier.TRAIN, True),
+    Verb("stop", "stop", "End the running job and train nothing more. The record stays.", Tier.PLAN),
+    Verb("resume", "resume [+N]", "Go on after an end; `+2` grants two more runs.", Tier.TRAIN, True),
+    Verb("set", "set key=value ...", "Change lines of `recipe.yaml`, as one commit.", Tier.TRAIN),
+    Verb("accept", "accept D3", "Commit the change that diagnosis D3 suggests.", Tier.TRAIN),
+    Verb("plan", "plan", "Price the next run before it costs anything.", Tier.PLAN, False, False),
+    Verb("budget", "budget +5usd", "Raise a ceiling: `+5usd`, `+2runs`, `+1h`.", Tier.ADMIN, True, False),
+    Verb("ablate", "ablate key=a,b", "Train one run for each value.", Tier.TRAIN, True, False),
+    Verb("compare", "compare 2 5", "Compare two runs on the same items.", Tier.READ, False, False),
+    Verb("reproduce", "reproduce 3", "Train a run again and compare.", Tier.TRAIN, True, False),
+    Verb("ask", "ask question", "Ask about this experiment.", Tier.PLAN, True, False),
+    Verb("publish", "publish", "Put the best model on the Hub with its card.", Tier.ADMIN, False, False),
+    Verb("vouch", "vouch sha", "Copy a fork's commit to a branch that may be trained.", Tier.TRAIN, False, False),
+    Verb("halt", "halt", "Stop all spending in this repository.", Tier.ADMIN, False, False),
+)
+VERBS: dict[str, Verb] = {verb.name: verb for verb in _TABLE}
+# Words that other bots and other moods use for the same thing.
+_SYNONYMS = {"train": "run", "start": "run", "cancel": "stop", "abort": "stop", "continue": "resume", "usage": "help"}
+
+# Verbs that no line can spell stand for lines that are not read, so that a journal keeps them like any other.
+_UNREADABLE = {
+    "(too many)": f"Only the first {MOST_COMMANDS} commands of a comment are read. Write the others in a new one.",
+    "(bidi)": "This line has characters that turn the reading direction. Type it again by hand.",
+}
+
+_SHA = re.compile(r"[0-9a-f]{7,40}", re.IGNORECASE)
+_DIAGNOSIS = re.compile(r"d([1-9][0-9]{0,3})", re.IGNORECASE)
+_EXTRA = re.compile(r"\+?([1-9][0-9]?)(?:runs?)?", re.IGNORECASE)
+_LINE = re.compile(r" {0,3}/postdoc(?=[ \t]|$)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedCommand:
+    """A command that makes sense; whether it may be carried out is another question."""
+
+    verb: str
+    args: tuple[str, ...]
+    line: int
+    """1-based, in the comment; 0 when it did not come from one."""
+    text: str
+
+    @property
+    def spec(self) -> Verb:
+        return VERBS[self.verb]
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A line that was meant as a command and cannot be carried out."""
+
+    verb: str
+    args: tuple[str, ...]
+    line: int
+    text: str
+    problem: str
+    """What is wrong and what to write instead; safe to post."""
+    suggestion: str | None = None
+    """The nearest verb, when the verb is unknown."""
+
+
+def parse_commands(body: str) -> list[ParsedCommand | Mistake]:
+    """The commands in a comment, top to bottom. Never raises."""
+    found: list[ParsedCommand | Mistake] = []
+    for number, line in _command_lines(body):
+        if len(found) == MOST_COMMANDS:
+            found.append(checked("(too many)", (), line=number, text=clipped(line, 200)))
+            break
+        found.append(_parsed(number, line))
+    return found
+
+
+def new_commands(before: str, after: str) -> list[ParsedCommand | Mistake]:
+    """The commands of an edited comment that its earlier text did not hold."""
+    known = Counter((item.verb, item.args) for item in parse_commands(before))
+    fresh: list[ParsedCommand | Mistake] = []
+    for item in parse_commands(after):
+        if known[(item.verb, item.args)] > 0:
+            known[(item.verb, item.args)] -= 1
+        else:
+            fresh.append(item)
+    return fresh
+
+
+def checked(verb: str, args: Sequence[str], *, line: int = 0, text: str = "") -> ParsedCommand | Mistake:
+    """The same answer that parsing gave, from a verb and its arguments alone: what a journal keeps of a command."""
+    args = tuple(args)
+    text = text or " ".join((PREFIX, verb, *args)).strip()
+    problem: str | None
+    suggestion = None
+    if verb in _UNREADABLE:
+        problem = _UNREADABLE[verb]
+    elif verb not in VERBS:
+        suggestion = _nearest(verb)
+        problem = _unknown(verb, suggestion)
+    else:
+        check = _CHECKS.get(verb)
+        problem = check(args) if check is not None else None
+    if problem is None:
+        return ParsedCommand(verb, args, line, text)
+    return Mistake(verb, args, line, text, problem, suggestion)
+
+
+def recipe_settings(args: Sequence[str]) -> dict[str, Scalar]:
+    """Keys and values of a checked `set`, numbers as numbers (`1e-5` is one, whatever YAML 1.1 thinks)."""
+    settings: dict[str, Scalar] = {}
+    for argument in args:
+        key, _, value = argument.partition("=")
+        settings[key.strip()] = _scalar(value)
+    return settings
+
+
+def consent_sha(args: Sequence[str]) -> str | None:
+    """The commit, or its beginning, that a checked `run` names."""
+    return args[0].lower() if args else None
+
+
+def diagnosis_label(args: Sequence[str]) -> str:
+    """`D3`, of a checked `accept`."""
+    return args[0].upper()
+
+
+def extra_runs(args: Sequence[str]) -> int:
+    """Runs that a checked `resume` grants beyond the budget."""
+    match = _EXTRA.fullmatch(args[0]) if args else None
+    return int(match[1]) if match else 0
+
+
+def help_rows(*, available_only: bool = False) -> list[tuple[str, str, str]]:
+    """(usage, summary, tier) of each verb, for help and the README."""
+    return [
+        (f"{PREFIX} {verb.usage}", verb.summary, str(verb.tier))
+        for verb in VERBS.values()
+        if verb.available or not available_only
+    ]
+
+
+def commands_table() -> str:
+    """The README's table of commands, in Markdown."""
+    rows = [
+        f"| `{PREFIX} {verb.usage}` | {verb.summary}{'' if verb.available else ' *Not there yet.*'} | {verb.tier} |"
+        for verb in VERBS.values()
+    ]
+    return "\n".join(["| Command | What it does | Needs |", "| --- | --- | --- |", *rows])
+
+
+# --- which lines of a comment command something
+
+
+def _block_parser() -> MarkdownIt:
+    """CommonMark's block structure alone: no inline parsing, whose cost grows faster than the text."""
+    markdown = MarkdownIt("commonmark")
+    markdown.core.ruler.enableOnly(["normalize", "block"])
+    # Reference definitions would take the line after them into account; a paragraph is what they are to us.
+    markdown.block.ruler.disable(["reference"])
+    return markdown
+
+
+_MARKDOWN = _block_parser()
+
+
+def _command_lines(body: str) -> list[tuple[int, str]]:
+    """(1-based line number, line) of each line that a reader sees as a command of its own."""
+    body = body[:LONGEST_BODY]
+    if PREFIX not in body.lower():
+        return []
+    body = body.replace("\r\n", "\n").replace("\r", "\n")
+    lines = body.split("\n")
+    found: list[tuple[int, str]] = []
+    quotes = 0
+    previous: Token | None = None
+    for token in _MARKDOWN.parse(body):
+        quotes += (token.type == "blockquote_open") - (token.type == "blockquote_close")
+        if token.type == "inline" and not quotes and previous is not None and previous.type == "paragraph_open":
+            first, last = token.map or (0, 0)
+            found += _commands_in(lines[first:last], first + 1)
+        previous = token
+    return found
+
+
+def _commands_in(paragraph: Sequence[str], first_number: int) -> list[tuple[int, str]]:
+    """Command lines of one paragraph that do not begin inside code, a link or a comment spanning several lines."""
+    covered = _covered_spans("\n".join(paragraph))
+    found: list[tuple[int, str]] = []
+    position = span = 0
+    for offset, line in enumerate(paragraph):
+        while span < len(covered) and covered[span][1] <= position:
+            span += 1
+        inside = span < len(covered) and covered[span][0] < position
+        if not inside and _LINE.match(line):
+            found.append((first_number + offset, line))
+        position += len(line) + 1
+    return found
+
+
+_MARKS = re.compile(r"\\.|`+|<!--|-->|!?\[|\]\(|\]\[|\)|\]", re.DOTALL)
+
+
+def _covered_spans(text: str) -> list[tuple[int, int]]:
+    """Sorted, disjoint (start, end) of code spans, HTML comments and links in a paragraph, in linear time."""
+    marks = [(match.group(), match.start(), match.end()) for match in _MARKS.finditer(text)]
+    later_runs: dict[str, list[int]] = {}
+    for index in range(len(marks) - 1, -1, -1):
+        later_runs.setdefault(marks[index][0], []).append(index)
+    spans: list[tuple[int, int]] = []
+    brackets: list[int] = []
+    index = 0
+    while index < len(marks):
+        mark, start, end = marks[index]
+        closing = mark if mark.startswith("`") else "-->" if mark == "<!--" else None
+        if closing is not None:
+            waiting = later_runs.get(closing, [])
+            while waiting and waiting[-1] <= index:
+                waiting.pop()
+            if waiting:
+                index = waiting[-1]
+                spans.append((start, marks[index][2]))
+        elif mark.endswith("["):
+            if mark == "][" and brackets:
+                spans.append((brackets.pop(), end))
+            else:
+                brackets.append(start)
+        elif mark == "](" and brackets:
+            spans.append((brackets.pop(), text.find(")", end, end + LONGEST_LINK) + 1 or end))
+        elif mark == "]" and brackets:
+            brackets.pop()
+        index += 1
+    return _merged(spans)
+
+
+def _merged(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if merged and start < merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+# --- what a line says
+
+
+def _parsed(number: int, line: str) -> ParsedCommand | Mistake:
+    text = clipped(line.strip(), 500)
+    if has_bidi(line):
+        return checked("(bidi)", (), line=number, text=text)
+    shown = visible_text(without_comments(line)).strip()
+    verb, _, rest = shown[len(PREFIX) :].strip().partition(" ")
+    verb = verb.strip(".,;:!`*").lower() or "help"
+    verb = _SYNONYMS.get(verb, verb)
+    return checked(clipped(verb, 60), _arguments(verb, rest.strip()), line=number, text=text)
+
+
+def _arguments(verb: str, rest: str) -> tuple[str, ...]:
+    """Words as a shell would split them; a question keeps its own words, apostrophes included."""
+    if not rest:
+        return ()
+    if verb == "ask":
+        return (rest,)
+    try:
+        words = shlex.split(rest)
+    except ValueError:
+        words = rest.split()
+    return tuple(stripped for word in words if (stripped := word.strip("`")))[:40]
+
+
+def _scalar(value: str) -> Scalar:
+    """A YAML scalar, with `1e-5` as the number it is meant to be."""
+    try:
+        parsed = yaml.safe_load(value) if value.strip() else ""
+    except (yaml.YAMLError, ValueError, RecursionError, IndexError):
+        return value
+    if not (parsed is None or isinstance(parsed, (str, int, float, bool))):
+        return value
+    normal = normalised_value(parsed)
+    return normal if normal is None or isinstance(normal, (str, int, float, bool)) else value
+
+
+# --- arguments of each verb: a problem, or None
+
+
+def _check_help(args: Sequence[str]) -> str | None:
+    if not args:
+        return None
+    topic = args[0].lower().removeprefix(PREFIX).strip()
+    return None if topic in VERBS else _unknown(args[0], _nearest(topic))
+
+
+def _check_run(args: Sequence[str]) -> str | None:
+    if len(args) > 1:
+        return f"`run` takes at most a commit. Write `{PREFIX} run`, or `{PREFIX} run <sha>`."
+    if args and not _SHA.fullmatch(args[0]):
+        return f"{code(args[0], 60)} is not a commit. Write 7 to 40 hexadecimal digits, `{PREFIX} run 1a2b3c4` say."
+    return None
+
+
+def _check_resume(args: Sequence[str]) -> str | None:
+    if not args or (len(args) == 1 and _EXTRA.fullmatch(args[0])):
+        return None
+    return f"Write `{PREFIX} resume`, or `{PREFIX} resume +2` to grant two more runs (at most 99)."
+
+
+def _check_accept(args: Sequence[str]) -> str | None:
+    if len(args) == 1 and _DIAGNOSIS.fullmatch(args[0]):
+        return None
+    return f"Write one diagnosis by its label, as its comment shows it: `{PREFIX} accept D3`."
+
+
+def _check_set(args: Sequence[str]) -> str | None:
+    if not args:
+        return f"Write what to change: `{PREFIX} set learning_rate=1e-5`."
+    seen: set[str] = set()
+    for argument in args:
+        key, equals, value = argument.partition("=")
+        key = key.strip()
+        if not equals:
+            return f"{code(argument, 60)} is not `key=value`. Write `{PREFIX} set learning_rate=1e-5`, without spaces."
+        if not value.strip():
+            return f"{code(key, 60)} has no value. Write `{PREFIX} set learning_rate=1e-5`, without spaces."
+        if key in seen:
+            return f"{code(key, 60)} is set twice. Write it once."
+        seen.add(key)
+        problem = setting_problem(key, _scalar(value)) or _quote_problem(key, value)
+        if problem is not None:
+            return problem
+    return None
+
+
+def _quote_problem(key: str, value: str) -> str | None:
+    return f"`{key}` has a quotation mark that is not closed." if value.count('"') % 2 else None
+
+
+_CHECKS: dict[str, Callable[[Sequence[str]], str | None]] = {
+    "help": _check_help,
+    "run": _check_run,
+    "resume": _check_resume,
+    "accept": _check_accept,
+    "set": _check_set,
+}
+# `stop please` stops, and so does `stop, it diverges`: what saves money is never refused for its wording.
+
+
+def _nearest(verb: str) -> str | None:
+    close = difflib.get_close_matches(verb.lower()[:40], list(VERBS), n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def _unknown(verb: str, suggestion: str | None) -> str:
+    if suggestion is not None:
+        return f"There is no command {code(verb, 40)}. Did you mean `{PREFIX} {VERBS[suggestion].usage}`?"
+    return f"There is no command {code(verb, 40)}. `{PREFIX} help` lists those there are."

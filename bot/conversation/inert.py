@@ -1,0 +1,74 @@
+"""Text from outside made inert before it is shown: it notifies nobody, closes nothing, commands nothing, loads nothing.
+
+Not covered: keeping secrets out, which is `redaction`'s part.
+"""
+
+from __future__ import annotations
+
+import re
+
+from bot.conversation.visible import is_invisible
+
+_GAP = "\u200b"
+"""Zero-width space: drawn as nothing, and enough to break a mention or a reference."""
+
+_MENTION = re.compile(r"@(?=[A-Za-z0-9_\[])")
+_REFERENCE = re.compile(r"(#|\bGH-)(?=\d)", re.IGNORECASE)
+_ADDRESS = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{0,20}:)(?=//)")
+_WWW = re.compile(r"\b(www)\.", re.IGNORECASE)
+_COMMAND = re.compile(r"^([ \t]*)/(?=[A-Za-z])", re.MULTILINE)
+_WORD_COMMAND = re.compile(
+    r"^([ \t]*)(atlantis|bors|renovate|dependabot|postdoc)(?=[ \t:])", re.MULTILINE | re.IGNORECASE
+)
+_MARKUP = re.compile(r"([\\`*_~|$\[\]])")
+_BACKTICKS = re.compile(r"`+")
+
+
+def inert_plain(text: str) -> str:
+    """For titles and commit messages, where Markdown is not read but mentions and `Fixes #1` are."""
+    text = _visible(text)
+    text = _MENTION.sub(f"@{_GAP}", text)
+    text = _REFERENCE.sub(rf"\1{_GAP}", text)
+    text = _ADDRESS.sub(rf"\1{_GAP}", text)
+    text = _WWW.sub(rf"\1{_GAP}.", text)
+    text = _WORD_COMMAND.sub(rf"\1\2{_GAP}", text)
+    return _COMMAND.sub(rf"\1/{_GAP}", text)
+
+
+def inert(text: str) -> str:
+    """For running text in Markdown: no mention, reference, link, image, HTML, command or formatting survives."""
+    text = inert_plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKUP.sub(r"\\\1", text)
+
+
+def inert_line(text: str, limit: int = 200) -> str:
+    """`inert` for one line of at most `limit` characters: table cells, list items."""
+    return inert(clipped(" ".join(_visible(text).split()), limit))
+
+
+def code(text: object, limit: int = 200) -> str:
+    """A code span that holds `text` whatever it contains; safe in a table cell."""
+    line = clipped(" ".join(_visible(str(text)).split()), limit)
+    if not line:
+        return "(empty)"
+    mark = "`" * (max((len(run) for run in _BACKTICKS.findall(line)), default=0) + 1)
+    edge = " " if line.startswith("`") or line.endswith("`") else ""
+    # GitHub splits a table row at `|` before it looks for code spans; a backslash keeps the cell whole.
+    return f"{mark}{edge}{line.replace('|', chr(92) + '|')}{edge}{mark}"
+
+
+def fenced(text: str, language: str = "") -> str:
+    """A code block that holds `text` whatever it contains."""
+    text = _visible(text).rstrip("\n")
+    longest = max((len(run) for run in _BACKTICKS.findall(text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def clipped(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def _visible(text: str) -> str:
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(character for character in text if not is_invisible(character))

@@ -1,0 +1,148 @@
+"""The tables that several messages share: the goal, the ledger of runs, comparisons, a probe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bot.conversation.inert import code, inert_line
+from bot.conversation.messages.wording import (
+    amount,
+    changes,
+    counted,
+    duration,
+    p_value,
+    points,
+    round_percent,
+    scored,
+    scored_briefly,
+    short,
+    usd,
+    verdict_word,
+)
+from bot.domain.experiment import Experiment, JobRole, Run
+from bot.domain.goal import Budget, Goal
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"| {' | '.join('---' for _ in head)} |"]
+    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
+
+
+def goal_table(goal: Goal) -> str:
+    """The contract as it was understood, every field of it."""
+    revision = "" if goal.base_revision == "main" else f" at {code(goal.base_revision, 60)}"
+    rows = [
+        ("Goal", inert_line(goal.title)),
+        ("Base model", code(goal.base_model, 120) + revision),
+        ("Benchmark", code(goal.benchmark, 120)),
+        ("Metric", code(goal.metric, 80)),
+        ("Target", round_percent(goal.target)),
+        ("Method", code(goal.method) if goal.method else "Postdoc chooses"),
+        ("Training data", code(goal.dataset, 200) if goal.dataset else "the benchmark's own training split"),
+        ("Starting recipe", "given below" if goal.recipe else "the playbook's for this base model"),
+        ("Training script", code(goal.script, 200) if goal.script else "Postdoc's own"),
+        ("Licences", ", ".join(code(name, 64) for name in goal.licences) or "any that is known"),
+        ("Budget", budget_words(goal.budget)),
+        ("Seed", str(goal.seed)),
+    ]
+    return table(("", "As understood"), rows)
+
+
+def budget_words(budget: Budget) -> str:
+    money = usd(budget.usd) if budget.usd else "no money"
+    return f"{counted(budget.runs, 'run')}, {budget.gpu_hours:g} GPU hours, {money}, {budget.wall_hours:g} hours"
+
+
+def spent_words(experiment: Experiment, spent_usd: float) -> str:
+    budget = experiment.goal.budget if experiment.goal is not None else Budget()
+    allowed = budget.runs + experiment.extra_runs
+    hours = experiment.job_hours()
+    used = f"{hours:.2f}" if hours >= 0.01 or hours == 0 else "under 0.01"
+    return (
+        f"{len(experiment.runs)} of {counted(allowed, 'run')}, {used} of {budget.gpu_hours:g} GPU hours, "
+        f"{spent_usd:,.2f} of {usd(budget.usd)}"
+    )
+
+
+def run_seconds(experiment: Experiment, run: Run) -> float:
+    """Job time of a run, evaluation and probes included."""
+    return sum(job.seconds for job in experiment.jobs.values() if job.run == run.n and job.role is not JobRole.CONFIRM)
+
+
+def ledger(experiment: Experiment) -> str:
+    """Every run in a row, the untouched base model first."""
+    rows: list[tuple[str, ...]] = []
+    if experiment.baseline is not None:
+        rows.append(("base", "", "untouched", scored_briefly(experiment.baseline), "", "", ""))
+    best = experiment.best_run
+    for run in experiment.runs:
+        number = f"**{run.n}**" if best is not None and run.n == best.n and len(experiment.runs) > 1 else str(run.n)
+        value = scored_briefly(run.score) if run.score is not None else "none"
+        seconds = run_seconds(experiment, run)
+        rows.append(
+            (
+                number,
+                short(run.head_sha),
+                changes(run.changed) or ("first recipe" if run.n == 1 else "nothing"),
+                value,
+                verdict_word(run),
+                ", ".join(code(name) for name in run.symptoms) or ("none" if run.diagnosed else ""),
+                duration(seconds) if seconds else "",
+            )
+        )
+    if not rows:
+        return ""
+    return table(("Run", "Commit", "Changed", "Value (95 % interval)", "Against base", "Symptoms", "Time"), rows)
+
+
+def comparisons(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """Paired comparisons on the same items; `Comparison.as_dict()` each."""
+    cells = []
+    for name, c in rows:
+        lost, gained = c["discordant"]
+        cells.append(
+            (
+                name,
+                f"{points(c['difference'])} points",
+                f"{points(c['ci_low'])} to {points(c['ci_high'])}",
+                f"{gained} gained, {lost} lost of {c['n']}",
+                p_value(c["p_value"]),
+                str(c["verdict"]),
+            )
+        )
+    return table(("Against", "Difference", "95 % interval", "Items", "Test", "Verdict"), cells)
+
+
+def probe_table(probe: Mapping[str, Any]) -> str:
+    """What a learning-rate range probe measured."""
+    rows = []
+    for trial in probe.get("trials", ()):
+        rows.append(
+            (
+                code(amount_or_word(trial.get("learning_rate"))),
+                amount_or_word(trial.get("loss_first")),
+                amount_or_word(trial.get("loss_last")),
+                amount_or_word(trial.get("grad_norm_last")),
+                "diverged" if trial.get("diverged") else "",
+            )
+        )
+    return table(("Learning rate", "Loss at start", "Loss at end", "Gradient norm", ""), rows)
+
+
+def amount_or_word(value: object) -> str:
+    """A number shortly; anything else, `NaN` as text for example, as it is."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return amount(float(value))
+    return "none" if value is None else inert_line(str(value), 60)
+
+
+def value_sentence(experiment: Experiment) -> str:
+    """Baseline and target, with interval and n."""
+    goal = experiment.goal
+    if goal is None:
+        return ""
+    aim = f"Target: {round_percent(goal.target)} {code(goal.metric)} on {code(goal.benchmark)}."
+    if experiment.baseline is None:
+        return f"{aim} Base model: not measured yet."
+    return f"{aim} Base model, untouched: {scored(experiment.baseline)}."

@@ -1,0 +1,210 @@
+"""Rows of a data set, read one at a time from JSONL, Parquet or a folder of them, and the text inside each.
+
+A row may have any of TRL's shapes (prompt/completion, messages, text, chosen/rejected, question/answer and the like);
+text in columns of other names is read too, so that nothing hides under a new column name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bot.errors import UserError
+
+Row = Mapping[str, Any]
+
+PROMPT_COLUMNS = frozenset(
+    {
+        "prompt",
+        "question",
+        "instruction",
+        "input",
+        "problem",
+        "query",
+        "context",
+        "system",
+        "user",
+        "human",
+        "passage",
+        "sentence",
+    }
+)
+ANSWER_COLUMNS = frozenset(
+    {
+        "completion",
+        "completions",
+        "response",
+        "responses",
+        "output",
+        "answer",
+        "answers",
+        "solution",
+        "chosen",
+        "rejected",
+        "reference",
+        "target",
+        "label",
+        "assistant",
+        "final_answer",
+    }
+)
+# Columns that name a row instead of being part of what is learned.
+_NAMING_COLUMNS = frozenset(
+    {"id", "uuid", "role", "type", "name", "source", "url", "split", "task", "hash", "idx", "index"}
+)
+_ANSWERING_ROLES = frozenset({"assistant", "gpt", "model", "bot"})
+_SUFFIXES = (".jsonl", ".ndjson", ".parquet")
+
+
+class Part(StrEnum):
+    PROMPT = "prompt"
+    TEXT = "text"
+    """A column whose name does not say which side it is on, `text` for example."""
+    ANSWER = "answer"
+
+
+class Segment(NamedTuple):
+    part: Part
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One evaluation item, as much of it as training data can leak."""
+
+    id: str
+    prompt: str
+    reference: str = ""
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Every row of `path`: a JSONL or Parquet file, or all such files of a folder in the order of their names.
+
+    Raises: UserError, naming file and line, for what cannot be read.
+    """
+    for file in data_files(path):
+        yield from _parquet_rows(file) if file.suffix == ".parquet" else _jsonl_rows(file)
+
+
+def data_files(path: Path) -> list[Path]:
+    """The files that `path` stands for. Raises: UserError when there are none."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file())
+        if not files:
+            raise UserError(f"The folder {path} holds no .jsonl or .parquet file.")
+        return files
+    if not path.is_file():
+        raise UserError(f"There is no file {path}. Name a .jsonl or .parquet file, or a folder of them.")
+    if path.suffix not in _SUFFIXES:
+        raise UserError(f"{path} is neither .jsonl nor .parquet. Write one JSON object per line into a .jsonl file.")
+    return [path]
+
+
+def read_items(path: Path) -> list[Item]:
+    """Evaluation items of `path`: objects with `prompt` and `reference`, or rows of any training shape.
+
+    An item without an `id` gets its 0-based place. Raises: UserError as `read_rows` does, or when nothing is in there.
+    """
+    items = [item_of(row, str(index)) for index, row in enumerate(read_rows(path))]
+    if not items:
+        raise UserError(f"{path} holds no evaluation item, so there is nothing to scan for.")
+    return items
+
+
+def item_of(row: Row, default_id: str) -> Item:
+    parts = segments(row)
+    asking = Part.PROMPT if any(part is Part.PROMPT for part, _ in parts) else Part.TEXT
+    prompt = "\n".join(text for part, text in parts if part is asking)
+    reference = "\n".join(text for part, text in parts if part is Part.ANSWER)
+    name = row.get("id")
+    return Item(default_id if name is None or name == "" else str(name), prompt, reference)
+
+
+def segments(row: Row) -> list[Segment]:
+    """All text of a row: prompt columns first, then columns of unknown side, then answers; a chat's turns in order."""
+    columns: dict[Part, list[Segment]] = {part: [] for part in Part}
+    for column, value in row.items():
+        name = str(column).lower()
+        if name not in _NAMING_COLUMNS:
+            part = Part.PROMPT if name in PROMPT_COLUMNS else Part.ANSWER if name in ANSWER_COLUMNS else Part.TEXT
+            _collect(value, part, columns[part], depth=0)
+    return [segment for part in Part for segment in columns[part]]
+
+
+# Rows nested deeper than any data format are cut here, before Python's own limit.
+_DEEPEST = 12
+
+
+def _collect(value: Any, part: Part, found: list[Segment], depth: int) -> None:
+    match value:
+        case str():
+            if value.strip():
+                found.append(Segment(part, value))
+        case bool() | None:
+            return
+        case int() | float():
+            if part is not Part.TEXT:
+                found.append(Segment(part, str(value)))
+        case Mapping() if depth < _DEEPEST:
+            _collect_mapping(value, part, found, depth)
+        case list() | tuple() if depth < _DEEPEST:
+            if value and isinstance(value[0], (int, float)) and len(value) > 1:
+                return  # Token ids or an embedding, not text.
+            for inner in value:
+                _collect(inner, part, found, depth + 1)
+
+
+def _collect_mapping(value: Mapping[str, Any], part: Part, found: list[Segment], depth: int) -> None:
+    role = value.get("role", value.get("from"))
+    content = value.get("content", value.get("value"))
+    if isinstance(role, str) and content is not None:
+        answering = role.lower() in _ANSWERING_ROLES
+        _collect(content, Part.ANSWER if answering else Part.PROMPT, found, depth + 1)
+        return
+    for key, inner in value.items():
+        if str(key).lower() not in _NAMING_COLUMNS:
+            _collect(inner, part, found, depth + 1)
+
+
+def _jsonl_rows(file: Path) -> Iterator[dict[str, Any]]:
+    number = 0
+    try:
+        with file.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield _row(line, file, number)
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is not UTF-8 text after line {number}. Save it as UTF-8.") from None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
+
+
+def _row(line: str, file: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        raise UserError(f"Line {number} of {file} is not JSON. Write one JSON object per line.") from None
+    if not isinstance(row, dict):
+        raise UserError(f"Line {number} of {file} is a JSON {type(row).__name__}. Write one JSON object per line.")
+    return row
+
+
+def _parquet_rows(file: Path) -> Iterator[dict[str, Any]]:
+    try:
+        parquet = import_module("pyarrow.parquet")  # Only a job's environment is sure to have it.
+    except ImportError:
+        raise UserError(
+            f"Reading {file} needs pyarrow, which is not installed here. "
+            "Install it with `pip install pyarrow`, or convert the file to .jsonl."
+        ) from None
+    try:
+        with parquet.ParquetFile(file) as table:
+            for batch in table.iter_batches(batch_size=1024):
+                yield from batch.to_pylist()
+    except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two.
+        raise UserError(f"{file} is not a readable Parquet file: {error}.") from error

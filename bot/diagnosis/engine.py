@@ -1,0 +1,181 @@
+"""Runs every rule over a diagnosis folder, hides consequences behind their causes, and orders what is left.
+
+Not covered yet: causes of preference and reinforcement methods beyond not-a-number, crashes and clipped completions.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from bot.diagnosis.folder import Observations, read_folder
+from bot.diagnosis.readings import shown
+from bot.diagnosis.rules import answers, crashes, data, mismatch, optimization, progress
+from bot.diagnosis.rules.finding import Answer, Basis, Finding, Rule, RuledOut, finding, seen
+from bot.domain.diagnosis import DiagnosisReport, Severity, Symptom
+
+RULES: tuple[Rule, ...] = (
+    *crashes.RULES,
+    *data.RULES,
+    *optimization.RULES,
+    *progress.RULES,
+    *mismatch.RULES,
+    *answers.RULES,
+)
+
+_S = Symptom
+_ANY_ANSWER = frozenset({_S.MISSING_EOS, _S.CLIPPED_COMPLETIONS, _S.EXTRACTION_FAIL, _S.TEMPLATE_MISMATCH})
+
+# What a cause explains. A finding counted over the data (Basis.DATA) is only hidden where the cause is about the data
+# too: a low learning rate does not put end tokens into the rows.
+_EXPLAINS: dict[Symptom, frozenset[Symptom]] = {
+    _S.WRONG_COLUMNS: frozenset(_S) - {_S.WRONG_COLUMNS, _S.OOM, _S.JOB_TIMEOUT},
+    _S.OOM: frozenset({_S.SCRIPT_ERROR, _S.PLATEAU, _S.OVERFIT, *_ANY_ANSWER}),
+    _S.JOB_TIMEOUT: frozenset({_S.SCRIPT_ERROR, _S.PLATEAU, _S.OVERFIT, *_ANY_ANSWER}),
+    _S.ALL_LABELS_MASKED: frozenset(
+        {_S.SCRIPT_ERROR, _S.PLATEAU, _S.OVERFIT, _S.MISSING_EOS, _S.NAN_INF, *_ANY_ANSWER}
+    ),
+    _S.NAN_INF: frozenset({_S.DIVERGENCE, _S.PLATEAU, _S.OVERFIT, *_ANY_ANSWER}),
+    _S.DIVERGENCE: frozenset({_S.PLATEAU, _S.OVERFIT, *_ANY_ANSWER}),
+    _S.TRUNCATION: frozenset({_S.MISSING_EOS, _S.SCRIPT_ERROR, _S.OVERFIT, *_ANY_ANSWER}),
+    _S.LABEL_NOISE: frozenset({_S.PLATEAU, _S.DIVERGENCE, _S.OVERFIT, *_ANY_ANSWER}),
+    _S.DUPLICATES: frozenset({_S.OVERFIT, _S.PLATEAU, *_ANY_ANSWER}),
+    _S.OVERFIT: frozenset({_S.PLATEAU, *_ANY_ANSWER}),
+    _S.MISSING_EOS: frozenset({_S.CLIPPED_COMPLETIONS, _S.EXTRACTION_FAIL, _S.TEMPLATE_MISMATCH}),
+    _S.PLATEAU: _ANY_ANSWER,
+    _S.CLIPPED_COMPLETIONS: frozenset({_S.EXTRACTION_FAIL, _S.TEMPLATE_MISMATCH}),
+    _S.TEMPLATE_MISMATCH: frozenset({_S.EXTRACTION_FAIL}),
+}
+# A loss that was still falling is a remark, not the cause, once one of these accounts for the missed score.
+_OUTWEIGH_A_SHORT_RUN = _ANY_ANSWER | {_S.TRUNCATION, _S.LABEL_NOISE, _S.DUPLICATES, _S.OVERFIT}
+_DATA_CAUSES = frozenset({_S.WRONG_COLUMNS, _S.TRUNCATION, _S.ALL_LABELS_MASKED})
+
+_SEVERITY_ORDER = {Severity.FATAL: 0, Severity.HARMFUL: 1, Severity.ADVICE: 2}
+
+
+def diagnose(folder: Path) -> DiagnosisReport:
+    """What went wrong in the run whose traces lie in `folder`, most harmful first. The same folder gives the same report.
+
+    Raises: UserError when the folder or its recipe.yaml cannot be read.
+    """
+    return diagnosis_of(read_folder(folder))
+
+
+def diagnosis_of(observations: Observations, rules: tuple[Rule, ...] = RULES) -> DiagnosisReport:
+    """The report over observations that were read already."""
+    answered = [rule.check(observations) for rule in rules]
+    found = _first_per_symptom([a for a in answered if isinstance(a, Finding)])
+    kept = [f for f in found if not any(_hides(cause, f) for cause in found)]
+    if not any(f.diagnosis.severity is not Severity.ADVICE for f in kept) and rules is RULES:
+        unknown = _unknown(observations)
+        kept += [unknown] if isinstance(unknown, Finding) else []
+    kept.sort(
+        key=lambda f: (_SEVERITY_ORDER[f.diagnosis.severity], -f.harm * f.diagnosis.confidence, f.diagnosis.symptom)
+    )
+    return DiagnosisReport(tuple(f.diagnosis for f in kept), _ruled_out(answered, found, kept))
+
+
+def _first_per_symptom(findings: list[Finding]) -> list[Finding]:
+    """One finding per symptom: the more severe, then the surer. Two rules may see one fault from two sides."""
+    best: dict[Symptom, Finding] = {}
+    for candidate in findings:
+        other = best.get(candidate.diagnosis.symptom)
+        if other is None or _rank(candidate) < _rank(other):
+            best[candidate.diagnosis.symptom] = candidate
+    return list(best.values())
+
+
+def _rank(item: Finding) -> tuple[int, float]:
+    return _SEVERITY_ORDER[item.diagnosis.severity], -item.diagnosis.confidence
+
+
+def _hides(cause: Finding, consequence: Finding) -> bool:
+    """True when `cause` is enough to explain `consequence`. Advice explains nothing but advice."""
+    pair = cause.diagnosis.symptom, consequence.diagnosis.symptom
+    if pair[1] is Symptom.PLATEAU and consequence.harm < 1 and pair[0] in _OUTWEIGH_A_SHORT_RUN:
+        return cause.diagnosis.severity is not Severity.ADVICE
+    if pair[1] not in _EXPLAINS.get(pair[0], frozenset()) or cause is consequence:
+        return False
+    if pair[0] is Symptom.PLATEAU and cause.harm < 1:
+        return False
+    if _SEVERITY_ORDER[cause.diagnosis.severity] > _SEVERITY_ORDER[consequence.diagnosis.severity]:
+        return cause.diagnosis.severity is not Severity.ADVICE
+    return consequence.basis is not Basis.DATA or cause.diagnosis.symptom in _DATA_CAUSES
+
+
+def _unknown(observations: Observations) -> Answer:
+    """Something is wrong and no rule can name it."""
+    evaluation, shortfall = observations.evaluation, observations.shortfall
+    if observations.failed:
+        words = str(observations.job.get("failure") or observations.job.get("state"))
+        return finding(
+            observations,
+            Symptom.UNKNOWN,
+            Basis.CRASH,
+            severity=Severity.FATAL,
+            confidence=0.5,
+            evidence=[seen("job.state", None, str(observations.job.get("state"))), seen("job.failure", None, words)],
+            cause=f"The job ended as {words} and left no trace that names a cause.",
+            key=None,
+            refuted_by="the same job ending well when it is started again unchanged (then it was the machine)",
+        )
+    if _worse_than_base(observations):
+        return _unknown_worse(observations)
+    if evaluation is None or shortfall is None or not observations.missed_by_far:
+        return None
+    return finding(
+        observations,
+        Symptom.UNKNOWN,
+        Basis.ANSWERS,
+        severity=Severity.HARMFUL,
+        confidence=0.5,
+        evidence=[
+            seen("value", None, evaluation.value),
+            seen("target", None, observations.target),
+            seen("n", None, evaluation.n),
+        ],
+        cause=f"The score of {shown(evaluation.value)} (standard error {shown(evaluation.standard_error)}, n = {evaluation.n}) "
+        f"misses the target of {shown(observations.target)} by {shown(shortfall)}, and no rule names a cause.",
+        key=None,
+        refuted_by="a second seed that reaches the target with the same recipe",
+    )
+
+
+def _worse_than_base(observations: Observations) -> bool:
+    """No target to compare with, but the base model was better by more than two standard errors."""
+    after, before = observations.evaluation, observations.baseline
+    if after is None or before is None or observations.target is not None:
+        return False
+    return before.value - after.value > max(0.02, 2 * math.hypot(after.standard_error, before.standard_error))
+
+
+def _unknown_worse(observations: Observations) -> Answer:
+    after, before = observations.evaluation, observations.baseline
+    assert after is not None and before is not None
+    return finding(
+        observations,
+        Symptom.UNKNOWN,
+        Basis.ANSWERS,
+        severity=Severity.HARMFUL,
+        confidence=0.5,
+        evidence=[seen("value", None, after.value), seen("baseline", None, before.value), seen("n", None, after.n)],
+        cause=f"The trained model scores {shown(after.value)} where the base model scored {shown(before.value)} "
+        f"(n = {after.n}), and no rule names a cause.",
+        key=None,
+        refuted_by="a second seed that is not below the base model with the same recipe",
+    )
+
+
+def _ruled_out(answered: list[Answer], found: list[Finding], kept: list[Finding]) -> tuple[str, ...]:
+    """One line per symptom that was looked for and not found, or that another finding explains."""
+    named = {f.diagnosis.symptom for f in found}
+    lines: dict[Symptom, str] = {}
+    for answer in answered:
+        if isinstance(answer, RuledOut) and answer.symptom not in named:
+            lines.setdefault(answer.symptom, str(answer))
+    for item in found:
+        symptom = item.diagnosis.symptom
+        if not any(f.diagnosis.symptom is symptom for f in kept):
+            cause = next(c.diagnosis.symptom for c in found if _hides(c, item))
+            lines[symptom] = f"{symptom}: a consequence of {cause}"
+    return tuple(lines[symptom] for symptom in Symptom if symptom in lines)

@@ -1,0 +1,115 @@
+"""The value that a blamed key should have, computed from the evidence; every bound carries its source."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bot.diagnosis.learning_rates import tidy
+from bot.diagnosis.readings import count, finite
+from bot.domain.diagnosis import Diagnosis, Symptom
+
+# TRL 1.x SFTConfig defaults, used where the recipe is silent: https://huggingface.co/docs/trl/sft_trainer#trl.SFTConfig
+DEFAULT_MAX_LENGTH = 1024
+DEFAULT_EPOCHS = 3.0
+DEFAULT_BATCH_SIZE = 8
+
+
+def wants_range_probe(diagnosis: Diagnosis) -> bool:
+    """True when the remedy is a direction, not a value: a short learning-rate range probe would find the value."""
+    return diagnosis.key == "learning_rate" and diagnosis.symptom in (Symptom.PLATEAU, Symptom.DIVERGENCE)
+
+
+def duration_key(recipe: Mapping[str, Any]) -> str:
+    """`max_steps` when the recipe sets it above 0 (it then overrides the epochs), else `num_train_epochs`."""
+    steps = finite(recipe["max_steps"]) if recipe.get("max_steps") is not None else None
+    return "max_steps" if steps is not None and steps > 0 else "num_train_epochs"
+
+
+def scaled_duration(recipe: Mapping[str, Any], factor: float) -> float | int:
+    """The run's length times `factor`, as `duration_key` counts it."""
+    if duration_key(recipe) == "max_steps":
+        steps = (finite(recipe["max_steps"]) or 1) * factor
+        return max(1, round(steps) if steps < 20 else round(steps / 10) * 10)
+    epochs = finite(recipe["num_train_epochs"]) if recipe.get("num_train_epochs") is not None else None
+    scaled = (DEFAULT_EPOCHS if epochs is None else epochs) * factor
+    return max(1, round(scaled)) if scaled >= 1 else tidy(scaled)
+
+
+def longer_factor(*, final: float, per_step: float, steps: int) -> float:
+    """How much longer a run should be whose loss still fell by `per_step` (of its logarithm) at the end.
+
+    Long enough for the loss to fall to a quarter at that pace (but not below 0.05, where little is left to gain);
+    between 1.5 and 4 times, because the pace will not hold for longer.
+    """
+    goal = max(0.05, final / 4)
+    needed = math.log(final / goal) / abs(per_step) if per_step and final > goal else 0.0
+    return min(4.0, max(1.5, math.ceil(2 * (1 + needed / max(1, steps))) / 2))
+
+
+def max_length_for(lengths: Mapping[str, Any], current: int) -> int | None:
+    """The smallest power of two that holds the longest row, or the 95th percentile when the longest is an outlier."""
+    longest = count(lengths["max"]) if lengths.get("max") is not None else None
+    p95 = count(lengths["p95"]) if lengths.get("p95") is not None else None
+    if longest is None and p95 is None:
+        return None
+    needed = longest if longest is not None else p95
+    # More than four times the 95th percentile would pay for every batch with a few rows' length.
+    if needed is not None and p95 and needed > 4 * power_of_two(p95) and p95 > current:
+        needed = p95
+    size = power_of_two(needed or 1)
+    return size if size > current else None
+
+
+def power_of_two(value: int) -> int:
+    """The smallest power of two that is at least `value`."""
+    return 1 << max(0, value - 1).bit_length()
+
+
+def smaller_memory(recipe: Mapping[str, Any]) -> tuple[str, Any]:
+    """(key, value) of the first thing to change after running out of memory.
+
+    Halving the batch is one cause with two keys: `companion_of` tells the second, gradient_accumulation_steps doubled,
+    which keeps the tokens per update.
+    """
+    batch = count(recipe.get("per_device_train_batch_size", DEFAULT_BATCH_SIZE)) or DEFAULT_BATCH_SIZE
+    if batch > 1:
+        return "per_device_train_batch_size", batch // 2
+    if recipe.get("gradient_checkpointing") is False:
+        return "gradient_checkpointing", True
+    length = count(recipe.get("max_length", DEFAULT_MAX_LENGTH) or DEFAULT_MAX_LENGTH) or DEFAULT_MAX_LENGTH
+    return "max_length", max(1, length // 2)
+
+
+def companion_of(diagnosis: Diagnosis, recipe: Mapping[str, Any]) -> tuple[str, Any] | None:
+    """A second key that must change together with the diagnosis's own for it to stay one cause, with its value."""
+    if diagnosis.symptom is Symptom.OOM and diagnosis.key == "per_device_train_batch_size":
+        batch = count(recipe.get("per_device_train_batch_size", DEFAULT_BATCH_SIZE)) or DEFAULT_BATCH_SIZE
+        accumulation = count(recipe.get("gradient_accumulation_steps", 1)) or 1
+        return "gradient_accumulation_steps", math.ceil(accumulation * batch / max(1, int(diagnosis.suggested)))
+    return None
+
+
+# Names that public instruction sets use for the two sides of an example, the more specific first.
+PROMPT_NAMES = ("prompt", "instruction", "question", "query", "input", "problem", "user", "request", "source")
+COMPLETION_NAMES = ("completion", "response", "answer", "output", "solution", "assistant", "chosen", "reply", "target")
+
+
+def column_for(key: str, columns: Sequence[str], current: Any) -> str | None:
+    """The column that `key` should name: `auto` when the recipe overrode the detection, else the one whose name fits."""
+    if key.startswith("data_") and current not in (None, "auto"):
+        return "auto"
+    names: tuple[str, ...] = COMPLETION_NAMES if "completion" in key or "response" in key else PROMPT_NAMES
+    if key.endswith("text_field"):
+        names = ("text", "content", *names)
+    fitting = (column for name in names for column in columns if name in column.lower())
+    return next(fitting, columns[0] if len(columns) == 1 else None)
+
+
+def null_is_the_remedy(diagnosis: Diagnosis) -> bool:
+    """True when `suggested` None is a value: a template or token of the recipe's own gives way to the base model's."""
+    return diagnosis.suggested is None and diagnosis.line is not None and diagnosis.key in _NULLABLE
+
+
+_NULLABLE = frozenset({"chat_template_path", "eos_token", "pad_token"})

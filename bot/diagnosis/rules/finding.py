@@ -1,0 +1,96 @@
+"""What a rule answers: a finding, or that its symptom was looked for and is not there, with the number that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from bot.diagnosis.folder import Observations
+from bot.diagnosis.readings import rounded
+from bot.domain.diagnosis import Diagnosis, Evidence, Severity, Symptom
+
+
+class Basis(StrEnum):
+    """Where the evidence comes from. It decides what hides what: a count over the data stands on its own feet, while
+    odd answers of a model that never trained are a consequence."""
+
+    CRASH = "crash"
+    DATA = "data"
+    CURVE = "curve"
+    ANSWERS = "answers"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    diagnosis: Diagnosis
+    basis: Basis
+    harm: float
+    """Estimated share of the run that this spoils, in [0, 1]; orders findings of one severity."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuledOut:
+    symptom: Symptom
+    because: str
+
+    def __str__(self) -> str:
+        return f"{self.symptom}: {self.because}"
+
+
+Answer = Finding | RuledOut | None
+"""None: nothing was observed that could decide it either way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    symptom: Symptom
+    check: Callable[[Observations], Answer]
+    source: str
+    """Where the rule and its threshold come from; thresholds marked † are this project's own."""
+    preflight: bool = False
+    """It needs no training: data and recipe alone decide."""
+
+
+def finding(
+    observations: Observations,
+    symptom: Symptom,
+    basis: Basis,
+    *,
+    severity: Severity,
+    confidence: float,
+    evidence: list[Evidence],
+    cause: str,
+    key: str | None,
+    suggested: Any = None,
+    harm: float = 1.0,
+    runner_up: str | None = None,
+    refuted_by: str,
+) -> Finding:
+    """A finding on the line of the recipe that sets `key`. A run that met its target gets advice, not blame."""
+    if severity is Severity.HARMFUL and observations.met:
+        severity = Severity.ADVICE
+    diagnosis = Diagnosis(
+        symptom=symptom,
+        severity=severity,
+        confidence=round(min(0.99, max(0.05, confidence)), 2),
+        evidence=tuple(evidence),
+        cause=cause,
+        line=observations.line(key) if key is not None else None,
+        key=key,
+        suggested=suggested,
+        runner_up=runner_up,
+        refuted_by=refuted_by,
+    )
+    return Finding(diagnosis, basis, harm)
+
+
+def seen(key: str, step: int | None, value: float | int | str | None) -> Evidence:
+    """One observed number, rounded to what a person reads."""
+    return Evidence(key, step, rounded(value) if isinstance(value, float) else value)
+
+
+def percent(share: float) -> str:
+    """`12.5 %`, without decimals where they are zero."""
+    return f"{100 * share:.1f}".rstrip("0").rstrip(".") + " %"

@@ -1,0 +1,99 @@
+"""Rules that see a fault of the data in the curves alone: training and held-out rows that are not of one kind."""
+
+from __future__ import annotations
+
+from bot.diagnosis.curves import loss_shape, series_of
+from bot.diagnosis.folder import Observations
+from bot.diagnosis.outcomes import answers_of
+from bot.diagnosis.readings import shown
+from bot.diagnosis.remedies import IMPLAUSIBLE_LEARNING_RATE, band_of, learning_rate_of
+from bot.diagnosis.rules.finding import Answer, Basis, Rule, finding, percent, seen
+from bot.diagnosis.rules.optimization import JUMP, level_of, reinforcement, stuck
+from bot.diagnosis.rules.pairs import noise_of
+from bot.diagnosis.rules.progress import NEVER_FELL
+from bot.domain.diagnosis import Severity, Symptom
+
+# A held-out loss this far below the training loss: the held-out rows follow the rule, part of the training rows do not.
+# Dropout and a growing model lower it by a tenth or two at most.†
+EASIER = 0.6
+
+
+def other_kind_of_rows(observations: Observations) -> Answer:
+    """Training rows are solved while the held-out loss never fell: what was trained is not what is asked."""
+    shape = loss_shape(observations.steps, observations.recipe)
+    held_out = series_of(observations.evals, "eval_loss")
+    if shape is None or len(held_out) < 2 or reinforcement(observations) or shape.final > 0.1 * shape.initial:
+        return None
+    lowest = min(held_out.values)
+    if lowest <= NEVER_FELL * shape.initial or lowest < 1:
+        return None
+    answers = answers_of(observations.evaluation) if observations.evaluation is not None else None
+    echo, empty = (answers.echo or 0.0, answers.empty or 0.0) if answers is not None else (0.0, 0.0)
+    says = f" and {percent(echo)} of the answers repeat their prompt" if echo > 0.5 else ""
+    says = f" and {percent(empty)} of the answers are empty" if empty > 0.5 else says
+    key = "data_completion_column" if says else observations.first_key("data_completion_column", "data_prompt_column")
+    setting = observations.recipe.get(key)
+    return finding(
+        observations,
+        Symptom.WRONG_COLUMNS,
+        Basis.CURVE,
+        severity=Severity.HARMFUL,
+        confidence=0.85 if says else 0.6,
+        evidence=[
+            seen("loss", shape.series.first_step, shape.initial),
+            seen("loss", shape.series.last_step, shape.final),
+            seen("eval_loss", held_out.steps[held_out.values.index(lowest)], lowest),
+        ],
+        cause=f"The training loss fell from {shown(shape.initial)} to {shown(shape.final)} while the held-out loss never got "
+        f"below {shown(lowest)}{says}: the training rows are not of the kind that is asked for.",
+        key=key,
+        suggested="auto" if setting not in (None, "auto") else None,
+        runner_up="overfit: rows that were learned by heart (but the held-out loss would have fallen first)",
+        refuted_by="training and held-out rows that look alike, side by side",
+    )
+
+
+def noise_in_curves(observations: Observations) -> Answer:
+    """Answers that do not follow from their prompts leave a floor in the training loss. The pairs themselves, where
+    they were readable, have the last word (`bot.diagnosis.rules.data.label_noise`)."""
+    shape = loss_shape(observations.steps, observations.recipe)
+    if shape is None or reinforcement(observations) or noise_of(observations) is not None or observations.met:
+        return None
+    held_out = series_of(observations.evals, "eval_loss")
+    flat = shape.late is not None and abs(shape.late.relative_change) < 0.2
+    easier = len(held_out) > 0 and shape.final > 0.5 and held_out.values[-1] < EASIER * shape.final and flat
+    rate, band = learning_rate_of(observations.recipe), band_of(observations.recipe)
+    level = level_of(observations, shape)
+    usual_rate = band.low <= rate < min(band.high, IMPLAUSIBLE_LEARNING_RATE)
+    floor = stuck(shape, level) and usual_rate and shape.peak < JUMP * shape.initial and level.entropy is not None
+    if not easier and not floor:
+        return None
+    evidence = [seen("loss", shape.series.last_step, shape.final), *level.evidence(shape.series.last_step)]
+    if len(held_out):
+        evidence.insert(1, seen("eval_loss", held_out.last_step, held_out.values[-1]))
+    how = (
+        f"while the held-out loss, on rows that follow the rule, is {shown(held_out.values[-1])}"
+        if easier
+        else f"which is what the answers' token frequencies alone give (entropy {shown(level.entropy)})"
+    )
+    return finding(
+        observations,
+        Symptom.LABEL_NOISE,
+        Basis.CURVE,
+        severity=Severity.HARMFUL,
+        confidence=0.6 if easier else 0.5,
+        evidence=evidence,
+        cause=f"The training loss stays at {shown(shape.final)} up to step {shape.series.last_step}, {how}: part of the "
+        "answers do not follow from their prompts.",
+        key=observations.first_key("data_sources", "train_file", "dataset_name"),
+        runner_up="learning_rate: too high a rate leaves the same floor",
+        refuted_by="twenty training rows, read by a person, whose answers are right",
+    )
+
+
+RULES = (
+    Rule(Symptom.WRONG_COLUMNS, other_kind_of_rows, "† held-out loss that never fell beside a solved training set"),
+    Rule(
+        Symptom.LABEL_NOISE, noise_in_curves, "† held-out loss far below training loss; floor at the answers' entropy"
+    ),
+)

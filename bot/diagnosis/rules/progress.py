@@ -1,0 +1,304 @@
+"""Rules about how far training came: too slow, too short, or past the point where it still helped."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from bot.diagnosis.curves import LossShape, Series, loss_shape, series_of
+from bot.diagnosis.folder import Observations
+from bot.diagnosis.readings import shown
+from bot.diagnosis.remedies import (
+    duration_key,
+    longer_factor,
+    scaled_duration,
+)
+from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, seen
+from bot.diagnosis.rules.optimization import Level, level_of, reinforcement, stuck
+from bot.diagnosis.rules.pairs import noise_of
+from bot.domain.diagnosis import Evidence, Severity, Symptom
+
+# A run that lost less than this share of its first loss has barely moved; one that lost less than FLAT, not at all.†
+BARELY_MOVED = 0.15
+FLAT = 0.02
+# Nothing is left to learn from the training set.
+SOLVED_LOSS = 0.02
+SOLVED_TOKEN_ACCURACY = 0.985
+# SageMaker Debugger's Overfit compares (validation - train) / train with 0.1; held-out loss rising by 5 % and by 0.03
+# nats from its best is well above the noise of one fixed validation set.†
+RISE_SHARE = 0.05
+RISE_NATS = 0.03
+MEMORISED_SHARE = 0.1
+MEMORISED_EPOCHS = 4.0
+# A held-out loss that never got below this share of the first training loss was not learned for a single step.†
+NEVER_FELL = 0.9
+
+
+def plateau(observations: Observations) -> Answer:
+    shape = loss_shape(observations.steps, observations.recipe)
+    if shape is None or len(shape.series) < 8 or reinforcement(observations) or shape.initial <= 0:
+        return None
+    level = level_of(observations, shape)
+    solved = shape.final < SOLVED_LOSS or (level.accuracy is not None and level.accuracy >= SOLVED_TOKEN_ACCURACY)
+    fall = f"the loss fell {100 * shape.fall:.0f} %, from {shown(shape.initial)} to {shown(shape.final)}"
+    if solved or observations.met:
+        return RuledOut(Symptom.PLATEAU, fall + (" and the target was met" if observations.met else ""))
+    # Any of the three may say no; the order is from the more to the less certain.
+    for question in (_too_slow, _too_short, _too_high):
+        answer = question(observations, shape, level)
+        if answer is not None:
+            return answer
+    return RuledOut(Symptom.PLATEAU, fall)
+
+
+def _too_slow(observations: Observations, shape: LossShape, level: Level) -> Answer:
+    """The loss is where it started, or still on the straight part of its way down."""
+    straight = level.high and level.entropy is None and shape.second_half_share >= 0.35 and len(shape.series) >= 50
+    rate = observations.rate
+    plausible_floor = rate.band.low if rate.size_known else 1e-5
+    severity = Severity.HARMFUL
+    if (level.unadapted or straight) and shape.fall < 0.9:
+        confidence = 0.9
+    elif shape.fall < BARELY_MOVED and level.high and not _healthy_start(shape):
+        confidence = 0.85
+    elif shape.fall < BARELY_MOVED and observations.poor:
+        confidence = 0.8 if rate.current < rate.band.high or not rate.size_known else 0.5
+    elif shape.fall < FLAT and observations.shortfall is None and len(shape.series) >= 20 and shape.final > 0.1:
+        low = rate.current < plausible_floor
+        severity, confidence = (Severity.HARMFUL, 0.75) if low else (Severity.ADVICE, 0.4)
+    else:
+        return None
+    return _slow_finding(observations, shape, level, severity, confidence)
+
+
+def _healthy_start(shape: LossShape) -> bool:
+    """Continued training starts where an earlier one ended; little is left to fall and that is no fault."""
+    return shape.initial < 1.0
+
+
+def _slow_finding(
+    observations: Observations, shape: LossShape, level: Level, severity: Severity, confidence: float
+) -> Answer:
+    rate = observations.rate
+    key, suggested, why = _schedule_fault(observations, shape) or (
+        "learning_rate",
+        rate.raised(10 if shape.fall < 0.5 else 5),
+        f"learning_rate {shown(rate.current)} is too low for the {len(shape.series)} steps logged",
+    )
+    last = shape.series.last_step
+    return finding(
+        observations,
+        Symptom.PLATEAU,
+        Basis.CURVE,
+        severity=severity,
+        confidence=confidence,
+        evidence=_loss_evidence(observations, shape, level),
+        cause=f"The loss moved only from {shown(shape.initial)} (step {shape.series.first_step}) to {shown(shape.final)} "
+        f"(step {last}){_missed_words(observations)}: {why}.",
+        key=key,
+        suggested=suggested,
+        runner_up="label_noise: answers that do not belong to their prompts also keep the loss up",
+        refuted_by="a short run at ten times the rate whose loss does not fall faster",
+    )
+
+
+def _schedule_fault(observations: Observations, shape: LossShape) -> tuple[str, Any, str] | None:
+    """The rate was fine but not there: warm-up that never ended, or a decay that ended long before the run."""
+    rate = series_of(observations.steps, "learning_rate")
+    if len(rate) < 20 or max(rate.values) <= 0:
+        return None
+    peak_step = rate.steps[rate.values.index(max(rate.values))]
+    first, last = rate.first_step, rate.last_step
+    length = max(1, last - first)
+    if (
+        (peak_step - first) / length > 0.9
+        and rate.values[0] < 0.2 * max(rate.values)
+        and rate.values[len(rate) // 2] < 0.7 * max(rate.values)
+    ):
+        key = observations.first_key("warmup_steps", "warmup_ratio")
+        suggested: Any = 0.05 if key == "warmup_ratio" else max(1, round(0.05 * length))
+        return key, suggested, f"the rate was still warming up at step {peak_step} of {last}"
+    if (shape.alive_until - first) / length < 0.4:
+        words = f"the schedule had let the rate go at step {shape.alive_until} of {last}"
+        return "lr_scheduler_type", "cosine", words
+    return None
+
+
+def _too_short(observations: Observations, shape: LossShape, level: Level) -> Answer:
+    """The loss was still falling well while the schedule was alive."""
+    late = shape.late
+    if late is None or late.relative_change >= 0:
+        return None
+    held_out = series_of(observations.evals, "eval_loss")
+    confirmed = _still_falling(held_out)
+    steep = (late.relative_change <= -0.1 and (late.z <= -2 or confirmed)) or (
+        late.relative_change <= -0.05 and confirmed
+    )
+    steady = late.relative_change <= -0.03 and late.z <= -3
+    if (observations.missed and (steep or steady)) or (observations.poor and steep):
+        severity, confidence = Severity.HARMFUL, 0.8 if steep else 0.6
+    elif observations.shortfall is None and late.relative_change <= -0.2 and late.z <= -4 and shape.final > 0.3:
+        unfinished = level.accuracy is None or level.accuracy < 0.9
+        severity, confidence = (Severity.HARMFUL, 0.6) if unfinished else (Severity.ADVICE, 0.4)
+    else:
+        return None
+    steps = shape.series.last_step - shape.series.first_step + 1
+    factor = longer_factor(final=shape.final, per_step=late.per_step, steps=steps)
+    key, suggested = duration_key(observations.recipe), scaled_duration(observations.recipe, factor)
+    runner_up = "learning_rate: a higher rate would get there in the same number of steps"
+    refuted_by = f"a run {shown(factor)} times as long that ends at the same loss"
+    if _raise_first(observations):
+        rate = observations.rate
+        suggested = rate.raised(10 if 10 * rate.current <= rate.band.high else 3)
+        runner_up, key = f"{key}: more steps at this rate would get there, at their price", "learning_rate"
+        refuted_by = "a run at the higher rate that ends at the same loss"
+    evidence = _loss_evidence(observations, shape, level)
+    evidence.insert(1, seen("loss", late.first_step, late.first))
+    return finding(
+        observations,
+        Symptom.PLATEAU,
+        Basis.CURVE,
+        severity=severity,
+        confidence=confidence,
+        evidence=evidence,
+        cause=f"The loss was still falling when training ended: {-100 * late.relative_change:.0f} % between steps "
+        f"{late.first_step} and {late.last_step}, to {shown(shape.final)}{_missed_words(observations)}.",
+        key=key,
+        suggested=suggested,
+        harm=0.6,
+        runner_up=runner_up,
+        refuted_by=refuted_by,
+    )
+
+
+def _raise_first(observations: Observations) -> bool:
+    """A rate at the low end of its band (or below) and less than half of the way: a higher rate costs no more steps."""
+    rate, evaluation = observations.rate, observations.evaluation
+    low = rate.size_known and rate.current <= rate.band.low
+    far = evaluation is not None and evaluation.value < 0.5 * (observations.target or 1.0)
+    return low and far and rate.raised(3) is not None
+
+
+def _still_falling(held_out: Series) -> bool:
+    """The held-out loss fell by 15 % over its last half, at every evaluation; at least four of them.†"""
+    later = held_out.values[-1 - len(held_out) // 2 :]
+    return len(held_out) >= 4 and later[-1] < 0.85 * later[0] and all(b < a for a, b in pairwise(later))
+
+
+def _too_high(observations: Observations, shape: LossShape, level: Level) -> Answer:
+    """Stuck at a high level with no jump that would name divergence, and pairs that are right: the rate, then."""
+    noise = noise_of(observations)
+    rate = observations.rate
+    lower = rate.current >= rate.band.high
+    clean = noise is not None and noise.share < 0.2
+    if not stuck(shape, level) or not (clean or (noise is None and not rate.band.low <= rate.current < rate.band.high)):
+        return None
+    return finding(
+        observations,
+        Symptom.PLATEAU,
+        Basis.CURVE,
+        severity=Severity.HARMFUL,
+        confidence=0.45,
+        evidence=_loss_evidence(observations, shape, level),
+        cause=f"The loss has been flat at {shown(shape.final)} up to step {shape.series.last_step}"
+        f"{_missed_words(observations)}: learning_rate {shown(rate.current)} may be too {'high' if lower else 'low'}.",
+        key="learning_rate",
+        suggested=rate.lowered(3) if lower else rate.raised(3),
+        runner_up="label_noise: answers that do not belong to their prompts leave such a floor",
+        refuted_by="the same floor at a third and at three times the rate",
+    )
+
+
+def _loss_evidence(observations: Observations, shape: LossShape, level: Level) -> list[Evidence]:
+    last = shape.series.last_step
+    evidence = [
+        seen("loss", shape.series.first_step, shape.initial),
+        seen("loss", last, shape.final),
+        *level.evidence(last),
+        seen("learning_rate", None, observations.rate.current),
+    ]
+    if observations.evaluation is not None:
+        evidence.append(seen("value", None, observations.evaluation.value))
+    return evidence
+
+
+def _missed_words(observations: Observations) -> str:
+    if observations.evaluation is None or not observations.missed:
+        return ""
+    return f", and the score is {shown(observations.evaluation.value)} where {shown(observations.target)} is the target"
+
+
+def overfit(observations: Observations) -> Answer:
+    held_out = series_of(observations.evals, "eval_loss")
+    shape = loss_shape(observations.steps, observations.recipe)
+    if shape is None or len(held_out) < 2:
+        return None
+    best = min(range(len(held_out)), key=held_out.values.__getitem__)
+    low, last = held_out.values[best], held_out.values[-1]
+    epochs = series_of(observations.steps, "epoch")
+    epochs_run = epochs.values[-1] if len(epochs) else 0.0
+    rise = last - low
+    # The last three evaluations above the best ("eval up three times"): one bad evaluation is noise.
+    lasting = all(v > low + 0.5 * rise for v in held_out.values[-3:]) and len(held_out) - 1 - best >= min(
+        3, len(held_out) - 1
+    )
+    rising = rise >= max(RISE_NATS, RISE_SHARE * low) and lasting and shape.final < 0.9 * low
+    if min(held_out.values) > NEVER_FELL * shape.initial:
+        return None  # held-out rows of another kind, which is a matter of the data
+    memorised = shape.final <= MEMORISED_SHARE * last and last >= 0.2 and epochs_run >= MEMORISED_EPOCHS
+    if not rising and not memorised:
+        return RuledOut(
+            Symptom.OVERFIT,
+            f"the held-out loss ended at {shown(last)} (step {held_out.last_step}), {shown(rise)} above its best, with a training loss of {shown(shape.final)}",
+        )
+    return _overfit_finding(observations, shape, held_out, epochs_run, rising=rising)
+
+
+def _overfit_finding(
+    observations: Observations, shape: LossShape, held_out: Series, epochs_run: float, *, rising: bool
+) -> Answer:
+    low, last = min(held_out.values), held_out.values[-1]
+    # The earliest evaluation within two per cent of the best: nothing later was worth its steps.
+    enough = next(s for s, v in zip(held_out.steps, held_out.values, strict=True) if v <= 1.02 * low)
+    share = enough / shape.series.last_step if shape.series.last_step else 1.0
+    unjudged = observations.shortfall is None and (
+        observations.evaluation is None or observations.evaluation.value < 0.8
+    )
+    harmful = observations.missed_by_far or (unjudged and (last - low >= 0.1 * low or not rising))
+    key = duration_key(observations.recipe)
+    how = (
+        f"rose from {shown(low)} (step {held_out.steps[held_out.values.index(low)]}) to {shown(last)} (step {held_out.last_step})"
+        if rising
+        else f"has been near {shown(last)} since step {enough}"
+    )
+    return finding(
+        observations,
+        Symptom.OVERFIT,
+        Basis.CURVE,
+        severity=Severity.HARMFUL if harmful else Severity.ADVICE,
+        confidence=0.85 if rising and last >= 1.1 * low else 0.75,
+        evidence=[
+            seen("eval_loss", enough, low),
+            seen("eval_loss", held_out.last_step, last),
+            seen("loss", shape.series.last_step, shape.final),
+            seen("epoch", shape.series.last_step, epochs_run),
+        ],
+        cause=f"The held-out loss {how} while the training loss went on down to {shown(shape.final)}: after "
+        f"{shown(epochs_run)} epochs the model repeats its training rows.",
+        key=key,
+        suggested=scaled_duration(observations.recipe, min(0.9, max(0.02, share))),
+        runner_up="duplicates, or too few distinct rows: more data would move the turning point",
+        refuted_by=f"a worse score from the checkpoint of step {enough} than from the last one",
+    )
+
+
+RULES = (
+    Rule(
+        Symptom.PLATEAU,
+        plateau,
+        "SageMaker Debugger LossNotDecreasing; Axolotl: low rate; † unadapted, straight, still falling",
+    ),
+    Rule(
+        Symptom.OVERFIT, overfit, "SageMaker Debugger Overfit; held-out loss up three times while training loss falls"
+    ),
+)

@@ -1,0 +1,274 @@
+"""Benchmarks: documented YAML files, their items by split, and the files that an evaluation job needs.
+
+A benchmark `team/faq` is the file `team/faq.yaml` in one of the folders given (a team's own: default branch only):
+
+    name: team/faq                      the path without .yaml
+    description: Does the model know our product?
+    licence: CC-BY-4.0                  SPDX identifier of the items
+    metric: exact_match                 the only metric so far
+    prompt: "{{question}}"              text with {{column}} for columns of the items; default "{{prompt}}"
+    items:
+      file: faq.jsonl                   beside the YAML file, or `task: reverse` for a practice task
+      reference: answer                 column with the expected answer; default `reference`
+    splits:                             dev is iterated on; sealed is opened once, to confirm
+      dev: {n: 200}
+      sealed: {n: 200}                  n items at most; each item belongs to one split by a hash of its prompt
+    generation: {max_gen_toks: 256, until: [], do_sample: false}
+    extraction:
+      strict: {pattern: null}           regular expression whose last match (first group) is compared; null: all of it
+      lenient: {pattern: '(?:is|:)\\s+(\\S.*)$', ignore_case: true}
+    chat: {template: true, system: "", enable_thinking: false}       all optional
+
+Nothing here imports torch: the bot process reads benchmarks, only the job's bundle (`bundle/evaluate.py`) runs them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bot.domain.evaluation import Split
+from bot.domain.goal import digest_of
+from bot.errors import UserError
+from bot.evaluation import tasks
+
+SHIPPED = Path(__file__).with_name("benchmarks")
+BUNDLE = Path(__file__).with_name("bundle")
+METRIC = "exact_match"
+LARGEST_FILE_BYTES = 100_000
+"""Of a benchmark's YAML file; a person writes a few hundred."""
+LONGEST_NAME = 100
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*(?:[./][a-z0-9][a-z0-9_-]*)*", re.IGNORECASE)
+_COLUMN = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
+_KEYS = frozenset(
+    "name description licence metric prompt items splits generation extraction chat".split(),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    id: str
+    """Sixteen hex digits over benchmark and prompt."""
+    prompt: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    name: str
+    description: str
+    licence: str
+    metric: str
+    path: Path
+    """The YAML file; it is copied into the evaluation job as it is."""
+    configuration: Mapping[str, Any]
+    """The file's content."""
+
+    @property
+    def task(self) -> str | None:
+        """Name of the practice task that makes the items; None when they come from a file."""
+        return (self.configuration.get("items") or {}).get("task")
+
+    @property
+    def digest(self) -> str:
+        """Over the configuration; the evaluator records the same value."""
+        return digest_of(self.configuration)
+
+    def size(self, split: str) -> int:
+        return int((self.configuration["splits"].get(split) or {}).get("n", 0))
+
+
+def load_benchmark(name: str, folders: Iterable[Path] = ()) -> Benchmark:
+    """The benchmark called `name`: looked for in `folders` in their order, then among those that ship with Postdoc.
+
+    Raises: UserError for an unknown name or a file that cannot be used; it says what to write instead.
+    """
+    searched = [*folders, SHIPPED]
+    if len(name) <= LONGEST_NAME and _NAME.fullmatch(name):
+        for folder in searched:
+            path = folder / f"{name}.yaml"
+            if path.is_file() and path.resolve().is_relative_to(folder.resolve()):
+                return _parsed(name, path)
+    known = known_benchmarks(searched)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(f'`{match}`' for match in close)}?" if close else ""
+    shown = name if len(name) <= 80 else name[:77] + "..."
+    raise UserError(f"There is no benchmark `{shown}`.{hint} Known here: {', '.join(f'`{one}`' for one in known)}.")
+
+
+def known_benchmarks(folders: Sequence[Path] = (SHIPPED,)) -> list[str]:
+    """The names of all benchmarks in `folders`, sorted."""
+    found = {
+        path.relative_to(folder).with_suffix("").as_posix()
+        for folder in folders
+        if folder.is_dir()
+        for path in folder.rglob("*.yaml")
+    }
+    return sorted(found)
+
+
+def _parsed(name: str, path: Path) -> Benchmark:
+    if path.stat().st_size > LARGEST_FILE_BYTES:
+        raise UserError(
+            f"The file of benchmark `{name}` is larger than 100 kB; put the items into a JSONL file beside it."
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # a few of them expand to gigabytes
+            raise UserError(f"`{name}.yaml` uses YAML aliases (*name); write the values out.")
+        content = yaml.safe_load(text)
+        json.dumps(content)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"`{name}.yaml` is not YAML: {' '.join(str(error).split())}") from error
+    except TypeError as error:
+        raise UserError(f"`{name}.yaml` holds a value that is no text or number; put quotes around dates.") from error
+    problem = _problem(content, path)
+    if problem:
+        raise UserError(f"Benchmark `{name}` cannot be used: {problem}.")
+    return Benchmark(
+        name=name,
+        description=str(content.get("description", "")).strip(),
+        licence=str(content.get("licence", "")).strip(),
+        metric=content.get("metric", METRIC),
+        path=path,
+        configuration={**content, "name": name},
+    )
+
+
+def _problem(content: Any, path: Path) -> str | None:
+    """What is wrong with the content and what to write instead, or None."""
+    if not isinstance(content, dict):
+        return "the file must hold keys such as name, items and splits"
+    if unknown := sorted(set(map(str, content)) - _KEYS):
+        return f"unknown key {unknown[0]}; the keys are {', '.join(sorted(_KEYS))}"
+    if content.get("metric", METRIC) != METRIC:
+        return f"metric {content['metric']} is not known; write {METRIC}"
+    source = content.get("items")
+    if not isinstance(source, dict) or ("task" in source) == ("file" in source):
+        return "items needs either `task: <practice task>` or `file: <JSONL file beside it>`"
+    if "task" in source and source["task"] not in tasks.TASKS:
+        return f"there is no practice task {source['task']}; write one of {', '.join(tasks.TASKS)}"
+    if "file" in source:
+        file = path.parent / str(source["file"])
+        if not file.resolve().is_relative_to(path.parent.resolve()):
+            return "items.file must lie beside the YAML file"
+        if not file.is_file():
+            return f"there is no {source['file']} beside the YAML file"
+    return _settings_problem(content)
+
+
+def _settings_problem(content: Mapping[str, Any]) -> str | None:
+    splits = content.get("splits")
+    if not isinstance(splits, dict) or set(splits) != set(Split):
+        return "splits needs both dev and sealed, each with n"
+    for split, settings in splits.items():
+        n = settings.get("n") if isinstance(settings, dict) else None
+        if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= 100_000:
+            return f"splits.{split}.n needs a whole number from 1 to 100000"
+    generation = content.get("generation") or {}
+    if generation.get("do_sample", False) is not False:
+        return "generation.do_sample must be false: a score that changes between two runs cannot be compared"
+    length = generation.get("max_gen_toks", 256)
+    if not isinstance(length, int) or isinstance(length, bool) or length < 1:
+        return "generation.max_gen_toks needs a whole number above 0"
+    for name in ("strict", "lenient"):
+        pattern = ((content.get("extraction") or {}).get(name) or {}).get("pattern")
+        try:
+            re.compile(pattern or "")
+        except (re.error, TypeError) as error:
+            return f"extraction.{name}.pattern is not a regular expression ({error})"
+    return None
+
+
+# --- Items ----------------------------------------------------------------------------------------------------------
+
+
+def items(benchmark: Benchmark, split: str, seed: int = 0) -> list[Item]:
+    """The items of one split. A practice task draws others for another seed, always from the same side of the split.
+
+    Raises: UserError when the benchmark's file has no usable row for that split.
+    """
+    source = benchmark.configuration["items"]
+    if "task" in source:
+        drawn = tasks.held_out(source["task"], split, benchmark.size(split), seed)
+        rows = [{"prompt": example.prompt, "reference": example.reference} for example in drawn]
+        found = [_item(benchmark, row, "reference") for row in rows]
+    else:
+        found = _items_of_file(benchmark, split)
+    return found
+
+
+def _items_of_file(benchmark: Benchmark, split: str) -> list[Item]:
+    """At most n items, in an order that their hashes decide, so that adding rows to the file moves no item's split."""
+    source = benchmark.configuration["items"]
+    path = benchmark.path.parent / source["file"]
+    reference = str(source.get("reference", "reference"))
+    found: dict[str, Item] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise UserError(f"`{source['file']}` line {number} is not a JSON object; every line must be one item.")
+        item = _item(benchmark, row, reference)
+        if split_of_prompt(item.prompt, benchmark) == split:
+            found.setdefault(item.id, item)
+    if not found:
+        raise UserError(f"Benchmark `{benchmark.name}` has no item for {split}; `{source['file']}` needs more rows.")
+    return [found[key] for key in sorted(found)][: benchmark.size(split)]
+
+
+def split_of_prompt(prompt: str, benchmark: Benchmark) -> str:
+    """dev or sealed, in proportion to their n, by a hash of the prompt that differs from the one in `Item.id`."""
+    dev, sealed = benchmark.size(Split.DEV), benchmark.size(Split.SEALED)
+    bucket = int.from_bytes(hashlib.sha256(f"split\n{prompt}".encode()).digest()[:8]) % (dev + sealed)
+    return Split.DEV if bucket < dev else Split.SEALED
+
+
+def _item(benchmark: Benchmark, row: Mapping[str, Any], reference: str) -> Item:
+    template = str(benchmark.configuration.get("prompt") or "{{prompt}}")
+    columns = [*_COLUMN.findall(template), reference]
+    if missing := [column for column in columns if not isinstance(row.get(column), str | int | float)]:
+        raise UserError(
+            f"Benchmark `{benchmark.name}` needs the column {missing[0]} in every item, and one has only "
+            f"{', '.join(map(str, row))}; correct `prompt` or `items.reference` in its YAML file."
+        )
+    prompt = _COLUMN.sub(lambda match: str(row[match[1]]), template)
+    digest = hashlib.sha256(f"{benchmark.name}\n{prompt}".encode()).hexdigest()
+    return Item(digest[:16], prompt, str(row[reference]).strip())
+
+
+# --- What an evaluation job needs -------------------------------------------------------------------------------------
+
+
+def write_job_files(benchmark: Benchmark, split: str, folder: Path, seed: int = 0) -> dict[str, str]:
+    """The `files` of an evaluation job's specification: the bundle, the configuration and the items of one split, the
+    last two written into `folder`. Only `split` is in there: a job that evaluates dev cannot read a sealed item."""
+    folder.mkdir(parents=True, exist_ok=True)
+    configuration, chosen = folder / "benchmark.yaml", folder / f"items-{split}.jsonl"
+    content = dict(benchmark.configuration)
+    configuration.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    rows = [
+        {"id": item.id, "prompt": item.prompt, "reference": item.reference} for item in items(benchmark, split, seed)
+    ]
+    chosen.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return {"bundle": str(BUNDLE), "benchmark.yaml": str(configuration), "items.jsonl": str(chosen)}
+
+
+def bundle_digest() -> str:
+    """SHA-256 over the evaluator bundle's files. evaluation.json repeats it as `harness.bundle`; with the benchmark's
+    configuration and the libraries' versions it makes up `harness_digest`."""
+    files = sorted(path for path in BUNDLE.rglob("*") if path.suffix in {".py", ".yaml", ".md"})
+    return digest_of({path.relative_to(BUNDLE).as_posix(): path.read_text(encoding="utf-8") for path in files})

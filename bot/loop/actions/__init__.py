@@ -1,0 +1,44 @@
+"""The side effects, one function for each kind of action. Each may be repeated: it finds what it has already done."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from bot.domain.experiment import Experiment, NewEvent
+from bot.loop.actions.commands import answer_command
+from bot.loop.actions.contract import read_contract
+from bot.loop.actions.ending import conclude, confirm
+from bot.loop.actions.heads import read_head
+from bot.loop.actions.jobs import launch
+from bot.loop.actions.planning import ask_consent, check_data, consent_by_policy, propose, record_baseline
+from bot.loop.actions.runs import diagnose_run, review, revise, start_run
+from bot.loop.engine import Perform
+from bot.loop.policy import Action, ActionKind
+from bot.loop.world import World
+
+_ACTIONS: dict[ActionKind, Callable[[World, Experiment, Action], Awaitable[list[NewEvent]]]] = {
+    ActionKind.READ_CONTRACT: read_contract,
+    ActionKind.ANSWER_COMMAND: answer_command,
+    ActionKind.READ_HEAD: read_head,
+    ActionKind.LAUNCH: launch,
+    ActionKind.RECORD_BASELINE: record_baseline,
+    ActionKind.CHECK_DATA: check_data,
+    ActionKind.PROPOSE: propose,
+    ActionKind.CONSENT_BY_POLICY: consent_by_policy,
+    ActionKind.ASK_CONSENT: ask_consent,
+    ActionKind.START_RUN: start_run,
+    ActionKind.DIAGNOSE: diagnose_run,
+    ActionKind.REVIEW: review,
+    ActionKind.REVISE: revise,
+    ActionKind.CONFIRM: confirm,
+    ActionKind.CONCLUDE: conclude,
+}
+
+
+def performer(world: World) -> Perform:
+    """The function that the engine calls for every action."""
+
+    async def perform(experiment: Experiment, action: Action) -> list[NewEvent]:
+        return await _ACTIONS[action.kind](world, experiment, action)
+
+    return perform

@@ -1,0 +1,122 @@
+"""The last steps: the sealed split that confirms, and the ending that is told once, in every place a person looks."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from bot.conversation import messages
+from bot.conversation.github import Refused, StaleHead
+from bot.conversation.redaction import redact
+from bot.domain.experiment import EventKind, Experiment, JobRole, NewEvent, State
+from bot.domain.statistics import confirmation
+from bot.loop.actions.jobs import finished, status_of, trained_model
+from bot.loop.actions.planning import load_result, post_sticky, score_of
+from bot.loop.actions.runs import complete_check
+from bot.loop.actions.traces import committed_files
+from bot.loop.policy import Action
+from bot.loop.world import World
+from runners.job import JobId
+
+
+async def confirm(world: World, x: Experiment, action: Action) -> list[NewEvent]:
+    """Read what the sealed split said about the best run. It is opened once; a failed seal is not asked again."""
+    assert x.goal is not None and x.baseline is not None
+    n = int(action.args["run"])
+    job = x.job_for(JobRole.CONFIRM, n)
+    assert job is not None
+    if not job.succeeded:
+        reason = f"the sealed evaluation failed ({status_of(job).get('failure') or status_of(job).get('state')})"
+        data: dict[str, Any] = {"run": n, "confirmed": False, "reason": reason, "score": None}
+        return [NewEvent(EventKind.CONFIRMED, "confirmed", data)]
+    result = load_result(finished(world, x, JobRole.CONFIRM, n))
+    found = confirmation(result, target=x.goal.target, baseline=x.baseline.value)
+    data = {
+        "run": n,
+        "confirmed": found.confirmed,
+        "reason": found.reason,
+        "lower_bound": found.lower_bound,
+        "score": score_of(result, job.job_id),
+    }
+    return [NewEvent(EventKind.CONFIRMED, "confirmed", data)]
+
+
+async def conclude(world: World, x: Experiment, action: Action) -> list[NewEvent]:
+    """End the goal's jobs, commit its report, and say how it ended on the issue and the pull request."""
+    state, reason = State(action.args["state"]), str(action.args["reason"])
+    for job in x.running_jobs:
+        await asyncio.to_thread(world.runner.cancel, JobId(job.job_id))
+    x.state, x.reason = state, reason
+    events = []
+    for job in x.running_jobs:
+        status = await asyncio.to_thread(world.runner.status, JobId(job.job_id))
+        if status is not None and status.state.ended:
+            data = {"job_id": job.job_id, "status": status.as_dict()}
+            events.append(NewEvent(EventKind.JOB_ENDED, f"job/{job.job_id}/ended", data))
+            job.status = data["status"]  # type: ignore[assignment]
+    head = None
+    if x.pull_request is not None:
+        head = await _close_pull_request(world, x)
+    await _tell(world, x)
+    ended = {"state": str(state), "reason": reason, "head_sha": head}
+    return [*events, NewEvent(EventKind.ENDED, f"ended/{x.length}", ended)]
+
+
+async def _close_pull_request(world: World, x: Experiment) -> str | None:
+    """The closing commit with its own verdict check, checks left open completed, the draft mark lifted when met."""
+    repository = world.repository(x)
+    for run in x.runs:
+        if not run.reviewed:
+            await complete_check(world, x, run)
+    head = await _closing_commit(world, x)
+    if head is not None and x.state is not State.CLOSED:
+        title, summary, conclusion = messages.verdict_check(x)
+        check = await repository.create_check(
+            name=messages.VERDICT_CHECK,
+            sha=head,
+            external_id=f"{x.goal_id}/verdict/{x.length}",
+            output={"title": title, "summary": summary},
+        )
+        await repository.update_check(check, output={"title": title, "summary": summary}, conclusion=conclusion)
+    await post_sticky(world, x)
+    if x.state is State.MET and not x.closed:
+        assert x.pull_request is not None
+        await repository.mark_ready(x.pull_request)
+    return head
+
+
+async def _closing_commit(world: World, x: Experiment) -> str | None:
+    """The commit that carries the last results and the report; None when the branch is gone or has moved on."""
+    files: dict[str, bytes | None] = {
+        f"{x.folder}/README.md": messages.report(x, model_line=_model_line(world, x)).encode()
+    }
+    for run in x.runs:
+        if run.diagnosed:
+            files |= committed_files(world, x, run)
+    message = messages.closing_message(x)
+    try:
+        return await world.repository(x).commit(
+            x.branch,
+            expected_head=x.head_sha,
+            message=f"{message.headline}\n\n{message.body}",
+            key=f"{x.goal_id}/ending/{x.length}",
+            files=files,
+        )
+    except (StaleHead, Refused):
+        return None  # a person pushed or deleted the branch: their word stands, the comment still tells the ending
+
+
+def _model_line(world: World, x: Experiment) -> str:
+    """The one line that loads the best model from where it lies."""
+    best = x.best_run
+    if best is None:
+        return ""
+    return f'AutoModelForCausalLM.from_pretrained("{trained_model(world, x, best.n)}")'
+
+
+async def _tell(world: World, x: Experiment) -> None:
+    """One new comment, because an edit notifies nobody: on the pull request where there is one, else on the issue."""
+    body = redact(messages.ending(x, model_line=_model_line(world, x)), world.known_secrets)
+    key = messages.hidden_key(x.goal_id, f"ending/{x.length}")
+    number = x.pull_request or x.issue
+    await world.repository(x).upsert_comment(number, key, body)

@@ -1,0 +1,46 @@
+"""A person's push: read as a new recipe, never as the bot's own."""
+
+from __future__ import annotations
+
+import yaml
+
+from bot.conversation import messages
+from bot.conversation.recipe_rules import recipe_problems
+from bot.domain.experiment import EventKind, Experiment, NewEvent
+from bot.domain.recipe import differences
+from bot.loop.policy import Action
+from bot.loop.world import World, digest
+
+
+async def read_head(world: World, x: Experiment, action: Action) -> list[NewEvent]:
+    """Take over what stands at the pushed commit; a recipe that cannot be used is answered and not taken over."""
+    sha = str(action.args["head_sha"])
+    repository = world.repository(x)
+    # The branch may have moved again since the event; only its present head can be trained.
+    sha = await repository.branch_head(x.branch) or sha
+    raw = await repository.file(f"{x.folder}/recipe.yaml", sha)
+    text = (raw or b"").decode("utf-8", "replace")
+    problems = recipe_problems(text) if raw is not None else [f"`{x.folder}/recipe.yaml` is gone; put it back."]
+    digests = {}
+    for path in x.recipe_digests:
+        content = await repository.file(f"{x.folder}/{path}", sha)
+        if content is None:
+            problems.append(f"`{x.folder}/{path}` is gone; put it back.")
+        digests[path] = digest(content or b"")
+    if problems:
+        assert x.pull_request is not None
+        key = messages.hidden_key(x.goal_id, f"head/{sha[:12]}")
+        await repository.upsert_comment(x.pull_request, key, messages.head_refused(x, sha, problems))
+        text, digests = x.recipe, dict(x.recipe_digests)
+    last = x.run.recipe if x.run is not None else x.recipe
+    changed = differences(yaml.safe_load(last) or {}, yaml.safe_load(text) or {})
+    data = {
+        "head_sha": sha,
+        "recipe": text,
+        "digests": digests,
+        "changed": {key: list(pair) for key, pair in changed.items()},
+        "scripts_changed": digests != x.recipe_digests,
+        "why": "pushed to the branch",
+        "by": str(action.args.get("by", "a person")),
+    }
+    return [NewEvent(EventKind.HEAD_READ, f"head-read/{sha}/{x.length}", data)]

@@ -1,0 +1,232 @@
+"""Launching: what each job is given, and nothing more."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent
+from bot.domain.goal import digest_of, slug
+from bot.errors import PlatformError, TransientError, UserError
+from bot.evaluation.benchmarks import Benchmark, load_benchmark, write_job_files
+from bot.evaluation.tasks import training_rows
+from bot.loop.models import fetched_model
+from bot.loop.policy import Action, data_key
+from bot.loop.world import World, digest, shipped_prepare, shipped_script
+from runners.job import Caps, JobId, JobSpec
+from runners.outputs import read_output
+
+BENCHMARK_SOURCE = "benchmark/train.jsonl"
+"""The `data_sources` name of the benchmark's own training rows; no repository path can be it, `benchmark/` is ours."""
+BENCHMARK_ROWS = 3000
+"""Training rows drawn from a benchmark that makes its own."""
+
+
+async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
+    """Start the job (or find the one an interrupted attempt started) and note it."""
+    role, run = JobRole(action.args["role"]), int(action.args["run"])
+    attempt, expects = int(action.args["attempt"]), str(action.args["expects"])
+    job_id = job_id_of(x, role, run, attempt, expects)
+    spec = await _spec(world, x, role, run, job_id)
+    try:
+        await asyncio.to_thread(world.runner.launch, spec)
+    except PlatformError as error:
+        raise TransientError(f"the runner cannot start a job now: {error}") from error
+    data = {"job_id": job_id, "role": str(role), "run": run, "attempt": attempt, "expects": expects}
+    return [NewEvent(EventKind.JOB_LAUNCHED, f"job/{job_id}/launched", data)]
+
+
+def job_id_of(x: Experiment, role: JobRole, run: int, attempt: int, expects: str) -> JobId:
+    """The same for the same work, so that a replayed launch is recognised."""
+    unique = digest_of([x.goal_id, expects])[:6]
+    return JobId(f"{slug(x.repository, limit=24)}-{x.issue}-{unique}-{role}-{run:02d}-{attempt}")
+
+
+async def _spec(world: World, x: Experiment, role: JobRole, run: int, job_id: JobId) -> JobSpec:
+    assert x.goal is not None
+    match role:
+        case JobRole.DATA:
+            return await _data_spec(world, x, job_id)
+        case JobRole.BASELINE:
+            return await _evaluation_spec(world, x, job_id, await base_model(world, x), "dev", x.goal.base_model)
+        case JobRole.EVALUATE:
+            return await _evaluation_spec(
+                world, x, job_id, trained_model(world, x, run), "dev", f"{x.folder}/runs/{run:02d}"
+            )
+        case JobRole.CONFIRM:
+            return await _evaluation_spec(
+                world, x, job_id, trained_model(world, x, run), "sealed", f"{x.folder}/runs/{run:02d}"
+            )
+        case JobRole.TRAIN:
+            return await _training_spec(world, x, job_id, run, ())
+        case JobRole.PROBE:
+            remedy = x.runs[run - 1].remedy
+            assert remedy is not None
+            rates = ",".join(f"{rate:g}" for rate in remedy["rates"])
+            return await _training_spec(world, x, job_id, run, ("--learning_rate_probe", rates))
+
+
+async def _data_spec(world: World, x: Experiment, job_id: JobId) -> JobSpec:
+    inputs = goal_folder(world, x) / "inputs" / data_key(x.recipe, x.recipe_digests)
+    files = {
+        "recipe.yaml": _write(inputs / "recipe.yaml", x.recipe.encode()),
+        "data/prepare.py": _write(inputs / "prepare.py", await script_at_head(world, x, "data/prepare.py")),
+    }
+    for source in sources_of(x.recipe):
+        for path, content in (await _source_files(world, x, source)).items():
+            files[f"inputs/{path}"] = _write(inputs / "sources" / path, content)
+    argv = ("{python}", "data/prepare.py", "--config", "recipe.yaml", "--inputs", "inputs", "--output", "data")
+    return JobSpec(job_id, argv, files=files, caps=_caps(world, x, memory_gib=2.0), trusted=_trusted(x))
+
+
+async def _training_spec(world: World, x: Experiment, job_id: JobId, run: int, extra: tuple[str, ...]) -> JobSpec:
+    recipe = x.runs[run - 1].recipe
+    inputs = goal_folder(world, x) / "inputs" / job_id
+    built = data_job_folder(world, x, recipe)
+    files = {
+        "train.py": _write(inputs / "train.py", await script_at_head(world, x, "train.py")),
+        "recipe.yaml": _write(inputs / "recipe.yaml", recipe.encode()),
+        # Read here, not copied by path: what a script wrote may be a link to something it could not read itself.
+        "data/train.jsonl": _write(inputs / "train.jsonl", read_output(built, "data/train.jsonl")),
+    }
+    argv = ["{python}", "train.py", "--config", "recipe.yaml", "--init_from", "{mount:init}"]
+    argv += ["--train_file", "data/train.jsonl", "--output_dir", "out"]
+    validation = read_output(built, "data/validation.jsonl")
+    if validation:
+        files["data/validation.jsonl"] = _write(inputs / "validation.jsonl", validation)
+        argv += ["--validation_file", "data/validation.jsonl"]
+    return JobSpec(
+        job_id,
+        (*argv, *extra),
+        files=files,
+        mounts={"init": str(await base_model(world, x))},
+        environment=world.environment,
+        caps=_caps(world, x, memory_gib=world.train_memory_gib),
+        trusted=_trusted(x),
+    )
+
+
+async def _evaluation_spec(world: World, x: Experiment, job_id: JobId, model: Path, split: str, name: str) -> JobSpec:
+    inputs = goal_folder(world, x) / "inputs" / job_id
+    files = write_job_files(benchmark_of(world, x), split, inputs, _seed(x))
+    argv = ("{python}", "bundle/evaluate.py", "--model", "{mount:model}", "--benchmark", "benchmark.yaml",
+            "--items", "items.jsonl", "--split", split, "--output", "out/evaluation.json",
+            "--model_name", name)  # fmt: skip
+    caps = _caps(world, x, memory_gib=world.train_memory_gib)
+    return JobSpec(
+        job_id, argv, files=files, mounts={"model": str(model)}, environment=world.environment, caps=caps, trusted=True
+    )
+
+
+def _caps(world: World, x: Experiment, *, memory_gib: float) -> Caps:
+    assert x.goal is not None
+    left_hours = max(0.0, x.goal.budget.gpu_hours - x.job_hours())
+    # A minute at least: a job that is allowed at all must be able to import its libraries.
+    return Caps(
+        memory_gib=memory_gib, timeout_seconds=max(60.0, left_hours * 3600), cpu_threads=world.cpu_threads, pids=512
+    )
+
+
+def _trusted(x: Experiment) -> bool:
+    """True when both scripts at the head are byte for byte the shipped ones."""
+    return bool(x.recipe_digests) and x.recipe_digests == x.shipped_digests
+
+
+def _seed(x: Experiment) -> int:
+    assert x.goal is not None
+    return x.goal.seed
+
+
+async def script_at_head(world: World, x: Experiment, path: str) -> bytes:
+    """`train.py` or `data/prepare.py` as the pull request holds it: the shipped file where the digest says so."""
+    wanted = x.recipe_digests[path]
+    shipped = shipped_prepare() if path == "data/prepare.py" else shipped_script("sft")
+    if digest(shipped) == wanted:
+        return shipped
+    if x.pull_request is None and x.goal is not None and x.goal.script and path == "train.py":
+        repository = world.repository(x)
+        found = await repository.file(x.goal.script, (await repository.default_branch())[1])
+    else:
+        found = await world.repository(x).file(f"{x.folder}/{path}", x.head_sha)
+    if found is None or digest(found) != wanted:
+        raise UserError(f"`{path}` changed while the run was being started. Push again, or write `/postdoc run`.")
+    return found
+
+
+def sources_of(recipe: str) -> list[str]:
+    """Repository paths named by `data_sources`."""
+    value = (yaml.safe_load(recipe) or {}).get("data_sources") or ""
+    parts = value if isinstance(value, list) else str(value).split(",")
+    return [str(part).strip() for part in parts if str(part).strip()]
+
+
+async def _source_files(world: World, x: Experiment, source: str) -> dict[str, bytes]:
+    if source == BENCHMARK_SOURCE:
+        task = benchmark_of(world, x).task
+        assert task is not None, "the contract was read, so the benchmark makes training rows"
+        return {source: jsonl(training_rows(task, BENCHMARK_ROWS, _seed(x)))}
+    repository = world.repository(x)
+    ref = x.head_sha or (await repository.default_branch())[1]
+    single = await repository.file(source, ref)
+    if single is not None:
+        return {source: single}
+    found: dict[str, bytes] = {}
+    for path in await repository.folder(source, ref):
+        if path.endswith((".jsonl", ".json")) and (content := await repository.file(path, ref)) is not None:
+            found[path] = content
+    if not found:
+        raise UserError(
+            f"`data_sources` names `{source}`, which is neither a file nor a folder of JSONL files in this repository."
+        )
+    return found
+
+
+async def base_model(world: World, x: Experiment) -> Path:
+    assert x.goal is not None
+    return await asyncio.to_thread(fetched_model, world.model_folders, x.goal.base_model, x.goal.base_revision)
+
+
+def trained_model(world: World, x: Experiment, run: int) -> Path:
+    return finished(world, x, JobRole.TRAIN, run) / "out" / "model"
+
+
+def finished(world: World, x: Experiment, role: JobRole, run: int) -> Path:
+    """The working folder of the ended job that did `role` for run `run`."""
+    job = x.job_for(role, run)
+    assert job is not None, f"no {role} job for run {run}"
+    return world.runner.folder(JobId(job.job_id))
+
+
+def data_job_folder(world: World, x: Experiment, recipe: str) -> Path:
+    """Where the training set of this recipe was built."""
+    key = data_key(recipe, x.recipe_digests)
+    return world.runner.folder(JobId(x.data[key]["job_id"]))
+
+
+def benchmark_of(world: World, x: Experiment) -> Benchmark:
+    assert x.goal is not None
+    return load_benchmark(x.goal.benchmark, world.benchmark_folders)
+
+
+def goal_folder(world: World, x: Experiment) -> Path:
+    """The bot's own folder for this goal: inputs it gave to jobs and full traces."""
+    return world.data_folder / "goals" / f"{slug(x.full_name)}-{x.issue}-{digest_of(x.goal_id)[:6]}"
+
+
+def jsonl(rows: list[Any]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _write(path: Path, content: bytes) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return str(path.resolve())
+
+
+def status_of(job: Job | None) -> Mapping[str, Any]:
+    return job.status if job is not None and job.status is not None else {}

@@ -1,0 +1,270 @@
+"""From a contract to a pull request: baseline, training data with its gates, the proposal, and consent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bot.conversation import messages
+from bot.conversation.issue_form import goal_yaml
+from bot.conversation.policy import Policy
+from bot.data.audit import audit
+from bot.data.card import dataset_card
+from bot.data.licences import GateResult, find_licence, licence_gate, licence_of_card, normalise_licence
+from bot.data.scan import ScanReport, scan
+from bot.domain.evaluation import Evaluation
+from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent
+from bot.domain.statistics import value_interval
+from bot.errors import UserError
+from bot.evaluation.benchmarks import items
+from bot.loop.actions.contract import refuse
+from bot.loop.actions.jobs import (
+    BENCHMARK_SOURCE,
+    base_model,
+    benchmark_of,
+    script_at_head,
+    sources_of,
+    status_of,
+)
+from bot.loop.actions.traces import output, output_json
+from bot.loop.policy import Action, data_key
+from bot.loop.world import World
+from runners.job import JobId
+
+
+def load_result(folder: Path) -> Evaluation:
+    """The evaluation a job wrote.
+
+    Raises: UserError when the job left none.
+    """
+    data = output_json(folder, "out/evaluation.json")
+    if data is None:
+        raise UserError("the evaluation job ended without writing its result")
+    return Evaluation.from_dict(data)
+
+
+def score_of(evaluation: Evaluation, job_id: str) -> dict[str, Any]:
+    """The aggregate that the journal keeps: no benchmark text, no samples."""
+    low, high = value_interval(evaluation)
+    return {
+        "value": evaluation.value,
+        "standard_error": evaluation.standard_error,
+        "n": evaluation.n,
+        "ci_low": low,
+        "ci_high": high,
+        "split": evaluation.split,
+        "harness_digest": evaluation.harness_digest,
+        "job_id": job_id,
+        "strict": evaluation.strict,
+        "lenient": evaluation.lenient,
+        "termination_rate": evaluation.termination_rate,
+    }
+
+
+async def record_baseline(world: World, x: Experiment, action: Action) -> list[NewEvent]:
+    """Note the untouched model's score; a target it already reaches is answered and nothing else happens."""
+    assert x.goal is not None
+    job = x.job_for(JobRole.BASELINE, BASELINE, action.args["goal_hash"])
+    assert job is not None
+    if not job.succeeded:
+        tail = world.runner.log_tail(JobId(job.job_id), 5).strip().splitlines()[-1:]
+        raise UserError(f"the base model could not be evaluated ({status_of(job).get('failure')}: {' '.join(tail)})")
+    evaluation = load_result(world.runner.folder(JobId(job.job_id)))
+    key = f"baseline/{action.args['goal_hash']}"
+    events = [NewEvent(EventKind.BASELINE_RECORDED, key, {"score": score_of(evaluation, job.job_id)})]
+    if evaluation.value >= x.goal.target:
+        reason = (
+            f"The target {x.goal.target:.1%} is not above what `{x.goal.base_model}` reaches untouched: "
+            f"{evaluation.value:.1%} on {evaluation.n} items. Edit the issue and write a higher target."
+        )
+        events.append(await refuse(world, x, reason))
+    return events
+
+
+async def check_data(world: World, x: Experiment, action: Action) -> list[NewEvent]:
+    """Pass the built training set through its gates: was it built, is its licence known, is it free of test items."""
+    key = str(action.args["data_key"])
+    job = x.job_for(JobRole.DATA, int(action.args["run"]), key)
+    assert job is not None
+    found: dict[str, Any] = {"data_key": key, "job_id": job.job_id}
+    if not job.succeeded:
+        tail = world.runner.log_tail(JobId(job.job_id), 20).strip()
+        found["build_failed"] = tail.splitlines()[-1] if tail else "the build wrote nothing"
+        return [NewEvent(EventKind.DATA_CHECKED, f"data/{key}", found)]
+    folder = world.runner.folder(JobId(job.job_id))
+    benchmark = benchmark_of(world, x)
+    held_out = [item for split in ("dev", "sealed") for item in items(benchmark, split, _seed(x))]
+    rows = [json.loads(line) for line in (output(folder, "data/train.jsonl") or b"").decode().splitlines()]
+    report = await asyncio.to_thread(scan, rows, held_out)
+    licences = await _licences(world, x)
+    found |= {
+        "build": output_json(folder, "data/build.json") or {},
+        "scan": report.summary(),
+        "audit": (await asyncio.to_thread(audit, rows)).as_dict(),
+        "licences": {
+            name: {"found": licence, "ok": gate.ok, "reason": gate.reason, "cautions": list(gate.cautions)}
+            for name, (licence, gate) in licences.items()
+        },
+    }
+    found["blocked"] = _blocked(report, [gate for _, gate in licences.values()])
+    events = [NewEvent(EventKind.DATA_CHECKED, f"data/{key}", found)]
+    if found["blocked"] and x.pull_request is None:
+        events.append(await refuse(world, x, found["blocked"]))
+    return events
+
+
+def _blocked(report: ScanReport, gates: Sequence[GateResult]) -> str | None:
+    """Why this training set may not be trained on; None when it may."""
+    if report.verdict == "contaminated":
+        return (
+            f"{len(report.flagged_rows)} of {report.rows} training rows hold items of the benchmark that this goal is "
+            "measured on. Remove them: a score reached with them would mean nothing."
+        )
+    for gate in gates:
+        if not gate.ok:
+            return f"{gate.reason} {gate.advice}".strip()
+    return None
+
+
+async def _licences(world: World, x: Experiment) -> dict[str, tuple[str | None, GateResult]]:
+    """Licence and gate of the base model and of each source of training data."""
+    assert x.goal is not None
+    allowed = x.goal.licences or Policy.from_dict(x.policy).licences_allowed
+    name = x.goal.base_model
+    found = find_licence(await base_model(world, x))
+    gates = {name: (found.identifier, licence_gate(found, allowed, what=f"the base model `{name}`", file="README.md"))}
+    repository = world.repository(x)
+    ref = x.head_sha or (await repository.default_branch())[1]
+    for source in sources_of(x.recipe):
+        if source == BENCHMARK_SOURCE:
+            licence, card_path = normalise_licence(benchmark_of(world, x).licence), ""
+        else:
+            parent = source.rpartition("/")[0] if source.endswith((".jsonl", ".json")) else source
+            card_path = f"{parent}/README.md" if parent else "README.md"
+            card = await repository.file(card_path, ref)
+            licence = licence_of_card(card.decode("utf-8", "replace")) if card is not None else None
+        gate = licence_gate(licence, allowed, what=f"the training data `{source}`", file=card_path)
+        gates[source] = (licence, gate)
+    return gates
+
+
+async def propose(world: World, x: Experiment, action: Action) -> list[NewEvent]:
+    """Open the pull request with the experiment's folder, and its sticky comment."""
+    assert x.goal is not None
+    repository = world.repository(x)
+    base, base_sha = await repository.default_branch()
+    key = f"{x.goal_id}/propose"
+    branch_head = await repository.create_branch(x.branch, base_sha)
+    facts = plan_facts(x)
+    plan = {"facts": facts, "base": base, "base_sha": base_sha}
+    x.plan = plan
+    files = await _first_files(world, x)
+    message = messages.proposal_message(x)
+    head = await repository.commit(
+        x.branch, expected_head=branch_head, message=f"{message.headline}\n\n{message.body}", key=key, files=files
+    )
+    number = await repository.open_pull_request(
+        branch=x.branch, base=base, title=messages.pull_request_title(x),
+        body=messages.pull_request_body(x, messages.PlanFacts(**facts)), draft=True,
+    )  # fmt: skip
+    x.pull_request, x.head_sha = number, head
+    sticky = await post_sticky(world, x)
+    proposed = {"pull_request": number, "head_sha": head, "sticky_comment_id": sticky}
+    return [
+        NewEvent(EventKind.PLANNED, "planned", plan),
+        NewEvent(EventKind.PROPOSED, "proposed", proposed),
+    ]
+
+
+def plan_facts(x: Experiment) -> dict[str, Any]:
+    """`messages.PlanFacts` as plain data, from what the gates found."""
+    checked = x.data.get(data_key(x.recipe, x.recipe_digests), {})
+    build, found = checked.get("build", {}), checked.get("scan", {})
+    licences = checked.get("licences", {})
+    data_licences = [
+        gate["found"] or "unknown" for name, gate in licences.items() if x.goal and name != x.goal.base_model
+    ]
+    return {
+        "recipe_source": x.recipe_source,
+        "machine": "this server's own machine",
+        "method": x.goal.method or "sft" if x.goal else "sft",
+        "rows": build.get("rows"),
+        "validation_rows": build.get("validation_rows"),
+        "dropped": build.get("dropped", {}),
+        "licence": ", ".join(data_licences) or None,
+        "scan_verdict": found.get("verdict"),
+        "scan_flagged": len(found.get("flagged", ())),
+        "scan_rows": found.get("rows"),
+    }
+
+
+async def _first_files(world: World, x: Experiment) -> dict[str, bytes | None]:
+    assert x.goal is not None
+    files: dict[str, bytes | None] = {
+        "goal.yaml": goal_yaml(x.goal).encode(),
+        "recipe.yaml": x.recipe.encode(),
+        "train.py": await script_at_head(world, x, "train.py"),
+        "data/prepare.py": await script_at_head(world, x, "data/prepare.py"),
+        "data/README.md": data_card(x).encode(),
+        "README.md": messages.report(x).encode(),
+    }
+    return {f"{x.folder}/{path}": content for path, content in files.items()}
+
+
+def data_card(x: Experiment) -> str:
+    """The dataset card of the head's training set."""
+    checked = x.data.get(data_key(x.recipe, x.recipe_digests), {})
+    licences = [
+        gate["found"] for name, gate in checked.get("licences", {}).items() if x.goal and name != x.goal.base_model
+    ]
+    title = f"Training data of {x.folder}"
+    return dataset_card(
+        checked.get("build", {}), scan=checked.get("scan"), audit=checked.get("audit"), title=title,
+        licence=licences[0] if len(licences) == 1 else None,
+    )  # fmt: skip
+
+
+async def post_sticky(world: World, x: Experiment, next_step: str = "") -> int:
+    """Create or edit the one comment that always says how things stand."""
+    assert x.pull_request is not None
+    body = messages.sticky(x, next_step, now=world.clock())
+    key = messages.hidden_key(x.goal_id, "sticky")
+    return await world.repository(x).upsert_comment(x.pull_request, key, body, known_id=x.sticky_comment_id)
+
+
+async def consent_by_policy(world: World, x: Experiment, action: Action) -> list[NewEvent]:
+    """Record what the repository's policy grants by itself."""
+    assert x.goal is not None
+    grant = Policy.from_dict(x.policy).consent
+    consent = {
+        "by": "policy",
+        "goal_hash": x.goal.hash,
+        "head_sha": action.args["head_sha"],
+        "runs": min(grant.runs, x.goal.budget.runs),
+        "gpu_hours": min(grant.gpu_hours, x.goal.budget.gpu_hours),
+        "usd": min(grant.usd, x.goal.budget.usd),
+        "recipe_keys": list(grant.recipe_keys),
+    }
+    return [NewEvent(EventKind.CONSENTED, f"consent/{x.length}", consent)]
+
+
+async def ask_consent(world: World, x: Experiment, action: Action) -> list[NewEvent]:
+    """Put the question to people, once for each head, with the exact command that answers it."""
+    assert x.goal is not None and x.pull_request is not None
+    sha = str(action.args["head_sha"])
+    budget = x.goal.budget
+    body = messages.consent_question(
+        x, sha=sha, what=[str(action.args["why"])], usd=budget.usd, gpu_hours=budget.gpu_hours, runs=budget.runs
+    )
+    await world.repository(x).upsert_comment(
+        x.pull_request, messages.hidden_key(x.goal_id, f"consent/{sha[:12]}"), body
+    )
+    return [NewEvent(EventKind.CONSENT_ASKED, f"consent-asked/{sha}/{x.length}", {"head_sha": sha})]
+
+
+def _seed(x: Experiment) -> int:
+    assert x.goal is not None
+    return x.goal.seed

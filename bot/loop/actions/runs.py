@@ -1,0 +1,212 @@
+"""One training run: started with its check, diagnosed, reviewed on the lines it blames, and followed by one change."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import yaml
+
+from bot.brain.playbook import Remedy, after_probe, remedy_for
+from bot.conversation import messages
+from bot.conversation.github import InlineComment, StaleHead
+from bot.conversation.redaction import redact
+from bot.diagnosis import diagnose
+from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity
+from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent, Run
+from bot.domain.goal import digest_of
+from bot.domain.recipe import differences, line_with, with_value
+from bot.domain.statistics import compare
+from bot.loop.actions.jobs import finished, status_of
+from bot.loop.actions.planning import load_result, post_sticky, score_of
+from bot.loop.actions.traces import collect_trace, committed_files, job_path, metrics_of, number, output_json
+from bot.loop.policy import Action, data_key, head_recipe_hash
+from bot.loop.world import World
+from runners.job import JobId
+
+
+async def start_run(world: World, x: Experiment, action: Action) -> list[NewEvent]:
+    """Open the run's check on the head and number the run."""
+    n = int(action.args["run"])
+    values = yaml.safe_load(x.recipe) or {}
+    run = Run(n, x.recipe, head_recipe_hash(x), x.head_sha, str(values.get("method", "sft")), dict(x.changed))
+    progress = messages.Progress(step=0, phase="starting")
+    check = await world.repository(x).create_check(
+        name=messages.check_name(run),
+        sha=x.head_sha,
+        external_id=f"{x.goal_id}/{n:02d}",
+        output={"title": messages.check_title(run, progress), "summary": messages.check_summary(run, progress, [])},
+    )
+    data = {
+        "run": n,
+        "head_sha": x.head_sha,
+        "recipe_hash": run.recipe_hash,
+        "method": run.method,
+        "changed": run.changed,
+        "check_run_id": check,
+    }
+    return [NewEvent(EventKind.RUN_STARTED, f"run/{n}/started", data)]
+
+
+async def diagnose_run(world: World, x: Experiment, action: Action) -> list[NewEvent]:
+    """Compare with the baseline and the best so far on the same items, name what went wrong and what to change."""
+    run = x.runs[int(action.args["run"]) - 1]
+    trace = await asyncio.to_thread(collect_trace, world, x, run)
+    report = await asyncio.to_thread(diagnose, trace)
+    train, evaluate = x.job_for(JobRole.TRAIN, run.n), x.job_for(JobRole.EVALUATE, run.n)
+    found: dict[str, Any] = {"run": run.n, "score": None, "verdict": None, "against_baseline": None,
+                             "against_best": None, "failure": _failure(world, x, run)}  # fmt: skip
+    if train is not None and train.succeeded and evaluate is not None and evaluate.succeeded:
+        result = load_result(finished(world, x, JobRole.EVALUATE, run.n))
+        found["score"] = score_of(result, evaluate.job_id)
+        against = compare(load_result(finished(world, x, JobRole.BASELINE, BASELINE)), result)
+        found["verdict"], found["against_baseline"] = str(against.verdict), against.as_dict()
+        if (best := x.best_run) is not None and best.n != run.n:
+            best_result = load_result(finished(world, x, JobRole.EVALUATE, best.n))
+            found["against_best"] = {"run": best.n} | compare(best_result, result).as_dict()
+    remedy = _remedy(x, run, report)
+    found |= {"report": report.as_dict(), "remedy": remedy.as_dict() if remedy else None}
+    return [NewEvent(EventKind.DIAGNOSED, f"run/{run.n}/diagnosed", found)]
+
+
+def _remedy(x: Experiment, run: Run, report: DiagnosisReport) -> Remedy | None:
+    probed = any(job.role is JobRole.PROBE for job in x.jobs.values())
+    scripts = digest_of(dict(x.recipe_digests))
+    return remedy_for(report, run.recipe, tried=x.tried, script_digest=scripts, probed=probed)
+
+
+def _failure(world: World, x: Experiment, run: Run) -> str | None:
+    """One sentence on the job that failed, None when none did."""
+    checked = x.data.get(data_key(run.recipe, x.recipe_digests), {})
+    if checked.get("build_failed"):
+        return f"The training data could not be built: {checked['build_failed']}"
+    for role in (JobRole.TRAIN, JobRole.EVALUATE):
+        job = x.job_for(role, run.n)
+        if job is not None and not job.succeeded:
+            status = status_of(job)
+            tail = redact(world.runner.log_tail(JobId(job.job_id), 3), world.known_secrets).strip().splitlines()[-1:]
+            what = f"{status.get('failure') or status.get('state')}, exit code {status.get('exit_code')}"
+            return f"The {role} job failed ({what}): {' '.join(tail)[:300]}"
+    return None
+
+
+async def review(world: World, x: Experiment, action: Action) -> list[NewEvent]:
+    """Post the run's one review with its inline comments, complete its check, bring the sticky comment up to date."""
+    assert x.pull_request is not None
+    run = x.runs[int(action.args["run"]) - 1]
+    remedy, run.probe = _settled_remedy(world, x, run)
+    run.remedy = remedy.as_dict() if remedy else None
+    body = messages.review(x, run, curves=_curves(world, x, run), reproduction=_reproduction(x, run))
+    comments = [
+        _inline(x, run, label, diagnosis, remedy)
+        for label, diagnosis in zip(messages.labels_of(x, run), run.report.diagnoses, strict=True)
+        if diagnosis.severity is not Severity.ADVICE or (remedy is not None and remedy.symptom == diagnosis.symptom)
+    ]
+    repository = world.repository(x)
+    review_id = await repository.review(
+        x.pull_request,
+        sha=run.head_sha,
+        key_line=messages.hidden_key(x.goal_id, f"run/{run.n:02d}/review"),
+        body=redact(body, world.known_secrets),
+        comments=comments,
+    )
+    await complete_check(world, x, run)
+    run.review_id, run.reviewed = review_id, True
+    await post_sticky(world, x)
+    data = {"run": run.n, "review_id": review_id, "remedy": run.remedy, "probe": run.probe}
+    return [NewEvent(EventKind.REVIEWED, f"run/{run.n}/reviewed", data)]
+
+
+def _settled_remedy(world: World, x: Experiment, run: Run) -> tuple[Remedy | None, dict[str, Any] | None]:
+    """The remedy after its range test, and what the test found."""
+    if run.remedy is None:
+        return None, None
+    remedy = Remedy.from_dict(run.remedy)
+    folder = job_path(world, x, JobRole.PROBE, run.n)
+    if folder is None:
+        return remedy, None
+    probe = output_json(folder, "out/probe.json")
+    settled = after_probe(remedy, probe)
+    if not differences(yaml.safe_load(run.recipe) or {}, yaml.safe_load(settled.applied(run.recipe)) or {}):
+        settled = after_probe(remedy, None)  # the test chose what the recipe has: keep the direction of the evidence
+    return settled, probe
+
+
+def _curves(world: World, x: Experiment, run: Run) -> list[messages.Curve]:
+    metrics = metrics_of(job_path(world, x, JobRole.TRAIN, run.n))
+    curves = []
+    for name in ("loss", "eval_loss", "grad_norm"):
+        points = [(int(row["step"]), number(row[name])) for row in metrics if name in row and "step" in row]
+        if len(points) >= 2:
+            curves.append(messages.Curve(name, points))
+    return curves
+
+
+def _reproduction(x: Experiment, run: Run) -> str:
+    return f"git checkout {run.head_sha} && cd {x.folder} && uv run train.py --config recipe.yaml"
+
+
+def _inline(x: Experiment, run: Run, label: str, diagnosis: Diagnosis, remedy: Remedy | None) -> InlineComment:
+    """A diagnosis on its line; the one that is acted on carries the line as it will be."""
+    line, why = None, ""
+    acted_on = remedy is not None and remedy.symptom == diagnosis.symptom and remedy.key == diagnosis.key
+    if diagnosis.key is not None and diagnosis.line is not None:
+        if acted_on and remedy is not None:
+            line, why = line_with(run.recipe, remedy.key, remedy.value), remedy.why
+        elif diagnosis.suggested is not None:
+            line = line_with(run.recipe, diagnosis.key, diagnosis.suggested)
+    body = messages.inline_comment(x, run, label, diagnosis, line, remedy_why=why)
+    return InlineComment(f"{x.folder}/{diagnosis.file}", diagnosis.line, body)
+
+
+async def complete_check(world: World, x: Experiment, run: Run) -> None:
+    assert x.goal is not None
+    if run.check_run_id is None:
+        return
+    train = x.job_for(JobRole.TRAIN, run.n)
+    conclusion = messages.check_conclusion(run, job_status=status_of(train) or None, target=x.goal.target)
+    losses = [number(row["loss"]) for row in metrics_of(job_path(world, x, JobRole.TRAIN, run.n)) if "loss" in row]
+    output = {
+        "title": messages.check_done_title(run, x.baseline, x.goal.target),
+        "summary": redact(messages.check_done_summary(run, losses), world.known_secrets),
+    }
+    await world.repository(x).update_check(run.check_run_id, output=output, conclusion=str(conclusion))
+
+
+async def revise(world: World, x: Experiment, action: Action) -> list[NewEvent]:
+    """Commit the remedy, with the results of the run that called for it."""
+    run = x.runs[int(action.args["run"]) - 1]
+    assert run.remedy is not None
+    remedy = Remedy.from_dict(run.remedy)
+    return await commit_change(world, x, remedy.settings, why=remedy.why, by="postdoc", symptom=remedy.symptom)
+
+
+async def commit_change(
+    world: World, x: Experiment, settings: dict[str, Any], *, why: str, by: str, symptom: str = ""
+) -> list[NewEvent]:
+    """Commit recipe settings on the head; results of reviewed runs travel along.
+
+    When the branch has moved meanwhile, the answer is that move: it is read before anything else is decided.
+    """
+    text = x.recipe
+    for key, value in settings.items():
+        text = with_value(text, key, value)
+    last = x.run.recipe if x.run is not None else x.recipe
+    changed = {k: list(pair) for k, pair in differences(yaml.safe_load(last) or {}, yaml.safe_load(text) or {}).items()}
+    files: dict[str, bytes | None] = {f"{x.folder}/recipe.yaml": text.encode()}
+    for run in x.runs:
+        if run.reviewed:
+            files |= committed_files(world, x, run)
+    files[f"{x.folder}/README.md"] = messages.report(x).encode()
+    message = messages.commit_message(x, len(x.runs), changed, symptom or why)
+    key = f"{x.goal_id}/change/{digest_of([x.head_sha, text])[:12]}"
+    try:
+        head = await world.repository(x).commit(
+            x.branch, expected_head=x.head_sha, message=f"{message.headline}\n\n{message.body}", key=key, files=files
+        )
+    except StaleHead:
+        actual = await world.repository(x).branch_head(x.branch)
+        data = {"head_sha": actual, "by": "someone"}
+        return [NewEvent(EventKind.HEAD_MOVED, f"head/{actual}", data)]
+    data = {"head_sha": head, "recipe": text, "changed": changed, "why": why, "by": by}
+    return [NewEvent(EventKind.REVISED, f"revised/{head}", data)]

@@ -1,0 +1,166 @@
+"""What a run leaves behind: the folder that is diagnosed, and the smaller one that is committed."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from bot.conversation.redaction import redact
+from bot.domain.evaluation import Evaluation
+from bot.domain.experiment import BASELINE, Experiment, JobRole, Run
+from bot.errors import UserError
+from bot.loop.actions.jobs import goal_folder, status_of
+from bot.loop.policy import data_key
+from bot.loop.world import World
+from runners.job import JobId
+from runners.outputs import read_output
+
+CURVE_POINTS = 500
+"""Most points of a committed curve."""
+LOG_LINES = 200
+
+
+def output(folder: Path | None, path: str) -> bytes | None:
+    """A file that a job wrote, read without following a link out of its folder; None when it is not there."""
+    if folder is None:
+        return None
+    try:
+        return read_output(folder, path)
+    except (OSError, UserError):
+        return None
+
+
+def output_json(folder: Path | None, path: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(output(folder, path) or b"null")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def job_path(world: World, x: Experiment, role: JobRole, run: int) -> Path | None:
+    job = x.job_for(role, run)
+    return world.runner.folder(JobId(job.job_id)) if job is not None else None
+
+
+def metrics_of(folder: Path | None) -> list[dict[str, Any]]:
+    """The logged steps of a training job, oldest first; a half-written last line is left out."""
+    rows = []
+    for line in (output(folder, "out/metrics.jsonl") or b"").decode("utf-8", "replace").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def number(value: Any) -> float | None:
+    """A metric as a finite number; None for the strings that stand for not-a-number."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def collect_trace(world: World, x: Experiment, run: Run) -> Path:
+    """Write the folder that `diagnose` reads, from the run's jobs."""
+    assert x.goal is not None
+    trace = goal_folder(world, x) / "runs" / f"{run.n:02d}" / "trace"
+    trace.mkdir(parents=True, exist_ok=True)
+    (trace / "recipe.yaml").write_text(run.recipe, encoding="utf-8")
+    (trace / "goal.json").write_text(json.dumps({"target": x.goal.target, "metric": x.goal.metric}), encoding="utf-8")
+    train = x.job_for(JobRole.TRAIN, run.n)
+    checked = x.data.get(data_key(run.recipe, x.recipe_digests), {})
+    failing = train.job_id if train is not None else checked.get("job_id", "")
+    (trace / "log.txt").write_text(world.runner.log_tail(JobId(failing), 2000), encoding="utf-8")
+    status = status_of(train) or status_of(x.jobs.get(failing))
+    (trace / "job.json").write_text(json.dumps(dict(status)), encoding="utf-8")
+    sources = {
+        "metrics.jsonl": (job_path(world, x, JobRole.TRAIN, run.n), "out/metrics.jsonl"),
+        "data_audit.json": (job_path(world, x, JobRole.TRAIN, run.n), "out/data_audit.json"),
+        "trainer_state.json": (job_path(world, x, JobRole.TRAIN, run.n), "out/trainer_state.json"),
+        "evaluation.json": (job_path(world, x, JobRole.EVALUATE, run.n), "out/evaluation.json"),
+        "baseline.json": (job_path(world, x, JobRole.BASELINE, BASELINE), "out/evaluation.json"),
+        "train.jsonl": (job_path(world, x, JobRole.TRAIN, run.n), "data/train.jsonl"),
+    }
+    for name, (folder, path) in sources.items():
+        target = trace / name
+        target.unlink(missing_ok=True)
+        content = output(folder, path)
+        if content is not None:
+            target.write_bytes(content)
+    return trace
+
+
+def committed_files(world: World, x: Experiment, run: Run) -> dict[str, bytes]:
+    """`runs/NN/...` of one run: provenance, curve, evaluation without texts, diagnosis, the log's tail."""
+    root = f"{x.folder}/runs/{run.n:02d}"
+    train = x.job_for(JobRole.TRAIN, run.n)
+    log = world.runner.log_tail(JobId(train.job_id), LOG_LINES) if train is not None else ""
+    files = {
+        f"{root}/run.json": _json(provenance(world, x, run)),
+        f"{root}/curve.json": _json(curve(metrics_of(job_path(world, x, JobRole.TRAIN, run.n)))),
+        f"{root}/diagnosis.json": _json(run.report.as_dict()),
+        f"{root}/log.txt": redact(log, world.known_secrets).encode(),
+    }
+    folder = job_path(world, x, JobRole.EVALUATE, run.n)
+    result = output_json(folder, "out/evaluation.json")
+    if result is not None:
+        files[f"{root}/evaluation.json"] = _json(Evaluation.from_dict(result).public())
+    return files
+
+
+def provenance(world: World, x: Experiment, run: Run) -> dict[str, Any]:
+    """run.json: what was run, on what, for how long, and what came out."""
+    assert x.goal is not None
+    train = x.job_for(JobRole.TRAIN, run.n)
+    folder = job_path(world, x, JobRole.TRAIN, run.n)
+    jobs = {
+        f"{job.role}": {"seconds": round(job.seconds, 2), "tier": status_of(job).get("tier"),
+                        "peak_memory_gib": status_of(job).get("peak_memory_gib"), "state": status_of(job).get("state")}
+        for job in x.jobs.values() if job.run == run.n and job.role is not JobRole.DATA
+    }  # fmt: skip
+    return {
+        "goal": x.goal_id,
+        "goal_hash": x.goal.hash,
+        "run": run.n,
+        "commit": run.head_sha,
+        "method": run.method,
+        "recipe_hash": run.recipe_hash,
+        "scripts": x.recipe_digests,
+        "base_model": x.goal.base_model,
+        "base_revision": x.goal.base_revision,
+        "data": x.data.get(data_key(run.recipe, x.recipe_digests), {}).get("build", {}),
+        "seed": x.goal.seed,
+        "changed": run.changed,
+        "state": status_of(train).get("state"),
+        "failure": run.failure,
+        "score": {"value": run.score.value, "standard_error": run.score.standard_error, "n": run.score.n,
+                  "ci": [run.score.ci_low, run.score.ci_high], "harness_digest": run.score.harness_digest}
+        if run.score else None,
+        "verdict": run.verdict,
+        "symptoms": run.symptoms,
+        "probe": run.probe,
+        "jobs": jobs,
+        "training": output_json(folder, "out/summary.json"),
+        "cost": {"usd": 0.0, "hours": round(sum(j.seconds for j in x.jobs.values() if j.run == run.n) / 3600, 5)},
+    }  # fmt: skip
+
+
+def curve(metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """At most `CURVE_POINTS` points of each curve, evenly thinned, first and last kept."""
+    curves: dict[str, list[list[float | None]]] = {}
+    for key in ("loss", "eval_loss", "grad_norm", "learning_rate", "mean_token_accuracy"):
+        points = [[row.get("step"), number(row[key])] for row in metrics if key in row]
+        if points:
+            curves[key] = thinned(points, CURVE_POINTS)
+    return curves
+
+
+def thinned(points: list[Any], most: int) -> list[Any]:
+    if len(points) <= most:
+        return points
+    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()

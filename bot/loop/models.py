@@ -1,0 +1,78 @@
+"""Base models: found in a folder of this machine, or fetched from the Hub by exact revision before a job needs them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from bot.errors import TransientError, UserError
+
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+def local_model(folders: Sequence[Path], name: str) -> Path | None:
+    """`<folder>/<name>` where a model lies there; a name that would lead out of the folder finds nothing."""
+    if not all(_PART.fullmatch(part) for part in name.split("/")):
+        return None
+    for folder in folders:
+        path = folder / name
+        if (path / "config.json").is_file():
+            return path.resolve()
+    return None
+
+
+def model_problem(folders: Sequence[Path], name: str, revision: str = "main") -> str | None:
+    """Why `name` cannot be trained from, in words for its author; None when it can. Blocks on the network."""
+    if local_model(folders, name) is not None:
+        return None
+    from huggingface_hub import HfApi  # imported late: 50 MiB that a server of local models never needs
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+    known = ", ".join(f"`{found}`" for found in local_models(folders)) or "none"
+    try:
+        HfApi().model_info(name, revision=revision, timeout=10)
+    except GatedRepoError:
+        return f"`{name}` is gated on the Hub: accept its terms with the account whose token this server uses."
+    except (RepositoryNotFoundError, HFValidationError):
+        return f"There is no base model `{name}` on the Hub or on this server (here: {known})."
+    except (HfHubHTTPError, OSError) as error:
+        kind = type(error).__name__
+        return (
+            f"There is no base model `{name}` on this server (here: {known}), and the Hub could not be asked ({kind})."
+        )
+    return None
+
+
+def local_models(folders: Sequence[Path]) -> list[str]:
+    """Names of the models that lie in the folders."""
+    found = set()
+    for folder in folders:
+        for config in folder.glob("*/*/config.json"):
+            found.add(config.parent.relative_to(folder).as_posix())
+    return sorted(found)
+
+
+def fetched_model(folders: Sequence[Path], name: str, revision: str) -> Path:
+    """The model's folder, downloaded first when it only lies on the Hub. Blocks for as long as that takes.
+
+    Raises: UserError when the Hub refuses, TransientError when it cannot be reached.
+    """
+    found = local_model(folders, name)
+    if found is not None:
+        return found
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    target = folders[-1] / name
+    try:
+        # Weights as safetensors only: a pickle could run code where it is loaded.
+        snapshot_download(
+            name, revision=revision, local_dir=target,
+            allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md", "LICENSE*"],
+        )  # fmt: skip
+    except (GatedRepoError, RepositoryNotFoundError) as error:
+        raise UserError(f"The Hub does not give us `{name}` at `{revision}`: {type(error).__name__}.") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise TransientError(f"the Hub could not be reached for {name}: {type(error).__name__}") from error
+    return target

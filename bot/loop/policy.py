@@ -1,0 +1,262 @@
+"""What happens next: a pure function from a goal's experiment to one action, or to waiting.
+
+`next_action` reads top to bottom in the order of urgency: people first, then endings, then the road from contract to
+confirmation. It knows no clock, no network and no file; everything it weighs stands in the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import yaml
+
+from bot.conversation.permissions import Tier
+from bot.conversation.policy import Policy
+from bot.domain.experiment import BASELINE, Experiment, Job, JobRole, Run, State
+from bot.domain.goal import digest_of
+from bot.domain.recipe import recipe_hash
+
+MAX_ATTEMPTS = 3
+"""Launches of one job when the platform, not the recipe, failed."""
+
+
+class ActionKind(StrEnum):
+    READ_CONTRACT = "read_contract"
+    ANSWER_COMMAND = "answer_command"
+    READ_HEAD = "read_head"
+    LAUNCH = "launch"
+    RECORD_BASELINE = "record_baseline"
+    CHECK_DATA = "check_data"
+    PROPOSE = "propose"
+    CONSENT_BY_POLICY = "consent_by_policy"
+    ASK_CONSENT = "ask_consent"
+    START_RUN = "start_run"
+    DIAGNOSE = "diagnose"
+    REVIEW = "review"
+    REVISE = "revise"
+    CONFIRM = "confirm"
+    CONCLUDE = "conclude"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing to do, as plain data: it is the durable workflow's argument."""
+
+    kind: ActionKind
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"kind": str(self.kind), "args": dict(self.args)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Action:
+        return cls(ActionKind(data["kind"]), dict(data["args"]))
+
+
+def next_action(x: Experiment) -> Action | None:
+    """The next thing to do for this goal, None to wait for the world (a job, a person)."""
+    if x.crash is not None and not x.concluded:
+        return _conclude(State.NEEDS_HUMAN, x.crash)
+    if x.contract_version < x.text_version:
+        return Action(ActionKind.READ_CONTRACT, {"version": x.text_version})
+    if (command := x.pending_command) is not None:
+        return Action(ActionKind.ANSWER_COMMAND, {"command": command.seq})
+    if x.closed and not x.concluded:
+        return _conclude(State.CLOSED, "the pull request was merged" if x.merged else "the pull request was closed")
+    if x.stop_requested is not None and not x.concluded:
+        return _conclude(State.STOPPED, f"{x.stop_requested} asked to stop")
+    if x.refusal is not None:
+        if x.pull_request is not None and not x.concluded:
+            return _conclude(State.NEEDS_HUMAN, x.refusal)
+        return None
+    if x.unread_head is not None and not x.running_jobs and x.pull_request is not None and not x.closed:
+        return Action(ActionKind.READ_HEAD, {"head_sha": x.unread_head})
+    if x.concluded or x.running_jobs:
+        return None
+    return _onwards(x)
+
+
+def _onwards(x: Experiment) -> Action | None:
+    """The road itself, with nothing urgent and nothing running."""
+    if x.pull_request is None:
+        # The base model is evaluated before anything is proposed where policy already pays for it, so that a target
+        # it meets untouched costs the author one comment and no pull request.
+        if policy_covers(x) is None and x.baseline is None:
+            return _baseline(x)
+        return _data_ready(x) or Action(ActionKind.PROPOSE)
+    run = x.run
+    if run is not None and not run.reviewed:
+        return _finish_run(x, run)
+    if run is not None and not x.changed:
+        return _after_review(x, run)
+    return _start_run(x)
+
+
+def _start_run(x: Experiment) -> Action | None:
+    if (ceiling := budget_exhausted(x)) is not None:
+        return _conclude(State.EXHAUSTED, ceiling)
+    tried = x.tried.get(head_recipe_hash(x))
+    if tried is not None:
+        return _conclude(State.NEEDS_HUMAN, f"this recipe has already been trained, as run {tried}")
+    if (reason := consent_missing(x, keys=tuple(x.changed))) is not None:
+        return _ask_consent(x, reason)
+    if x.baseline is None:
+        return _baseline(x)
+    if (due := _data_ready(x)) is not None:
+        return due
+    if blocked := x.data[data_key(x.recipe, x.recipe_digests)].get("blocked"):
+        return _conclude(State.NEEDS_HUMAN, blocked)
+    return Action(ActionKind.START_RUN, {"run": len(x.runs) + 1})
+
+
+def _baseline(x: Experiment) -> Action:
+    assert x.goal is not None
+    launch = _job(x, JobRole.BASELINE, BASELINE, x.goal.hash)
+    return launch or Action(ActionKind.RECORD_BASELINE, {"goal_hash": x.goal.hash})
+
+
+def _ask_consent(x: Experiment, reason: str) -> Action | None:
+    """Consent from the policy where it covers this, else the question to a person, put once for each head."""
+    if x.consent is None and policy_covers(x) is None:
+        return Action(ActionKind.CONSENT_BY_POLICY, {"head_sha": x.head_sha})
+    if x.consent_asked_for == x.head_sha:
+        return None
+    return Action(ActionKind.ASK_CONSENT, {"why": reason, "head_sha": x.head_sha})
+
+
+def _finish_run(x: Experiment, run: Run) -> Action | None:
+    """From a started run to its posted review."""
+    if not run.diagnosed:
+        if "build_failed" not in x.data.get(data_key(run.recipe, x.recipe_digests), {}):
+            train = _job(x, JobRole.TRAIN, run.n)
+            if train is not None:
+                return train
+            job = x.job_for(JobRole.TRAIN, run.n)
+            if job is not None and job.succeeded:
+                evaluate = _job(x, JobRole.EVALUATE, run.n)
+                if evaluate is not None:
+                    return evaluate
+        return Action(ActionKind.DIAGNOSE, {"run": run.n})
+    if run.remedy is not None and run.remedy.get("probe"):
+        probe = _job(x, JobRole.PROBE, run.n)
+        if probe is not None:
+            return probe
+    return Action(ActionKind.REVIEW, {"run": run.n})
+
+
+def _after_review(x: Experiment, run: Run) -> Action | None:
+    goal = x.goal
+    assert goal is not None, "a run belongs to a goal that was understood"
+    best = x.best_run
+    if best is not None and best.score is not None and best.score.value >= goal.target:
+        if x.confirmation is None:
+            return _job(x, JobRole.CONFIRM, best.n) or Action(ActionKind.CONFIRM, {"run": best.n})
+        if x.confirmation["confirmed"]:
+            return _conclude(State.MET, x.confirmation["reason"])
+        return _conclude(State.NOT_CONFIRMED, x.confirmation["reason"])
+    if (ceiling := budget_exhausted(x)) is not None:
+        return _conclude(State.EXHAUSTED, ceiling)
+    if run.remedy is None:
+        return _conclude(State.NEEDS_HUMAN, "nothing is left to try that has not been tried")
+    if (reason := consent_missing(x, keys=(run.remedy["key"], *run.remedy["also"]))) is not None:
+        return _ask_consent(x, reason)
+    return Action(ActionKind.REVISE, {"run": run.n})
+
+
+def _job(x: Experiment, role: JobRole, run: int, expects: str = "") -> Action | None:
+    """The launch that is due for this job, or None when it has ended for good."""
+    job = x.job_for(role, run, expects)
+    attempt = 1 if job is None else job.attempt + 1
+    if job is None or (job.blameless and job.attempt < MAX_ATTEMPTS):
+        return Action(ActionKind.LAUNCH, {"role": str(role), "run": run, "attempt": attempt, "expects": expects})
+    return None
+
+
+def _data_ready(x: Experiment) -> Action | None:
+    """What is due before the head's training data can be trained on; None when it is ready (or known to be broken)."""
+    key = data_key(x.recipe, x.recipe_digests)
+    if key in x.data:
+        return None
+    upcoming = len(x.runs) + 1
+    return _job(x, JobRole.DATA, upcoming, key) or Action(ActionKind.CHECK_DATA, {"data_key": key, "run": upcoming})
+
+
+def consent_missing(x: Experiment, *, keys: tuple[str, ...]) -> str | None:
+    """Why the present consent does not allow training the head with these recipe keys changed; None when it does."""
+    consent, goal = x.consent, x.goal
+    assert goal is not None
+    if consent is None:
+        return "nobody has agreed to this spending yet"
+    if consent["goal_hash"] != goal.hash:
+        return "the goal has changed since it was agreed"
+    if len(x.runs) >= consent["runs"] + x.extra_runs:
+        return f"the {consent['runs']} runs that were agreed are used up"
+    if x.job_hours() >= consent["gpu_hours"]:
+        return f"the {consent['gpu_hours']:g} hours that were agreed are used up"
+    allowed = consent["recipe_keys"]
+    outside = [key for key in keys if key not in allowed and "*" not in allowed]
+    by_bot = x.changed_by in ("", "postdoc")
+    if outside and by_bot:
+        return f"changing {', '.join(outside)} was not part of what was agreed"
+    return None
+
+
+def policy_covers(x: Experiment) -> str | None:
+    """Why the repository's policy does not grant this goal's spending by itself; None when it does."""
+    goal = x.goal
+    assert goal is not None
+    policy = Policy.from_dict(x.policy)
+    grant = policy.consent
+    if not grant.runs:
+        return "the repository's policy grants no run by itself"
+    if not policy.allows(Tier.TRAIN, x.author_permission):
+        return f"@{x.author} may not start training here, so somebody who may has to agree"
+    foreign = [path for path, digest in x.recipe_digests.items() if x.shipped_digests.get(path) != digest]
+    if foreign:
+        return f"{', '.join(foreign)} is not the shipped script, so a person has to agree"
+    if goal.budget.usd > grant.usd:
+        return f"the policy grants {grant.usd:g} USD, the goal asks for {goal.budget.usd:g}"
+    if x.job_hours() >= grant.gpu_hours:
+        return f"the policy's {grant.gpu_hours:g} hours are used up"
+    if len(x.runs) >= grant.runs:
+        return f"the policy's {grant.runs} runs are used up"
+    return None
+
+
+def budget_exhausted(x: Experiment) -> str | None:
+    """The ceiling that has been reached, as a sentence, or None."""
+    goal = x.goal
+    assert goal is not None
+    runs = goal.budget.runs + x.extra_runs
+    if len(x.runs) >= runs:
+        return f"all {runs} runs of the budget are used"
+    if x.job_hours() >= goal.budget.gpu_hours:
+        return f"{x.job_hours():.2f} of {goal.budget.gpu_hours:g} hours of job time are used"
+    if (x.last_at - x.opened_at) / 3600 >= goal.budget.wall_hours:
+        return f"{goal.budget.wall_hours:g} hours have passed since the goal was opened"
+    return None
+
+
+def data_key(recipe: str, digests: Mapping[str, str]) -> str:
+    """Names the training set that this recipe's data keys and this prepare script build."""
+    lines = sorted(line.partition("#")[0].rstrip() for line in recipe.splitlines() if line.startswith("data_"))
+    seed = [line for line in recipe.splitlines() if line.startswith("seed:")]
+    return digest_of([lines, seed, digests.get("data/prepare.py", "")])[:12]
+
+
+def head_recipe_hash(x: Experiment) -> str:
+    """The hash under which the head's recipe and scripts are recorded as tried."""
+    values = yaml.safe_load(x.recipe) or {}
+    return recipe_hash(values, script_digest=digest_of(dict(x.recipe_digests)))
+
+
+def running(x: Experiment) -> list[Job]:
+    """Jobs to watch: launched and not known to have ended, as long as the goal is not over."""
+    return [] if x.concluded else x.running_jobs
+
+
+def _conclude(state: State, reason: str) -> Action:
+    return Action(ActionKind.CONCLUDE, {"state": str(state), "reason": reason})

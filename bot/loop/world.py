@@ -1,0 +1,53 @@
+"""What actions act on: the forge, the runner, the folders. One value, built once by the server."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bot.conversation.github import GitHubApp, Repository
+from bot.domain.experiment import Experiment
+from runners.job import Runner
+
+PACKAGE = Path(__file__).resolve().parent.parent
+TEMPLATES = PACKAGE.parent / "templates"
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    app: GitHubApp
+    runner: Runner
+    data_folder: Path
+    """Where traces, built items and diagnosis folders lie; nothing in it is needed that the journal cannot rebuild."""
+    model_folders: tuple[Path, ...]
+    """Looked through in order for `<name>/config.json`."""
+    benchmark_folders: tuple[Path, ...] = ()
+    """Beside the shipped benchmarks."""
+    known_secrets: tuple[str, ...] = ()
+    """Exact values that no comment, commit, check or log may carry."""
+    train_memory_gib: float = 8.0
+    cpu_threads: int = 1
+    usd_per_hour: float = 0.0
+    """Price of this machine; policy's own figure wins."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Given to every job; never a secret."""
+    clock: Callable[[], float] = time.time
+
+    def repository(self, x: Experiment) -> Repository:
+        return self.app.repository(x.installation_id, x.owner, x.repository)
+
+
+def shipped_script(method: str) -> bytes:
+    """The training script that ships for `method`, byte for byte what is committed."""
+    return (TEMPLATES / "scripts" / f"{method}.py").read_bytes()
+
+
+def shipped_prepare() -> bytes:
+    return (TEMPLATES / "scripts" / "prepare.py").read_bytes()
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

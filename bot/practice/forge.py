@@ -1,0 +1,514 @@
+"""The forge itself: its state, how it is seeded, how things are looked up, and how events reach the Apps."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from . import hooks_folder
+from .auth import (
+    ANONYMOUS,
+    Actor,
+    AppRegistration,
+    app_of_jwt,
+    expires_at,
+    narrow,
+    new_installation_token,
+    new_key_pair,
+    new_user_token,
+    public_half,
+    read_authorization,
+)
+from .diffs import FileDiff
+from .faults import Faults
+from .git_store import EMPTY_TREE, Commit, GitStore, Identity, TreeEntry
+from .model import (
+    AccountType,
+    App,
+    CheckRun,
+    Installation,
+    InstallationToken,
+    IssueComment,
+    PullRequest,
+    Repository,
+    ReviewComment,
+    Role,
+    User,
+    node_id,
+)
+from .rate_limits import RateLimits
+from .replies import ApiError
+from .shapes import accounts
+from .shapes import repositories as repository_shapes
+from .webhooks import Event, Webhooks
+
+T = TypeVar("T")
+_LOGIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,37}[A-Za-z0-9])?")
+_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}")
+WEB_FLOW = ("web-flow", "GitHub", "noreply@github.com")
+EVENT_PERMISSIONS = {
+    "issues": ("issues",),
+    "issue_comment": ("issues", "pull_requests"),
+    "label": ("issues", "pull_requests"),
+    "pull_request": ("pull_requests",),
+    "pull_request_review": ("pull_requests",),
+    "pull_request_review_comment": ("pull_requests",),
+    "check_run": ("checks",),
+    "check_suite": ("checks",),
+    "push": ("contents",),
+    "create": ("contents",),
+    "delete": ("contents",),
+    "status": ("statuses",),
+    "repository": ("metadata",),
+}
+"""An App may subscribe to an event only with read access to what it is about."""
+ALWAYS_DELIVERED = {"installation", "installation_repositories", "ping"}
+
+
+class Forge:
+    """State in memory, git data in bare repositories `root/<owner>/<name>.git`.
+
+    `base_url` becomes right once `serve` has bound a port. Every method may be called from any thread: they take
+    `lock`, as each request does.
+    """
+
+    def __init__(self, root: Path, clock: Callable[[], datetime] | None = None) -> None:
+        self.root = Path(root).resolve()
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.hooks = hooks_folder.create(self.root)
+        self.clock = clock or (lambda: datetime.now(UTC))
+        self.base_url = "http://127.0.0.1"
+        self.lock = threading.RLock()
+        self.faults = Faults()
+        self.limits = RateLimits()
+        self.webhooks = Webhooks(self.clock, self.faults)
+        self.users: dict[int, User] = {}
+        self.apps: dict[int, App] = {}
+        self.installations: dict[int, Installation] = {}
+        self.repositories: dict[str, Repository] = {}
+        self.nodes: dict[str, Any] = {}
+        self._ids: dict[str, int] = {}
+        self._user_tokens: dict[str, User] = {}
+        self._installation_tokens: dict[str, InstallationToken] = {}
+        self._web_flow = self._new_user(WEB_FLOW[0], AccountType.USER, WEB_FLOW[1], WEB_FLOW[2])
+
+    @property
+    def api_url(self) -> str:
+        return f"{self.base_url}/api/v3"
+
+    def close(self) -> None:
+        """Ends the webhook workers and the git processes."""
+        self.webhooks.close()
+        for repository in self.repositories.values():
+            repository.git.close()
+
+    def settle(self, timeout_seconds: float = 10.0) -> bool:
+        """Waits until every webhook so far has been answered (or has failed)."""
+        return self.webhooks.settle(timeout_seconds)
+
+    def next_id(self, kind: str) -> int:
+        """Ids above 32 bits for comments, as on GitHub: a client that stores them too small fails here as well."""
+        start = 3_000_000_000 if kind in ("comment", "review", "reaction", "issue", "check") else 1_000
+        self._ids[kind] = self._ids.get(kind, start) + 1
+        return self._ids[kind]
+
+    # Seeding
+
+    def add_user(self, login: str, *, name: str | None = None, email: str | None = None) -> User:
+        """A person. Raises: ValueError for a login that GitHub would not allow or that is taken."""
+        return self._add_account(login, AccountType.USER, name, email)
+
+    def add_organization(self, login: str, *, name: str | None = None) -> User:
+        return self._add_account(login, AccountType.ORGANIZATION, name, None)
+
+    def user_token(self, login: str) -> str:
+        """A fresh personal access token (ghp_...)."""
+        with self.lock:
+            token = new_user_token()
+            self._user_tokens[token] = self.user(login)
+            return token
+
+    def add_repository(
+        self,
+        owner: str,
+        name: str,
+        files: Mapping[str, bytes | str] | None = None,
+        *,
+        private: bool = False,
+        description: str | None = None,
+        default_branch: str = "main",
+    ) -> Repository:
+        """A repository whose first commit holds `files`. An owner nobody has added becomes an organization."""
+        with self.lock:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is not a repository name: use letters, digits, '-', '_' and '.'")
+            account = self.find_user(owner) or self.add_organization(owner)
+            repository = self._new_repository(account, name, private, description, default_branch)
+            if files:
+                contents = {path: data.encode() if isinstance(data, str) else data for path, data in files.items()}
+                self._first_commit(repository, contents)
+            return repository
+
+    def add_collaborator(self, full_name: str, login: str, permission: str) -> None:
+        """`permission` is read, triage, write, maintain or admin; none removes the person."""
+        with self.lock:
+            repository, user, role = self.repository(full_name), self.user(login), Role(permission)
+            if role is Role.NONE:
+                repository.collaborators.pop(user.id, None)
+            else:
+                repository.collaborators[user.id] = role
+
+    def register_app(
+        self,
+        *,
+        slug: str,
+        name: str | None = None,
+        permissions: Mapping[str, str],
+        events: Iterable[str] = (),
+        webhook_url: str | None = None,
+        webhook_secret: str | None = None,
+        owner: str | None = None,
+        private_key_pem: str | None = None,
+    ) -> AppRegistration:
+        """Registers a GitHub App. `private_key_pem` saves making a key where many forges are built.
+
+        Raises: ValueError for an event whose permission the App does not ask for.
+        """
+        with self.lock:
+            granted = {"metadata": "read", **permissions}
+            for event in events:
+                needed = EVENT_PERMISSIONS.get(event)
+                if needed is None or not any(each in granted for each in needed):
+                    raise ValueError(
+                        f"an App needs the permission {needed or '(none known)'} to subscribe to {event!r}"
+                    )
+            account = self.user(owner) if owner else self.find_user("app-owner") or self.add_user("app-owner")
+            private, public = (private_key_pem, public_half(private_key_pem)) if private_key_pem else new_key_pair()
+            app_id = self.next_id("app")
+            app = App(
+                id=app_id,
+                client_id=f"Iv23li{app_id:014d}",
+                slug=slug,
+                name=name or slug,
+                owner=account,
+                bot=self._new_user(f"{slug}[bot]", AccountType.BOT, None, None),
+                permissions=granted,
+                events=frozenset(events),
+                private_key_pem=private,
+                public_key_pem=public,
+                created_at=self.clock(),
+                hook_id=self.next_id("hook"),
+                webhook_url=webhook_url,
+                webhook_secret=webhook_secret,
+            )
+            self.apps[app.id] = app
+            return AppRegistration(app.id, app.client_id, slug, private)
+
+    def set_webhook(self, app_id: int, url: str | None, secret: str | None = None) -> None:
+        """Points an App's webhook somewhere else, once the bot's port is known for example."""
+        with self.lock:
+            app = self.apps[app_id]
+            app.webhook_url, app.webhook_secret = url, secret or app.webhook_secret
+
+    def install_app(self, app_id: int, *full_names: str) -> int:
+        """Installs an App on repositories of one owner; adds to the installation that the owner already has."""
+        with self.lock:
+            app, repositories = self.apps[app_id], [self.repository(name) for name in full_names]
+            account = repositories[0].owner
+            if any(repository.owner is not account for repository in repositories):
+                raise ValueError("an installation belongs to one owner: install on each owner's repositories in turn")
+            for installation in self.installations.values():
+                if installation.app is app and installation.account is account:
+                    self._extend_installation(installation, repositories)
+                    return installation.id
+            now = self.clock()
+            installation = Installation(
+                self.next_id("installation"), app, account, repositories, dict(app.permissions), now, now
+            )
+            self.installations[installation.id] = installation
+            self._installation_event(installation, "installation", "created", {"repositories": repositories})
+            return installation.id
+
+    def ping_app(self, app_id: int) -> None:
+        """What GitHub sends when a webhook is set up."""
+        app = self.apps[app_id]
+        hook = {
+            "type": "App",
+            "id": app.hook_id,
+            "name": "web",
+            "active": True,
+            "events": sorted(app.events),
+            "config": {"content_type": "json", "insecure_ssl": "0", "url": app.webhook_url or ""},
+            "app_id": app.id,
+            "created_at": accounts.stamp(app.created_at),
+            "updated_at": accounts.stamp(app.created_at),
+            "deliveries_url": f"{self.api_url}/app/hook/deliveries",
+        }
+        payload = {"zen": "Practice makes progress.", "hook_id": app.hook_id, "hook": hook}
+        self.webhooks.send(app, Event("ping", None, json.dumps(payload).encode()))
+
+    # Looking up
+
+    def find_user(self, login: str) -> User | None:
+        return next((user for user in self.users.values() if user.login.lower() == login.lower()), None)
+
+    def user(self, login: str) -> User:
+        """Raises: KeyError when nobody has that login."""
+        user = self.find_user(login)
+        if user is None:
+            raise KeyError(f"no account named {login!r}")
+        return user
+
+    def user_by_email(self, email: str) -> User | None:
+        return next((u for u in self.users.values() if email in (u.email, u.commit_email)), None)
+
+    def repository(self, full_name: str) -> Repository:
+        """Raises: KeyError when there is none."""
+        return self.repositories[full_name.lower()]
+
+    def app_by_slug(self, slug: str) -> App | None:
+        return next((app for app in self.apps.values() if app.slug == slug), None)
+
+    def installation_for(self, app: App, repository: Repository) -> Installation | None:
+        return next((i for i in self.installations.values() if i.app is app and repository in i.repositories), None)
+
+    def check_run(self, check_run_id: int) -> CheckRun:
+        """Raises: KeyError."""
+        return _one(run for r in self.repositories.values() for run in r.check_runs if run.id == check_run_id)
+
+    def review_comment(self, comment_id: int) -> ReviewComment:
+        """Raises: KeyError."""
+        pulls = (pull for repository in self.repositories.values() for pull in repository.pulls)
+        return _one(c for pull in pulls for c in pull.review_comments if c.id == comment_id)
+
+    def issue_comment(self, comment_id: int) -> IssueComment:
+        """Raises: KeyError."""
+        issues = (issue for repository in self.repositories.values() for issue in repository.issues.values())
+        return _one(c for issue in issues for c in issue.comments if c.id == comment_id)
+
+    def association(self, repository: Repository, user: User) -> str:
+        if user is repository.owner:
+            return "OWNER"
+        if user.id in repository.collaborators:
+            return "COLLABORATOR"
+        merged = any(pull.merged_at and pull.issue.user is user for pull in repository.pulls)
+        return "CONTRIBUTOR" if merged else "NONE"
+
+    # Callers
+
+    def authenticate(self, authorization: str | None) -> Actor:
+        """The caller that an Authorization header names. Raises: ApiError 401."""
+        token = read_authorization(authorization)
+        if token is None:
+            return ANONYMOUS
+        if user := self._user_tokens.get(token):
+            return Actor(user=user, rate_key=f"user:{user.id}")
+        if found := self._installation_tokens.get(token):
+            if found.expires_at <= self.clock():
+                raise ApiError(401, "Bad credentials")
+            installation = found.installation
+            key = f"installation:{installation.id}"
+            return Actor(user=installation.app.bot, app=installation.app, token=found, rate_key=key)
+        if token.count(".") == 2 and not token.startswith("ghs_"):
+            app = app_of_jwt(token, list(self.apps.values()), self.clock())
+            return Actor(app=app, rate_key=f"app:{app.id}")
+        raise ApiError(401, "Bad credentials")
+
+    def actor(self, login: str) -> Actor:
+        """A person acting on a page, without a token."""
+        user = self.user(login)
+        return Actor(user=user, rate_key=f"user:{user.id}")
+
+    def new_token(
+        self, installation: Installation, repositories: list[Repository] | None, permissions: dict[str, str] | None
+    ) -> InstallationToken:
+        """An installation token, narrowed as asked. Raises: ApiError 422 for more than was granted."""
+        if repositories is not None and any(each not in installation.repositories for each in repositories):
+            raise ApiError(
+                422,
+                "There is at least one repository that does not exist or is not accessible to the parent installation.",
+            )
+        token = InstallationToken(
+            token=new_installation_token(installation.app),
+            installation=installation,
+            repositories=list(installation.repositories) if repositories is None else repositories,
+            permissions=narrow(installation, permissions),
+            narrowed=repositories is not None,
+            expires_at=expires_at(self.clock()),
+        )
+        self._installation_tokens[token.token] = token
+        return token
+
+    def revoke_token(self, token: InstallationToken) -> None:
+        self._installation_tokens.pop(token.token, None)
+
+    # Git data of pull requests
+
+    def pull_base(self, pull: PullRequest) -> str:
+        """Where the pull request's branch left its base: diffs are drawn from here (three dots)."""
+        return pull.repository.git.merge_base(pull.base_sha, pull.head_sha) or pull.base_sha
+
+    def pull_files(self, pull: PullRequest) -> tuple[FileDiff, ...]:
+        return pull.repository.git.diff(self.pull_base(pull), pull.head_sha)
+
+    def pull_commits(self, pull: PullRequest) -> list[Commit]:
+        git = pull.repository.git
+        return [git.commit(oid) for oid in git.commits_between(self.pull_base(pull), pull.head_sha)]
+
+    def mergeable(self, pull: PullRequest) -> bool | None:
+        if pull.issue.state == "closed":
+            return None
+        tip = pull.repository.git.branch(pull.base_ref)
+        return tip is not None and pull.repository.git.merge_tree(tip, pull.head_sha) is not None
+
+    def commit_diff(self, repository: Repository, commit: Commit) -> tuple[FileDiff, ...]:
+        return repository.git.diff(commit.parents[0] if commit.parents else EMPTY_TREE, commit.oid)
+
+    def identity(self, user: User) -> Identity:
+        return Identity(user.name or user.login, user.commit_email, self.clock())
+
+    def committer(self) -> Identity:
+        """Who GitHub writes as the committer of what it commits itself (and signs)."""
+        return Identity(WEB_FLOW[1], WEB_FLOW[2], self.clock())
+
+    # Events
+
+    def emit(
+        self,
+        repository: Repository,
+        event: str,
+        action: str | None,
+        sender: User,
+        payload: Callable[[], Mapping[str, Any]],
+        only: App | None = None,
+    ) -> None:
+        """Delivers an event to every App that is installed here and subscribed to it, or to `only` one App."""
+        shared: dict[str, Any] | None = None
+        for installation in self.installations.values():
+            app = installation.app
+            if repository not in installation.repositories or app.webhook_url is None:
+                continue
+            if (app is not only) if only else (event not in app.events):
+                continue
+            shared = shared or self._shared_payload(repository, action, sender, payload)
+            body = shared | {"installation": {"id": installation.id, "node_id": _installation_node(installation)}}
+            encoded = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+            self.webhooks.send(app, Event(event, action, encoded, installation.id, repository.id))
+
+    def _shared_payload(
+        self, repository: Repository, action: str | None, sender: User, payload: Callable[[], Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        shared: dict[str, Any] = {} if action is None else {"action": action}
+        shared |= payload()
+        shared["repository"] = repository_shapes.repository(self, repository)
+        if repository.owner.type is AccountType.ORGANIZATION:
+            shared["organization"] = _organization(self, repository.owner)
+        return shared | {"sender": accounts.user(self, sender)}
+
+    def _installation_event(
+        self, installation: Installation, event: str, action: str, repositories: Mapping[str, list[Repository]]
+    ) -> None:
+        body: dict[str, Any] = {"action": action, "installation": accounts.installation(self, installation)}
+        for name, listed in repositories.items():
+            body[name] = [
+                {"id": r.id, "node_id": r.node_id, "name": r.name, "full_name": r.full_name, "private": r.private}
+                for r in listed
+            ]
+        if event == "installation_repositories":
+            body["repository_selection"] = "selected"
+        body |= {"requester": None, "sender": accounts.user(self, installation.account)}
+        self.webhooks.send(installation.app, Event(event, action, json.dumps(body).encode(), installation.id))
+
+    # Building blocks
+
+    def new_bare_repository(self, owner: User, name: str, default_branch: str) -> GitStore:
+        """Raises: ValueError when the name is taken."""
+        if f"{owner.login}/{name}".lower() in self.repositories:
+            raise ValueError(f"the repository {owner.login}/{name} exists already")
+        return GitStore.create(self.root / owner.login / f"{name}.git", self.hooks, default_branch)
+
+    def _new_repository(
+        self, owner: User, name: str, private: bool, description: str | None, default_branch: str
+    ) -> Repository:
+        git, now = self.new_bare_repository(owner, name, default_branch), self.clock()
+        repository = Repository(
+            id=self.next_id("repository"),
+            owner=owner,
+            name=name,
+            private=private,
+            description=description,
+            default_branch=default_branch,
+            created_at=now,
+            updated_at=now,
+            pushed_at=now,
+            git=git,
+        )
+        return self.keep_repository(repository)
+
+    def keep_repository(self, repository: Repository) -> Repository:
+        self.repositories[repository.full_name.lower()] = repository
+        self.nodes[repository.node_id] = repository
+        return repository
+
+    def _first_commit(self, repository: Repository, files: Mapping[str, bytes]) -> None:
+        git = repository.git
+        entries = {path: TreeEntry("100644", "blob", git.write_blob(data)) for path, data in files.items()}
+        people = [user for user in self.users.values() if user.type is AccountType.USER and user is not self._web_flow]
+        author = repository.owner if repository.owner.type is AccountType.USER or not people else people[0]
+        tree = git.edit_tree(EMPTY_TREE, entries)
+        oid = git.write_commit(tree, [], "Initial commit", self.identity(author), self.committer())
+        git.update_ref(f"refs/heads/{repository.default_branch}", oid, None)
+        repository.verified_commits.add(oid)
+
+    def _add_account(self, login: str, kind: AccountType, name: str | None, email: str | None) -> User:
+        with self.lock:
+            if not _LOGIN.fullmatch(login) or "--" in login:
+                raise ValueError(f"{login!r} is not a login: letters, digits and single hyphens, at most 39")
+            if self.find_user(login) is not None:
+                raise ValueError(f"the login {login!r} is taken")
+            return self._new_user(login, kind, name, email)
+
+    def _new_user(self, login: str, kind: AccountType, name: str | None, email: str | None) -> User:
+        user = User(self.next_id("user"), login, kind, name, email, self.clock())
+        self.users[user.id] = self.nodes[user.node_id] = user
+        return user
+
+    def _extend_installation(self, installation: Installation, repositories: list[Repository]) -> None:
+        added = [repository for repository in repositories if repository not in installation.repositories]
+        installation.repositories += added
+        installation.updated_at = self.clock()
+        listed: Mapping[str, list[Repository]] = {"repositories_added": added, "repositories_removed": []}
+        self._installation_event(installation, "installation_repositories", "added", listed)
+
+
+def _one(found: Iterable[T]) -> T:
+    for each in found:
+        return each
+    raise KeyError("no such id")
+
+
+def _installation_node(installation: Installation) -> str:
+    return node_id("MDIzOkludGVncmF0aW9uSW5zdGFsbGF0aW9u", installation.id)
+
+
+def _organization(forge: Forge, account: User) -> dict[str, Any]:
+    url = f"{forge.api_url}/orgs/{account.login}"
+    return {
+        "login": account.login,
+        "id": account.id,
+        "node_id": account.node_id,
+        "url": url,
+        "repos_url": f"{url}/repos",
+        "events_url": f"{url}/events",
+        "hooks_url": f"{url}/hooks",
+        "issues_url": f"{url}/issues",
+        "members_url": f"{url}/members{{/member}}",
+        "public_members_url": f"{url}/public_members{{/member}}",
+        "avatar_url": f"{forge.base_url}/avatars/{account.id}",
+        "description": None,
+    }

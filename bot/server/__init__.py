@@ -1,0 +1,1 @@
+"""The bot's HTTP door: webhooks in, read-only views out."""

@@ -1,0 +1,104 @@
+"""Watching running jobs: their ends go into the journal, their progress onto the check run.
+
+Progress is cosmetic: it is derived from the job's own files, so a restart loses nothing but the last update.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import asdict, dataclass, field
+
+from bot.conversation import messages
+from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent
+from bot.domain.goal import GoalId
+from bot.errors import PostdocError
+from bot.loop.actions.traces import metrics_of, number, output_json
+from bot.loop.engine import Engine
+from bot.loop.world import World
+from runners.job import JobId, JobState, JobStatus
+
+log = logging.getLogger("postdoc.watcher")
+
+POLL_SECONDS = 0.1
+PROGRESS_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class Watcher:
+    """Polls the runner for the jobs that goals wait for."""
+
+    world: World
+    engine: Engine
+    check_update_seconds: float = 30.0
+    progress: dict[GoalId, dict[str, object]] = field(default_factory=dict)
+    """What the running job of each goal has come to, for the read-only views."""
+    _looked_at: dict[str, float] = field(default_factory=dict)
+    _told_at: dict[str, float] = field(default_factory=dict)
+
+    async def watch(self) -> None:
+        """Poll until cancelled."""
+        while True:
+            for goal_id, experiment in list(self.engine.waiting.items()):
+                try:
+                    await self._look(goal_id, experiment)
+                except PostdocError as error:
+                    log.warning("goal %s: %s", goal_id, error)
+                except Exception:
+                    log.exception("goal %s: watching failed", goal_id)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _look(self, goal_id: GoalId, x: Experiment) -> None:
+        jobs = x.running_jobs
+        if not jobs:
+            self.progress.pop(goal_id, None)
+        for job in jobs:
+            status = await asyncio.to_thread(self.world.runner.status, JobId(job.job_id))
+            # A job folder that is gone is a job that is gone: the runner has forgotten it.
+            status = status or JobStatus(JobId(job.job_id), JobState.LOST, evidence=("the job's folder is gone",))
+            if status.state.ended:
+                self.progress.pop(goal_id, None)
+                data = {"job_id": job.job_id, "status": status.as_dict()}
+                await self.engine.append(goal_id, [NewEvent(EventKind.JOB_ENDED, f"job/{job.job_id}/ended", data)])
+            else:
+                await self._show(goal_id, x, job, status)
+
+    async def _show(self, goal_id: GoalId, x: Experiment, job: Job, status: JobStatus) -> None:
+        now = time.monotonic()
+        if now - self._looked_at.get(job.job_id, 0.0) < PROGRESS_SECONDS:
+            return
+        self._looked_at[job.job_id] = now
+        folder = self.world.runner.folder(JobId(job.job_id))
+        metrics = await asyncio.to_thread(metrics_of, folder) if job.role is JobRole.TRAIN else []
+        setup = output_json(folder, "out/setup.json") or {}
+        progress = self._progress(job, status, metrics, setup)
+        self.progress[goal_id] = {"job_id": job.job_id, "role": str(job.role), "run": job.run} | asdict(progress)
+        if job.role is not JobRole.TRAIN or now - self._told_at.get(job.job_id, now - 1e9) < self.check_update_seconds:
+            return
+        run = x.runs[job.run - 1]
+        if run.check_run_id is None or not metrics:
+            return
+        self._told_at[job.job_id] = now
+        losses = [number(row["loss"]) for row in metrics if "loss" in row]
+        title = messages.check_title(run, progress)
+        summary = messages.check_summary(run, progress, losses)
+        await self.world.repository(x).update_check(run.check_run_id, output={"title": title, "summary": summary})
+
+    def _progress(
+        self, job: Job, status: JobStatus, metrics: list[dict[str, object]], setup: dict[str, object]
+    ) -> messages.Progress:
+        rows = [row for row in metrics if "loss" in row]
+        step = int(str(rows[-1].get("step", 0))) if rows else 0
+        total = setup.get("max_steps")
+        total_steps = int(total) if isinstance(total, int) else None
+        eta = None
+        if step and total_steps and status.started_at is not None:
+            eta = max(0.0, (self.world.clock() - status.started_at) / step * (total_steps - step))
+        return messages.Progress(
+            step=step,
+            total_steps=total_steps,
+            loss=number(rows[-1]["loss"]) if rows else None,
+            eta_seconds=eta,
+            phase=str(job.role),
+        )

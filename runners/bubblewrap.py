@@ -1,0 +1,141 @@
+"""The bubblewrap command line: what a job sees of this machine, and nothing else.
+
+Not covered: a hole in the kernel, and timing between jobs that share a processor. No seccomp filter is installed.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+WORK = "/job"
+SCRATCH = "/scratch"
+ETC = ".etc"
+
+_ETC_FILES = {
+    # Written by us: this machine's own files name its users and neighbours.
+    "passwd": "root:x:0:0::/:/usr/sbin/nologin\npostdoc:x:1000:1000::/tmp:/usr/sbin/nologin\n",
+    "group": "root:x:0:\npostdoc:x:1000:\n",
+    "hosts": "127.0.0.1 localhost postdoc-job\n::1 localhost\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+}
+_SYSTEM_LINKS = ("lib", "lib32", "lib64", "libx32", "bin", "sbin")
+_SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives")
+_DEVICES = ("/dev/nvidia*", "/dev/kfd", "/dev/dri", "/dev/dxg")
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """The Python of the jobs' environment."""
+
+    executable: str
+    folders: tuple[str, ...]
+    """What must be readable for it to run: its environment, and the installation that the environment links to."""
+
+
+def interpreter(python: Path | None = None) -> Interpreter:
+    """Ask an interpreter (this one when None) where it lives.
+
+    Raises: OSError, subprocess.SubprocessError, ValueError when it cannot be run.
+    """
+    if python is None:
+        executable, prefixes = sys.executable, [sys.prefix, sys.base_prefix]
+    else:
+        executable = os.path.abspath(python)
+        question = "import json, sys; print(json.dumps([sys.prefix, sys.base_prefix]))"
+        answer = subprocess.run(
+            [executable, "-I", "-S", "-c", question], capture_output=True, text=True, timeout=30, check=True
+        )
+        prefixes = json.loads(answer.stdout)
+        # Without `site`, a virtual environment does not know itself; its marker stands one level above the program.
+        environment = os.path.dirname(os.path.dirname(executable))
+        if os.path.isfile(os.path.join(environment, "pyvenv.cfg")):
+            prefixes.append(environment)
+    # A program that is a link needs every link on the way (uv and pyenv chain several).
+    installation = os.path.dirname(os.path.dirname(os.path.realpath(executable)))
+    folders = [*prefixes, *(os.path.realpath(prefix) for prefix in prefixes), installation]
+    return Interpreter(executable, tuple(dict.fromkeys(path for path in folders if not _in_system(path))))
+
+
+def _in_system(path: str) -> bool:
+    return path in ("/", "/usr") or path.startswith("/usr/")
+
+
+def write_etc(root: Path) -> None:
+    """Write the few files of /etc that a job sees, once for all jobs below `root`."""
+    folder = root / ETC
+    folder.mkdir(exist_ok=True)
+    for name, text in _ETC_FILES.items():
+        path = folder / name
+        if not path.is_file() or path.read_text(encoding="ascii") != text:
+            # A name for each process: two that start at once must not write into each other's file.
+            partial = folder / f"{name}.{os.getpid()}"
+            partial.write_text(text, encoding="ascii")
+            partial.replace(path)
+
+
+def gpu_devices() -> list[str]:
+    return sorted({path for pattern in _DEVICES for path in glob.glob(pattern)})
+
+
+def command(
+    bwrap: str,
+    python: Interpreter,
+    etc: Path,
+    work: Path,
+    scratch: Path,
+    mounts: Mapping[str, str],
+    environment: Mapping[str, str],
+    memory_bytes: int,
+) -> list[str]:
+    """Everything up to the job's own words. `mounts` maps a place in the job to a folder on this machine.
+
+    `/tmp` and `/dev/shm` are memory: they count against the memory cap where a control group holds it, and are
+    bounded by their own size where none does.
+    """
+    devices = gpu_devices()
+    words = [
+        bwrap,
+        *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
+        *("--die-with-parent", "--new-session", "--disable-userns", "--cap-drop", "ALL"),
+        *("--uid", "1000", "--gid", "1000", "--hostname", "postdoc-job", "--clearenv"),
+        *("--size", str(max(64 << 20, memory_bytes // 2)), "--tmpfs", "/tmp"),
+        *_system(),
+        *(word for folder in python.folders for word in ("--ro-bind", folder, folder)),
+        *(word for name in _ETC_FILES for word in ("--ro-bind", str(etc / name), f"/etc/{name}")),
+        *("--proc", "/proc", "--dev", "/dev"),
+        *("--size", str(max(64 << 20, memory_bytes // 2)), "--tmpfs", "/dev/shm"),
+        *(word for device in devices for word in ("--dev-bind", device, device)),
+        # CUDA and NCCL read the topology of the machine there.
+        *(("--ro-bind-try", "/sys", "/sys") if devices else ()),
+        # A bot that is root maps to root's own number outside: without capabilities, but the owner of the kernel's
+        # settings in /proc/sys, of which core_pattern alone would be a way out. bubblewrap covers that folder only where
+        # the folder itself looks writable, which it never does.
+        *("--remount-ro", "/dev", "--remount-ro", "/proc"),
+        *("--bind", str(scratch), SCRATCH, "--bind", str(work), WORK),
+    ]
+    for place, source in mounts.items():
+        words += ["--ro-bind", source, place]
+    words += ["--remount-ro", "/", "--chdir", WORK]
+    for name, value in environment.items():
+        words += ["--setenv", name, value]
+    return [*words, "--"]
+
+
+def _system() -> list[str]:
+    words = ["--ro-bind", "/usr", "/usr"]
+    for name in _SYSTEM_LINKS:
+        path = f"/{name}"
+        if os.path.islink(path):
+            words += ["--symlink", os.readlink(path), path]
+        elif os.path.isdir(path):
+            words += ["--ro-bind", path, path]
+    for path in _SYSTEM_FILES:
+        words += ["--ro-bind-try", path, path]
+    return words
