@@ -106,7 +106,7 @@ def load_settings() -> Settings:
     Raises: SettingsError naming the first variable that is missing or wrong.
     """
     try:
-        settings = Settings()
+        settings = Settings()  # type: ignore[call-arg]  # pydantic-settings fills them from the environment
     except ValidationError as error:
         first = error.errors()[0]
         name = "POSTDOC_" + str(first["loc"][0]).upper()

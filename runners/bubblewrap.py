@@ -115,8 +115,8 @@ def command(
         # CUDA and NCCL read the topology of the machine there.
         *(("--ro-bind-try", "/sys", "/sys") if devices else ()),
         # A bot that is root maps to root's own number outside: without capabilities, but the owner of the kernel's
-        # settings in /proc/sys, of which core_pattern alone would be a way out. bubblewrap covers that folder only where
-        # the folder itself looks writable, which it never does.
+        # settings in /proc/sys, of which core_pattern alone would be a way out. bubblewrap covers that folder only
+        # where the folder itself looks writable, which it never does.
         *("--remount-ro", "/dev", "--remount-ro", "/proc"),
         *("--bind", str(scratch), SCRATCH, "--bind", str(work), WORK),
     ]

@@ -71,7 +71,7 @@ class LocalRunner:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Inside its sandbox a job may set the set-user-id bit on a file that, out here, belongs to this user.
         root.chmod(0o700)
-        self._root = root.resolve()
+        self.root = root.resolve()
         self._python = python
         self._wanted_tier = tier
         self._slots = max(1, slots if slots is not None else len(os.sched_getaffinity(0)))
@@ -86,9 +86,9 @@ class LocalRunner:
         supervisor does not start.
         """
         intake.check_job_id(spec.job_id)
-        folder = self._root / spec.job_id
+        folder = self.root / spec.job_id
         if not (folder / SPEC).exists():
-            intake.check(spec, self._root)
+            intake.check(spec, self.root)
             self._check_permitted(spec)
         folder.mkdir(exist_ok=True, mode=0o700)
         with _locked(folder / LAUNCH_LOCK):
@@ -142,7 +142,7 @@ class LocalRunner:
     def folder(self, job_id: JobId) -> Path:
         """The job's working directory on this machine. Read what a job wrote with `runners.outputs.read_output`."""
         intake.check_job_id(job_id)
-        return self._root / job_id / WORK
+        return self.root / job_id / WORK
 
     def log_tail(self, job_id: JobId, lines: int = 200) -> str:
         folder = self._existing(job_id)
@@ -150,7 +150,7 @@ class LocalRunner:
 
     def jobs(self) -> Sequence[JobId]:
         """Every job whose folder is here, the oldest first."""
-        specs = sorted(self._root.glob(f"*/{SPEC}"), key=lambda path: (path.stat().st_mtime_ns, path))
+        specs = sorted(self.root.glob(f"*/{SPEC}"), key=lambda path: (path.stat().st_mtime_ns, path))
         return [JobId(path.parent.name) for path in specs]
 
     # beyond the protocol
@@ -191,8 +191,8 @@ class LocalRunner:
         lost: list[JobId] = []
         running: list[JobId] = []
         for job_id in self.jobs():
-            before = read_status(self._root / job_id)
-            with _locked(self._root / job_id / LAUNCH_LOCK):
+            before = read_status(self.root / job_id)
+            with _locked(self.root / job_id / LAUNCH_LOCK):
                 if self._start_if_never_started(job_id):
                     started.append(job_id)
             status = self.status(job_id)
@@ -216,17 +216,17 @@ class LocalRunner:
             return
         if not status.state.ended:
             raise UserError(f"job {job_id} is {status.state}; cancel it first")
-        shutil.rmtree(self._root / job_id)
+        shutil.rmtree(self.root / job_id)
 
     # starting
 
     @cached_property
     def _setting(self) -> sandbox.Setting:
         try:
-            here = sandbox.setting(self._root, self.tier, self._python)
+            here = sandbox.setting(self.root, self.tier, self._python)
         except (OSError, ValueError, subprocess.SubprocessError, CgroupUnavailable) as error:
             raise PlatformError(f"the jobs' interpreter or control group cannot be used: {error}") from error
-        bubblewrap.write_etc(self._root)
+        bubblewrap.write_etc(self.root)
         return here
 
     def _check_permitted(self, spec: JobSpec) -> None:
@@ -253,12 +253,12 @@ class LocalRunner:
             raise
 
     def _start_if_never_started(self, job_id: JobId) -> bool:
-        folder = self._root / job_id
+        folder = self.root / job_id
         if read_status(folder) is not None or slots.is_held(folder / slots.LOCK):
             return False
-        slots.enqueue(self._root, job_id)
-        # The process forks at once and its first half ends: the second has no parent here, becomes no zombie and is
-        # not ended with the bot. Without site-packages (-S) and the caller's environment it starts in half the time.
+        slots.enqueue(self.root, job_id)
+        # It takes the job, forks, and its first half ends: the second is not our child, so it becomes no zombie and is
+        # not ended with us. Without site-packages (-S) and the caller's environment it starts in half the time.
         command = [sys.executable, "-I", "-S", "-c", _START, _PACKAGES, str(folder)]
         try:
             done = subprocess.run(
@@ -310,7 +310,7 @@ class LocalRunner:
                 JobId(folder.name), JobState.CANCELLED, ended_at=time.time(), tier=self._planned_tier(folder)
             )
             write_json(folder / STATUS, status.as_dict())
-            slots.leave_queue(self._root, folder.name)
+            slots.leave_queue(self.root, folder.name)
             return True
         finally:
             os.close(descriptor)
@@ -324,7 +324,7 @@ class LocalRunner:
                 failure=None,
                 evidence=("its supervisor did not answer and was killed",),
             )
-            write_json(self._root / job_id / STATUS, status.as_dict())
+            write_json(self.root / job_id / STATUS, status.as_dict())
         return status
 
     def _signal_supervisor(self, folder: Path, number: signal.Signals) -> None:
@@ -345,11 +345,11 @@ class LocalRunner:
             group.remove()
         if plan.get("tier") == Tier.PLAIN:
             processes.kill_all(lambda: processes.marked(str(folder)))
-        slots.leave_queue(self._root, folder.name)
+        slots.leave_queue(self.root, folder.name)
         shutil.rmtree(folder / SCRATCH, ignore_errors=True)
 
     def _remove_half_prepared(self) -> None:
-        for lock in self._root.glob(f"*/{LAUNCH_LOCK}"):
+        for lock in self.root.glob(f"*/{LAUNCH_LOCK}"):
             folder = lock.parent
             if not (folder / SPEC).exists() and not slots.is_held(lock):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -360,10 +360,10 @@ class LocalRunner:
             hierarchy = cgroup.find_hierarchy()
         except CgroupUnavailable:
             return
-        prefix = sandbox.group_prefix(self._root)
+        prefix = sandbox.group_prefix(self.root)
         for path in {path for folder in hierarchy.folders for path in folder.glob(f"{prefix}*")}:
             job_id = path.name.removeprefix(prefix)
-            if not slots.is_held(self._root / job_id / slots.LOCK):
+            if not slots.is_held(self.root / job_id / slots.LOCK):
                 group = Cgroup(hierarchy, path.name)
                 group.kill()
                 group.remove()
@@ -372,7 +372,7 @@ class LocalRunner:
 
     def _existing(self, job_id: JobId) -> Path | None:
         intake.check_job_id(job_id)
-        folder = self._root / job_id
+        folder = self.root / job_id
         return folder if (folder / SPEC).is_file() else None
 
     def _planned_tier(self, folder: Path) -> str:

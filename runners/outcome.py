@@ -52,6 +52,19 @@ class Ending:
     start_error: str = ""
     log_tail: str = ""
 
+    @property
+    def was_cut_short(self) -> bool:
+        """Somebody, or a cap, decided that the job shall not go on."""
+        return bool(
+            self.cancelled
+            or self.shutdown_signal is not None
+            or self.timed_out_after_seconds is not None
+            or self.oom_kills
+            or self.memory_over
+            or self.processes_over
+            or self.disk_over
+        )
+
 
 class Outcome(NamedTuple):
     state: JobState

@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from bot.diagnosis.remedies import companion_of, null_is_the_remedy, probe_learning_rates, wants_range_probe
+from bot.diagnosis.learning_rates import rate_of
+from bot.diagnosis.remedies import companion_of, null_is_the_remedy, wants_range_probe
 from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity
 from bot.domain.goal import Goal
 from bot.domain.recipe import as_yaml, differences, line_of, normalised_value, recipe_hash, with_value
@@ -142,7 +143,7 @@ def _candidates(diagnosis: Diagnosis, values: Mapping[str, Any], *, probed: bool
     # The evidence of a flat or exploding loss gives the direction, not the distance; a range test gives the distance
     # for less than a run costs.
     probe = wants_range_probe(diagnosis) and not probed
-    rates = probe_learning_rates(values, diagnosis.symptom)[:MOST_PROBED_RATES] if probe else ()
+    rates = rate_of(values).probes(diagnosis.symptom)[:MOST_PROBED_RATES] if probe else ()
     also = dict([companion]) if companion else {}
     yield Remedy(key, value, symptom, diagnosis.cause, also=also, probe=probe, rates=rates)
     before = normalised_value(values.get(key))

@@ -12,7 +12,8 @@ from bot.conversation.visible import is_invisible
 _GAP = "\u200b"
 """Zero-width space: drawn as nothing, and enough to break a mention or a reference."""
 
-_MENTION = re.compile(r"@(?=[A-Za-z0-9_\[])")
+# GitHub takes `@name` for a mention unless a letter or digit stands before it: `name@revision` is none.
+_MENTION = re.compile(r"(?<![A-Za-z0-9])@(?=[A-Za-z0-9_\[])")
 _REFERENCE = re.compile(r"(#|\bGH-)(?=\d)", re.IGNORECASE)
 _ADDRESS = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{0,20}:)(?=//)")
 _WWW = re.compile(r"\b(www)\.", re.IGNORECASE)
@@ -39,6 +40,11 @@ def inert(text: str) -> str:
     """For running text in Markdown: no mention, reference, link, image, HTML, command or formatting survives."""
     text = inert_plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKUP.sub(r"\\\1", text)
+
+
+def unmentioned(text: str) -> str:
+    """Markdown of ours with somebody's name in it: formatting stays, nobody is notified, nothing is closed."""
+    return _REFERENCE.sub(rf"\1{_GAP}", _MENTION.sub(f"@{_GAP}", text))
 
 
 def inert_line(text: str, limit: int = 200) -> str:
@@ -71,4 +77,6 @@ def clipped(text: str, limit: int) -> str:
 
 def _visible(text: str) -> str:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(character for character in text if not is_invisible(character))
+    text = "".join(character for character in text if not is_invisible(character))
+    # Nobody else writes a hidden key, not even inside a code block, where a search for one would find it.
+    return text.replace("<!--", f"<{_GAP}!--")

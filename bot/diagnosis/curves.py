@@ -160,7 +160,7 @@ class LossShape:
 
 def loss_shape(steps: Sequence[Record], recipe: Mapping[str, Any]) -> LossShape | None:
     """The shape of the training loss, None with fewer than five finite values."""
-    loss = series_of(steps, "loss")
+    loss = series_of([record for record in steps if not _hidden_nan(record)], "loss")
     if len(loss) < 5:
         return None
     smooth = smoothed(loss)
@@ -181,6 +181,11 @@ def loss_shape(steps: Sequence[Record], recipe: Mapping[str, Any]) -> LossShape 
         alive_until=alive_until,
         second_half_share=_second_half_share(alive),
     )
+
+
+def _hidden_nan(record: Record) -> bool:
+    """transformers' logging_nan_inf_filter prints a NaN loss as 0.0; the gradient's norm beside it stays NaN."""
+    return record.get("loss") == 0.0 and not math.isfinite(record.get("grad_norm", 0.0))
 
 
 def _alive_until(rate: Series, loss: Series, recipe: Mapping[str, Any]) -> int:

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from bot.diagnosis.folder import Observations, read_folder
 from bot.diagnosis.readings import shown
-from bot.diagnosis.rules import answers, crashes, data, mismatch, optimization, progress
+from bot.diagnosis.rules import answers, crashes, mismatch, optimization, progress, rows, tokens
 from bot.diagnosis.rules.finding import Answer, Basis, Finding, Rule, RuledOut, finding, seen
 from bot.domain.diagnosis import DiagnosisReport, Severity, Symptom
 
 RULES: tuple[Rule, ...] = (
     *crashes.RULES,
-    *data.RULES,
+    *rows.RULES,
+    *tokens.RULES,
     *optimization.RULES,
     *progress.RULES,
     *mismatch.RULES,
@@ -54,7 +55,7 @@ _SEVERITY_ORDER = {Severity.FATAL: 0, Severity.HARMFUL: 1, Severity.ADVICE: 2}
 
 
 def diagnose(folder: Path) -> DiagnosisReport:
-    """What went wrong in the run whose traces lie in `folder`, most harmful first. The same folder gives the same report.
+    """What went wrong in the run whose traces lie in `folder`, most harmful first; equal for equal files.
 
     Raises: UserError when the folder or its recipe.yaml cannot be read.
     """
@@ -134,7 +135,8 @@ def _unknown(observations: Observations) -> Answer:
             seen("target", None, observations.target),
             seen("n", None, evaluation.n),
         ],
-        cause=f"The score of {shown(evaluation.value)} (standard error {shown(evaluation.standard_error)}, n = {evaluation.n}) "
+        cause=f"The score of {shown(evaluation.value)} (standard error {shown(evaluation.standard_error)}, n = "
+        f"{evaluation.n}) "
         f"misses the target of {shown(observations.target)} by {shown(shortfall)}, and no rule names a cause.",
         key=None,
         refuted_by="a second seed that reaches the target with the same recipe",

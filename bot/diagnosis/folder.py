@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from bot.diagnosis.learning_rates import Rate, rate_of
 from bot.diagnosis.readings import Record, count, finite, json_lines, json_object, number, read_text
 from bot.domain.evaluation import Evaluation, Sample
 from bot.domain.recipe import line_of, normalised
@@ -53,6 +54,8 @@ class Observations:
     """Columns of train.jsonl as they are, sorted."""
     eval_rows: tuple[Row, ...] = ()
     job: Mapping[str, Any] = field(default_factory=dict)
+    setup: Mapping[str, Any] = field(default_factory=dict)
+    """What the script wrote when training began: planned max_steps, parameters."""
 
     def line(self, key: str) -> int | None:
         return line_of(self.recipe_text, key)
@@ -65,6 +68,12 @@ class Observations:
         """A numeric key of the recipe, `default` (TRL's, most often) when it is absent or no number."""
         value = finite(self.recipe[key]) if self.recipe.get(key) is not None else None
         return default if value is None else value
+
+    @property
+    def rate(self) -> Rate:
+        """The learning rate beside the band of this model and method."""
+        parameters = finite(self.setup["parameters"]) if self.setup.get("parameters") is not None else None
+        return rate_of(self.recipe, parameters)
 
     @property
     def finished(self) -> bool:
@@ -99,6 +108,15 @@ class Observations:
         return self.missed_by_far
 
     @property
+    def unimproved(self) -> bool:
+        """Training did not help: the target was missed by far, or, where no target was named, the score is not above
+        the base model's by two standard errors."""
+        if self.target is not None or self.evaluation is None or self.baseline is None:
+            return self.missed_by_far
+        error = math.hypot(self.evaluation.standard_error, self.baseline.standard_error)
+        return self.evaluation.value - self.baseline.value <= max(0.02, 2 * error)
+
+    @property
     def missed_by_far(self) -> bool:
         """The gap to the target is more than sampling noise (two standard errors) and at least five points."""
         if self.shortfall is None or self.evaluation is None:
@@ -131,6 +149,7 @@ def read_folder(folder: Path) -> Observations:
         train_columns=columns,
         eval_rows=eval_rows,
         job=json_object(_path(folder, "job.json")) or {},
+        setup=json_object(_path(folder, "setup.json")) or {},
     )
 
 

@@ -34,7 +34,7 @@ _EXCEPTION = re.compile(
 )
 _FRAME = re.compile(r'^\s+File "([^"\n]{1,300})", line (\d+)(?:, in (\S+))?')
 
-# Allocators, in their own words: CUDA's caching allocator, PyTorch's CPU allocator, cuBLAS, the kernel, the C++ library.
+# Allocators in their own words: CUDA's caching allocator, PyTorch's CPU allocator, cuBLAS, the kernel, libstdc++.
 _OUT_OF_MEMORY = re.compile(
     r"CUDA out of memory|OutOfMemoryError|DefaultCPUAllocator: can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED"
     r"|std::bad_alloc|^MemoryError|Cannot allocate memory|oom[-_]kill|Out of memory: Killed|HIP out of memory",
@@ -49,7 +49,8 @@ _OUT_OF_TIME = re.compile(
 # The subject, where there is one, is the first group that matched.
 _WRONG_COLUMNS = re.compile(
     r"Unexpected input keys|No columns in the dataset match the model's forward method"
-    r"|(?:[Cc]olumns?|[Ff]ields?|[Kk]ey) [`'\"]?([\w.-]+)[`'\"]? (?:(?:is|was|are|were) )?(?:not (?:found|in|present)|missing|absent)"
+    r"|(?:[Cc]olumns?|[Ff]ields?|[Kk]ey) [`'\"]?([\w.-]+)[`'\"]? (?:(?:is|was|are|were) )?(?:not "
+    r"(?:found|in|present)|missing|absent)"
     r"|(?:no|missing) (?:column|field)s?(?: named)? [`'\"]?([\w.-]+)"
     r"|Column name [`'\"]?\[?'?([\w.-]+)'?\]?[`'\"]? not in the dataset"
     r"|does(?:n't| not) have (?:a|the) [`'\"]?([\w.-]+)[`'\"]? (?:column|field)",

@@ -97,7 +97,8 @@ COMPLETION_NAMES = ("completion", "response", "answer", "output", "solution", "a
 
 
 def column_for(key: str, columns: Sequence[str], current: Any) -> str | None:
-    """The column that `key` should name: `auto` when the recipe overrode the detection, else the one whose name fits."""
+    """The column that `key` should name: `auto` when the recipe overrode the detection, else the one whose "
+    "name fits."""
     if key.startswith("data_") and current not in (None, "auto"):
         return "auto"
     names: tuple[str, ...] = COMPLETION_NAMES if "completion" in key or "response" in key else PROMPT_NAMES

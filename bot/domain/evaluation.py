@@ -97,7 +97,7 @@ class Comparison:
     minimum_detectable: float
     """Smallest difference this n would have shown with power 0.8 at this discordance."""
     n_needed: int | None
-    """Items needed to tell the observed difference; None when the verdict is already clear, or no difference was observed."""
+    """Items needed to tell the observed difference; None when the verdict is clear, or no difference was observed."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"discordant": list(self.discordant), "verdict": str(self.verdict)}

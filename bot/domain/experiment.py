@@ -294,6 +294,8 @@ class Experiment:
     reason: str = ""
     """Why it ended, one sentence."""
     crash: str | None = None
+    crash_reference: str | None = None
+    """Finds the log when the crash was a bug of ours; None when it was something a person can mend."""
     concluded: bool = False
     """The ending has been told on GitHub."""
     ended_at: float | None = None
@@ -559,13 +561,13 @@ def _on_ended(x: Experiment, event: Event) -> None:
 
 
 def _on_crashed(x: Experiment, event: Event) -> None:
-    x.crash = event.data["error"]
+    x.crash, x.crash_reference = event.data["error"], event.data["reference"]
 
 
 def _reopen(x: Experiment) -> None:
     """From an ending that is not final back to work."""
     x.state, x.concluded, x.ended_at, x.reason = State.PROPOSED, False, None, ""
-    x.stop_requested, x.crash, x.confirmation = None, None, None
+    x.stop_requested, x.crash, x.crash_reference, x.confirmation = None, None, None, None
 
 
 _FOLDS = {

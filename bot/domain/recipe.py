@@ -59,7 +59,7 @@ def recipe_hash(values: Mapping[str, Any], *, script_digest: str = "") -> str:
 def line_of(text: str, key: str) -> int | None:
     """1-based number of the line of `text` that sets `key` at top level, or None.
 
-    Of several it is the last, which is the one that YAML readers take. Lines end where GitHub ends them, at a line feed.
+    Of several it is the last, which YAML readers take. Lines end where GitHub ends them, at a line feed.
     """
     found = None
     for number, line in enumerate(text.split("\n"), start=1):

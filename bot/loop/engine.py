@@ -12,12 +12,12 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from dbos import DBOS, DBOSConfig, SetWorkflowID
+from dbos import DBOS, DBOSConfig, SetWorkflowID, WorkflowHandleAsync
 
-from bot.domain.experiment import EventKind, Experiment, NewEvent, State, experiment_of
+from bot.domain.experiment import Event, EventKind, Experiment, NewEvent, State, experiment_of
 from bot.domain.goal import GoalId
 from bot.errors import TransientError, UserError
 from bot.loop.journal import Journal
@@ -52,18 +52,19 @@ class Engine:
         self._database_url = database_url
         self._tasks: dict[GoalId, asyncio.Task[None]] = {}
         self._again: set[GoalId] = set()
+        self._recovering: dict[GoalId, list[str]] = {}
         self.waiting: dict[GoalId, Experiment] = {}
         """Goals that have been turned and wait for the world, as they then stood."""
         self._stopping = False
 
         # DBOS finds a workflow by its registered name when it recovers one, so both are registered before launch.
         @DBOS.step(name="perform_and_record")
-        async def step(goal_id: str, decided: dict[str, Any]) -> int:
-            return await self._perform_and_record(GoalId(goal_id), Action.from_dict(decided))
+        async def step(goal_id: str, n: int, decided: dict[str, Any]) -> int:
+            return await self._perform_and_record(GoalId(goal_id), n, Action.from_dict(decided))
 
         @DBOS.workflow(name="action", max_recovery_attempts=None)
-        async def workflow(goal_id: str, decided: dict[str, Any]) -> int:
-            return await step(goal_id, decided)
+        async def workflow(goal_id: str, n: int, decided: dict[str, Any]) -> int:
+            return await step(goal_id, n, decided)
 
         self._workflow = workflow
 
@@ -78,6 +79,9 @@ class Engine:
         )
         DBOS(config=config)
         await asyncio.to_thread(DBOS.launch)
+        for status in await DBOS.list_workflows_async(status=["PENDING", "ENQUEUED"]):
+            goal_id = GoalId(status.workflow_id.rpartition("/")[0])
+            self._recovering.setdefault(goal_id, []).append(status.workflow_id)
         for goal_id in await asyncio.to_thread(self.journal.goals):
             self.turn(goal_id)
 
@@ -112,6 +116,11 @@ class Engine:
         task.add_done_callback(lambda _: self._tasks.pop(goal_id, None))
 
     async def _turn(self, goal_id: GoalId) -> None:
+        for workflow_id in self._recovering.pop(goal_id, ()):
+            # What the process before was doing comes first: events that arrived since may have moved the journal on,
+            # and the same effect decided under another number would run beside it.
+            handle: WorkflowHandleAsync[int] = await DBOS.retrieve_workflow_async(workflow_id)
+            await handle.get_result(polling_interval_sec=0.1)
         while not self._stopping:
             self._again.discard(goal_id)
             experiment = await self.experiment(goal_id)
@@ -127,52 +136,55 @@ class Engine:
     async def _run(self, goal_id: GoalId, n: int, action: Action) -> None:
         await self._reach("decided", goal_id, action)
         with SetWorkflowID(f"{goal_id}/{n}"):
-            handle = await DBOS.start_workflow_async(self._workflow, goal_id, action.as_dict())
+            handle = await DBOS.start_workflow_async(self._workflow, goal_id, n, action.as_dict())
         await handle.get_result(polling_interval_sec=0.1)
         await self._reach("recorded", goal_id, action)
 
-    async def _perform_and_record(self, goal_id: GoalId, action: Action) -> int:
-        before = await self.experiment(goal_id)
+    async def _perform_and_record(self, goal_id: GoalId, n: int, action: Action) -> int:
+        # The journal as it stood when this was decided: a replay then sees what the first attempt saw, and names what
+        # it makes by the same keys, whatever has arrived since.
+        journal = await asyncio.to_thread(self.journal.read, goal_id)
+        before = experiment_of(goal_id, journal[:n])
         try:
-            events = await self._patiently(before, action)
+            events = await self._patiently(goal_id, journal[:n], action)
         except UserError as error:
             events = [_crash(before, str(error))]
         except Exception:
             reference = secrets.token_hex(4)
             log.exception("goal %s, action %s failed; reference %s", goal_id, action.kind, reference)
-            events = [_crash(before, f"something went wrong on our side (reference {reference})")]
+            events = [_crash(before, "something in Postdoc itself broke", reference)]
         await self._reach("performed", goal_id, action)
         added = await asyncio.to_thread(self.journal.append, goal_id, events)
         if not added and next_action(await self.experiment(goal_id)) == action:
             # Nothing new and the same decision again would turn for ever.
             log.error("goal %s: action %s changed nothing", goal_id, action.kind)
-            stuck = _crash(before, f"the step {action.kind.replace('_', ' ')} came to nothing")
+            stuck = _crash(before, f"the step “{action.kind.replace('_', ' ')}” came to nothing", f"n{n}")
             await asyncio.to_thread(self.journal.append, goal_id, [stuck])
         return len(added)
 
-    async def _patiently(self, experiment: Experiment, action: Action) -> list[NewEvent]:
-        """Perform, waiting out what may pass."""
+    async def _patiently(self, goal_id: GoalId, journal: Sequence[Event], action: Action) -> list[NewEvent]:
+        """Perform, waiting out what may pass. Each attempt gets an experiment of its own to work on."""
         wait, waited = FIRST_RETRY_SECONDS, 0.0
         while True:
             try:
-                return await self._perform(experiment, action)
+                return await self._perform(experiment_of(goal_id, journal), action)
             except TransientError as error:
                 if waited >= GIVE_UP_AFTER_SECONDS:
                     raise
                 pause = max(wait, error.retry_after_seconds or 0.0)
-                log.warning("goal %s, action %s: %s; again in %.0f s", experiment.goal_id, action.kind, error, pause)
+                log.warning("goal %s, action %s: %s; again in %.0f s", goal_id, action.kind, error, pause)
                 await asyncio.sleep(pause)
                 waited, wait = waited + pause, min(wait * 2, LONGEST_RETRY_SECONDS)
-                experiment = await self.experiment(experiment.goal_id)
 
     async def _reach(self, point: str, goal_id: GoalId, action: Action) -> None:
         if self._at is not None:
             await self._at(point, goal_id, action)
 
 
-def _crash(experiment: Experiment, error: str) -> NewEvent:
+def _crash(experiment: Experiment, error: str, reference: str | None = None) -> NewEvent:
     if experiment.crash is not None:
         # Even the ending failed: end without telling anybody rather than try for ever.
-        data = {"state": str(State.NEEDS_HUMAN), "reason": experiment.crash, "head_sha": None}
-        return NewEvent(EventKind.ENDED, f"ended/{experiment.length}", data)
-    return NewEvent(EventKind.CRASHED, f"crashed/{experiment.length}", {"error": error})
+        ended = {"state": str(State.NEEDS_HUMAN), "reason": experiment.crash, "head_sha": None}
+        return NewEvent(EventKind.ENDED, f"ended/{experiment.length}", ended)
+    data = {"error": error, "reference": reference}
+    return NewEvent(EventKind.CRASHED, f"crashed/{experiment.length}", data)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from . import hooks_folder
+from . import checks, forks, hooks_folder, suggestions
 from .auth import (
     ANONYMOUS,
     Actor,
@@ -375,6 +375,41 @@ class Forge:
     def committer(self) -> Identity:
         """Who GitHub writes as the committer of what it commits itself (and signs)."""
         return Identity(WEB_FLOW[1], WEB_FLOW[2], self.clock())
+
+    # What people do on pages
+
+    def press_button(self, check_run_id: int, identifier: str, login: str) -> None:
+        """A person presses a completed check run's button. Raises: KeyError; ApiError 403, 422."""
+        with self.lock:
+            checks.press_button(self, self.check_run(check_run_id), identifier, self.user(login))
+
+    def rerequest_check(self, check_run_id: int, login: str) -> None:
+        """A person presses "Re-run" on a check. Raises: KeyError."""
+        with self.lock:
+            checks.rerequest(self, self.user(login), self.check_run(check_run_id))
+
+    def suggestion_refusal(self, comment_id: int, login: str) -> str | None:
+        """Why "Commit suggestion" is not offered to this person, or None when it is."""
+        with self.lock:
+            return suggestions.refused_because(self.review_comment(comment_id), self.user(login))
+
+    def accept_suggestion(self, comment_id: int, login: str, title: str | None = None) -> Commit:
+        """A person commits the suggestion of a review comment to the pull request's branch.
+
+        Raises: KeyError; ApiError 403, 404, 422 in GitHub's words.
+        """
+        return self.accept_suggestions([comment_id], login, title)
+
+    def accept_suggestions(self, comment_ids: list[int], login: str, title: str | None = None) -> Commit:
+        """Several suggestions of one pull request as one commit. Raises: as `accept_suggestion`."""
+        with self.lock:
+            found = [self.review_comment(comment_id) for comment_id in comment_ids]
+            return suggestions.accept(self, found, self.user(login), title)
+
+    def fork(self, full_name: str, login: str) -> Repository:
+        """The person's fork of a repository, made at the first call. Raises: KeyError."""
+        with self.lock:
+            return forks.create(self, self.user(login), self.repository(full_name))
 
     # Events
 

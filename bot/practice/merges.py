@@ -43,3 +43,20 @@ def merge(
     move_ref(forge, actor, repository, f"refs/heads/{pull.base_ref}", oid, tip)
     issues.emit_pull(forge, actor, pull, "closed")
     return oid
+
+
+def update_branch(forge: Forge, actor: Actor, pull: PullRequest, expected: str | None) -> None:
+    """Merges the base branch into the pull request's. Raises: ApiError 422 when it conflicts or the head has moved."""
+    repository, git = pull.head_repository, pull.head_repository.git
+    tip = pull.repository.git.branch(pull.base_ref)
+    if expected is not None and expected != pull.head_sha:
+        raise ApiError(422, "expected head sha didn't match current head ref.")
+    if repository is not pull.repository or tip is None or git.is_ancestor(tip, pull.head_sha):
+        raise ApiError(422, "There are no new commits on the base branch.")
+    tree = git.merge_tree(pull.head_sha, tip)
+    if tree is None:
+        raise ApiError(422, "merge conflict between base and head")
+    message = f"Merge branch '{pull.base_ref}' into {pull.head_ref}"
+    oid = git.write_commit(tree, [pull.head_sha, tip], message, forge.identity(actor.account), forge.committer())
+    repository.verified_commits.add(oid)
+    move_ref(forge, actor, repository, f"refs/heads/{pull.head_ref}", oid, pull.head_sha)

@@ -222,6 +222,8 @@ class ReviewComment:
     in_reply_to: ReviewComment | None = None
     reactions: list[Reaction] = field(default_factory=list)
     minimized_reason: str | None = None
+    resolved: bool = False
+    """The thread that starts with this comment has been marked as resolved."""
     applied: bool = False
     """A person has turned this comment's suggestion into a commit."""
 

@@ -82,7 +82,7 @@ def accept(forge: Forge, comments: list[ReviewComment], user: User, title: str |
     except StaleBranch:
         raise ApiError(422, "Outdated suggestions cannot be applied.") from None
     for comment in comments:
-        comment.applied = True
+        comment.applied = comment.resolved = True
     return commit
 
 

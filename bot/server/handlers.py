@@ -42,6 +42,8 @@ class Handlers:
         return None if added else "nothing new"
 
     async def _meaning(self, event: hooks.Occurrence) -> tuple[GoalId, Sequence[NewEvent]] | None:
+        if isinstance(event, hooks.InstallationChanged):
+            return None
         full_name = event.where.full_name
         match event:
             case hooks.IssueOpened() | hooks.IssueLabeled():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runners import sandbox
+from runners import cgroup, sandbox
 from runners.job import Caps, JobId, JobSpec, JobStatus
 from runners.local import LocalRunner
 from runners.sandbox import TierReport
@@ -30,6 +30,15 @@ def processes_naming(path: Path) -> list[str]:
             if str(path) in words:
                 found.append(f"{name}: {words[-200:]}")
     return found
+
+
+def control_groups(runners: list[LocalRunner]) -> list[Path]:
+    try:
+        hierarchy = cgroup.find_hierarchy()
+    except cgroup.CgroupUnavailable:
+        return []
+    prefixes = {sandbox.group_prefix(runner.root) for runner in runners}
+    return [path for folder in hierarchy.folders for prefix in prefixes for path in folder.glob(f"{prefix}*")]
 
 
 @pytest.fixture(params=list(Tier), ids=str)
@@ -59,6 +68,7 @@ def new_runner(tmp_path: Path) -> Iterator[Callable[..., LocalRunner]]:
     while (left := processes_naming(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.005)
     assert left == []
+    assert control_groups(made) == []
 
 
 @pytest.fixture

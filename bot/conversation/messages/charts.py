@@ -101,15 +101,14 @@ def thinned(points: Sequence[tuple[int, float]], most: int) -> list[tuple[int, f
         after = buckets[index + 1] if index + 1 < len(buckets) else [points[-1]]
         mean_x = sum(x for x, _ in after) / len(after)
         mean_y = sum(y for _, y in after) / len(after)
-        before_x, before_y = kept[-1]
-
-        def area(
-            point: tuple[int, float], x: float = mean_x, y: float = mean_y, a: int = before_x, b: float = before_y
-        ) -> float:
-            return abs((a - x) * (point[1] - b) - (a - point[0]) * (y - b))
-
-        kept.append(max(bucket, key=area))
+        areas = [_area(kept[-1], point, (mean_x, mean_y)) for point in bucket]
+        kept.append(bucket[areas.index(max(areas))])
     return [*kept, points[-1]]
+
+
+def _area(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
+    """Twice the area of the triangle."""
+    return abs((a[0] - c[0]) * (b[1] - a[1]) - (a[0] - b[0]) * (c[1] - a[1]))
 
 
 def _bounds(values: Sequence[float]) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bot.conversation.inert import code, inert_line
+from bot.conversation.inert import code, inert_line, unmentioned
 from bot.conversation.messages.wording import (
     amount,
     changes,
@@ -27,6 +27,15 @@ from bot.domain.goal import Budget, Goal
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [f"| {' | '.join(head)} |", f"| {' | '.join('---' for _ in head)} |"]
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
+
+
+def sentences(items: Sequence[str]) -> str:
+    """Sentences of ours as a list; outside text in them is already in code spans, and nobody is notified by them."""
+    return "\n".join(f"- {unmentioned(' '.join(item.split()))}" for item in items)
+
+
+def folded(title: str, content: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{content}\n\n</details>"
 
 
 def goal_table(goal: Goal) -> str:

@@ -15,7 +15,7 @@ from bot.domain.diagnosis import Severity, Symptom
 # than that is wrong about its model.
 CUT_HEALTHY = 0.3
 CUT_FAULT = 0.8
-# lm-evaluation-harness issue 3404: GPQA strict 0.0000 beside flexible 0.5455; a parse failure above 5 % is worth saying.†
+# lm-evaluation-harness issue 3404: GPQA strict 0.0000 beside flexible 0.5455. A gap above 5 % is worth saying.†
 FORMAT_GAP = 0.05
 FORMAT_ITEMS = 5
 CAP_KEYS = ("max_completion_length", "max_new_tokens", "max_gen_toks", "max_tokens", "eval_max_new_tokens")
@@ -40,7 +40,8 @@ def missing_eos(observations: Observations) -> Answer:
             seen("response_length", None, answers.response_length),
             seen("reference_length", None, answers.reference_length),
         ],
-        cause=f"The model ends only {percent(1 - answers.cut)} of its answers by itself; {percent(answers.run_on)} begin with "
+        cause=f"The model ends only {percent(1 - answers.cut)} of its answers by itself; "
+        f"{percent(answers.run_on)} begin with "
         f"the right answer and go on, to {shown(answers.response_length)} characters where the reference has "
         f"{shown(answers.reference_length)}.",
         key=key,
@@ -115,7 +116,8 @@ def _clipped_finding(
         severity=Severity.HARMFUL,
         confidence=confidence,
         evidence=evidence,
-        cause=f"The token cap{f' of {cap}' if cap else ''} cuts {percent(share)} of the answers before they end{right}.",
+        cause=f"The token cap{f' of {cap}' if cap else ''} cuts {percent(share)} of the answers before they "
+        f"end{right}.",
         key=key,
         suggested=_cap_for(observations, cap),
         harm=share,
@@ -199,8 +201,10 @@ def template_mismatch(observations: Observations) -> Answer:
             *(seen(r, s, v) for r, s, v in _learned_numbers(observations)),
             seen("value", None, evaluation.value),
         ],
-        cause=f"{how[0].upper()}{how[1:]}, yet only {percent(evaluation.value)} of {evaluation.n} answers are right when "
-        f"the model is served: {'the template ' + str(observations.recipe[key]) if own else 'the prompt as rendered for training'} "
+        cause=f"{how[0].upper()}{how[1:]}, yet only {percent(evaluation.value)} of {evaluation.n} answers are "
+        f"right when "
+        f"the model is served: "
+        f"{'the template ' + str(observations.recipe[key]) if own else 'the prompt as rendered for training'} "
         "is not the one it is asked with.",
         key=key,
         harm=0.9,

@@ -62,7 +62,8 @@ def out_of_memory(observations: Observations) -> Answer:
         severity=Severity.FATAL,
         confidence=0.97,
         evidence=evidence,
-        cause=f"The job ran out of memory{phase} after {step or 0} logged steps with {batch} sequences per device ({words}).",
+        cause=f"The job ran out of memory{phase} after {step or 0} logged steps with {batch} sequences per "
+        f"device ({words}).",
         key=key,
         suggested=suggested,
         runner_up="max_length: a few very long rows fill the memory of their batch",
@@ -228,6 +229,8 @@ def _last_step(observations: Observations) -> int | None:
 
 def _planned_steps(observations: Observations) -> int | None:
     """Steps the run was meant to take: max_steps, or epochs over the epochs that its records reached."""
+    if (planned := count(observations.setup.get("max_steps", "")) or 0) > 0:
+        return planned
     if duration_key(observations.recipe) == "max_steps":
         return count(observations.recipe["max_steps"])
     epoch = series_of(observations.steps, "epoch")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from bot.diagnosis.curves import loss_shape, series_of
 from bot.diagnosis.folder import Observations
+from bot.diagnosis.learning_rates import IMPLAUSIBLE_LEARNING_RATE
 from bot.diagnosis.outcomes import answers_of
 from bot.diagnosis.readings import shown
-from bot.diagnosis.remedies import IMPLAUSIBLE_LEARNING_RATE, band_of, learning_rate_of
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, finding, percent, seen
 from bot.diagnosis.rules.optimization import JUMP, level_of, reinforcement, stuck
 from bot.diagnosis.rules.pairs import noise_of
@@ -44,7 +44,8 @@ def other_kind_of_rows(observations: Observations) -> Answer:
             seen("loss", shape.series.last_step, shape.final),
             seen("eval_loss", held_out.steps[held_out.values.index(lowest)], lowest),
         ],
-        cause=f"The training loss fell from {shown(shape.initial)} to {shown(shape.final)} while the held-out loss never got "
+        cause=f"The training loss fell from {shown(shape.initial)} to {shown(shape.final)} while the held-out "
+        f"loss never got "
         f"below {shown(lowest)}{says}: the training rows are not of the kind that is asked for.",
         key=key,
         suggested="auto" if setting not in (None, "auto") else None,
@@ -55,16 +56,16 @@ def other_kind_of_rows(observations: Observations) -> Answer:
 
 def noise_in_curves(observations: Observations) -> Answer:
     """Answers that do not follow from their prompts leave a floor in the training loss. The pairs themselves, where
-    they were readable, have the last word (`bot.diagnosis.rules.data.label_noise`)."""
+    they were readable, have the last word (`bot.diagnosis.rules.rows.label_noise`)."""
     shape = loss_shape(observations.steps, observations.recipe)
     if shape is None or reinforcement(observations) or noise_of(observations) is not None or observations.met:
         return None
     held_out = series_of(observations.evals, "eval_loss")
     flat = shape.late is not None and abs(shape.late.relative_change) < 0.2
     easier = len(held_out) > 0 and shape.final > 0.5 and held_out.values[-1] < EASIER * shape.final and flat
-    rate, band = learning_rate_of(observations.recipe), band_of(observations.recipe)
+    rate = observations.rate
     level = level_of(observations, shape)
-    usual_rate = band.low <= rate < min(band.high, IMPLAUSIBLE_LEARNING_RATE)
+    usual_rate = rate.band.low <= rate.current < min(rate.band.high, IMPLAUSIBLE_LEARNING_RATE)
     floor = stuck(shape, level) and usual_rate and shape.peak < JUMP * shape.initial and level.entropy is not None
     if not easier and not floor:
         return None
@@ -83,7 +84,8 @@ def noise_in_curves(observations: Observations) -> Answer:
         severity=Severity.HARMFUL,
         confidence=0.6 if easier else 0.5,
         evidence=evidence,
-        cause=f"The training loss stays at {shown(shape.final)} up to step {shape.series.last_step}, {how}: part of the "
+        cause=f"The training loss stays at {shown(shape.final)} up to step {shape.series.last_step}, {how}: "
+        f"part of the "
         "answers do not follow from their prompts.",
         key=observations.first_key("data_sources", "train_file", "dataset_name"),
         runner_up="learning_rate: too high a rate leaves the same floor",

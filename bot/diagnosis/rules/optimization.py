@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from bot.diagnosis.curves import LossShape, Series, consecutive, loss_shape, series_of, tail_value
 from bot.diagnosis.folder import Observations
+from bot.diagnosis.learning_rates import IMPLAUSIBLE_LEARNING_RATE
 from bot.diagnosis.readings import shown
-from bot.diagnosis.remedies import IMPLAUSIBLE_LEARNING_RATE, band_of, learning_rate_of, lowered_learning_rate
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, seen
 from bot.diagnosis.rules.pairs import noise_of
 from bot.domain.diagnosis import Evidence, Severity, Symptom
@@ -113,7 +113,8 @@ def _not_finite_finding(observations: Observations, loss: Series, norm: Series, 
         severity=Severity.FATAL,
         confidence=0.97,
         evidence=evidence,
-        cause=f"From step {first} on, {bad} of {len(observations.steps)} logged steps have a loss or grad_norm that is not "
+        cause=f"From step {first} on, {bad} of {len(observations.steps)} logged steps have a loss or grad_norm "
+        f"that is not "
         f"finite{' (the loss of 0.0 there is logging_nan_inf_filter hiding a NaN)' if hidden else ''}: {why}.",
         key=key,
         suggested=suggested,
@@ -149,8 +150,8 @@ def _not_finite_blame(observations: Observations, *, from_the_start: bool, rose:
             None,
             "not finite from the first forward pass on, before any update, so the weights to start from are damaged",
         )
-    lower = lowered_learning_rate(recipe)
-    rate = shown(learning_rate_of(recipe))
+    lower = observations.rate.lowered()
+    rate = shown(observations.rate.current)
     why = (
         f"the loss had more than doubled before, under learning_rate {rate}"
         if rose
@@ -175,20 +176,24 @@ def divergence(observations: Observations) -> Answer:
         return _divergence_finding(observations, shape, level, how, 0.92)
     if stuck(shape, level):
         if shape.peak >= JUMP * shape.initial and shape.peak_step < shape.series.last_step / 2:
-            how = f"jumped from {shown(shape.initial)} to {shown(shape.peak)} at step {shape.peak_step} and has been stuck at {shown(shape.final)} since"
+            how = (
+                f"jumped from {shown(shape.initial)} to {shown(shape.peak)} at step {shape.peak_step} and has "
+                f"been stuck at {shown(shape.final)} since"
+            )
             return _divergence_finding(observations, shape, level, how, 0.92)
         noise = noise_of(observations)
-        rate, band = learning_rate_of(observations.recipe), band_of(observations.recipe)
+        rate = observations.rate
         clean = noise is not None and noise.share < 0.2
-        if (rate >= IMPLAUSIBLE_LEARNING_RATE and (noise is None or noise.share < 0.5)) or (
-            clean and rate >= band.high
+        if (rate.current >= IMPLAUSIBLE_LEARNING_RATE and (noise is None or noise.share < 0.5)) or (
+            clean and rate.current >= rate.band.high
         ):
             how = f"dropped to {shown(shape.final)} and is stuck there with the predictions of token frequencies"
             return _divergence_finding(observations, shape, level, how, 0.85 if clean else 0.75)
     ratio = shape.peak / shape.initial
     return RuledOut(
         Symptom.DIVERGENCE,
-        f"the highest smoothed loss ({shown(shape.peak)} at step {shape.peak_step}) is {shown(ratio)} times the first and it ended at {shown(shape.final)}",
+        f"the highest smoothed loss ({shown(shape.peak)} at step {shape.peak_step}) is {shown(ratio)} times the "
+        f"first and it ended at {shown(shape.final)}",
     )
 
 
@@ -208,12 +213,10 @@ def _divergence_finding(
     observations: Observations, shape: LossShape, level: Level, how: str, confidence: float
 ) -> Answer:
     recipe = observations.recipe
-    rate = learning_rate_of(recipe)
+    rate = observations.rate
     unclipped = recipe.get("max_grad_norm", 1.0) in (0, None) or observations.setting("max_grad_norm", 1.0) > 100
-    in_band = rate <= band_of(recipe).high
-    key, suggested = (
-        ("max_grad_norm", 1.0) if unclipped and in_band else ("learning_rate", lowered_learning_rate(recipe))
-    )
+    in_band = rate.current <= rate.band.high
+    key, suggested = ("max_grad_norm", 1.0) if unclipped and in_band else ("learning_rate", rate.lowered())
     last = shape.series.last_step
     norm = series_of(observations.steps, "grad_norm")
     evidence = [
@@ -231,7 +234,7 @@ def _divergence_finding(
         severity=Severity.FATAL if not observations.met else Severity.ADVICE,
         confidence=confidence,
         evidence=evidence,
-        cause=f"The loss {how} (step {last}): learning_rate {shown(rate)} is too high for this model"
+        cause=f"The loss {how} (step {last}): learning_rate {shown(rate.current)} is too high for this model"
         + (" without gradient clipping." if key == "max_grad_norm" else "."),
         key=key,
         suggested=suggested,

@@ -61,8 +61,11 @@ def _too_slow(observations: Observations, shape: LossShape, level: Level) -> Ans
         confidence = 0.9
     elif shape.fall < BARELY_MOVED and level.high and not _healthy_start(shape):
         confidence = 0.85
-    elif shape.fall < BARELY_MOVED and observations.poor:
-        confidence = 0.8 if rate.current < rate.band.high or not rate.size_known else 0.5
+    elif shape.fall < BARELY_MOVED and observations.unimproved:
+        usual = rate.size_known and rate.current >= rate.band.low
+        confidence = 0.5 if usual else 0.8
+        # A usual rate, a little progress and no target to miss: a hard task looks just like this.
+        severity = Severity.ADVICE if usual and observations.target is None else Severity.HARMFUL
     elif shape.fall < FLAT and observations.shortfall is None and len(shape.series) >= 20 and shape.final > 0.1:
         low = rate.current < plausible_floor
         severity, confidence = (Severity.HARMFUL, 0.75) if low else (Severity.ADVICE, 0.4)
@@ -93,7 +96,8 @@ def _slow_finding(
         severity=severity,
         confidence=confidence,
         evidence=_loss_evidence(observations, shape, level),
-        cause=f"The loss moved only from {shown(shape.initial)} (step {shape.series.first_step}) to {shown(shape.final)} "
+        cause=f"The loss moved only from {shown(shape.initial)} (step {shape.series.first_step}) to "
+        f"{shown(shape.final)} "
         f"(step {last}){_missed_words(observations)}: {why}.",
         key=key,
         suggested=suggested,
@@ -135,16 +139,19 @@ def _too_short(observations: Observations, shape: LossShape, level: Level) -> An
         late.relative_change <= -0.05 and confirmed
     )
     steady = late.relative_change <= -0.03 and late.z <= -3
-    if (observations.missed and (steep or steady)) or (observations.poor and steep):
+    if (observations.missed and (steep or steady)) or (observations.poor and steep and confirmed):
         severity, confidence = Severity.HARMFUL, 0.8 if steep else 0.6
     elif observations.shortfall is None and late.relative_change <= -0.2 and late.z <= -4 and shape.final > 0.3:
+        if len(held_out) >= 4 and not confirmed:
+            return None  # the held-out loss says that the rest was noise
         unfinished = level.accuracy is None or level.accuracy < 0.9
         severity, confidence = (Severity.HARMFUL, 0.6) if unfinished else (Severity.ADVICE, 0.4)
     else:
         return None
     steps = shape.series.last_step - shape.series.first_step + 1
     factor = longer_factor(final=shape.final, per_step=late.per_step, steps=steps)
-    key, suggested = duration_key(observations.recipe), scaled_duration(observations.recipe, factor)
+    key = duration_key(observations.recipe)
+    suggested: float | int | None = scaled_duration(observations.recipe, factor)
     runner_up = "learning_rate: a higher rate would get there in the same number of steps"
     refuted_by = f"a run {shown(factor)} times as long that ends at the same loss"
     if _raise_first(observations):
@@ -231,8 +238,10 @@ def _missed_words(observations: Observations) -> str:
 def overfit(observations: Observations) -> Answer:
     held_out = series_of(observations.evals, "eval_loss")
     shape = loss_shape(observations.steps, observations.recipe)
-    if shape is None or len(held_out) < 2:
+    if shape is None or reinforcement(observations):
         return None
+    if len(held_out) < 2:
+        return _learned_by_heart(observations, shape)
     best = min(range(len(held_out)), key=held_out.values.__getitem__)
     low, last = held_out.values[best], held_out.values[-1]
     epochs = series_of(observations.steps, "epoch")
@@ -249,9 +258,32 @@ def overfit(observations: Observations) -> Answer:
     if not rising and not memorised:
         return RuledOut(
             Symptom.OVERFIT,
-            f"the held-out loss ended at {shown(last)} (step {held_out.last_step}), {shown(rise)} above its best, with a training loss of {shown(shape.final)}",
+            f"the held-out loss ended at {shown(last)} (step {held_out.last_step}), {shown(rise)} above its "
+            f"best, with a training loss of {shown(shape.final)}",
         )
     return _overfit_finding(observations, shape, held_out, epochs_run, rising=rising)
+
+
+def _learned_by_heart(observations: Observations, shape: LossShape) -> Answer:
+    """Nothing was held out, so only the plain case shows: rows solved after many rounds, and a score that is not."""
+    epochs = series_of(observations.steps, "epoch")
+    rounds = epochs.values[-1] if len(epochs) else 0.0
+    if not observations.missed_by_far or rounds < MEMORISED_EPOCHS or shape.final > min(0.1, 0.05 * shape.initial):
+        return None
+    return finding(
+        observations,
+        Symptom.OVERFIT,
+        Basis.CURVE,
+        severity=Severity.HARMFUL,
+        confidence=0.5,
+        evidence=_loss_evidence(observations, shape, level_of(observations, shape)),
+        cause=f"After {shown(rounds)} rounds over the same rows the training loss is {shown(shape.final)}"
+        f"{_missed_words(observations)}; nothing was held out that would show when the model began to repeat its rows.",
+        key=duration_key(observations.recipe),
+        suggested=scaled_duration(observations.recipe, max(0.05, min(0.9, 3 / rounds))),
+        runner_up="template_mismatch: trained on prompts rendered in another way than they are asked",
+        refuted_by="a held-out loss (data_validation_rows) that falls to the end",
+    )
 
 
 def _overfit_finding(
@@ -267,7 +299,8 @@ def _overfit_finding(
     harmful = observations.missed_by_far or (unjudged and (last - low >= 0.1 * low or not rising))
     key = duration_key(observations.recipe)
     how = (
-        f"rose from {shown(low)} (step {held_out.steps[held_out.values.index(low)]}) to {shown(last)} (step {held_out.last_step})"
+        f"rose from {shown(low)} (step {held_out.steps[held_out.values.index(low)]}) to {shown(last)} (step "
+        f"{held_out.last_step})"
         if rising
         else f"has been near {shown(last)} since step {enough}"
     )

@@ -33,14 +33,15 @@ async def answer_command(world: World, x: Experiment, action: Action) -> list[Ne
     repository = world.repository(x)
     done = NewEvent(EventKind.COMMAND_ANSWERED, f"command/{command.seq}/answered", {"command": command.seq})
     parsed = checked(command.verb, command.args)
+    events: list[NewEvent] = []
     if isinstance(parsed, Mistake):
-        reply, events = messages.reply_mistake(x, command, parsed), []
+        reply = messages.reply_mistake(x, command, parsed)
     else:
         policy = Policy.from_dict(x.policy)
         granted = await repository.permission(command.author, command.author_id)
         if not policy.allows(parsed.spec.tier, granted):
             needed = policy.permissions[parsed.spec.tier]
-            reply, events = messages.reply_denied(x, command, needed, granted), []
+            reply = messages.reply_denied(x, command, needed=needed, granted=granted)
         else:
             reply, events = await _obey(world, x, command, parsed)
     if command.comment_id:
@@ -54,7 +55,7 @@ async def _obey(world: World, x: Experiment, command: Command, parsed: ParsedCom
         return messages.reply_not_yet(x, command), []
     match parsed.verb:
         case "help":
-            return messages.reply_help(x, command, parsed.args[0] if parsed.args else None), []
+            return messages.reply_help(x, command), []
         case "status":
             if x.pull_request is not None:
                 await post_sticky(world, x)
@@ -80,9 +81,8 @@ def _stop(x: Experiment, command: Command) -> Answer:
 
 
 def _resume(x: Experiment, command: Command, extra: int) -> Answer:
-    if x.pull_request is None or x.closed or x.state not in RESUMABLE_STATES:
+    if x.goal is None or x.closed or x.state not in RESUMABLE_STATES:
         return messages.reply_refused(x, command, f"There is nothing to resume: this goal is in state “{x.state}”."), []
-    assert x.goal is not None
     left = x.goal.budget.runs + x.extra_runs + extra - len(x.runs)
     if left <= 0:
         return messages.reply_refused(
@@ -100,8 +100,7 @@ def _run(x: Experiment, command: Command, wanted: str | None) -> Answer:
     if x.pull_request is None or x.closed or x.goal is None:
         return messages.reply_refused(x, command, "There is no open pull request to run yet."), []
     if x.unread_head is not None or (wanted and not x.head_sha.startswith(wanted.lower())):
-        why = f"`{wanted or 'the head'}` is not the head any more. It is `{x.head_sha[:12]}`: read it, then name that."
-        return messages.reply_refused(x, command, why), []
+        return messages.reply_stale(x, command, wanted or "the head", x.unread_head or x.head_sha), []
     if x.state.ended and x.state not in RESUMABLE_STATES:
         return messages.reply_refused(x, command, f"This goal has ended: {x.reason}."), []
     events = [_consent(x, command)]
@@ -136,8 +135,7 @@ async def _set(world: World, x: Experiment, command: Command, settings: dict[str
 async def _accept(world: World, x: Experiment, command: Command, label: str) -> Answer:
     named = messages.diagnosis_named(x, label)
     if named is None:
-        known = ", ".join(messages.diagnosis_labels(x)) or "none yet"
-        return messages.reply_refused(x, command, f"There is no diagnosis `{label}` here. Known: {known}."), []
+        return messages.reply_no_diagnosis(x, command, list(messages.diagnosis_labels(x))), []
     run, diagnosis = named
     settings = {diagnosis.key: diagnosis.suggested} if diagnosis.key else {}
     if run.remedy is not None and run.remedy["symptom"] == diagnosis.symptom:

@@ -70,9 +70,11 @@ async def _close_pull_request(world: World, x: Experiment) -> str | None:
             await complete_check(world, x, run)
     head = await _closing_commit(world, x)
     if head is not None and x.state is not State.CLOSED:
-        title, summary, conclusion = messages.verdict_check(x)
+        title = f"{x.state}: {x.reason}"[:250]
+        summary = messages.report(x)
+        conclusion = "success" if x.state is State.MET else "neutral"
         check = await repository.create_check(
-            name=messages.VERDICT_CHECK,
+            name="Postdoc / verdict",
             sha=head,
             external_id=f"{x.goal_id}/verdict/{x.length}",
             output={"title": title, "summary": summary},
@@ -116,7 +118,10 @@ def _model_line(world: World, x: Experiment) -> str:
 
 async def _tell(world: World, x: Experiment) -> None:
     """One new comment, because an edit notifies nobody: on the pull request where there is one, else on the issue."""
-    body = redact(messages.ending(x, model_line=_model_line(world, x)), world.known_secrets)
-    key = messages.hidden_key(x.goal_id, f"ending/{x.length}")
+    if x.crash_reference is not None:
+        body, name = messages.crash_apology(x, x.crash_reference), f"crash/{x.length}"
+    else:
+        body, name = messages.ending(x, model_line=_model_line(world, x)), messages.ending_name(x)
+    body, key = redact(body, world.known_secrets), messages.hidden_key(x.goal_id, name)
     number = x.pull_request or x.issue
     await world.repository(x).upsert_comment(number, key, body)

@@ -30,7 +30,10 @@ async def read_head(world: World, x: Experiment, action: Action) -> list[NewEven
     if problems:
         assert x.pull_request is not None
         key = messages.hidden_key(x.goal_id, f"head/{sha[:12]}")
-        await repository.upsert_comment(x.pull_request, key, messages.head_refused(x, sha, problems))
+        said = f"**The recipe at {sha[:12]} cannot be used, so it was not taken over.**"
+        listed = "\n".join(f"- {problem}" for problem in problems)
+        body = messages.message(x.goal_id, f"head/{sha[:12]}", said, listed)
+        await repository.upsert_comment(x.pull_request, key, body)
         text, digests = x.recipe, dict(x.recipe_digests)
     last = x.run.recipe if x.run is not None else x.recipe
     changed = differences(yaml.safe_load(last) or {}, yaml.safe_load(text) or {})

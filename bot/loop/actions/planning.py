@@ -102,7 +102,7 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
     licences = await _licences(world, x)
     found |= {
         "build": output_json(folder, "data/build.json") or {},
-        "scan": report.summary(),
+        "scan": _without_text(report),
         "audit": (await asyncio.to_thread(audit, rows)).as_dict(),
         "licences": {
             name: {"found": licence, "ok": gate.ok, "reason": gate.reason, "cautions": list(gate.cautions)}
@@ -114,6 +114,13 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
     if found["blocked"] and x.pull_request is None:
         events.append(await refuse(world, x, found["blocked"]))
     return events
+
+
+def _without_text(report: ScanReport) -> dict[str, Any]:
+    """The scan's result as it may be kept and shown: which rows match which item, never the matching text."""
+    found = report.as_dict()
+    found["flagged"] = [{k: v for k, v in match.items() if k != "match"} for match in found["flagged"]]
+    return found | {"summary": report.summary()}
 
 
 def _blocked(report: ScanReport, gates: Sequence[GateResult]) -> str | None:
@@ -230,7 +237,7 @@ def data_card(x: Experiment) -> str:
 async def post_sticky(world: World, x: Experiment, next_step: str = "") -> int:
     """Create or edit the one comment that always says how things stand."""
     assert x.pull_request is not None
-    body = messages.sticky(x, next_step, now=world.clock())
+    body = messages.sticky(x, next_step, boxes=("stop",))
     key = messages.hidden_key(x.goal_id, "sticky")
     return await world.repository(x).upsert_comment(x.pull_request, key, body, known_id=x.sticky_comment_id)
 
@@ -255,10 +262,7 @@ async def ask_consent(world: World, x: Experiment, action: Action) -> list[NewEv
     """Put the question to people, once for each head, with the exact command that answers it."""
     assert x.goal is not None and x.pull_request is not None
     sha = str(action.args["head_sha"])
-    budget = x.goal.budget
-    body = messages.consent_question(
-        x, sha=sha, what=[str(action.args["why"])], usd=budget.usd, gpu_hours=budget.gpu_hours, runs=budget.runs
-    )
+    body = messages.consent_question(x, sha=sha, what=[str(action.args["why"])])
     await world.repository(x).upsert_comment(
         x.pull_request, messages.hidden_key(x.goal_id, f"consent/{sha[:12]}"), body
     )

@@ -96,7 +96,7 @@ async def review(world: World, x: Experiment, action: Action) -> list[NewEvent]:
     run = x.runs[int(action.args["run"]) - 1]
     remedy, run.probe = _settled_remedy(world, x, run)
     run.remedy = remedy.as_dict() if remedy else None
-    body = messages.review(x, run, curves=_curves(world, x, run), reproduction=_reproduction(x, run))
+    body = messages.review(x, run, curves=_curves(world, x, run))
     comments = [
         _inline(x, run, label, diagnosis, remedy)
         for label, diagnosis in zip(messages.labels_of(x, run), run.report.diagnoses, strict=True)
@@ -142,20 +142,16 @@ def _curves(world: World, x: Experiment, run: Run) -> list[messages.Curve]:
     return curves
 
 
-def _reproduction(x: Experiment, run: Run) -> str:
-    return f"git checkout {run.head_sha} && cd {x.folder} && uv run train.py --config recipe.yaml"
-
-
 def _inline(x: Experiment, run: Run, label: str, diagnosis: Diagnosis, remedy: Remedy | None) -> InlineComment:
     """A diagnosis on its line; the one that is acted on carries the line as it will be."""
-    line, why = None, ""
+    line = None
     acted_on = remedy is not None and remedy.symptom == diagnosis.symptom and remedy.key == diagnosis.key
     if diagnosis.key is not None and diagnosis.line is not None:
         if acted_on and remedy is not None:
-            line, why = line_with(run.recipe, remedy.key, remedy.value), remedy.why
+            line = line_with(run.recipe, remedy.key, remedy.value)
         elif diagnosis.suggested is not None:
             line = line_with(run.recipe, diagnosis.key, diagnosis.suggested)
-    body = messages.inline_comment(x, run, label, diagnosis, line, remedy_why=why)
+    body = messages.inline_comment(x, run, label, diagnosis, line)
     return InlineComment(f"{x.folder}/{diagnosis.file}", diagnosis.line, body)
 
 
@@ -198,7 +194,7 @@ async def commit_change(
         if run.reviewed:
             files |= committed_files(world, x, run)
     files[f"{x.folder}/README.md"] = messages.report(x).encode()
-    message = messages.commit_message(x, len(x.runs), changed, symptom or why)
+    message = messages.commit_message(x, len(x.runs) + 1, changed, f"{symptom}: {why}" if symptom else why)
     key = f"{x.goal_id}/change/{digest_of([x.head_sha, text])[:12]}"
     try:
         head = await world.repository(x).commit(
@@ -206,7 +202,7 @@ async def commit_change(
         )
     except StaleHead:
         actual = await world.repository(x).branch_head(x.branch)
-        data = {"head_sha": actual, "by": "someone"}
-        return [NewEvent(EventKind.HEAD_MOVED, f"head/{actual}", data)]
+        moved = {"head_sha": actual, "by": "someone"}
+        return [NewEvent(EventKind.HEAD_MOVED, f"head/{actual}", moved)]
     data = {"head_sha": head, "recipe": text, "changed": changed, "why": why, "by": by}
     return [NewEvent(EventKind.REVISED, f"revised/{head}", data)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from starlette.requests import Request
@@ -11,7 +12,10 @@ from starlette.routing import Route
 
 from bot.practice.pages import acts, issues, pulls, repository
 from bot.practice.pages.live import CountChanges
-from bot.practice.pages.site import Forge, Handler, Site
+from bot.practice.pages.site import Handler, Site
+
+if TYPE_CHECKING:
+    from bot.practice.forge import Forge
 
 __all__ = ["mount"]
 

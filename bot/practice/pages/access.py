@@ -61,6 +61,12 @@ class FormData:
     def __getitem__(self, name: str) -> str:
         return self._fields.get(name, [""])[0]
 
+    def integer(self, name: str) -> int:
+        """Raises: Refused when it is not a whole number."""
+        if not re.fullmatch(r"[0-9]{1,12}", self[name]):
+            raise Refused(422, f"“{name}” must be a whole number.")
+        return int(self[name])
+
     def every(self, name: str) -> list[str]:
         return self._fields.get(name, [])
 

@@ -18,7 +18,7 @@ DRAFT = "mutation($id: ID!) { convertPullRequestToDraft(input: {pullRequestId: $
 async def sign_in(visit: Visit) -> Response | View:
     """Signs in as one of the forge's people (there are no passwords on a practice forge)."""
     login = visit.form["login"]
-    if login and login not in visit.site.forge.people():
+    if login and login not in visit.site.people():
         raise ApiError(422, "There is nobody of that name on this forge.")
     visitor = visit.site.sessions.signed_in(login)
     reply = Response(status_code=303, headers={"Location": safe_return(visit.form["back"])})
@@ -84,7 +84,7 @@ async def edit(visit: Visit) -> Redirect:
     """Changes the text of a description or comment."""
     visit.person()
     if visit.word("kind") == "review":
-        at = f"/repos/{visit.repository}/pulls/{int(visit.form['number'] or 0)}/reviews/{visit.integer('id')}"
+        at = f"/repos/{visit.repository}/pulls/{visit.form.integer('number')}/reviews/{visit.integer('id')}"
         await visit.api.send("PUT", at, {"body": visit.form.markdown("body")})
     else:
         await visit.api.send("PATCH", _place(visit), {"body": visit.form.markdown("body")})
@@ -146,13 +146,14 @@ async def review_comment(visit: Visit) -> Redirect:
     text = visit.form.markdown("body")
     if not text.strip():
         raise ApiError(422, "Write something first: an empty comment says nothing.")
-    if root := visit.form["in_reply_to"]:
-        made = await visit.api.send("POST", f"{at}/{int(root)}/replies", {"body": text})
+    if visit.form["in_reply_to"]:
+        made = await visit.api.send("POST", f"{at}/{visit.form.integer('in_reply_to')}/replies", {"body": text})
     else:
         head = (await visit.api.get(f"/repos/{visit.repository}/pulls/{visit.number}"))["head"]["sha"]
-        place = {"path": visit.form["path"], "line": int(visit.form["line"] or 0), "side": visit.form["side"]}
-        if (start := visit.form["start_line"]).isdigit() and int(start) < place["line"]:
-            place |= {"start_line": int(start), "start_side": visit.form["side"]}
+        line, side = visit.form.integer("line"), visit.form["side"]
+        place: dict[str, str | int] = {"path": visit.form["path"], "line": line, "side": side}
+        if visit.form["start_line"] and visit.form.integer("start_line") < line:
+            place |= {"start_line": visit.form.integer("start_line"), "start_side": side}
         made = await visit.api.send("POST", at, {"body": text, "commit_id": head, **place})
     return Redirect(f"{safe_return(visit.form['back'])}#discussion_r{made.json()['id']}")
 
@@ -171,7 +172,7 @@ async def accept_suggestion(visit: Visit) -> Redirect:
     comment_id = visit.integer("id")
     # The API decides who may see it; the forge decides who may commit.
     await visit.api.get(f"/repos/{visit.repository}/pulls/comments/{comment_id}")
-    await visit.site.accept_suggestion(comment_id, login)
+    visit.site.forge.accept_suggestion(comment_id, login)
     return _back(visit)
 
 
@@ -180,7 +181,7 @@ async def press_button(visit: Visit) -> Redirect:
     login = visit.person()
     number = visit.integer("id")
     await visit.api.get(f"/repos/{visit.repository}/check-runs/{number}")
-    await visit.site.press_check_button(number, visit.form["identifier"], login)
+    visit.site.forge.press_check_button(number, visit.form["identifier"], login)
     return _back(visit)
 
 

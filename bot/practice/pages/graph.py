@@ -326,21 +326,16 @@ def _shape(node: Node) -> str:
     width, height = node.size()
     left, top = node.x - width / 2, node.y - height / 2
     if node.shape in ("start", "end"):
-        ring = (
-            f'<circle class="mm-ring" cx="{number(node.x)}" cy="{number(node.y)}" r="8"/>'
-            if node.shape == "end"
-            else ""
-        )
-        radius = 5 if node.shape == "end" else 8
-        return ring + f'<circle class="mm-dot" cx="{number(node.x)}" cy="{number(node.y)}" r="{radius}"/>'
+        centre = f'cx="{number(node.x)}" cy="{number(node.y)}"'
+        dot = f'<circle class="mm-dot" {centre} r="{5 if node.shape == "end" else 8}"/>'
+        return f'<circle class="mm-ring" {centre} r="8"/>{dot}' if node.shape == "end" else dot
     if node.shape == "diamond":
         corners = ((node.x, top), (left + width, node.y), (node.x, top + height), (left, node.y))
-        points = " ".join(_point(corner) for corner in corners)
-        outline = f'<polygon class="mm-node" points="{points}"/>'
+        outline = f'<polygon class="mm-node" points="{" ".join(_point(corner) for corner in corners)}"/>'
     else:
-        radius = {"box": 5.0, "round": min(height / 2, 16.0), "circle": height / 2}[node.shape]
+        corner = {"box": 5.0, "round": min(height / 2, 16.0), "circle": height / 2}[node.shape]
         place = f'x="{number(left)}" y="{number(top)}" width="{number(width)}" height="{number(height)}"'
-        outline = f'<rect class="mm-node" {place} rx="{number(radius)}"/>'
+        outline = f'<rect class="mm-node" {place} rx="{number(corner)}"/>'
     lines = node.lines()
     first = node.y + 4 - (len(lines) - 1) * 8
     return outline + "".join(text(node.x, first + index * 16, line) for index, line in enumerate(lines))

@@ -105,17 +105,16 @@ def _parser(setting: Setting, slots: _Slots) -> MarkdownIt:
     parser.enable(["table", "strikethrough"])
     parser.use(footnote_plugin, inline=False)
 
-    def fence(tokens: list[Token], index: int, _options: object, _env: object) -> str:
+    def fence(_renderer: object, tokens: list[Token], index: int, _options: object, _env: object) -> str:
         token = tokens[index]
         words = token.info.split()
         return slots.put(_code_block(token.content, words[0].lower() if words else "", setting)) + "\n"
 
-    def indented(tokens: list[Token], index: int, _options: object, _env: object) -> str:
+    def indented(_renderer: object, tokens: list[Token], index: int, _options: object, _env: object) -> str:
         return slots.put(_code_block(tokens[index].content, "", setting)) + "\n"
 
-    rules: dict[str, Callable[..., str]] = parser.renderer.rules  # type: ignore[assignment]
-    rules["fence"] = fence
-    rules["code_block"] = indented
+    parser.add_render_rule("fence", fence)
+    parser.add_render_rule("code_block", indented)
     return parser
 
 

@@ -117,7 +117,7 @@ async def check(visit: Visit, number: int, reader: Reader) -> dict[str, Any]:
     setting = Setting(
         visit.repository, reader.head_ref, hard_breaks=False, commits=reader.commits, anchor=f"check{number}"
     )
-    buttons = visit.site.forge.check_buttons(number) if found["status"] == "completed" else []
+    buttons = visit.site.forge.check_run(number).actions if found["status"] == "completed" else []
     return {
         "run": found,
         "title": output.get("title") or found["name"],

@@ -25,7 +25,7 @@ RAW = "application/vnd.github.raw+json"
 async def home(visit: Visit) -> View:
     """Every repository that the visitor may see, with what is open in it."""
     entries = []
-    for name in visit.site.forge.repositories():
+    for name in visit.site.repositories():
         repository = await visit.api.find(f"/repos/{name}")
         if repository is None:
             continue

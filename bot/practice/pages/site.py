@@ -6,13 +6,14 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
+from bot.practice import replies
 from bot.practice.pages import live, looks
 from bot.practice.pages.access import (
     SECURITY_HEADERS,
@@ -25,23 +26,12 @@ from bot.practice.pages.access import (
 )
 from bot.practice.pages.api import Api, ApiError, Asgi
 
+if TYPE_CHECKING:
+    from bot.practice.forge import Forge
+
 HERE = Path(__file__).parent
-
-
-class Forge(Protocol):
-    """What the pages ask of the forge itself, because GitHub's API has no call for it."""
-
-    def people(self) -> list[str]: ...
-
-    def user_token(self, login: str) -> str: ...
-
-    def accept_suggestion(self, comment_id: int, login: str) -> Any: ...
-
-    def press_check_button(self, check_run_id: int, identifier: str, login: str) -> Any: ...
-
-    def check_buttons(self, check_run_id: int) -> list[dict[str, str]]: ...
-
-    def repositories(self) -> list[str]: ...
+# Accounts of the forge's own that nobody signs in as.
+SERVICE_ACCOUNTS = frozenset(("web-flow", "app-owner"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +65,7 @@ class Visit:
 
     @property
     def api(self) -> Api:
-        token = self.site.forge.user_token(self.login) if self.login else None
-        return Api(self.site.app, str(self.request.base_url), token)
+        return Api(self.site.app, str(self.request.base_url), self.site.token(self.login))
 
     @property
     def repository(self) -> str:
@@ -123,6 +112,23 @@ class Site:
         self.templates.filters["path"] = lambda value: quote(str(value), safe="/")
         self.templates.globals.update(looks.TEMPLATE_GLOBALS)
 
+        self._tokens: dict[str, str] = {}
+
+    def people(self) -> list[str]:
+        """Everybody one can sign in as, in the order they were added."""
+        users = list(self.forge.users.values())
+        return [user.login for user in users if user.type == "User" and user.login not in SERVICE_ACCOUNTS]
+
+    def repositories(self) -> list[str]:
+        """The full names of all repositories; whether a visitor may see one is for the API to say."""
+        return [repository.full_name for repository in list(self.forge.repositories.values())]
+
+    def token(self, login: str | None) -> str | None:
+        """A token of that person, made once."""
+        if login is not None and login not in self._tokens:
+            self._tokens[login] = self.forge.user_token(login)
+        return self._tokens[login] if login is not None else None
+
     def endpoint(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         """A page as an ASGI endpoint: nothing that a handler raises on purpose reaches the person as a traceback."""
 
@@ -143,7 +149,7 @@ class Site:
 
     def _visitor(self, request: Request) -> Visitor:
         visitor = self.sessions.visitor(request)
-        if visitor.login is not None and visitor.login not in self.forge.people():
+        if visitor.login is not None and visitor.login not in self.people():
             return self.sessions.signed_in("")
         return visitor
 
@@ -159,6 +165,9 @@ class Site:
             return self._message(request, visitor, error.status, self._refusal(error, visitor), form["body"])
         except Refused as refusal:
             return self._message(request, visitor, refusal.status, refusal.message, form["body"])
+        except replies.ApiError as error:  # from a method of the Forge
+            refused = ApiError(error.status, error.message)
+            return self._message(request, visitor, error.status, self._refusal(refused, visitor), form["body"])
         if isinstance(result, Redirect):
             return RedirectResponse(result.to, status_code=303)
         if isinstance(result, Response):
@@ -175,7 +184,7 @@ class Site:
         """A view as a page, with the banner, the person switch and the cookie that goes with its forms."""
         address = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         html = self.templates.get_template(view.template).render(
-            **view.values, visitor=visitor, people=self.forge.people(), address=address, status=view.status
+            **view.values, visitor=visitor, people=self.people(), address=address, status=view.status
         )
         reply = Response(html, status_code=view.status, media_type="text/html")
         self.sessions.remember(request, reply, visitor)

@@ -97,7 +97,7 @@ def _checked(axis: Axis) -> Axis:
 
 
 def _split(inside: str) -> list[str]:
-    return re.findall(r'"[^"]*"|[^,]+', inside) if inside.strip() else []
+    return re.findall(r'\s*"[^"]*"|[^,]+', inside) if inside.strip() else []
 
 
 def _series(match: re.Match[str]) -> Series:
@@ -117,10 +117,9 @@ def _series(match: re.Match[str]) -> Series:
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round values between `low` and `high`, about as many as asked for (steps of 1, 2 or 5 times a power of ten)."""
-    span = high - low
-    rough = span / max(about, 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    power = 10.0 ** math.floor(math.log10((high - low) / max(about, 1)))
+    steps = [factor * power for factor in (1, 2, 5, 10)]
+    step = min(steps, key=lambda step: abs((high - low) / step - about))
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [index * step for index in range(first, last + 1)]

@@ -1,4 +1,4 @@
-"""Rules about the training data, from the audit that the script wrote before its first step and from the rows."""
+"""Rules about the rows as the trainer tokenises them: cut ends, missing end tokens, nothing supervised."""
 
 from __future__ import annotations
 
@@ -6,114 +6,15 @@ from typing import Any
 
 from bot.diagnosis.curves import series_of
 from bot.diagnosis.folder import Observations
-from bot.diagnosis.outcomes import RowFacts, row_facts, text_distance
 from bot.diagnosis.readings import count, shown
-from bot.diagnosis.remedies import DEFAULT_BATCH_SIZE, DEFAULT_MAX_LENGTH, column_for, max_length_for, power_of_two
+from bot.diagnosis.remedies import DEFAULT_BATCH_SIZE, DEFAULT_MAX_LENGTH, max_length_for, power_of_two
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, percent, seen
-from bot.diagnosis.rules.pairs import known_pairs, noise_of, training_pairs
+from bot.diagnosis.rules.pairs import training_pairs
 from bot.domain.diagnosis import Severity, Symptom
 
 # Shares from which a fault of the rows is worth a run: the field's usual five per cent.†
 WORTH_SAYING = 0.05
 EOS_SHARE = 0.99
-# Half of a training set gone is no longer a matter of degree.
-MOST = 0.5
-# 30 % of shuffled answers still trained to .92-.97 on a task of .99; 60 % did not. Between 20 % and that it is harm
-# only when the target was missed.†
-NOISE_WORTH_SAYING = 0.1
-NOISE_HARMFUL = 0.2
-
-
-def wrong_columns(observations: Observations) -> Answer:
-    """Columns that exist but hold the wrong thing: nothing crashes, and the loss looks fine."""
-    facts = row_facts(observations.train_rows)
-    if not facts.rows:
-        return _empty_by_audit(observations)
-    known = known_pairs(observations)
-    echo = facts.echoes / facts.rows
-    copies = sum(p.strip() == c.strip() for p, c in known) / len(known) if known else 0.0
-    readable = str(observations.recipe.get("dataset_text_field", "text")) in observations.train_columns
-    # A trainer that took steps has found its columns, whatever train.jsonl looks like here.
-    if facts.without_text > MOST * facts.rows and not readable and not observations.steps:
-        columns = ", ".join(observations.train_columns)
-        what = f"its columns ({columns}) are none that a trainer knows"
-        key = observations.first_key("data_prompt_column", "dataset_text_field")
-        return _column_finding(observations, facts, key, what, facts.without_text / facts.rows, columns=columns)
-    if facts.empty_completions > 0.2 * facts.rows:
-        share = facts.empty_completions / facts.rows
-        return _column_finding(
-            observations, facts, "data_completion_column", f"the completion is empty in {percent(share)} of them", share
-        )
-    if echo > MOST and copies < MOST:
-        return _column_finding(
-            observations,
-            facts,
-            "data_completion_column",
-            f"the completion repeats the prompt in {percent(echo)} of them",
-            echo,
-        )
-    swapped = _swap_margin(training_pairs(observations), known)
-    if swapped is not None and swapped > 0.5:
-        what = (
-            "prompts look like the benchmark's answers and completions like its questions: the two columns are swapped"
-        )
-        return _column_finding(
-            observations, facts, observations.first_key("data_prompt_column", "data_completion_column"), what, 1.0
-        )
-    return RuledOut(
-        Symptom.WRONG_COLUMNS,
-        f"of {facts.rows} rows read {facts.empty_completions} have an empty completion and {facts.echoes} repeat their prompt",
-    )
-
-
-def _empty_by_audit(observations: Observations) -> Answer:
-    lengths = observations.audit.get("answer_token_lengths")
-    longest = count(lengths["max"]) if isinstance(lengths, dict) and lengths.get("max") is not None else None
-    rows = count(observations.audit.get("rows", 0)) or 0
-    # An end token alone is one token: no answer has any text.
-    if longest is None or longest > 1 or not rows:
-        return None
-    facts = RowFacts(rows, 0, rows, 0, 0, 0)
-    return _column_finding(
-        observations, facts, "data_completion_column", f"the longest completion has {longest} token", 1.0
-    )
-
-
-def _swap_margin(train: list[tuple[str, str]], known: list[tuple[str, str]]) -> float | None:
-    """How much better the training pairs fit the known ones crosswise than straight, in [-2, 2]."""
-    if len(train) < 20 or len(known) < 20:
-        return None
-    (prompts, completions), (questions, answers) = (list(zip(*pairs, strict=True)) for pairs in (train, known))
-    straight = text_distance(prompts, questions) + text_distance(completions, answers)
-    return straight - text_distance(prompts, answers) - text_distance(completions, questions)
-
-
-def _column_finding(
-    observations: Observations, facts: RowFacts, key: str, what: str, share: float, *, columns: str = ""
-) -> Answer:
-    setting = observations.recipe.get(key)
-    # Where the detection itself chose the column, only a name helps, and completions are what is wrong most often.
-    suggested = (
-        column_for(key, observations.train_columns, setting) if setting not in (None, "auto") or columns else None
-    )
-    return finding(
-        observations,
-        Symptom.WRONG_COLUMNS,
-        Basis.DATA,
-        severity=Severity.FATAL if share > MOST and not observations.met else Severity.HARMFUL,
-        confidence=0.93 if share > MOST else 0.7,
-        evidence=[
-            seen("rows", None, facts.rows),
-            seen("affected_share", None, share),
-            seen("columns", None, columns or ", ".join(observations.train_columns) or "unknown"),
-        ],
-        cause=f"In {facts.rows} training rows, {what}{f' (`{key}: {setting}`)' if setting is not None else ''}.",
-        key=key,
-        suggested=suggested,
-        harm=share,
-        runner_up="the source file itself: a column that is empty or misnamed there",
-        refuted_by="a row of train.jsonl, read by a person, whose completion answers its prompt",
-    )
 
 
 def truncation(observations: Observations) -> Answer:
@@ -147,7 +48,8 @@ def truncation(observations: Observations) -> Answer:
             seen("token_lengths.max", None, longest),
         ],
         cause=f"max_length {limit} cuts {cut} of {rows} training rows ({percent(cut / rows)}"
-        f"{f', and {dropped} are dropped whole' if dropped else ''}); the longest has {longest} tokens, and what is cut "
+        f"{f', and {dropped} are dropped whole' if dropped else ''}); the longest has {longest} tokens, and "
+        f"what is cut "
         "is the end of the answer.",
         key="max_length",
         suggested=max_length_for(lengths, limit),
@@ -183,7 +85,8 @@ def _truncation_unaudited(observations: Observations) -> Answer:
             seen("tokens_per_row", step, per_row),
             seen("max_length", None, limit),
         ],
-        cause=f"Up to step {step} a row had {shown(per_row)} tokens on average, which is max_length {limit}: nearly every "
+        cause=f"Up to step {step} a row had {shown(per_row)} tokens on average, which is max_length {limit}: "
+        f"nearly every "
         "row is cut there.",
         key="max_length",
         suggested=power_of_two(2 * limit),
@@ -228,7 +131,8 @@ def _truncation_by_characters(observations: Observations) -> Answer:
             seen("max_length", None, limit),
             seen("characters.p95", None, p95),
         ],
-        cause=f"{percent(surely)} of the training rows have more than {6 * limit} characters, which max_length {limit} cuts "
+        cause=f"{percent(surely)} of the training rows have more than {6 * limit} characters, which max_length "
+        f"{limit} cuts "
         "at even six characters a token.",
         key="max_length",
         suggested=power_of_two(round(p95 / 3.5)),
@@ -331,86 +235,8 @@ def all_labels_masked(observations: Observations) -> Answer:
     )
 
 
-def duplicates(observations: Observations) -> Answer:
-    audit = observations.audit
-    rows = count(audit.get("rows", 0)) or 0
-    repeated = count(audit["duplicate_rows"]) if rows and audit.get("duplicate_rows") is not None else None
-    if repeated is None:
-        facts = row_facts(observations.train_rows)
-        rows, repeated = facts.rows, facts.duplicates
-    if not rows:
-        return None
-    share = min(1.0, repeated / rows)
-    distinct = rows - min(repeated, rows)
-    if share <= WORTH_SAYING:
-        return RuledOut(Symptom.DUPLICATES, f"{repeated} of {rows} rows repeat an earlier one")
-    already = observations.recipe.get("data_deduplicate") is True
-    return finding(
-        observations,
-        Symptom.DUPLICATES,
-        Basis.DATA,
-        severity=Severity.HARMFUL if share > MOST else Severity.ADVICE,
-        confidence=0.9 if share > MOST else 0.6,
-        evidence=[
-            seen("duplicate_rows", None, repeated),
-            seen("rows", None, rows),
-            seen("distinct_rows", None, distinct),
-        ],
-        cause=f"{repeated} of {rows} training rows ({percent(share)}) repeat an earlier row; {distinct} are distinct, so one "
-        f"epoch shows each of them {shown(rows / max(1, distinct))} times.",
-        key="data_sources" if already else "data_deduplicate",
-        suggested=None if already else True,
-        harm=share,
-        runner_up="overfit: too many epochs over few rows",
-        refuted_by="the same held-out loss after training on the distinct rows alone",
-    )
-
-
-def label_noise(observations: Observations) -> Answer:
-    noise = noise_of(observations)
-    if noise is None:
-        return None
-    completions = [c for _, c in training_pairs(observations)]
-    references = [r for _, r in known_pairs(observations)]
-    # Longer or differently written answers share characters with any prompt: the comparison means nothing then.
-    if text_distance(completions, references) > 0.35:
-        return None
-    error = 3 / max(1.0, noise.known.z)
-    if noise.share < max(NOISE_WORTH_SAYING, error):
-        return RuledOut(
-            Symptom.LABEL_NOISE,
-            f"answers share {shown(noise.train.excess)} more with their own prompt than with others, as the benchmark's do ({shown(noise.known.excess)})",
-        )
-    harmful = noise.share >= NOISE_HARMFUL and not observations.met
-    return finding(
-        observations,
-        Symptom.LABEL_NOISE,
-        Basis.DATA,
-        severity=Severity.HARMFUL if harmful else Severity.ADVICE,
-        confidence=0.9 if noise.share >= MOST else 0.75,
-        evidence=[
-            seen("pairing.train", None, noise.train.excess),
-            seen("pairing.benchmark", None, noise.known.excess),
-            seen("noise_share", None, noise.share),
-            seen("rows_compared", None, noise.train.n),
-        ],
-        cause=f"About {percent(round(noise.share, 2))} of the training answers belong to another prompt: an answer shares "
-        f"{shown(noise.train.excess)} more of its characters with its own prompt than with others, where the benchmark's "
-        f"share {shown(noise.known.excess)}.",
-        key=observations.first_key("data_sources", "train_file", "dataset_name"),
-        harm=noise.share,
-        runner_up="learning_rate: too high a rate leaves the same floor in the loss",
-        refuted_by="twenty training rows, read by a person, whose answers are right",
-    )
-
-
 RULES = (
-    Rule(
-        Symptom.WRONG_COLUMNS, wrong_columns, "TRL dataset formats; † empty, echoed and swapped columns", preflight=True
-    ),
     Rule(Symptom.TRUNCATION, truncation, "TRL max_length (default 1024, keep_start); 5 % of rows †", preflight=True),
     Rule(Symptom.MISSING_EOS, missing_eos, "TRL issue 3091, transformers issue 48016; 99 % of rows †", preflight=True),
     Rule(Symptom.ALL_LABELS_MASKED, all_labels_masked, "unsloth issue 2900: no supervised token", preflight=True),
-    Rule(Symptom.DUPLICATES, duplicates, "near-duplicates above 5 % †", preflight=True),
-    Rule(Symptom.LABEL_NOISE, label_noise, "† pairing of answers with prompts against the benchmark's", preflight=True),
 )

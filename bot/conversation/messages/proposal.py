@@ -1,0 +1,203 @@
+"""The pull request's words: title, body, plan, the question for consent, and the messages of its commits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from bot.conversation.inert import clipped, code, inert_line, inert_plain
+from bot.conversation.messages.keys import message
+from bot.conversation.messages.tables import budget_words, folded, goal_table, table
+from bot.conversation.messages.wording import (
+    changes,
+    counted,
+    duration,
+    goal_of,
+    model_name,
+    round_percent,
+    scored,
+    short,
+    usd,
+)
+from bot.domain.experiment import Experiment
+
+PULL_REQUEST = "pull-request"
+PLAN = "plan"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFacts:
+    """What the preflight found. None means that it is not known, which is said too."""
+
+    method: str = "sft"
+    recipe_source: str = ""
+    """Where the recipe comes from, one phrase: the goal itself, or the playbook's row with its source."""
+    machine: str = ""
+    rows: int | None = None
+    validation_rows: int | None = None
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    licence: str | None = None
+    scan_verdict: str | None = None
+    """clean, contaminated or unclear."""
+    scan_flagged: int = 0
+    scan_rows: int | None = None
+    seconds_per_run: float | None = None
+    usd_per_run: float | None = None
+    warnings: Sequence[str] = ()
+    """Sentences of the preflight's own."""
+    consent: str = ""
+    """One sentence: who agreed to how much, or that nobody has yet."""
+    next_step: str = ""
+
+
+def pull_request_title(experiment: Experiment) -> str:
+    goal = goal_of(experiment)
+    title = f"Raise {model_name(goal)} on {goal.benchmark} to {round_percent(goal.target)}"
+    return clipped(inert_plain(title), 240)
+
+
+def pull_request_body(experiment: Experiment, facts: PlanFacts) -> str:
+    goal = goal_of(experiment)
+    folder = experiment.folder
+    files = (
+        f"Everything is in `{folder}/`: `goal.yaml` is the contract, `recipe.yaml` the hyperparameters (one per line), "
+        "`train.py` the script, `data/` how the training set is built. Results of each run are added under `runs/`."
+    )
+    by_hand = f"```sh\ncd {folder}\nuv run train.py --config recipe.yaml\n```"
+    return message(
+        experiment.goal_id,
+        PULL_REQUEST,
+        f"For #{experiment.issue}: raise `{goal.base_model}` to {round_percent(goal.target)} {code(goal.metric)} on "
+        f"`{goal.benchmark}`.",
+        "### Plan",
+        _plan_sections(experiment, facts),
+        "### How to take part",
+        "Each run is reviewed here, with what went wrong on the line that is blamed. Accept a suggestion, push to this "
+        "branch, or comment `/postdoc help`. Accepting or pushing spends nothing by itself.",
+        folded("Contract and files", f"{goal_table(goal)}\n\n{files}\n\nBy hand:\n\n{by_hand}"),
+    )
+
+
+def plan(experiment: Experiment, facts: PlanFacts) -> str:
+    """The plan as a comment of its own."""
+    return message(experiment.goal_id, PLAN, "**The plan for the next run.**", _plan_sections(experiment, facts))
+
+
+def _plan_sections(experiment: Experiment, facts: PlanFacts) -> str:
+    goal = goal_of(experiment)
+    baseline = (
+        scored(experiment.baseline) if experiment.baseline is not None else "measured first, before anything is trained"
+    )
+    rows = [
+        ("Method", code(facts.method)),
+        ("Recipe", inert_line(facts.recipe_source, 400) or "given in `recipe.yaml`"),
+        ("Data", _data_words(facts)),
+        ("Licence of the data", code(facts.licence) if facts.licence else "not known"),
+        ("Contamination scan", _scan_words(facts)),
+        ("Untouched base model", baseline),
+        ("Machine", inert_line(facts.machine) or "this server's"),
+        ("One run", _run_words(facts)),
+        ("At most", budget_words(goal.budget)),
+    ]
+    parts = [table(("", ""), rows)]
+    if facts.warnings:
+        parts.append("\n".join(f"- {inert_line(warning, 500)}" for warning in facts.warnings))
+    if facts.consent:
+        parts.append(facts.consent)
+    parts.append(
+        facts.next_step or "Next: the untouched base model is evaluated, then the first run is trained and reviewed."
+    )
+    return "\n\n".join(parts)
+
+
+def _data_words(facts: PlanFacts) -> str:
+    if facts.rows is None:
+        return "not built yet"
+    held = f", {facts.validation_rows:,} held out for validation" if facts.validation_rows else ""
+    dropped = [f"{number:,} {inert_line(reason, 60)}" for reason, number in facts.dropped.items() if number]
+    return f"{counted(facts.rows, 'row')}{held}" + (f"; dropped: {', '.join(dropped)}" if dropped else "")
+
+
+def _scan_words(facts: PlanFacts) -> str:
+    of = f" of {counted(facts.scan_rows, 'row')}" if facts.scan_rows is not None else ""
+    match facts.scan_verdict:
+        case None:
+            return "not done yet"
+        case "clean":
+            return f"clean: no row{of} shares text with an evaluation item"
+        case "contaminated":
+            return f"**contaminated**: {counted(facts.scan_flagged, 'row')}{of} share text with evaluation items"
+        case _:
+            return f"unclear: {counted(facts.scan_flagged, 'row')}{of} could not be judged"
+
+
+def _run_words(facts: PlanFacts) -> str:
+    time = f"about {duration(facts.seconds_per_run)}" if facts.seconds_per_run is not None else "time not known yet"
+    if facts.usd_per_run is None:
+        return f"{time}, price not known"
+    return f"{time}, " + (f"about {usd(facts.usd_per_run)}" if facts.usd_per_run else "no charge")
+
+
+def consent_question(
+    experiment: Experiment,
+    *,
+    sha: str,
+    what: Sequence[str] = (),
+    runs: int | None = None,
+    gpu_hours: float | None = None,
+    usd: float | None = None,
+) -> str:
+    """What would be spent, and the exact line that agrees. Amounts default to the goal's budget."""
+    budget = goal_of(experiment).budget
+    runs = budget.runs + experiment.extra_runs - len(experiment.runs) if runs is None else runs
+    hours = max(0.0, budget.gpu_hours - experiment.job_hours()) if gpu_hours is None else gpu_hours
+    money = budget.usd if usd is None else usd
+    ceiling = f"at most {counted(max(0, runs), 'run')}, {hours:.3g} GPU hours and {money:,.2f} USD"
+    changed = changes(experiment.changed)
+    return message(
+        experiment.goal_id,
+        f"consent/{sha[:12]}",
+        f"**May I train the recipe at {short(sha)}?** That covers {ceiling}.",
+        f"Changed since the last run: {changed}." if changed else "",
+        "\n".join(f"- {inert_line(sentence, 400)}" for sentence in what),
+        f"To agree, comment:\n\n```\n/postdoc run {sha[:12]}\n```",
+        "A later push or a changed goal voids this. To decline, do nothing, or comment `/postdoc stop`.",
+    )
+
+
+class CommitMessage(NamedTuple):
+    headline: str
+    body: str
+
+    def __str__(self) -> str:
+        return f"{self.headline}\n\n{self.body}"
+
+
+def proposal_message(experiment: Experiment) -> CommitMessage:
+    """The commit that opens the pull request."""
+    goal = goal_of(experiment)
+    headline = inert_plain(f"Propose {model_name(goal)} on {goal.benchmark} to {round_percent(goal.target)}")
+    return CommitMessage(clipped(headline, 72), f"Goal {goal.hash}.\n\n{_trailer(experiment, 0)}")
+
+
+def commit_message(experiment: Experiment, run: int, changed: Mapping[str, Sequence[Any]], why: str) -> CommitMessage:
+    """The commit that changes the recipe after run `run` (0: before the first): what changed and why."""
+    said = inert_plain(changes(changed, marked=False)) or "results and report"
+    after = f" after run {run:02d}" if run else ""
+    whole = f"{said[:1].upper()}{said[1:]}{after}" if not changed else f"Set {said}{after}"
+    headline = clipped(whole, 72)
+    full = f"{whole}\n\n" if headline != whole else ""
+    reason = clipped(inert_plain(" ".join(why.split())), 2_000)
+    return CommitMessage(headline, f"{full}{reason}\n\n{_trailer(experiment, run)}".lstrip("\n"))
+
+
+def closing_message(experiment: Experiment) -> CommitMessage:
+    """The commit that carries the last results."""
+    last = experiment.run.n if experiment.run is not None else 0
+    headline = clipped(inert_plain(f"Results of run {last:02d}: {experiment.state}"), 72)
+    return CommitMessage(headline, f"{inert_plain(experiment.reason)}\n\n{_trailer(experiment, last)}".lstrip("\n"))
+
+
+def _trailer(experiment: Experiment, run: int) -> str:
+    return f"Postdoc-Run: {experiment.issue}/{run:02d}"

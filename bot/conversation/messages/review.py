@@ -1,0 +1,247 @@
+"""A run's review: verdict in words, the numbers behind it, curves, diagnoses on their lines, and what comes next."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from bot.conversation.inert import code, inert, inert_line
+from bot.conversation.messages.charts import Curve, told, xychart
+from bot.conversation.messages.keys import message
+from bot.conversation.messages.progress import compared_with
+from bot.conversation.messages.tables import amount_or_word, comparisons, probe_table
+from bot.conversation.messages.wording import (
+    changes,
+    counted,
+    goal_of,
+    interval,
+    listed,
+    percent,
+    points,
+    round_percent,
+    setting,
+    short,
+    verdict_clause,
+)
+from bot.domain.diagnosis import Diagnosis, Evidence, Severity
+from bot.domain.evaluation import Verdict
+from bot.domain.experiment import Experiment, Run
+
+_SEVERITY = {
+    Severity.FATAL: "the run produced nothing usable",
+    Severity.HARMFUL: "the run is worse than it could be",
+    Severity.ADVICE: "worth knowing",
+}
+
+
+def review_name(run: Run) -> str:
+    return f"run/{run.n:02d}/review"
+
+
+def review(
+    experiment: Experiment,
+    run: Run,
+    *,
+    curves: Sequence[Curve] = (),
+    seeds: Sequence[int] = (),
+    next_step: str = "",
+    reproduction: str = "",
+) -> str:
+    """The body of a run's review. `seeds` default to the goal's."""
+    seeds = seeds or (goal_of(experiment).seed,)
+    drawn = [f"{told(curve)}\n\n{xychart(curve)}".strip() for curve in curves if curve.points]
+    return message(
+        experiment.goal_id,
+        review_name(run),
+        _verdict_sentence(experiment, run, seeds),
+        _comparison_section(experiment, run),
+        _format_sentence(run),
+        "### Curves\n\n" + "\n\n".join(drawn) if drawn else "",
+        _findings(experiment, run),
+        _probe_section(run),
+        _next_sentence(run, next_step),
+        _reproduction(run, seeds, reproduction),
+    )
+
+
+def _verdict_sentence(experiment: Experiment, run: Run, seeds: Sequence[int]) -> str:
+    changed = changes(run.changed)
+    trained = f"Run {run.n} changed {changed}." if changed else f"Run {run.n} trained the first recipe."
+    if run.score is None:
+        why = f": {inert_line(run.failure, 500)}" if run.failure else "."
+        return f"**Run {run.n} ended before it could be evaluated{why}**\n\n{trained}"
+    score, target = run.score, goal_of(experiment).target
+    reached = "reached on the dev items" if score.value >= target else "not reached"
+    metric = code(goal_of(experiment).metric)
+    margin = interval(score.ci_low, score.ci_high)
+    sentence = (
+        f"**{verdict_clause(run.verdict)}: {percent(score.value)} (95 % interval {margin}, n = {score.n}, "
+        f"{counted(len(seeds), 'seed')}); the target of {round_percent(target)} is {reached}.**"
+    )
+    return f"{sentence}\n\n{trained} The metric is {metric}."
+
+
+def _comparison_section(experiment: Experiment, run: Run) -> str:
+    rows = compared_with(run)
+    if not rows:
+        return ""
+    parts = [comparisons(rows), "The same items, paired: gained are items that only this run has right."]
+    unclear = [(name, found) for name, found in rows if found["verdict"] == Verdict.CANNOT_TELL]
+    for name, found in unclear:
+        enough = f"; about {found['n_needed']:,} items would tell the observed one" if found.get("n_needed") else ""
+        least = points(found["minimum_detectable"]).lstrip("+")
+        parts.append(f"Against the {name}, {found['n']} items show about {least} points or more (power 0.8){enough}.")
+    scored_runs = sum(other.score is not None for other in experiment.runs)
+    if scored_runs > 1:
+        parts.append(
+            f"{scored_runs} runs were compared on these items, so the best of them is flattered a little by chance; "
+            "the sealed test, opened once, decides."
+        )
+    return "\n\n".join(parts)
+
+
+def _format_sentence(run: Run) -> str:
+    """How the answers ended and whether only their form is wrong."""
+    score = run.score
+    if score is None:
+        return ""
+    said = []
+    if score.termination_rate is not None:
+        said.append(f"{percent(score.termination_rate)} of the {score.n} answers ended by themselves.")
+    if score.strict is not None and score.lenient is not None and score.lenient - score.strict > 0.005:
+        lenient, strict = percent(score.lenient), percent(score.strict)
+        said.append(f"Read leniently, {lenient} would be right instead of {strict} (n = {score.n}).")
+    return " ".join(said)
+
+
+def _findings(experiment: Experiment, run: Run) -> str:
+    report = run.report
+    lines = []
+    for label, found in zip(labels_of(experiment, run), report.diagnoses, strict=True):
+        place = f" on `{found.key}`" if found.key else ""
+        lines.append(
+            f"- **{label}** `{found.symptom}`{place}, {found.severity}, confidence {found.confidence:.2f}: "
+            f"{inert_line(found.cause, 600)}"
+        )
+    parts = ["### Diagnosis"]
+    if report.healthy:
+        looked = (
+            f" Looked for: {listed([inert_line(item, 80) for item in report.ruled_out])}." if report.ruled_out else ""
+        )
+        parts.append("Nothing wrong was found in this run." + ("" if lines else looked))
+    parts += ["\n".join(lines)] if lines else []
+    if report.ruled_out and (lines or not report.healthy):
+        items = "\n".join(f"- {inert_line(item, 300)}" for item in report.ruled_out)
+        parts.append(f"<details><summary>Ruled out ({len(report.ruled_out)})</summary>\n\n{items}\n\n</details>")
+    return "\n\n".join(parts)
+
+
+def _probe_section(run: Run) -> str:
+    probe = run.probe
+    if not probe:
+        return ""
+    steps = probe.get("steps")
+    each = f", {steps} steps each" if steps else ""
+    reason = f" {inert_line(str(probe['reason']), 400)}" if probe.get("reason") else ""
+    suggested = probe.get("suggested")
+    chosen = f" It suggests `{setting(suggested)}`." if suggested is not None else " It suggests no value."
+    return (
+        f"### Learning-rate probe\n\nShort trials from the same start{each}: a probe picks a value to try, it is not a "
+        f"run and proves nothing by itself.\n\n{probe_table(probe)}\n\n{chosen.strip()}{reason}"
+    )
+
+
+def _next_sentence(run: Run, next_step: str) -> str:
+    if next_step:
+        return f"**Next:** {next_step}"
+    remedy = run.remedy
+    if not remedy:
+        return ""
+    why = f" {inert_line(str(remedy['why']), 500)}" if remedy.get("why") else ""
+    if remedy.get("probe") and remedy.get("value") is None:
+        return f"**Next:** a short probe of {code(remedy['key'], 64)}.{why}"
+    return f"**Next:** set {code(remedy['key'], 64)} to {code(setting(remedy.get('value')), 80)}.{why}"
+
+
+def _reproduction(run: Run, seeds: Sequence[int], command: str) -> str:
+    """The command that trains it again. The commit stands outside the code span, so that GitHub links it."""
+    number = listed([str(seed) for seed in seeds])
+    evaluator = run.score.harness_digest[:12] if run.score is not None else "none"
+    return (
+        f"Reproduce: {code(command or 'uv run train.py --config recipe.yaml', 400)}, commit {short(run.head_sha)}, "
+        f"seed {number} (recipe `{run.recipe_hash}`, evaluator `{evaluator}`)."
+    )
+
+
+# --- one diagnosis on its line
+
+
+def inline_comment(
+    experiment: Experiment,
+    run: Run,
+    label: str,
+    diagnosis: Diagnosis,
+    suggested_line: str | None = None,
+    *,
+    remedy_why: str = "",
+) -> str:
+    """The comment on the line that a diagnosis blames. `suggested_line` is the whole new line, `remedy_why` says in one
+    sentence why that value."""
+    severity = f"{diagnosis.severity}: {_SEVERITY[diagnosis.severity]}"
+    evidence = "\n".join(_evidence_line(item) for item in diagnosis.evidence[:4])
+    return message(
+        experiment.goal_id,
+        f"run/{run.n:02d}/{label}",
+        f"**{label} · `{diagnosis.symptom}`** · {severity} · confidence {diagnosis.confidence:.2f}",
+        inert(diagnosis.cause),
+        evidence,
+        f"Second most likely: {inert_line(diagnosis.runner_up, 400)}" if diagnosis.runner_up else "",
+        f"This would prove it wrong: {inert_line(diagnosis.refuted_by, 400)}" if diagnosis.refuted_by else "",
+        f"Why this value: {inert_line(remedy_why, 500)}" if remedy_why and suggested_line is not None else "",
+        _suggestion(label, suggested_line),
+    )
+
+
+def _evidence_line(item: Evidence) -> str:
+    where = f" at step {item.step:,}" if item.step is not None else ""
+    value = (
+        code(amount_or_word(item.value), 120) if isinstance(item.value, str) else f"**{amount_or_word(item.value)}**"
+    )
+    return f"- {code(item.key, 80)} {value}{where}"
+
+
+def _suggestion(label: str, line: str | None) -> str:
+    if line is None:
+        return "No single value follows from the evidence, so there is no suggestion."
+    # The line is committed as it stands, so it is not made inert; one line only, and a fence that it cannot close.
+    line = line.split("\n")[0].rstrip("\r")
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", line)), default=0))
+    return (
+        f"{fence}suggestion\n{line}\n{fence}\n\nCommit the suggestion, or comment `/postdoc accept {label}`. "
+        "Neither spends anything by itself."
+    )
+
+
+def diagnosis_labels(experiment: Experiment) -> dict[str, tuple[int, int]]:
+    """`D3` -> (run number, place in that run's report). Numbered through the whole goal, so that a label names one
+    diagnosis whichever run it came from."""
+    found: dict[str, tuple[int, int]] = {}
+    for run in experiment.runs:
+        for index in range(len(run.report.diagnoses)):
+            found[f"D{len(found) + 1}"] = (run.n, index)
+    return found
+
+
+def labels_of(experiment: Experiment, run: Run) -> list[str]:
+    """The labels of one run's diagnoses, in its report's order."""
+    before = sum(len(other.report.diagnoses) for other in experiment.runs if other.n < run.n)
+    return [f"D{before + index + 1}" for index in range(len(run.report.diagnoses))]
+
+
+def diagnosis_named(experiment: Experiment, label: str) -> tuple[Run, Diagnosis] | None:
+    """The diagnosis behind a label that a person wrote."""
+    place = diagnosis_labels(experiment).get(label.upper())
+    if place is None:
+        return None
+    run = experiment.runs[place[0] - 1]
+    return run, run.report.diagnoses[place[1]]

@@ -1,0 +1,179 @@
+"""The demo's team, its repository and its two goals.
+
+Both goals fall short at first, each for a reason that teams meet every day, and both say nothing of it: the first
+brings a recipe from the card of a model twenty thousand times larger, the second brings data that was exported badly.
+What is wrong is found by the bot from numbers, not from here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bot.errors import UserError
+from bot.evaluation.tasks import training_rows
+from bot.practice.pages import issue_form
+from bot.practice.world import Person, Place
+
+TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
+FORM_PATH = ".github/ISSUE_TEMPLATE/goal.yml"
+ACKNOWLEDGED = "I may use this model and this data for training."
+
+MAINTAINER = Person("maya", "Maya Okafor", "admin")
+WRITER = Person("tomas", "Tomas Lindqvist", "write")
+READER = Person("lin", "Lin Zhao", "read")
+
+GRANTED_RUNS, GRANTED_HOURS = 8, 2
+
+
+@dataclass(frozen=True, slots=True)
+class DemoGoal:
+    """One goal as a person fills it into the form."""
+
+    number: int
+    title: str
+    benchmark: str
+    target: float
+    answers: Mapping[str, str]
+    """Field of the issue form -> what is written there."""
+    teaser: str
+    """One sentence for the terminal: what to look out for."""
+    labels: tuple[str, ...] = field(default=())
+
+
+# The full fine-tuning settings that cards of 7B models give: a small rate, a cosine, a long context.
+RECIPE_OF_A_7B_CARD = """\
+learning_rate: 2.0e-05
+lr_scheduler_type: cosine
+warmup_steps: 10
+max_steps: 100
+per_device_train_batch_size: 32
+max_length: 2048
+weight_decay: 0.0
+logging_steps: 5"""
+
+
+def demo_goals(seed: int) -> dict[int, DemoGoal]:
+    """The goals of `postdoc demo --goal N`."""
+    common = {"base_model": "postdoc/tiny-qwen3", "runs": "4", "gpu_hours": "0.5", "usd": "0", "seed": str(seed)}
+    first = DemoGoal(
+        number=1,
+        title="Raise exact match on practice/reverse to 90 %",
+        benchmark="practice/reverse",
+        target=0.9,
+        answers=common
+        | {
+            "benchmark": "practice/reverse",
+            "target": "90 %",
+            "dataset": "data/reverse",
+            "recipe": RECIPE_OF_A_7B_CARD,
+            "notes": "The recipe is from the card of a 7B model that we like. It may need a change for a small one.",
+        },
+        teaser="The goal brings a recipe copied from the card of a 7B model.",
+    )
+    second = DemoGoal(
+        number=2,
+        title="Raise exact match on practice/upper to 90 %",
+        benchmark="practice/upper",
+        target=0.9,
+        answers=common
+        | {
+            "benchmark": "practice/upper",
+            "target": "90 %",
+            "dataset": "data/upper",
+            "notes": "The data is last month's export.",
+        },
+        teaser="The goal brings a data export that something is wrong with.",
+    )
+    return {1: first, 2: second}
+
+
+def issue_of(answers: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
+    """(the Markdown that GitHub makes of the filled form, the form's labels).
+
+    Raises: UserError for an answer that the form does not take.
+    """
+    form = issue_form.parse(FORM_PATH, (TEMPLATES / "issue_form" / "goal.yml").read_text(encoding="utf-8"))
+    filled: dict[str, Sequence[str]] = {name: [text] for name, text in answers.items()}
+    filled.setdefault("method", ["Choose for me"])
+    filled["acknowledgement"] = [ACKNOWLEDGED]
+    problems = issue_form.missing(form, filled)
+    if problems:
+        raise UserError(" ".join(problems.values()))
+    return issue_form.body(form, filled), form.labels
+
+
+def practice_place(seed: int) -> Place:
+    """`acme/tiny-speller`: a maintainer, a writer who opens goals, somebody who may only read, and their data."""
+    files: dict[str, bytes | str] = {
+        "README.md": _README,
+        "LICENSE": _LICENSE,
+        FORM_PATH: (TEMPLATES / "issue_form" / "goal.yml").read_bytes(),
+        ".github/postdoc.yml": practice_policy(),
+        "data/README.md": "# Training data\n\nOne folder for each skill, each with its own card and licence.\n",
+        "data/reverse/README.md": _card("reverse", "Words and their mirror images."),
+        "data/reverse/train.jsonl": _jsonl(training_rows("reverse", 900, seed)),
+        "data/upper/README.md": _card("upper", "Words and the same words in capitals, as exported by the old tool."),
+        "data/upper/train.jsonl": _jsonl(training_rows("upper", 900, seed)),
+    }
+    return Place(
+        owner="acme",
+        repository="tiny-speller",
+        people=(MAINTAINER, WRITER, READER),
+        files=files,
+        description="A very small language model that spells.",
+    )
+
+
+def practice_policy() -> str:
+    """templates/postdoc.yml with a grant, so that nobody has to be asked in the demo."""
+    text = (TEMPLATES / "postdoc.yml").read_text(encoding="utf-8")
+    zeros = "    runs: 0\n    gpu_hours: 0\n    usd: 0\n"
+    assert zeros in text, "the policy template has changed its auto_approve block"
+    return text.replace(zeros, f"    runs: {GRANTED_RUNS}\n    gpu_hours: {GRANTED_HOURS}\n    usd: 0\n")
+
+
+def _jsonl(rows: Sequence[Mapping[str, str]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _card(task: str, what: str) -> str:
+    return f"""---
+license: apache-2.0
+language: []
+task_categories:
+- text-generation
+size_categories:
+- n<1K
+---
+
+# {task}
+
+{what} Made by our own generator; nobody's personal data is in it.
+`train.jsonl` holds one JSON object per line.
+"""
+
+
+_README = """\
+# tiny-speller
+
+A very small language model that spells: it reverses words, writes them in capitals, picks the last one.
+
+Goals for the model are issues. [Open one](../../issues/new/choose) and Postdoc answers with a pull request.
+Training data lies in `data/`, one folder for each skill.
+"""
+
+_LICENSE = """\
+Copyright 2026 the tiny-speller authors
+
+Licensed under the Apache License, Version 2.0 (the "License"); you may not use this repository except in compliance
+with the License. You may obtain a copy of the License at
+
+    http://www.apache.org/licenses/LICENSE-2.0
+
+Unless required by applicable law or agreed to in writing, software distributed under the License is distributed on an
+"AS IS" BASIS, WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the License for the
+specific language governing permissions and limitations under the License.
+"""

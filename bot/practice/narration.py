@@ -1,0 +1,385 @@
+"""What the terminal says of a goal: its journal's events as short entries, and the running job as one line.
+
+Pure: the same journal gives the same entries. Nothing here knows whether a terminal is listening.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from bot.domain.diagnosis import Diagnosis, Severity
+from bot.domain.experiment import Event, EventKind, Experiment, JobRole, Run, State, experiment_of
+from bot.domain.goal import GoalId
+
+SHOWN_RECIPE_KEYS = ("learning_rate", "max_steps", "num_train_epochs", "per_device_train_batch_size", "max_length")
+"""What of a starting recipe fits into one line."""
+
+
+class Tone(StrEnum):
+    PLAIN = "plain"
+    QUIET = "quiet"
+    GOOD = "good"
+    WARN = "warn"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that happened."""
+
+    at: float
+    """Unix seconds."""
+    label: str
+    text: str
+    details: tuple[str, ...] = ()
+    tone: Tone = Tone.PLAIN
+
+
+@dataclass(slots=True)
+class Story:
+    """One goal's journal, told as it grows."""
+
+    goal_id: GoalId
+    page: str
+    """Address of the repository's pages."""
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def experiment(self) -> Experiment:
+        return experiment_of(self.goal_id, self.events)
+
+    @property
+    def last_seq(self) -> int:
+        return self.events[-1].seq if self.events else -1
+
+    def heard(self, rows: Iterable[Mapping[str, Any]]) -> list[Entry]:
+        """What the new events say, in their order; events that were heard before are passed over."""
+        entries: list[Entry] = []
+        for row in rows:
+            event = Event(row["seq"], EventKind(row["kind"]), row["key"], row["at"], row["data"])
+            if event.seq > self.last_seq:
+                self.events.append(event)
+                entries += entries_of(event, self.experiment, self.page)
+        return entries
+
+
+def entries_of(event: Event, x: Experiment, page: str) -> list[Entry]:
+    """What `event` says; `x` is the experiment with this event folded in."""
+    tell = _TELLERS.get(event.kind)
+    return [] if tell is None else tell(event, x, page)
+
+
+def _entry(
+    event: Event, label: str, text: str, details: Iterable[str | None] = (), tone: Tone = Tone.PLAIN
+) -> list[Entry]:
+    return [Entry(event.at, label, text, tuple(detail for detail in details if detail), tone)]
+
+
+def _contract(event: Event, x: Experiment, page: str) -> list[Entry]:
+    goal = x.goal
+    if goal is None:
+        return _entry(event, "refused", x.refusal or "the goal cannot be read", tone=Tone.BAD)
+    budget = goal.budget
+    text = f"{goal.metric} on {goal.benchmark} of at least {percent(goal.target)}, starting from {goal.base_model}"
+    ceiling = f"at most {count(budget.runs, 'run')}, {budget.gpu_hours:g} h of jobs, {budget.usd:g} USD"
+    return _entry(event, "contract", text, (f"{ceiling} · goal hash {goal.hash}", _recipe_line(x)))
+
+
+def _recipe_line(x: Experiment) -> str:
+    source = x.recipe_source.partition("\n")[0]
+    return f"starting recipe: {source} ({recipe_summary(x.recipe)})"
+
+
+def _refused(event: Event, x: Experiment, page: str) -> list[Entry]:
+    return _entry(event, "refused", str(event.data["reason"]), tone=Tone.BAD)
+
+
+def _data(event: Event, x: Experiment, page: str) -> list[Entry]:
+    d = event.data
+    if d.get("build_failed"):
+        return _entry(event, "data", f"could not be built: {d['build_failed']}", tone=Tone.BAD)
+    build, scan = d.get("build", {}), d.get("scan", {})
+    counts = f"{build.get('rows', '?')} rows to train on, {build.get('validation_rows', 0)} to validate"
+    licences = [
+        f"{gate['found'] or 'unknown licence'} ({'base model' if x.goal and name == x.goal.base_model else name})"
+        for name, gate in d.get("licences", {}).items()
+    ]
+    flagged = len(scan.get("flagged", ()))
+    scanned = f"contamination scan: {scan.get('verdict', 'not made')}, {flagged} of {scan.get('rows', '?')} rows flagged"
+    dropped = ", ".join(f"{number} {reason}" for reason, number in build.get("dropped", {}).items() if number)
+    details = (f"licences: {', '.join(licences)}" if licences else None, scanned, f"left out: {dropped}" if dropped else None)
+    if d.get("blocked"):
+        return _entry(event, "data", str(d["blocked"]), details, Tone.BAD)
+    return _entry(event, "plan", counts, details)
+
+
+def _baseline(event: Event, x: Experiment, page: str) -> list[Entry]:
+    return _entry(event, "baseline", f"{score_text(event.data['score'])} · the untouched base model")
+
+
+def _proposed(event: Event, x: Experiment, page: str) -> list[Entry]:
+    return _entry(event, "proposed", f"pull request #{x.pull_request}", (f"{page}/pull/{x.pull_request}",), Tone.GOOD)
+
+
+def _consented(event: Event, x: Experiment, page: str) -> list[Entry]:
+    d = event.data
+    who = "the repository's policy" if d["by"] == "policy" else f"@{d['by']}"
+    text = f"given by {who}: {count(d['runs'], 'run')}, {d['gpu_hours']:g} h, {d['usd']:g} USD"
+    return _entry(event, "consent", text, tone=Tone.QUIET)
+
+
+def _consent_asked(event: Event, x: Experiment, page: str) -> list[Entry]:
+    where = f"{page}/pull/{x.pull_request}"
+    return _entry(event, "waiting", "a person has to agree to this spending: /postdoc run", (where,), Tone.WARN)
+
+
+def _run_started(event: Event, x: Experiment, page: str) -> list[Entry]:
+    run = x.runs[-1]
+    what = changes_text(run.changed) or recipe_summary(run.recipe)
+    return _entry(event, f"run {run.n}", f"{run.method} on {run.head_sha[:7]} · {what}")
+
+
+def _job_ended(event: Event, x: Experiment, page: str) -> list[Entry]:
+    job = x.jobs.get(event.data["job_id"])
+    if job is None or job.status is None:
+        return []
+    entries: list[Entry] = []
+    ended = [other for other in x.jobs.values() if other.ended]
+    if len(ended) == 1 and job.status.get("tier"):
+        entries += _entry(event, "sandbox", f"jobs run in the tier {job.status['tier']}", tone=Tone.QUIET)
+    if job.role is JobRole.TRAIN and job.succeeded:
+        entries += _entry(event, f"run {job.run}", f"trained in {job.seconds:.1f} s", tone=Tone.QUIET)
+    if not job.succeeded:
+        what = job.status.get("failure") or job.status.get("state")
+        evidence = tuple(str(line) for line in job.status.get("evidence", ()))[:2]
+        entries += _entry(event, "job", f"{job.role} of run {job.run} did not succeed: {what}", evidence, Tone.WARN)
+    return entries
+
+
+def _diagnosed(event: Event, x: Experiment, page: str) -> list[Entry]:
+    run = x.runs[event.data["run"] - 1]
+    label = f"run {run.n}"
+    if run.score is not None:
+        better = {"better": Tone.GOOD, "worse": Tone.BAD}.get(run.verdict or "", Tone.PLAIN)
+        entries = _entry(event, label, f"{score_text(event.data['score'])} · {verdict_text(run)}", tone=better)
+    else:
+        entries = _entry(event, label, run.failure or "not evaluated", tone=Tone.BAD)
+    for diagnosis in run.report.diagnoses:
+        entries += _diagnosis(event, diagnosis)
+    if not run.report.diagnoses:
+        entries += _entry(event, "diagnosis", "nothing to blame", tone=Tone.QUIET)
+    if run.remedy is not None and run.remedy.get("probe"):
+        rates = ", ".join(f"{rate:g}" for rate in run.remedy.get("rates", ()))
+        entries += _entry(event, "probe", f"a learning-rate range test follows (not a run): {rates}", tone=Tone.QUIET)
+    return entries
+
+
+def _diagnosis(event: Event, diagnosis: Diagnosis) -> list[Entry]:
+    advice = diagnosis.severity is Severity.ADVICE
+    place = diagnosis.file + (f" line {diagnosis.line}" if diagnosis.line else "")
+    blamed = f" ({diagnosis.key})" if diagnosis.key else ""
+    text = f"{symptom_text(str(diagnosis.symptom))} · {place}{blamed} · {diagnosis.severity}, sure {diagnosis.confidence:.0%}"
+    return _entry(event, "diagnosis", text, (diagnosis.cause,), Tone.QUIET if advice else Tone.WARN)
+
+
+def _reviewed(event: Event, x: Experiment, page: str) -> list[Entry]:
+    run = x.runs[event.data["run"] - 1]
+    entries: list[Entry] = []
+    if run.probe is not None:
+        entries += _entry(event, "probe", *probe_text(run.probe))
+    where = f"{page}/pull/{x.pull_request}#pullrequestreview-{run.review_id}"
+    return entries + _entry(event, "review", f"of run {run.n} is on the pull request", (where,), Tone.QUIET)
+
+
+def _revised(event: Event, x: Experiment, page: str) -> list[Entry]:
+    by = "" if event.data["by"] == "postdoc" else f" (asked for by @{event.data['by']})"
+    text = f"{x.head_sha[:7]} {changes_text(x.changed) or 'recipe unchanged'}{by}"
+    return _entry(event, "commit", text)
+
+
+def _head_moved(event: Event, x: Experiment, page: str) -> list[Entry]:
+    return _entry(event, "push", f"{event.data['head_sha'][:7]} by @{event.data['by']}")
+
+
+def _command(event: Event, x: Experiment, page: str) -> list[Entry]:
+    words = " ".join(["/postdoc", str(event.data["verb"]), *map(str, event.data["args"])])
+    return _entry(event, "command", f"@{event.data['author']}: {words}")
+
+
+def _confirmed(event: Event, x: Experiment, page: str) -> list[Entry]:
+    d = event.data
+    score = f"{score_text(d['score'])} on items that no run has seen" if d.get("score") else ""
+    return _entry(event, "sealed", score or str(d["reason"]), (str(d["reason"]) if score else None,),
+                  Tone.GOOD if d["confirmed"] else Tone.BAD)  # fmt: skip
+
+
+def _ended(event: Event, x: Experiment, page: str) -> list[Entry]:
+    tone = Tone.GOOD if x.state is State.MET else Tone.WARN
+    return _entry(event, str(x.state), x.reason, tone=tone)
+
+
+def _closed(event: Event, x: Experiment, page: str) -> list[Entry]:
+    what = "merged" if event.data["merged"] else "closed"
+    return _entry(event, what, f"pull request #{x.pull_request}, by @{event.data['by']}")
+
+
+def _edited(event: Event, x: Experiment, page: str) -> list[Entry]:
+    return _entry(event, "edited", f"the issue's text, by @{event.data['by']}")
+
+
+def _crashed(event: Event, x: Experiment, page: str) -> list[Entry]:
+    return _entry(event, "error", str(event.data["error"]), tone=Tone.BAD)
+
+
+_TELLERS = {
+    EventKind.CONTRACT_READ: _contract,
+    EventKind.REFUSED: _refused,
+    EventKind.DATA_CHECKED: _data,
+    EventKind.BASELINE_RECORDED: _baseline,
+    EventKind.PROPOSED: _proposed,
+    EventKind.CONSENTED: _consented,
+    EventKind.CONSENT_ASKED: _consent_asked,
+    EventKind.RUN_STARTED: _run_started,
+    EventKind.JOB_ENDED: _job_ended,
+    EventKind.DIAGNOSED: _diagnosed,
+    EventKind.REVIEWED: _reviewed,
+    EventKind.REVISED: _revised,
+    EventKind.HEAD_MOVED: _head_moved,
+    EventKind.COMMAND: _command,
+    EventKind.CONFIRMED: _confirmed,
+    EventKind.ENDED: _ended,
+    EventKind.PULL_REQUEST_CLOSED: _closed,
+    EventKind.GOAL_EDITED: _edited,
+    EventKind.CRASHED: _crashed,
+}
+
+
+# Words and numbers
+
+
+def percent(value: float) -> str:
+    """0.9 -> `90 %`, 0.415 -> `41.5 %`."""
+    return f"{100 * value:.1f}".removesuffix(".0") + " %"
+
+
+def count(number: int, thing: str) -> str:
+    return f"{number} {thing}" + ("" if number == 1 else "s")
+
+
+def score_text(score: Mapping[str, Any]) -> str:
+    """`41.5 % (34.9 to 48.4, n = 200)`: never a number without its interval and n."""
+    low, high = 100 * score["ci_low"], 100 * score["ci_high"]
+    return f"{100 * score['value']:.1f} % ({low:.1f} to {high:.1f}, n = {score['n']})"
+
+
+def verdict_text(run: Run) -> str:
+    comparison = run.against_baseline
+    if comparison is None:
+        return run.verdict or "not compared"
+    points = 100 * float(comparison["difference"])
+    sure = "p < 0.001" if comparison["p_value"] < 0.001 else f"p = {comparison['p_value']:.2g}"
+    match run.verdict:
+        case "better" | "worse":
+            return f"{run.verdict} than the baseline by {abs(points):.1f} points ({sure})"
+        case _:
+            return f"cannot tell it from the baseline ({points:+.1f} points, {sure})"
+
+
+def symptom_text(symptom: str) -> str:
+    return symptom.replace("_", " ")
+
+
+def changes_text(changed: Mapping[str, Sequence[Any]]) -> str:
+    """`learning_rate 2e-05 → 0.003`."""
+    return ", ".join(f"{key} {value_text(pair[0])} → {value_text(pair[1])}" for key, pair in changed.items())
+
+
+def value_text(value: Any) -> str:
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def recipe_summary(recipe: str) -> str:
+    """The settings that matter most, in one line."""
+    found = {}
+    for line in recipe.splitlines():
+        key, colon, value = line.partition(":")
+        if colon and key in SHOWN_RECIPE_KEYS:
+            found[key] = value.partition("#")[0].strip()
+    return ", ".join(f"{key} {found[key]}" for key in SHOWN_RECIPE_KEYS if key in found) or "the defaults"
+
+
+def probe_text(probe: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """(what the range test suggests, what it saw at each rate)."""
+    suggested = probe.get("suggested")
+    steps = probe.get("steps")
+    head = f"range test of {steps} steps a rate" if steps else "range test"
+    verdict = f"suggests {suggested:g}" if isinstance(suggested, int | float) else "names no rate"
+    return f"{head}: {verdict}", tuple(_trial(trial) for trial in probe.get("trials", ()))
+
+
+def _trial(trial: Mapping[str, Any]) -> str:
+    first, last = trial.get("loss_first"), trial.get("loss_last")
+    seen = f"loss {first:.2f} → {last:.2f}" if _number(first) and _number(last) else "loss lost"
+    return f"{trial['learning_rate']:<8g} {seen}" + (", diverged" if trial.get("diverged") else "")
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What goes on now, for the one line that changes in place."""
+
+    what: str
+    step: int = 0
+    total_steps: int | None = None
+    loss: float | None = None
+    eta_seconds: float | None = None
+    since: float | None = None
+    """Unix seconds; shown as elapsed time where no step is known."""
+
+
+_ROLES = {
+    "data": "building the training data",
+    "baseline": "evaluating the base model",
+    "train": "training run {run}",
+    "evaluate": "evaluating run {run}",
+    "probe": "range test for run {run}",
+    "confirm": "opening the sealed split",
+}
+_STATES = {
+    State.CONTRACT: "reading the goal",
+    State.PLAN: "checking data and licences",
+    State.PROPOSED: "preparing the run",
+    State.AWAITING_CONSENT: "waiting for a person",
+    State.TRAINING: "preparing the run",
+    State.EVALUATING: "reading the evaluation",
+    State.REVIEWING: "writing the review",
+    State.REVISING: "committing what comes next",
+    State.CONFIRMING: "weighing the confirmation",
+}
+
+
+def activity_of(x: Experiment, progress: Mapping[str, Any] | None) -> Activity | None:
+    """The running job, else the step that the bot is at; None when the goal has ended."""
+    running = x.running_jobs
+    if running:
+        job = running[-1]
+        what = _ROLES[str(job.role)].format(run=job.run)
+        if progress is None or progress.get("job_id") != job.job_id or not progress.get("step"):
+            return Activity(what, since=job.launched_at)
+        return Activity(
+            what, int(progress["step"]), progress.get("total_steps"), progress.get("loss"),
+            progress.get("eta_seconds"), job.launched_at,
+        )  # fmt: skip
+    if x.concluded or x.state is State.NEEDS_AUTHOR:
+        return None
+    return Activity(_STATES.get(x.state, str(x.state)))

@@ -1,0 +1,191 @@
+"""A runner whose jobs end at once with scripted outcomes. It keeps its state in files, so it survives its process.
+
+What a job leaves behind has the real shape: evaluations carry the very items the job was given, curves are curves that
+the diagnosis engine really reads. A job that no outcome was scripted for fails, loudly.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from runners.job import FailureKind, JobId, JobSpec, JobState, JobStatus, read_json
+
+
+class ScriptedRunner:
+    """Reads `script.json` in its root: {"train-01": {...}, "evaluate-01": {...}, ...}, by role and run.
+
+    Outcome keys: `value` (share of items answered right), `curve` (`good`, `flat` or `diverged`), `fail` (log text of a
+    failed job), `state` (of a failed job), `suggested` (a probe's rate), `hold` (true: runs until `release(name)`).
+    """
+
+    name = "scripted"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir(parents=True, exist_ok=True)
+
+    def script(self, outcomes: dict[str, dict[str, Any]]) -> None:
+        (self.root / "script.json").write_text(json.dumps(outcomes), encoding="utf-8")
+
+    def launches(self) -> list[str]:
+        """Every job that was really started, in order; a job id twice would be a job run twice."""
+        path = self.root / "launches.txt"
+        return path.read_text(encoding="utf-8").split() if path.is_file() else []
+
+    def release(self, name: str) -> None:
+        (self.root / f"released-{name}").touch()
+
+    # The Runner protocol
+
+    def launch(self, spec: JobSpec) -> JobStatus:
+        status = self.status(spec.job_id)
+        if status is not None:
+            return status
+        outcome = self._outcome(spec.job_id)
+        work = self.folder(spec.job_id)
+        work.mkdir(parents=True, exist_ok=True)
+        for target, source in spec.files.items():
+            if Path(source).is_file():
+                (work / target).parent.mkdir(parents=True, exist_ok=True)
+                (work / target).write_bytes(Path(source).read_bytes())
+        (work.parent / "spec.json").write_text(json.dumps(spec.as_dict()), encoding="utf-8")
+        with (self.root / "launches.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{spec.job_id}\n")
+        _produce(work, _name(spec.job_id), outcome)
+        started = time.time()
+        state = (
+            JobState(outcome.get("state", "failed")) if "fail" in outcome or "state" in outcome else JobState.SUCCEEDED
+        )
+        failure = FailureKind.SCRIPT_ERROR if state is JobState.FAILED else None
+        status = JobStatus(
+            spec.job_id,
+            state,
+            started,
+            started + 1.0,
+            0 if state is JobState.SUCCEEDED else 1,
+            failure,
+            tier="scripted",
+        )
+        self._write(status)
+        return self.status(spec.job_id) or status
+
+    def status(self, job_id: JobId) -> JobStatus | None:
+        data = read_json(self.root / job_id / "status.json")
+        if data is None:
+            return None
+        status = JobStatus.from_dict(data)
+        held = self._outcome(job_id).get("hold") and not (self.root / f"released-{_name(job_id)}").exists()
+        if held and status.state is not JobState.CANCELLED:
+            return JobStatus(job_id, JobState.RUNNING, status.started_at, tier="scripted")
+        return status
+
+    def cancel(self, job_id: JobId) -> JobStatus | None:
+        status = self.status(job_id)
+        if status is None or status.state.ended:
+            return status
+        self._write(JobStatus(job_id, JobState.CANCELLED, status.started_at, time.time(), 137, tier="scripted"))
+        return self.status(job_id)
+
+    def folder(self, job_id: JobId) -> Path:
+        return self.root / job_id / "work"
+
+    def log_tail(self, job_id: JobId, lines: int = 200) -> str:
+        path = self.root / job_id / "log.txt"
+        text = path.read_text(encoding="utf-8") if path.is_file() else str(self._outcome(job_id).get("fail", ""))
+        return "\n".join(text.splitlines()[-lines:])
+
+    def jobs(self) -> Sequence[JobId]:
+        return [JobId(path.parent.name) for path in self.root.glob("*/status.json")]
+
+    def _outcome(self, job_id: JobId) -> dict[str, Any]:
+        outcomes = read_json(self.root / "script.json") or {}
+        missing = {"fail": f"no outcome is scripted for {_name(job_id)}"}
+        found: dict[str, Any] = outcomes.get(_name(job_id), {} if "data" in job_id else missing)
+        return found
+
+    def _write(self, status: JobStatus) -> None:
+        path = self.root / status.job_id / "status.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(status.as_dict()), encoding="utf-8")
+        partial.replace(path)
+
+
+def _name(job_id: str) -> str:
+    """`<role>-<run>` of `<repository>-<issue>-<digest>-<role>-<run>-<attempt>`."""
+    role, run, _attempt = job_id.split("-")[-3:]
+    return f"{role}-{run}"
+
+
+def _produce(work: Path, name: str, outcome: dict[str, Any]) -> None:
+    out = work / "out"
+    out.mkdir(exist_ok=True)
+    role = name.split("-")[0]
+    if "fail" in outcome:
+        return
+    if role == "data":
+        rows = outcome.get("rows") or [_row(f"speak {i} backwards please", f"word{i}") for i in range(200)]
+        _jsonl(work / "data" / "train.jsonl", rows)
+        _jsonl(work / "data" / "validation.jsonl", [_row("a validation prompt", "x")])
+        build = {"sources": [], "rows": len(rows), "validation_rows": 1, "dropped": {}, "columns": {}, "sha256": "0"}
+        (work / "data" / "build.json").write_text(json.dumps(build))
+    elif role == "train":
+        _jsonl(out / "metrics.jsonl", _curve(outcome.get("curve", "good")))
+        (out / "setup.json").write_text(json.dumps({"max_steps": 100}))
+        (out / "summary.json").write_text(json.dumps({"steps": 100}))
+        (out / "model").mkdir()
+    elif role == "probe":
+        trials = [{"learning_rate": r, "loss_first": 6.0, "loss_last": 1.0, "grad_norm_last": 1.0, "diverged": False}
+                  for r in (1e-3, 3e-3)]  # fmt: skip
+        probe = {"steps": 20, "trials": trials, "suggested": outcome.get("suggested"), "reason": "lowest loss"}
+        (out / "probe.json").write_text(json.dumps(probe))
+    else:
+        _evaluation(work, out, float(outcome["value"]), "sealed" if role == "confirm" else "dev")
+
+
+def _evaluation(work: Path, out: Path, value: float, split: str) -> None:
+    items = [json.loads(line) for line in (work / "items.jsonl").read_text(encoding="utf-8").splitlines()]
+    right = round(value * len(items))
+    samples = [
+        {"id": item["id"], "prompt": item["prompt"], "response": "r", "reference": item["reference"],
+         "score": float(i < right), "finish": "stop"}
+        for i, item in enumerate(items)
+    ]  # fmt: skip
+    value = right / len(items)
+    result = {
+        "benchmark": "practice/reverse", "harness_digest": "d" * 64, "model": "m", "metric": "exact_match",
+        "value": value, "standard_error": math.sqrt(value * (1 - value) / len(items)), "n": len(items), "split": split,
+        "strict": value, "lenient": value, "samples": samples,
+    }  # fmt: skip
+    (out / "evaluation.json").write_text(json.dumps(result))
+
+
+def _curve(kind: str) -> list[dict[str, Any]]:
+    shapes: dict[str, Callable[[int], float]] = {
+        "good": lambda i: 6.0 * math.exp(-i / 12) + 0.004,
+        "flat": lambda i: 6.3 - 0.004 * i,
+        "diverged": lambda i: 6.0 if i < 10 else 12.0,
+    }
+    losses = shapes[kind]
+    return [
+        {"step": i + 1, "loss": losses(i), "grad_norm": 2.0 * losses(i) / 6.0, "learning_rate": 2e-5}
+        for i in range(100)
+    ]
+
+
+def _row(prompt: str, completion: str) -> dict[str, Any]:
+    return {
+        "prompt": [{"role": "user", "content": prompt}],
+        "completion": [{"role": "assistant", "content": completion}],
+    }
+
+
+def _jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -1,0 +1,524 @@
+"""What is particular to jobs on this machine: restarts of the bot, killed supervisors, slots, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bot.errors import PlatformError, UserError
+from runners import local, sandbox, slots
+from runners.job import Caps, FailureKind, JobId, JobSpec, JobState
+from runners.local import LocalRunner
+from runners.tier import Tier
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def wait_for(condition, timeout_seconds=20.0):
+    deadline = time.monotonic() + timeout_seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.005)
+    return found
+
+
+def run_bot(code, *arguments):
+    """A bot in a process of its own, which may be killed."""
+    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)], cwd=REPOSITORY)
+
+
+LAUNCH = """
+    import json, sys, time
+    from pathlib import Path
+    from runners.job import JobSpec
+    from runners.local import LocalRunner
+    runner = LocalRunner(Path(sys.argv[1]))
+    runner.tier
+    spec = JobSpec.from_dict(json.loads(sys.argv[2]))
+"""
+
+
+# the bot goes away
+
+
+def test_bot_killed_right_after_launch_finds_its_job_again(new_runner, script):
+    runner = new_runner()
+    spec = script("import time\ntime.sleep(0.5)\nopen('runs', 'a').write('x')")
+    bot = run_bot(
+        LAUNCH + "    runner.launch(spec)\n    import os; os.kill(os.getpid(), 9)\n",
+        runner.root, json.dumps(spec.as_dict()),
+    )  # fmt: skip
+    assert bot.wait() == -signal.SIGKILL
+    assert runner.status(spec.job_id).state in (JobState.QUEUED, JobState.RUNNING)
+    assert runner.sweep().started == ()
+    assert runner.wait(spec.job_id, 30).state is JobState.SUCCEEDED
+    assert (runner.folder(spec.job_id) / "runs").read_text() == "x"
+
+
+def test_bot_killed_before_the_supervisor_started_leaves_a_job_that_the_sweep_starts(new_runner, script):
+    runner = new_runner()
+    spec = script("open('runs', 'a').write('x')")
+    bot = run_bot(
+        LAUNCH + "    import os; LocalRunner._start_if_never_started = lambda *a: os.kill(os.getpid(), 9)\n"
+        "    runner.launch(spec)\n",
+        runner.root, json.dumps(spec.as_dict()),
+    )  # fmt: skip
+    assert bot.wait() == -signal.SIGKILL
+    assert runner.status(spec.job_id).state is JobState.QUEUED
+    assert runner.sweep().started == (spec.job_id,)
+    assert runner.wait(spec.job_id, 30).state is JobState.SUCCEEDED
+    assert runner.sweep().started == ()
+    assert (runner.folder(spec.job_id) / "runs").read_text() == "x"
+
+
+def test_bot_killed_while_it_copies_leaves_no_job(new_runner, script):
+    runner = new_runner()
+    spec = script("open('runs', 'a').write('x')")
+    bot = run_bot(
+        LAUNCH + "    import os; from runners import sandbox\n"
+        "    sandbox.launch_plan = lambda *a: os.kill(os.getpid(), 9)\n    runner.launch(spec)\n",
+        runner.root, json.dumps(spec.as_dict()),
+    )  # fmt: skip
+    assert bot.wait() == -signal.SIGKILL
+    assert runner.status(spec.job_id) is None
+    assert runner.folder(spec.job_id).is_dir()
+    runner.sweep()
+    assert not runner.folder(spec.job_id).exists()
+    runner.launch(spec)
+    assert runner.wait(spec.job_id, 30).state is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("delay_ms", [0, 5, 15, 25, 35, 50, 80])
+def test_bot_killed_at_any_moment_of_the_launch_runs_the_job_exactly_once(new_runner, script, tmp_path, delay_ms):
+    runner = new_runner()
+    spec = script("open('runs', 'a').write('x')")
+    ready = tmp_path / "ready"
+    bot = run_bot(
+        LAUNCH + "    Path(sys.argv[3]).touch()\n    runner.launch(spec)\n    time.sleep(60)\n",
+        runner.root, json.dumps(spec.as_dict()), ready,
+    )  # fmt: skip
+    wait_for(ready.exists)
+    time.sleep(delay_ms / 1000)
+    bot.kill()
+    bot.wait()
+    runner.sweep()
+    runner.launch(spec)
+    assert runner.wait(spec.job_id, 30).state is JobState.SUCCEEDED
+    assert (runner.folder(spec.job_id) / "runs").read_text() == "x"
+
+
+def test_launch_leaves_no_child_of_the_bot(best_runner, script, finish):
+    finish(best_runner, script("pass"))
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+# the supervisor goes away
+
+
+def lease_of(runner, job_id):
+    return json.loads((runner.folder(job_id).parent / "lease.json").read_text())
+
+
+def test_supervisor_told_to_stop_ends_the_job_as_lost_not_cancelled(best_runner, script):
+    spec = script("import time\nopen('up', 'w')\ntime.sleep(60)")
+    best_runner.launch(spec)
+    wait_for((best_runner.folder(spec.job_id) / "up").exists)
+    os.kill(lease_of(best_runner, spec.job_id)["pid"], signal.SIGTERM)
+    status = best_runner.wait(spec.job_id, 20)
+    assert (status.state, status.failure) == (JobState.LOST, FailureKind.PLATFORM)
+    assert status.evidence == ("the supervisor was told to stop by SIGTERM",)
+
+
+def test_supervisor_that_does_not_answer_is_reported_and_can_be_cancelled(best_runner, script, monkeypatch):
+    monkeypatch.setattr(local, "_CANCEL_SECONDS", 1.0)
+    spec = script("import time\nopen('up', 'w')\ntime.sleep(60)")
+    best_runner.launch(spec)
+    wait_for((best_runner.folder(spec.job_id) / "up").exists)
+    os.kill(lease_of(best_runner, spec.job_id)["pid"], signal.SIGSTOP)
+    lease = best_runner.folder(spec.job_id).parent / "lease.json"
+    os.utime(lease, (time.time() - 300, time.time() - 300))
+    assert "silent for 300 s" in best_runner.status(spec.job_id).evidence[0]
+    status = best_runner.cancel(spec.job_id)
+    assert (status.state, status.failure) == (JobState.CANCELLED, None)
+    assert "did not answer" in status.evidence[0]
+
+
+def test_sandbox_killed_from_outside_blames_the_platform(best_runner, script):
+    if best_runner.tier is Tier.PLAIN:
+        pytest.skip("no sandbox here")
+    spec = script("import time\nopen('up', 'w')\ntime.sleep(60)")
+    best_runner.launch(spec)
+    wait_for((best_runner.folder(spec.job_id) / "up").exists)
+    supervisor = lease_of(best_runner, spec.job_id)["pid"]
+    (child,) = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if parent_of(pid) == supervisor]
+    os.kill(child, signal.SIGKILL)
+    status = best_runner.wait(spec.job_id, 20)
+    assert (status.state, status.failure, status.exit_code) == (JobState.FAILED, FailureKind.PLATFORM, None)
+
+
+def parent_of(pid):
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
+def test_sweep_spares_live_jobs_and_counts_the_lost(new_runner, script):
+    runner = new_runner(slots=4)
+    live, lost = (script("import time\nopen('up', 'w')\ntime.sleep(60)", name) for name in ("live", "lost"))
+    for spec in (live, lost):
+        runner.launch(spec)
+        wait_for((runner.folder(spec.job_id) / "up").exists)
+    os.kill(lease_of(runner, lost.job_id)["pid"], signal.SIGKILL)
+    wait_for(lambda: not slots.is_held(runner.folder(lost.job_id).parent / "lock"))
+    another_bot = new_runner()
+    swept = another_bot.sweep()
+    assert (swept.started, swept.lost, swept.running) == ((), (lost.job_id,), (live.job_id,))
+    assert another_bot.sweep().lost == ()
+    assert another_bot.status(live.job_id).state is JobState.RUNNING
+    new_runner("other-jobs").sweep()
+    assert runner.status(live.job_id).state is JobState.RUNNING
+
+
+def test_sweep_ends_a_plain_job_whose_supervisor_was_killed(new_runner, script):
+    runner = new_runner(tier=Tier.PLAIN)
+    code = (
+        "import os, time\n"
+        "if os.fork() == 0:\n"
+        "  os.setsid()\n"
+        "  open('pid', 'w').write(str(os.getpid()))\n"
+        "time.sleep(60)\n"
+    )
+    spec = script(code)
+    runner.launch(spec)
+    pid_file = runner.folder(spec.job_id) / "pid"
+    pid = int(wait_for(lambda: pid_file.exists() and pid_file.read_text()))
+    os.kill(lease_of(runner, spec.job_id)["pid"], signal.SIGKILL)
+    wait_for(lambda: not slots.is_held(runner.folder(spec.job_id).parent / "lock"))
+    assert Path(f"/proc/{pid}").exists(), "nothing but the sweep ends a grandchild on this tier"
+    assert runner.sweep().lost == (spec.job_id,)
+    wait_for(lambda: parent_of(pid) is None or "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3])
+
+
+# slots
+
+
+def test_jobs_beyond_the_slots_wait_in_order_and_start_without_a_bot(new_runner, script, tmp_path):
+    runner = new_runner(slots=1)
+    order = [JobId(f"job-{number}") for number in (3, 1, 2)]
+    for job_id in order:
+        gate = "import os, time\nwhile not os.path.exists('go'):\n  time.sleep(0.005)\nprint(time.time())"
+        runner.launch(script(gate, job_id))
+    wait_for(lambda: runner.status(order[0]).state is JobState.RUNNING)
+    after_restart = new_runner(slots=1)
+    assert after_restart.sweep().running == tuple(order)
+    for job_id, next_id in zip(order, [*order[1:], None], strict=True):
+        if next_id:
+            assert after_restart.status(next_id).state is JobState.QUEUED
+        (after_restart.folder(job_id) / "go").touch()
+        assert after_restart.wait(job_id, 20).state is JobState.SUCCEEDED
+    starts = [after_restart.status(job_id).started_at for job_id in order]
+    assert starts == sorted(starts)
+    assert list(runner.jobs()) == order
+
+
+def test_queued_job_that_is_cancelled_never_runs_and_lets_the_next_one_through(new_runner, script):
+    runner = new_runner(slots=1)
+    hold, unwanted = script("import time\ntime.sleep(60)", "hold"), script("open('ran', 'w')", "unwanted")
+    after = script("pass", "after")
+    for spec in (hold, unwanted, after):
+        runner.launch(spec)
+    wait_for(lambda: runner.status(hold.job_id).state is JobState.RUNNING)
+    status = runner.cancel(unwanted.job_id)
+    assert (status.state, status.started_at, status.exit_code) == (JobState.CANCELLED, None, None)
+    runner.cancel(hold.job_id)
+    assert runner.wait(after.job_id, 20).state is JobState.SUCCEEDED
+    assert not (runner.folder(unwanted.job_id) / "ran").exists()
+
+
+def test_queued_job_whose_supervisor_was_killed_holds_nobody_up(new_runner, script):
+    runner = new_runner(slots=1)
+    hold, dead, after = script("import time\ntime.sleep(60)", "hold"), script("pass", "dead"), script("pass", "after")
+    for spec in (hold, dead, after):
+        runner.launch(spec)
+    wait_for((runner.folder(dead.job_id).parent / "lease.json").exists)
+    os.kill(lease_of(runner, dead.job_id)["pid"], signal.SIGKILL)
+    assert wait_for(lambda: (now := runner.status(dead.job_id)).state.ended and now).state is JobState.LOST
+    runner.cancel(hold.job_id)
+    assert runner.wait(after.job_id, 20).state is JobState.SUCCEEDED
+
+
+def test_job_written_down_and_never_started_can_be_cancelled(new_runner, script, monkeypatch):
+    runner = new_runner()
+    monkeypatch.setattr(LocalRunner, "_start_if_never_started", lambda *_: False)
+    spec = script("open('ran', 'w')")
+    assert runner.launch(spec).state is JobState.QUEUED
+    assert runner.cancel(spec.job_id).state is JobState.CANCELLED
+    monkeypatch.undo()
+    assert runner.launch(spec).state is JobState.CANCELLED
+    assert not (runner.folder(spec.job_id) / "ran").exists()
+
+
+# the log
+
+
+def test_log_never_passes_its_cap_and_keeps_the_end(new_runner, script, finish):
+    runner = new_runner(log_bytes=64 << 10)
+    finish(runner, script("for i in range(40000):\n  print('line', i)"))
+    log = runner.folder(JobId("job")).parent / "log.txt"
+    assert 16 << 10 < log.stat().st_size <= 64 << 10
+    assert "earlier bytes dropped" in log.read_text().partition("\n")[0]
+    assert runner.log_tail(JobId("job"), 2) == "line 39998\nline 39999"
+
+
+# what a job leaves
+
+
+def test_what_a_job_leaves_is_disarmed_before_anybody_reads_it(best_runner, script, finish, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("key")
+    code = (
+        "import os, socket, sys\n"
+        "os.mkdir('out')\n"
+        "open('out/real.json', 'w').write('{}')\n"
+        "os.symlink('real.json', 'out/latest.json')\n"
+        "os.symlink(sys.argv[1], 'out/metrics.jsonl')\n"
+        "os.symlink('/', 'out/root')\n"
+        "os.mkfifo('out/pipe')\n"
+        "socket.socket(socket.AF_UNIX).bind('out/socket')\n"
+        "open('out/tool', 'w')\n"
+        "os.chmod('out/tool', 0o6755)\n"
+        "os.mkdir('out/closed')\n"
+        "os.chmod('out/closed', 0)\n"
+    )
+    spec = script(code, argv=("{python}", "script.py", str(secret)))
+    assert finish(best_runner, spec).state is JobState.SUCCEEDED
+    out = best_runner.folder(spec.job_id) / "out"
+    assert sorted(path.name for path in out.iterdir()) == ["closed", "latest.json", "real.json", "tool"]
+    assert (out / "latest.json").read_text() == "{}"
+    assert stat.S_IMODE((out / "tool").stat().st_mode) == 0o755
+    assert "out/metrics.jsonl: removed, a symbolic link" in best_runner.log_tail(spec.job_id)
+    assert secret.read_text() == "key"
+
+
+def test_job_folders_are_closed_to_other_users(best_runner, script, finish):
+    finish(best_runner, script("pass"))
+    assert stat.S_IMODE(best_runner.root.stat().st_mode) == 0o700
+
+
+def test_scratch_is_gone_when_the_job_has_ended(best_runner, script, finish):
+    code = "import os\nos.makedirs(os.environ['HF_HOME'])\nopen(os.environ['HF_HOME'] + '/x', 'w').write('x')"
+    assert finish(best_runner, script(code)).state is JobState.SUCCEEDED
+    assert not (best_runner.folder(JobId("job")).parent / "scratch").exists()
+
+
+def test_remove_deletes_an_ended_job_only(best_runner, script):
+    spec = script("import time\ntime.sleep(60)")
+    best_runner.launch(spec)
+    with pytest.raises(UserError, match="cancel it first"):
+        best_runner.remove(spec.job_id)
+    best_runner.cancel(spec.job_id)
+    best_runner.remove(spec.job_id)
+    assert best_runner.status(spec.job_id) is None
+    best_runner.remove(spec.job_id)
+
+
+def test_wait_that_takes_too_long_says_so(best_runner, script):
+    spec = script("import time\ntime.sleep(60)")
+    best_runner.launch(spec)
+    with pytest.raises(TimeoutError, match=r"job job is (queued|running) after 0.05 s"):
+        best_runner.wait(spec.job_id, 0.05)
+    with pytest.raises(UserError, match="no job nothing"):
+        best_runner.wait(JobId("nothing"), 1)
+
+
+# mounts
+
+
+def test_model_in_the_hubs_cache_can_be_read_through_its_links(best_runner, script, finish, tmp_path):
+    repository = tmp_path / "hub/models--org--name"
+    snapshot = repository / "snapshots/abc123"
+    snapshot.mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    (repository / "blobs/f00").write_text("weights")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/f00")
+    code = "import sys\nprint(open(sys.argv[1] + '/model.safetensors').read())"
+    spec = script(code, argv=("{python}", "script.py", "{mount:init}"), mounts={"init": str(snapshot)})
+    finish(best_runner, spec)
+    assert best_runner.log_tail(spec.job_id) == "weights"
+
+
+def test_mount_of_an_earlier_jobs_weights_works_and_of_all_jobs_is_refused(best_runner, script, finish):
+    first = script("import os\nos.mkdir('out')\nopen('out/w', 'w').write('from the first')", "first")
+    finish(best_runner, first)
+    folder = str(best_runner.folder(first.job_id) / "out")
+    code = "import sys\nprint(open(sys.argv[1] + '/w').read())"
+    second = script(code, "second", argv=("{python}", "script.py", "{mount:init}"), mounts={"init": folder})
+    finish(best_runner, second)
+    assert best_runner.log_tail(second.job_id) == "from the first"
+    for wide in (best_runner.root, best_runner.root.parent, Path("/")):
+        with pytest.raises(UserError, match="holds the folders of all jobs"):
+            best_runner.launch(replace(second, job_id=JobId("third"), mounts={"init": str(wide)}))
+
+
+# refused
+
+
+def test_untrusted_job_on_the_plain_tier_is_refused_with_what_to_install(new_runner, script):
+    runner = new_runner(tier=Tier.PLAIN)
+    with pytest.raises(UserError, match="apt-get install bubblewrap"):
+        runner.launch(replace(script("open('ran', 'w')"), trusted=False))
+    assert list(runner.jobs()) == []
+    assert not runner.folder(JobId("job")).exists()
+
+
+def test_untrusted_job_behind_walls_runs(best_runner, script, finish):
+    if best_runner.tier is Tier.PLAIN:
+        pytest.skip("no sandbox here")
+    assert finish(best_runner, replace(script("pass"), trusted=False)).state is JobState.SUCCEEDED
+
+
+def test_machine_without_bubblewrap_has_the_plain_tier_alone(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    reports = {report.tier: report for report in sandbox._probe.__wrapped__(None)}
+    assert [tier for tier, report in reports.items() if report.available] == [Tier.PLAIN]
+    assert reports[Tier.BUBBLEWRAP_CGROUP].reason == "the program bwrap is not installed"
+    assert "apt-get install bubblewrap" in reports[Tier.BUBBLEWRAP_RLIMITS].advice
+
+
+def test_bubblewrap_that_fails_gives_its_own_words_as_the_reason(monkeypatch, tmp_path):
+    fake = tmp_path / "bwrap"
+    fake.write_text("#!/bin/sh\necho 'bwrap: setting up uid map: Permission denied' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    walls = sandbox._probe.__wrapped__(None)[0]
+    assert (walls.available, walls.reason) == (False, "bwrap: setting up uid map: Permission denied")
+    assert "apparmor_restrict_unprivileged_userns" in walls.advice
+
+
+def test_tier_that_is_not_there_cannot_be_asked_for(new_runner, script, monkeypatch):
+    missing = sandbox.TierReport(Tier.BUBBLEWRAP_CGROUP, False, "the program bwrap is not installed", "install it")
+    monkeypatch.setattr(sandbox, "probe", lambda _python: [missing])
+    with pytest.raises(UserError, match=r"bubblewrap\+cgroup is not available here: the program bwrap"):
+        new_runner(tier=Tier.BUBBLEWRAP_CGROUP).launch(script("pass"))
+
+
+def test_interpreter_that_does_not_exist_is_the_platforms_fault(new_runner, script, tmp_path):
+    runner = new_runner(python=tmp_path / "no-python", tier=Tier.PLAIN)
+    with pytest.raises(PlatformError, match="interpreter"):
+        runner.launch(script("pass"))
+    assert list(runner.jobs()) == []
+
+
+def test_job_of_another_interpreter_runs_under_it(new_runner, tmp_path, script, finish):
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    runner = new_runner(python=environment / "bin/python")
+    status = finish(runner, script("import sys\nprint(sys.prefix)"))
+    assert (status.state, runner.log_tail(JobId("job"))) == (JobState.SUCCEEDED, str(environment))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"argv": ()}, "argv is empty"),
+        ({"argv": ("a\0b",)}, "zero byte"),
+        ({"argv": ("{mount:base}",)}, "mounts are: none"),
+        ({"mounts": {"../up": "/tmp"}}, "letters, digits"),
+        ({"mounts": {"init": "relative"}}, "absolute path"),
+        ({"mounts": {"init": "/no/such/folder"}}, "absolute path of a folder that exists"),
+        ({"environment": {"A=B": "x"}}, "letters, digits"),
+        ({"environment": {"A": "x\0y"}}, "zero byte"),
+        ({"files": {"a": "relative"}}, "absolute path"),
+        ({"files": {"a": "/no/such/file"}}, "cannot be read"),
+        ({"files": {"a": "/dev/null"}}, "not a link or a device"),
+        ({"caps": Caps(memory_gib=0)}, "caps.memory_gib is 0"),
+        ({"caps": Caps(timeout_seconds=float("nan"))}, "caps.timeout_seconds is nan"),
+        ({"caps": Caps(pids=-1)}, "caps.pids is -1"),
+        ({"caps": Caps(file_size_gib=float("inf"))}, "caps.file_size_gib is inf"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_wrong_specification_is_refused_in_words(best_runner, change, message):
+    spec = replace(JobSpec(JobId("job"), ("{python}", "-c", "pass"), trusted=True), **change)
+    with pytest.raises(UserError, match=message):
+        best_runner.launch(spec)
+    assert list(best_runner.jobs()) == []
+
+
+# copied in
+
+
+def test_link_that_leads_out_of_what_is_copied_is_refused(best_runner, script, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("key")
+    folder = tmp_path / "experiment"
+    (folder / "data").mkdir(parents=True)
+    for link, target in (("data/rows", "../../secret"), ("data/rows", str(secret)), ("all", "..")):
+        (folder / link).symlink_to(target)
+        with pytest.raises(UserError, match="leads out of the folder"):
+            best_runner.launch(script("", files={"experiment": str(folder)}))
+        (folder / link).unlink()
+    direct = tmp_path / "train.py"
+    direct.symlink_to(secret)
+    with pytest.raises(UserError, match="not a link"):
+        best_runner.launch(script("", files={"train.py": str(direct)}))
+    assert list(best_runner.jobs()) == []
+
+
+def test_folder_is_copied_whole_with_its_inner_links_and_modes(best_runner, script, finish, tmp_path):
+    folder = tmp_path / "bundle"
+    (folder / "deep/er").mkdir(parents=True)
+    (folder / "deep/er/tool").write_text("#!/bin/sh\necho from the tool\n")
+    (folder / "deep/er/tool").chmod(0o555)
+    (folder / "empty").mkdir()
+    (folder / "link").symlink_to("deep/er/tool")
+    extra = tmp_path / "extra"
+    extra.write_text("more")
+    spec = script("", argv=("bundle/link",), files={"bundle": str(folder), "bundle/extra": str(extra)})
+    finish(best_runner, spec)
+    copy = best_runner.folder(spec.job_id) / "bundle"
+    assert best_runner.log_tail(spec.job_id) == "from the tool"
+    assert (copy / "empty").is_dir()
+    assert (copy / "extra").read_text() == "more"
+    assert (copy / "deep/er/tool").stat().st_ino != (folder / "deep/er/tool").stat().st_ino
+
+
+def test_two_files_on_one_place_are_refused(best_runner, script, tmp_path):
+    rows = tmp_path / "rows"
+    rows.write_text("x")
+    with pytest.raises(UserError, match="cannot be copied"):
+        best_runner.launch(script("", files={"script.py/rows": str(rows)}))
+
+
+def test_unix_socket_of_the_host_is_not_reachable(best_runner, script, finish, tmp_path):
+    if best_runner.tier is Tier.PLAIN:
+        pytest.skip("no isolation here")
+    with socket.socket(socket.AF_UNIX) as named, socket.socket(socket.AF_UNIX) as abstract:
+        named.bind(str(tmp_path / "bus"))
+        abstract.bind("\0postdoc-test-bus")
+        for server in (named, abstract):
+            server.listen()
+        code = (
+            "import socket, sys\n"
+            "for address in (sys.argv[1], '\\0postdoc-test-bus'):\n"
+            "  try:\n"
+            "    socket.socket(socket.AF_UNIX).connect(address)\n"
+            "    print('reached', address)\n"
+            "  except OSError:\n"
+            "    print('refused')\n"
+        )
+        finish(best_runner, script(code, argv=("{python}", "script.py", str(tmp_path / "bus"))))
+    assert best_runner.log_tail(JobId("job")) == "refused\nrefused"

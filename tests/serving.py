@@ -1,0 +1,60 @@
+"""The bot's server with a scripted runner, as a process of its own that tests may kill.
+
+`python -m tests.serving` reads the usual POSTDOC_ settings, and:
+  POSTDOC_TEST_RUNNER   folder of the ScriptedRunner
+  POSTDOC_TEST_DEATHS   file of labels; the process kills itself at the first point whose label is not in it yet
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import uvicorn
+
+from bot.config import load_settings
+from bot.domain.goal import GoalId
+from bot.loop.policy import Action
+from bot.server.app import Bot, create_app
+from tests.fakes.runner import ScriptedRunner
+
+
+class Deaths:
+    """Dies once at every point: before an action, after each of its writes, after its effect, after its record."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.touch()
+        self.current = "nothing"
+
+    async def at(self, point: str, goal_id: GoalId, action: Action) -> None:
+        self.current = f"{action.kind}:{'/'.join(map(str, action.args.values()))}"
+        self.die(f"{goal_id} {point} {self.current}")
+
+    async def on_write(self, what: str) -> None:
+        self.die(f"write {what} in {self.current}")
+
+    def die(self, label: str) -> None:
+        label = label.replace("\n", " ")
+        if label in self.path.read_text(encoding="utf-8").splitlines():
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(label + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main() -> None:
+    settings = load_settings()
+    runner = ScriptedRunner(Path(os.environ["POSTDOC_TEST_RUNNER"]))
+    deaths = Deaths(Path(path)) if (path := os.environ.get("POSTDOC_TEST_DEATHS")) else None
+    bot = Bot(
+        settings, runner=runner, at=deaths.at if deaths else None, on_write=deaths.on_write if deaths else None
+    )
+    uvicorn.run(create_app(bot), host=settings.host, port=settings.port, log_level="warning", lifespan="on")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+"""A practice world for tests: a forge with a repository and people, and the bot's server as a process beside it.
+
+The bot sees the forge over HTTP alone. Its runner is scripted (tests/fakes/runner.py), so a pursuit takes a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bot.practice.auth import new_key_pair
+from bot.practice.forge import Forge
+from bot.practice.server import serve
+from tests.fakes.runner import ScriptedRunner
+
+ROOT = Path(__file__).resolve().parent.parent
+REPOSITORY = "acme/speller"
+SECRET = "a-webhook-secret-for-tests"
+PERMISSIONS = {"contents": "write", "issues": "write", "pull_requests": "write", "checks": "write", "metadata": "read"}
+EVENTS = (
+    "issues",
+    "issue_comment",
+    "pull_request",
+    "pull_request_review",
+    "pull_request_review_comment",
+    "check_run",
+    "push",
+)
+POLICY = """\
+consent:
+  auto_approve:
+    runs: 6
+    gpu_hours: 2
+    usd: 0
+"""
+RECIPE = "learning_rate: 2.0e-05\nnum_train_epochs: 1\nper_device_train_batch_size: 32\nmax_length: 128\n"
+GOOD = {
+    "baseline-00": {"value": 0.0},
+    "train-01": {"curve": "flat"},
+    "evaluate-01": {"value": 0.02},
+    "probe-01": {"suggested": 3e-3},
+    "train-02": {"curve": "good"},
+    "evaluate-02": {"value": 0.97},
+    "confirm-02": {"value": 0.96},
+}
+"""A pursuit that falls short once through its learning rate and then reaches and confirms 90 %."""
+_private_key = ""
+
+
+def goal_body(**fields: str) -> str:
+    """The Markdown that GitHub makes of the goal form; a field of "" is left out."""
+    values = {
+        "Base model": "postdoc/tiny-test",
+        "Benchmark": "practice/reverse",
+        "Target": "90 %",
+        "Training data": "data/train.jsonl",
+        "Starting recipe": f"```yaml\n{RECIPE}```",
+    } | {key.replace("_", " "): value for key, value in fields.items()}
+    return "\n\n".join(f"### {label}\n\n{value}" for label, value in values.items() if value)
+
+
+@dataclass
+class World:
+    """The forge, its people's tokens and the bot's process."""
+
+    forge: Forge
+    url: str
+    folder: Path
+    runner: ScriptedRunner
+    app_id: int
+    port: int
+    tokens: dict[str, str]
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    read: set[int] = field(default_factory=set)
+
+    # The bot's process
+
+    def start(self) -> None:
+        log = (self.folder / "bot.log").open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.serving"], cwd=ROOT, env=self.environment, stdout=log, stderr=log
+        )
+        log.close()
+
+    def wait_ready(self, timeout_seconds: float = 20.0) -> bool:
+        """True once it serves; False when its process ended first."""
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline:
+            assert self.process is not None
+            if self.process.poll() is not None:
+                return False
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"{self.bot_url}/readyz", timeout=2).status_code == 200:
+                    return True
+            time.sleep(0.02)
+        raise AssertionError(f"the bot did not start:\n{self.log()}")
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def log(self) -> str:
+        return (self.folder / "bot.log").read_text(errors="replace")[-8000:]
+
+    @property
+    def bot_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    # What people do
+
+    def api(self, login: str, method: str, path: str, **options: Any) -> Any:
+        headers = {"Authorization": f"Bearer {self.tokens[login]}"}
+        response = httpx.request(method, f"{self.url}/api/v3{path}", headers=headers, timeout=20, **options)
+        assert response.status_code < 400, f"{method} {path}: {response.status_code} {response.text}"
+        return response.json() if response.content else None
+
+    def open_goal(self, body: str | None = None, *, title: str = "Raise exact match", login: str = "ada") -> int:
+        payload = {"title": title, "body": goal_body() if body is None else body, "labels": ["postdoc"]}
+        return int(self.api(login, "POST", f"/repos/{REPOSITORY}/issues", json=payload)["number"])
+
+    def comment(self, number: int, body: str, *, login: str = "ada") -> int:
+        return int(self.api(login, "POST", f"/repos/{REPOSITORY}/issues/{number}/comments", json={"body": body})["id"])
+
+    # What people see
+
+    def comments(self, number: int) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.api(
+            "ada", "GET", f"/repos/{REPOSITORY}/issues/{number}/comments?per_page=100"
+        )
+        return found
+
+    def bot_comments(self, number: int) -> list[str]:
+        return [c["body"] for c in self.comments(number) if c["user"]["login"] == "postdoc[bot]"]
+
+    def reviews(self, number: int) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.api("ada", "GET", f"/repos/{REPOSITORY}/pulls/{number}/reviews?per_page=100")
+        return found
+
+    def review_comments(self, number: int) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.api(
+            "ada", "GET", f"/repos/{REPOSITORY}/pulls/{number}/comments?per_page=100"
+        )
+        return found
+
+    def pulls(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.api("ada", "GET", f"/repos/{REPOSITORY}/pulls?state=all&per_page=100")
+        return found
+
+    def branch_log(self, branch: str) -> list[str]:
+        git = subprocess.run(
+            ["git", "log", "--format=%an: %s", f"main..{branch}"],
+            cwd=self.forge.repository(REPOSITORY).git.path, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return git.stdout.splitlines()
+
+    # What the bot knows
+
+    def events(self, issue: int) -> list[dict[str, Any]]:
+        with contextlib.suppress(httpx.HTTPError):
+            found = httpx.get(f"{self.bot_url}/api/goals/{REPOSITORY}/{issue}/events", timeout=10)
+            if found.status_code == 200:
+                return list(found.json()["events"])
+        return []
+
+    def state(self, issue: int) -> str | None:
+        with contextlib.suppress(httpx.HTTPError):
+            for goal in httpx.get(f"{self.bot_url}/api/goals", timeout=10).json():
+                if goal["goal_id"] == f"{REPOSITORY}#{issue}":
+                    return str(goal["state"])
+        return None
+
+    def until(self, condition: Callable[[], object], what: str, timeout_seconds: float = 30.0) -> None:
+        deadline = time.monotonic() + timeout_seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{what} did not come about:\n{self.log()}")
+            time.sleep(0.03)
+
+    def until_ended(self, issue: int, timeout_seconds: float = 30.0) -> str:
+        """Wait for the goal's ending; returns its state."""
+
+        def ended() -> bool:
+            return any(event["kind"] == "ended" for event in self.events(issue))
+
+        self.until(ended, f"the end of goal {issue}", timeout_seconds)
+        return str([event for event in self.events(issue) if event["kind"] == "ended"][-1]["data"]["state"])
+
+    def until_event(self, issue: int, kind: str, count: int = 1) -> dict[str, Any]:
+        def found() -> list[dict[str, Any]]:
+            return [event for event in self.events(issue) if event["kind"] == kind]
+
+        self.until(lambda: len(found()) >= count, f"event {kind} of goal {issue}")
+        return found()[-1]
+
+
+def tiny_model(folder: Path) -> None:
+    """Files that describe a small model; nobody loads it in a scripted world."""
+    model = folder / "postdoc" / "tiny-test"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text(json.dumps({"model_type": "qwen3"}))
+    header = json.dumps({"w": {"dtype": "F32", "shape": [600, 500], "data_offsets": [0, 0]}}).encode()
+    (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    (model / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A tiny model\n")
+
+
+@contextlib.contextmanager
+def practice_world(
+    folder: Path, *, policy: str | None = POLICY, deaths: Path | None = None, wrap: Callable[[Any], Any] | None = None
+) -> Iterator[World]:
+    """A running world; the bot is not started yet. `wrap` goes around the forge's application."""
+    global _private_key
+    _private_key = _private_key or new_key_pair()[0]
+    forge = Forge(folder / "forge")
+    for login in ("ada", "bob", "mallory"):
+        forge.add_user(login)
+    rows = "".join(json.dumps({"prompt": f"speak {i}", "completion": str(i)}) + "\n" for i in range(50))
+    files = {
+        "README.md": "# Speller\n",
+        "data/train.jsonl": rows,
+        "data/README.md": "---\nlicense: cc-by-4.0\n---\n# Rows\n",
+    }
+    if policy is not None:
+        files[".github/postdoc.yml"] = policy
+    owner, name = REPOSITORY.split("/")
+    forge.add_repository(owner, name, files)
+    for login, permission in (("ada", "admin"), ("bob", "write"), ("mallory", "read")):
+        forge.add_collaborator(REPOSITORY, login, permission)
+    port = _free_port()
+    registration = forge.register_app(
+        slug="postdoc", permissions=PERMISSIONS, events=EVENTS, private_key_pem=_private_key,
+        webhook_url=f"http://127.0.0.1:{port}/webhook", webhook_secret=SECRET,
+    )  # fmt: skip
+    forge.install_app(registration.app_id, REPOSITORY)
+    tiny_model(folder / "models")
+    runner = ScriptedRunner(folder / "runner")
+    runner.script(GOOD)
+    with serve(forge) as url:
+        environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("POSTDOC_")},
+            "POSTDOC_APP_ID": str(registration.app_id), "POSTDOC_PRIVATE_KEY": registration.private_key_pem,
+            "POSTDOC_WEBHOOK_SECRET": SECRET, "POSTDOC_GITHUB_URL": f"{url}/api/v3", "POSTDOC_PORT": str(port),
+            "POSTDOC_DATA_FOLDER": str(folder / "data"), "POSTDOC_MODEL_FOLDERS": str(folder / "models"),
+            "POSTDOC_TEST_RUNNER": str(runner.root), "POSTDOC_CHECK_UPDATE_SECONDS": "0.2",
+            "HF_HUB_OFFLINE": "1",
+        }  # fmt: skip
+        if deaths is not None:
+            environment["POSTDOC_TEST_DEATHS"] = str(deaths)
+        tokens = {login: forge.user_token(login) for login in ("ada", "bob", "mallory")}
+        world = World(forge, url, folder, runner, registration.app_id, port, tokens, environment)
+        try:
+            yield world
+        finally:
+            world.stop()
+            forge.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
