@@ -45,8 +45,6 @@ class Settings(BaseSettings):
     """Jobs at a time; None: one for each core."""
     job_memory_gib: float = Field(8.0, gt=0)
     job_threads: int = Field(1, ge=1)
-    usd_per_hour: float = Field(0.0, ge=0)
-    """Price of this machine's hour."""
     check_update_seconds: float = Field(30.0, ge=0.2)
     """Shortest time between two updates of one check run."""
     label: str = "postdoc"

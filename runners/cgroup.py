@@ -202,7 +202,7 @@ class Cgroup:
 
 def _write(path: Path, text: str) -> None:
     # Opened without O_CREAT: a control file that is missing must fail, not come to be.
-    descriptor = os.open(path, os.O_WRONLY)
+    descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC)
     try:
         os.write(descriptor, text.encode("ascii"))
     finally:

@@ -24,7 +24,7 @@ from runners.tier import Tier, limits
 _GIB = 2**30
 _LOOK_SECONDS = 0.25
 """How often the caps that no kernel counter announces are looked after, and whether somebody wants the job to end."""
-_DISK_LOOK_SECONDS = 2.0
+_DISK_LOOK_SECONDS = 1.0
 _TREE_END_SECONDS = 10.0
 _SANDBOX_PROCESSES = 2
 """bubblewrap itself: the one outside that waits, and the first process inside."""

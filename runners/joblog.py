@@ -19,6 +19,7 @@ class CappedLog:
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - kept open for as long as the job runs
         self._size = self._file.tell()
         self._dropped = 0
+        self._note_bytes = 0
 
     def write(self, data: bytes) -> None:
         if len(data) > self._cap_bytes // 4:
@@ -38,8 +39,9 @@ class CappedLog:
         kept = _read_end(self._path, self._cap_bytes // 2)
         newline = kept.find(b"\n") + 1
         kept = kept[newline:]
-        self._dropped += self._size - len(kept)
-        note = f"[postdoc: about {self._dropped:,} earlier bytes dropped, the log's cap is {self._cap_bytes:,} bytes]\n"
+        self._dropped += self._size - self._note_bytes - len(kept)
+        note = f"[postdoc: {self._dropped:,} earlier bytes dropped, the log's cap is {self._cap_bytes:,} bytes]\n"
+        self._note_bytes = len(note)
         replacement = self._path.with_name(self._path.name + ".new")
         self._file.close()
         replacement.write_bytes(note.encode() + kept)

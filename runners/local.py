@@ -74,7 +74,7 @@ class LocalRunner:
         self.root = root.resolve()
         self._python = python
         self._wanted_tier = tier
-        self._slots = max(1, slots if slots is not None else len(os.sched_getaffinity(0)))
+        self._slots = max(1, slots if slots is not None else _cores())
         self._log_bytes = log_bytes
 
     # the protocol
@@ -160,7 +160,10 @@ class LocalRunner:
         """Where jobs run. Raises: UserError when the tier that was asked for is not available."""
         reports = {report.tier: report for report in sandbox.probe(self._python)}
         if self._wanted_tier is None:
-            return next(tier for tier, report in reports.items() if report.available)
+            available = [tier for tier, report in reports.items() if report.available]
+            if not available:
+                raise UserError("jobs can run on this machine only under Linux; choose another runner")
+            return available[0]
         report = reports[self._wanted_tier]
         if not report.available:
             raise UserError(f"sandbox tier {report.tier} is not available here: {report.reason}; {report.advice}")
@@ -248,8 +251,10 @@ class LocalRunner:
             plan = sandbox.launch_plan(spec, self._setting, folder)
             write_json(folder / PLAN, plan | {"slots": self._slots, "log_bytes": self._log_bytes}, durable=False)
             write_json(folder / SPEC, spec.as_dict())
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise PlatformError(f"job {spec.job_id} could not be prepared: {error}") from error
             raise
 
     def _start_if_never_started(self, job_id: JobId) -> bool:
@@ -387,6 +392,11 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _cores() -> int:
+    """Those that this process may use, which in a container are often fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _remove_unfinished(folder: Path) -> None:

@@ -155,6 +155,8 @@ def _run(command: list[str], entering: Cgroup | None = None) -> str | None:
 
 
 def _plain_report() -> TierReport:
+    if sys.platform != "linux":
+        return TierReport(Tier.PLAIN, False, "jobs on this machine need Linux", "choose another runner")
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", _PROBE_SCRIPT],

@@ -5,6 +5,7 @@ The bot sees the forge over HTTP alone. Its runner is scripted (tests/fakes/runn
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -20,10 +21,12 @@ from typing import Any
 
 import httpx
 
+from bot.evaluation.benchmarks import items, load_benchmark
 from bot.practice.auth import new_key_pair
 from bot.practice.forge import Forge
 from bot.practice.server import serve
 from tests.fakes.runner import ScriptedRunner
+from tests.openapi import Recorder, available
 
 ROOT = Path(__file__).resolve().parent.parent
 REPOSITORY = "acme/speller"
@@ -176,6 +179,23 @@ class World:
         )  # fmt: skip
         return git.stdout.splitlines()
 
+    def file(self, ref: str, path: str) -> str:
+        headers = {"Authorization": f"Bearer {self.tokens['ada']}", "Accept": "application/vnd.github.raw+json"}
+        url = f"{self.url}/api/v3/repos/{REPOSITORY}/contents/{path}"
+        return httpx.get(url, params={"ref": ref}, headers=headers, timeout=20).raise_for_status().text
+
+    def commit(self, path: str, text: str, *, branch: str = "main", login: str = "ada") -> str:
+        """Put a file as a person; returns the commit."""
+        place = f"/repos/{REPOSITORY}/contents/{path}"
+        payload = {"message": f"Edit {path}", "content": base64.b64encode(text.encode()).decode(), "branch": branch}
+        with contextlib.suppress(AssertionError):
+            payload["sha"] = self.api(login, "GET", f"{place}?ref={branch}")["sha"]
+        return str(self.api(login, "PUT", place, json=payload)["commit"]["sha"])
+
+    def dev_item(self, benchmark: str) -> tuple[str, str]:
+        item = items(load_benchmark(benchmark), "dev", 0)[0]
+        return item.prompt, item.reference
+
     # What the bot knows
 
     def events(self, issue: int) -> list[dict[str, Any]]:
@@ -184,6 +204,10 @@ class World:
             if found.status_code == 200:
                 return list(found.json()["events"])
         return []
+
+    def first(self, issue: int, kind: str) -> dict[str, Any]:
+        """The data of the first event of this kind."""
+        return dict(next(event["data"] for event in self.events(issue) if event["kind"] == kind))
 
     def state(self, issue: int) -> str | None:
         with contextlib.suppress(httpx.HTTPError):
@@ -227,10 +251,8 @@ def tiny_model(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def practice_world(
-    folder: Path, *, policy: str | None = POLICY, deaths: Path | None = None, wrap: Callable[[Any], Any] | None = None
-) -> Iterator[World]:
-    """A running world; the bot is not started yet. `wrap` goes around the forge's application."""
+def practice_world(folder: Path, *, policy: str | None = POLICY, deaths: Path | None = None) -> Iterator[World]:
+    """A running world; the bot is not started yet."""
     global _private_key
     _private_key = _private_key or new_key_pair()[0]
     forge = Forge(folder / "forge")
@@ -257,7 +279,8 @@ def practice_world(
     tiny_model(folder / "models")
     runner = ScriptedRunner(folder / "runner")
     runner.script(GOOD)
-    with serve(forge) as url:
+    recorder = Recorder()
+    with serve(forge, wrap=recorder.wrap if available() else None) as url:
         environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("POSTDOC_")},
             "POSTDOC_APP_ID": str(registration.app_id), "POSTDOC_PRIVATE_KEY": registration.private_key_pem,
@@ -275,6 +298,9 @@ def practice_world(
         finally:
             world.stop()
             forge.close()
+    if available():
+        # Whatever the test was about: everything the forge said was GitHub's own shape.
+        assert recorder.violations() == []
 
 
 def _free_port() -> int:

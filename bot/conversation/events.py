@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
+
+from bot.conversation import payloads as wire
 
 # --- what Postdoc sees
 
@@ -230,7 +232,7 @@ def parse_event(event_name: str, payload: Any, delivery_id: str = "") -> ParsedE
     if wanted and action not in wanted:
         return ParsedEvent(None, f"ignored: {event_name} {str(action)[:60]}")
     try:
-        occurrence = build(_Payload.model_validate(payload), delivery_id)
+        occurrence = build(wire.Payload.model_validate(payload), delivery_id)
     except ValidationError as error:
         detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(str(part) for part in detail["loc"])[:120]
@@ -247,118 +249,12 @@ class _Odd(Exception):
     """A payload without something its event must have."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=False)
-
-
-class _Account(_Model):
-    id: int = 0
-    login: str = ""
-    type: str = "User"
-
-
-class _Repository(_Model):
-    id: int = 0
-    name: str = ""
-    full_name: str = ""
-    owner: _Account | None = None
-    default_branch: str | None = None
-
-
-class _Named(_Model):
-    name: str = ""
-
-
-class _Issue(_Model):
-    number: int
-    title: str | None = None
-    body: str | None = None
-    user: _Account | None = None
-    labels: list[_Named | str] | None = None
-    pull_request: dict[str, Any] | None = None
-
-
-class _Comment(_Model):
-    id: int
-    body: str | None = None
-    user: _Account | None = None
-    commit_id: str | None = None
-
-
-class _HeadRepository(_Model):
-    full_name: str = ""
-
-
-class _Branch(_Model):
-    ref: str = ""
-    sha: str = ""
-    repo: _HeadRepository | None = None
-
-
-class _PullRequest(_Model):
-    number: int
-    user: _Account | None = None
-    merged: bool | None = None
-    head: _Branch
-    base: _Branch | None = None
-
-
-class _CheckRun(_Model):
-    id: int
-    name: str = ""
-    head_sha: str = ""
-
-
-class _Action(_Model):
-    identifier: str = ""
-
-
-class _From(_Model):
-    from_: str | None = None
-
-    model_config = ConfigDict(extra="ignore", alias_generator=lambda name: name.rstrip("_"))
-
-
-class _Changes(_Model):
-    title: _From | None = None
-    body: _From | None = None
-
-
-class _Installation(_Model):
-    id: int = 0
-    account: _Account | None = None
-
-
-class _Payload(_Model):
-    action: str | None = None
-    sender: _Account | None = None
-    repository: _Repository | None = None
-    installation: _Installation | None = None
-    issue: _Issue | None = None
-    comment: _Comment | None = None
-    review: _Comment | None = None
-    label: _Named | None = None
-    changes: _Changes | None = None
-    pull_request: _PullRequest | None = None
-    check_run: _CheckRun | None = None
-    requested_action: _Action | None = None
-    ref: str | None = None
-    before: str | None = None
-    after: str | None = None
-    created: bool | None = None
-    deleted: bool | None = None
-    forced: bool | None = None
-    repositories: list[_HeadRepository] | None = None
-    repositories_added: list[_HeadRepository] | None = None
-    repositories_removed: list[_HeadRepository] | None = None
-
-
-def _person(account: _Account | None) -> Person:
+def _person(account: wire.Account | None) -> Person:
     # A deleted account is null in payloads; GitHub shows it as `ghost`.
     return Person(account.id, account.login, account.type) if account is not None else Person(0, "ghost", "User")
 
 
-def _basics(payload: _Payload, delivery_id: str) -> dict[str, Any]:
+def _basics(payload: wire.Payload, delivery_id: str) -> dict[str, Any]:
     """The keyword arguments that every occurrence in a repository has."""
     repository = payload.repository
     if repository is None or payload.sender is None:
@@ -374,7 +270,7 @@ def _basics(payload: _Payload, delivery_id: str) -> dict[str, Any]:
     return {"where": where, "sender": _person(payload.sender)}
 
 
-def _on_issues(payload: _Payload, delivery_id: str) -> Occurrence:
+def _on_issues(payload: wire.Payload, delivery_id: str) -> Occurrence:
     issue = payload.issue
     if issue is None:
         raise _Odd("no issue")
@@ -390,7 +286,7 @@ def _on_issues(payload: _Payload, delivery_id: str) -> Occurrence:
         case "opened":
             return IssueOpened(**fields)
         case "edited":
-            changes = payload.changes or _Changes()
+            changes = payload.changes or wire.Changes()
             return IssueEdited(
                 **fields,
                 title_before=changes.title.from_ if changes.title else None,
@@ -404,7 +300,7 @@ def _on_issues(payload: _Payload, delivery_id: str) -> Occurrence:
             return IssueReopened(**fields)
 
 
-def _on_comment(payload: _Payload, delivery_id: str) -> Occurrence:
+def _on_comment(payload: wire.Payload, delivery_id: str) -> Occurrence:
     issue, comment = payload.issue, payload.comment
     if issue is None or comment is None:
         raise _Odd("no issue or no comment")
@@ -412,7 +308,7 @@ def _on_comment(payload: _Payload, delivery_id: str) -> Occurrence:
     return _comment(payload, delivery_id, comment, place, issue.number, on_pull_request, None)
 
 
-def _on_review(payload: _Payload, delivery_id: str) -> Occurrence:
+def _on_review(payload: wire.Payload, delivery_id: str) -> Occurrence:
     pull_request = payload.pull_request
     said, place = (
         (payload.review, CommentPlace.REVIEW)
@@ -426,9 +322,9 @@ def _on_review(payload: _Payload, delivery_id: str) -> Occurrence:
 
 
 def _comment(
-    payload: _Payload,
+    payload: wire.Payload,
     delivery_id: str,
-    comment: _Comment,
+    comment: wire.Comment,
     place: CommentPlace,
     number: int,
     on_pull_request: bool,
@@ -449,7 +345,7 @@ def _comment(
     return CommentEdited(**fields, before=before)
 
 
-def _on_pull_request(payload: _Payload, delivery_id: str) -> Occurrence:
+def _on_pull_request(payload: wire.Payload, delivery_id: str) -> Occurrence:
     pull_request = payload.pull_request
     if pull_request is None:
         raise _Odd("no pull request")
@@ -476,7 +372,7 @@ def _on_pull_request(payload: _Payload, delivery_id: str) -> Occurrence:
             return PullRequestSynchronized(**fields, before=before, after=after)
 
 
-def _on_push(payload: _Payload, delivery_id: str) -> Occurrence:
+def _on_push(payload: wire.Payload, delivery_id: str) -> Occurrence:
     if payload.ref is None or payload.after is None:
         raise _Odd("no ref or no commit")
     return Push(
@@ -490,7 +386,7 @@ def _on_push(payload: _Payload, delivery_id: str) -> Occurrence:
     )
 
 
-def _on_check_run(payload: _Payload, delivery_id: str) -> Occurrence:
+def _on_check_run(payload: wire.Payload, delivery_id: str) -> Occurrence:
     check = payload.check_run
     if check is None:
         raise _Odd("no check run")
@@ -502,7 +398,7 @@ def _on_check_run(payload: _Payload, delivery_id: str) -> Occurrence:
     return CheckRunAction(**fields, identifier=payload.requested_action.identifier)
 
 
-def _on_installation(payload: _Payload, delivery_id: str) -> Occurrence:
+def _on_installation(payload: wire.Payload, delivery_id: str) -> Occurrence:
     installation = payload.installation
     if installation is None or payload.sender is None:
         raise _Odd("no installation or no sender")
@@ -517,7 +413,7 @@ def _on_installation(payload: _Payload, delivery_id: str) -> Occurrence:
     )
 
 
-_BUILDERS: dict[str, Callable[[_Payload, str], Occurrence]] = {
+_BUILDERS: dict[str, Callable[[wire.Payload, str], Occurrence]] = {
     "issues": _on_issues,
     "issue_comment": _on_comment,
     "pull_request": _on_pull_request,

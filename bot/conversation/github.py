@@ -281,7 +281,7 @@ class Repository:
     # Issues and comments
 
     async def upsert_comment(self, number: int, key_line: str, body: str, *, known_id: int | None = None) -> int:
-        """Write `body` as the one comment on issue `number` that carries `key_line`; returns its id."""
+        """Write `body` as the one comment on issue `number` whose first line is `key_line`; returns its id."""
         comment_id = known_id or await self._comment_with(number, key_line)
         if comment_id is not None:
             try:
@@ -296,7 +296,7 @@ class Repository:
     async def _comment_with(self, number: int, key_line: str) -> int | None:
         login = await self._app.login()
         for comment in await self._pages(f"/issues/{number}/comments"):
-            if comment["user"]["login"] == login and key_line in (comment["body"] or ""):
+            if comment["user"]["login"] == login and _first_line(comment["body"]) == key_line:
                 return int(comment["id"])
         return None
 
@@ -396,7 +396,7 @@ class Repository:
         """
         login = await self._app.login()
         for review in await self._pages(f"/pulls/{number}/reviews"):
-            if review["user"]["login"] == login and key_line in (review["body"] or ""):
+            if review["user"]["login"] == login and _first_line(review["body"]) == key_line:
                 return int(review["id"])
         placed = [c for c in comments if c.line is not None]
         loose = [c for c in comments if c.line is None]
@@ -444,6 +444,10 @@ class Repository:
         if actions:
             payload["actions"] = [dict(action) for action in actions]
         await self._call("PATCH", f"/check-runs/{check_run_id}", json=payload)
+
+
+def _first_line(body: str | None) -> str:
+    return (body or "").partition("\n")[0].strip()
 
 
 def _with_loose(body: str, comments: Sequence[InlineComment]) -> str:

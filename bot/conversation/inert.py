@@ -21,7 +21,8 @@ _COMMAND = re.compile(r"^([ \t]*)/(?=[A-Za-z])", re.MULTILINE)
 _WORD_COMMAND = re.compile(
     r"^([ \t]*)(atlantis|bors|renovate|dependabot|postdoc)(?=[ \t:])", re.MULTILINE | re.IGNORECASE
 )
-_MARKUP = re.compile(r"([\\`*_~|$\[\]])")
+# An underscore inside a word is no emphasis, and escaping it would spoil every key in the plain text of a mail.
+_MARKUP = re.compile(r"([\\`*~|$\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 _BACKTICKS = re.compile(r"`+")
 
 

@@ -105,11 +105,11 @@ class Policy:
         """What the policy says, as sentences."""
         given, top = self.consent, self.budget
         if given.runs:
-            granted = f"{_runs(given.runs)}, {given.gpu_hours:g} GPU hours and {given.usd:g} USD"
+            granted = f"{_runs(given.runs)}, {_hours(given.gpu_hours)} and {given.usd:g} USD"
             first = f"Granted without asking, per goal: up to {granted}."
         else:
             first = "Nothing is granted without asking: the first run waits for a person's consent."
-        ceilings = f"{_runs(top.runs)}, {top.gpu_hours:g} GPU hours, {top.usd:g} USD and {top.wall_hours:g} hours"
+        ceilings = f"{_runs(top.runs)}, {_hours(top.gpu_hours)}, {top.usd:g} USD and {top.wall_hours:g} hours in all"
         lines = [first, f"Ceilings of a goal: {ceilings}."]
         if self.licences_allowed:
             lines.append(f"Licences allowed: {', '.join(code(name, 60) for name in self.licences_allowed)}.")
@@ -274,6 +274,10 @@ def _sentence(detail: dict[str, Any], places: Mapping[tuple[str | int, ...], Pla
 def _place_of(problem: str) -> tuple[int, int]:
     line, column = problem.split(" ", 1)[0].split(":")
     return int(line), int(column)
+
+
+def _hours(value: float) -> str:
+    return "1 GPU hour" if value == 1 else f"{value:g} GPU hours"
 
 
 def _runs(count: int) -> str:

@@ -38,7 +38,7 @@ _LARGE_LORA = Band(1e-4, 3e-4, 1e-3)
 _SMALL = Band(1e-4, 1e-2, 1e-2)
 
 # AdamW at 2 % or more collapses every transformer measured or published that we know of, whatever its size.
-IMPLAUSIBLE_LEARNING_RATE = 2e-2
+IMPLAUSIBLE = 2e-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,11 @@ class Rate:
     band: Band
     size_known: bool
     """False: nothing tells the model's size, and the band is the wide one of small models."""
+
+    @property
+    def implausible(self) -> bool:
+        """Higher than anything that is known to train a model of this size by this method."""
+        return self.current >= (10 * self.band.ceiling if self.size_known and self.band is not _SMALL else IMPLAUSIBLE)
 
     def raised(self, factor: float = 10.0) -> float | None:
         """The rate times `factor`, at most the band's ceiling; None when it is there already."""

@@ -84,6 +84,8 @@ class EventKind(StrEnum):
     STOPPED = "stopped"
     RESUMED = "resumed"
     ENDED = "ended"
+    ISSUE_CLOSED = "issue_closed"
+    """The pull request was merged after the end, so its issue is done."""
     CRASHED = "crashed"
     """An action met a bug; the goal stops with an apology."""
 
@@ -181,6 +183,8 @@ class Run:
     recipe_hash: str
     head_sha: str
     method: str = "sft"
+    digests: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of train.py and data/prepare.py at `head_sha`."""
     changed: dict[str, list[Any]] = field(default_factory=dict)
     """Keys changed since the run before: {key: [before, after]}."""
     check_run_id: int | None = None
@@ -291,6 +295,7 @@ class Experiment:
     stop_requested: str | None = None
     closed: bool = False
     merged: bool = False
+    issue_closed: bool = False
     reason: str = ""
     """Why it ended, one sentence."""
     crash: str | None = None
@@ -363,6 +368,8 @@ def _on_goal_edited(x: Experiment, event: Event) -> None:
         x.text_version += 1
         x.state, x.refusal, x.goal = State.CONTRACT, None, None
         x.baseline, x.data = None, {}
+        x.concluded, x.ended_at, x.reason, x.stop_requested = False, None, "", None
+        x.crash, x.crash_reference = None, None
 
 
 def _on_contract_read(x: Experiment, event: Event) -> None:
@@ -497,6 +504,7 @@ def _on_run_started(x: Experiment, event: Event) -> None:
         recipe_hash=d["recipe_hash"],
         head_sha=d["head_sha"],
         method=d["method"],
+        digests=dict(x.recipe_digests),
         changed={key: list(pair) for key, pair in d["changed"].items()},
         check_run_id=d["check_run_id"],
         started_at=event.at,
@@ -560,6 +568,10 @@ def _on_ended(x: Experiment, event: Event) -> None:
     x.ended_at = event.at
 
 
+def _on_issue_closed(x: Experiment, event: Event) -> None:
+    x.issue_closed = True
+
+
 def _on_crashed(x: Experiment, event: Event) -> None:
     x.crash, x.crash_reference = event.data["error"], event.data["reference"]
 
@@ -597,5 +609,6 @@ _FOLDS = {
     EventKind.STOPPED: _on_stopped,
     EventKind.RESUMED: _on_resumed,
     EventKind.ENDED: _on_ended,
+    EventKind.ISSUE_CLOSED: _on_issue_closed,
     EventKind.CRASHED: _on_crashed,
 }

@@ -28,6 +28,7 @@ import difflib
 import hashlib
 import json
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ LONGEST_NAME = 100
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*(?:[./][a-z0-9][a-z0-9_-]*)*", re.IGNORECASE)
 _COLUMN = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 _KEYS = frozenset(
-    "name description licence metric prompt items splits generation extraction chat".split(),
+    {"name", "description", "licence", "metric", "prompt", "items", "splits", "generation", "extraction", "chat"}
 )
 
 
@@ -101,7 +102,7 @@ def load_benchmark(name: str, folders: Iterable[Path] = ()) -> Benchmark:
     known = known_benchmarks(searched)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(f'`{match}`' for match in close)}?" if close else ""
-    shown = name if len(name) <= 80 else name[:77] + "..."
+    shown = textwrap.shorten(name, 80, placeholder="...") or "(no name)"
     raise UserError(f"There is no benchmark `{shown}`.{hint} Known here: {', '.join(f'`{one}`' for one in known)}.")
 
 

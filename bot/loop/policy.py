@@ -7,7 +7,7 @@ confirmation. It knows no clock, no network and no file; everything it weighs st
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -15,10 +15,13 @@ import yaml
 
 from bot.conversation.permissions import Tier
 from bot.conversation.policy import Policy
-from bot.domain.experiment import BASELINE, Experiment, Job, JobRole, Run, State
-from bot.domain.goal import digest_of
+from bot.domain.budget import Envelope, Spend, exceeded, used_up
+from bot.domain.experiment import BASELINE, Experiment, JobRole, Run, State
+from bot.domain.goal import Budget, digest_of
 from bot.domain.recipe import recipe_hash
 
+NEXT_RUN = Spend(runs=1)
+"""What is known of the next run before it starts; its time is capped by what is left."""
 MAX_ATTEMPTS = 3
 """Launches of one job when the platform, not the recipe, failed."""
 
@@ -39,6 +42,7 @@ class ActionKind(StrEnum):
     REVISE = "revise"
     CONFIRM = "confirm"
     CONCLUDE = "conclude"
+    CLOSE_ISSUE = "close_issue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ def next_action(x: Experiment) -> Action | None:
         return None
     if x.unread_head is not None and not x.running_jobs and x.pull_request is not None and not x.closed:
         return Action(ActionKind.READ_HEAD, {"head_sha": x.unread_head})
+    if x.concluded and x.merged and not x.issue_closed:
+        return Action(ActionKind.CLOSE_ISSUE)
     if x.concluded or x.running_jobs:
         return None
     return _onwards(x)
@@ -130,7 +136,7 @@ def _ask_consent(x: Experiment, reason: str) -> Action | None:
 def _finish_run(x: Experiment, run: Run) -> Action | None:
     """From a started run to its posted review."""
     if not run.diagnosed:
-        if "build_failed" not in x.data.get(data_key(run.recipe, x.recipe_digests), {}):
+        if "build_failed" not in x.data.get(data_key(run.recipe, run.digests), {}):
             train = _job(x, JobRole.TRAIN, run.n)
             if train is not None:
                 return train
@@ -184,24 +190,26 @@ def _data_ready(x: Experiment) -> Action | None:
     return _job(x, JobRole.DATA, upcoming, key) or Action(ActionKind.CHECK_DATA, {"data_key": key, "run": upcoming})
 
 
+def spend_of(x: Experiment) -> Spend:
+    """What the goal has cost so far: job time, its price where the machine has one, runs, hours since it was opened."""
+    hours = x.job_hours()
+    return Spend(
+        usd=hours * Policy.from_dict(x.policy).usd_per_hour,
+        gpu_hours=hours,
+        runs=len(x.runs),
+        wall_hours=max(0.0, x.last_at - x.opened_at) / 3600,
+    )
+
+
 def consent_missing(x: Experiment, *, keys: tuple[str, ...]) -> str | None:
     """Why the present consent does not allow training the head with these recipe keys changed; None when it does."""
-    consent, goal = x.consent, x.goal
-    assert goal is not None
-    if consent is None:
+    assert x.goal is not None
+    if x.consent is None:
         return "nobody has agreed to this spending yet"
-    if consent["goal_hash"] != goal.hash:
-        return "the goal has changed since it was agreed"
-    if len(x.runs) >= consent["runs"] + x.extra_runs:
-        return f"the {consent['runs']} runs that were agreed are used up"
-    if x.job_hours() >= consent["gpu_hours"]:
-        return f"the {consent['gpu_hours']:g} hours that were agreed are used up"
-    allowed = consent["recipe_keys"]
-    outside = [key for key in keys if key not in allowed and "*" not in allowed]
-    by_bot = x.changed_by in ("", "postdoc")
-    if outside and by_bot:
-        return f"changing {', '.join(outside)} was not part of what was agreed"
-    return None
+    # What a person changed with their own hands needs nobody's leave to be a change; it still needs the ceilings.
+    changed = keys if x.changed_by in ("", "postdoc") else ()
+    envelope = Envelope.from_dict(x.consent["envelope"])
+    return envelope.covers(changed, NEXT_RUN, spent=spend_of(x), goal_hash=x.goal.hash)
 
 
 def policy_covers(x: Experiment) -> str | None:
@@ -219,25 +227,17 @@ def policy_covers(x: Experiment) -> str | None:
         return f"{', '.join(foreign)} is not the shipped script, so a person has to agree"
     if goal.budget.usd > grant.usd:
         return f"the policy grants {grant.usd:g} USD, the goal asks for {goal.budget.usd:g}"
-    if x.job_hours() >= grant.gpu_hours:
-        return f"the policy's {grant.gpu_hours:g} hours are used up"
-    if len(x.runs) >= grant.runs:
-        return f"the policy's {grant.runs} runs are used up"
-    return None
+    if policy.usd_per_hour and not goal.budget.usd:
+        return f"this machine costs {policy.usd_per_hour:g} USD an hour and the goal's budget has no money"
+    granted = Budget(usd=grant.usd, gpu_hours=grant.gpu_hours, runs=grant.runs, wall_hours=goal.budget.wall_hours)
+    return exceeded(granted, spend_of(x), NEXT_RUN)
 
 
 def budget_exhausted(x: Experiment) -> str | None:
     """The ceiling that has been reached, as a sentence, or None."""
     goal = x.goal
     assert goal is not None
-    runs = goal.budget.runs + x.extra_runs
-    if len(x.runs) >= runs:
-        return f"all {runs} runs of the budget are used"
-    if x.job_hours() >= goal.budget.gpu_hours:
-        return f"{x.job_hours():.2f} of {goal.budget.gpu_hours:g} hours of job time are used"
-    if (x.last_at - x.opened_at) / 3600 >= goal.budget.wall_hours:
-        return f"{goal.budget.wall_hours:g} hours have passed since the goal was opened"
-    return None
+    return used_up(replace(goal.budget, runs=goal.budget.runs + x.extra_runs), spend_of(x))
 
 
 def data_key(recipe: str, digests: Mapping[str, str]) -> str:
@@ -251,11 +251,6 @@ def head_recipe_hash(x: Experiment) -> str:
     """The hash under which the head's recipe and scripts are recorded as tried."""
     values = yaml.safe_load(x.recipe) or {}
     return recipe_hash(values, script_digest=digest_of(dict(x.recipe_digests)))
-
-
-def running(x: Experiment) -> list[Job]:
-    """Jobs to watch: launched and not known to have ended, as long as the goal is not over."""
-    return [] if x.concluded else x.running_jobs
 
 
 def _conclude(state: State, reason: str) -> Action:

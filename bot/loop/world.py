@@ -14,6 +14,8 @@ from runners.job import Runner
 
 PACKAGE = Path(__file__).resolve().parent.parent
 TEMPLATES = PACKAGE.parent / "templates"
+METHODS = tuple(sorted(path.stem for path in (TEMPLATES / "scripts").glob("*.py") if path.stem != "prepare"))
+"""Methods that a script ships for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +32,6 @@ class World:
     """Exact values that no comment, commit, check or log may carry."""
     train_memory_gib: float = 8.0
     cpu_threads: int = 1
-    usd_per_hour: float = 0.0
-    """Price of this machine; policy's own figure wins."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Given to every job; never a secret."""
     clock: Callable[[], float] = time.time

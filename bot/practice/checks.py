@@ -38,7 +38,7 @@ def create(forge: Forge, actor: Actor, repository: Repository, name: str, sha: s
     if repository.git.type_of(sha) != "commit":
         raise ApiError(422, f"No commit found for SHA: {sha}")
     _check_fields(fields)
-    suite = _suite(forge, repository, app, sha)
+    suite, _ = suite_for(forge, repository, app, sha)
     run = CheckRun(id=forge.next_id("check"), suite=suite, name=name, status="queued", started_at=forge.clock())
     _apply(forge, run, fields)
     suite.runs.append(run)
@@ -66,16 +66,19 @@ def update(forge: Forge, actor: Actor, run: CheckRun, fields: dict[str, Any]) ->
         emit(forge, actor.account, run, "completed")
 
 
-def _suite(forge: Forge, repository: Repository, app: App, sha: str) -> CheckSuite:
+def suite_for(
+    forge: Forge, repository: Repository, app: App, sha: str, branch: str | None = None
+) -> tuple[CheckSuite, bool]:
+    """The App's check suite for a commit, and whether it is new: there is one for each commit."""
     for suite in repository.suites:
         if suite.app is app and suite.head_sha == sha:
-            return suite
-    branch = next((p.head_ref for p in repository.pulls if p.head_sha == sha), None)
+            return suite, False
+    branch = branch or next((pull.head_ref for pull in repository.pulls if pull.head_sha == sha), None)
     now = forge.clock()
     suite = CheckSuite(forge.next_id("check"), repository, app, sha, branch, now, now)
     repository.suites.append(suite)
     forge.nodes[suite.node_id] = suite
-    return suite
+    return suite, True
 
 
 def _check_fields(fields: dict[str, Any]) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import pulls
+from . import checks, pulls
 from .auth import Actor
 from .git_store import ZERO, Commit, Identity, RefConflict, TreeEntry
-from .model import CheckSuite, Repository
+from .model import Repository
 from .permissions import require_workflows
 from .replies import ApiError
 from .shapes import checks as check_shapes
@@ -50,11 +50,11 @@ def commit_files(
         raise ApiError(422, f"path contains a malformed path component: {bad!r}")
     git = repository.git
     base = git.commit(expected)
-    entries: dict[str, TreeEntry | None] = {}
-    for path, content in changes.items():
+    written = {path: content for path, content in changes.items() if content is not None}
+    entries: dict[str, TreeEntry | None] = dict.fromkeys(changes)
+    for path, oid in zip(written, git.write_blobs(list(written.values())), strict=True):
         old = git.entry_at(base.tree, path)
-        mode = old.mode if old is not None and old.type == "blob" else "100644"
-        entries[path] = None if content is None else TreeEntry(mode, "blob", git.write_blob(content))
+        entries[path] = TreeEntry(old.mode if old is not None and old.type == "blob" else "100644", "blob", oid)
     tree = git.edit_tree(base.tree, entries)
     person = author or forge.identity(actor.account)
     oid = git.write_commit(tree, [expected], message, person, committer or forge.committer())
@@ -139,16 +139,12 @@ def request_suites(forge: Forge, actor: Actor, repository: Repository, sha: str,
     """GitHub makes a check suite for each pushed head and each installed App that may write checks."""
     for installation in forge.installations.values():
         app = installation.app
-        if repository in installation.repositories and installation.permissions.get("checks") == "write":
-            if any(suite.app is app and suite.head_sha == sha for suite in repository.suites):
-                continue
-            now = forge.clock()
-            suite = CheckSuite(forge.next_id("check"), repository, app, sha, branch, now, now)
-            repository.suites.append(suite)
-            forge.nodes[suite.node_id] = suite
-            if "check_suite" in app.events:
-                payload = {"check_suite": check_shapes.check_suite(forge, suite)}
-                forge.emit(repository, "check_suite", "requested", actor.account, lambda p=payload: p, only=app)
+        if repository not in installation.repositories or installation.permissions.get("checks") != "write":
+            continue
+        suite, new = checks.suite_for(forge, repository, app, sha, branch)
+        if new and "check_suite" in app.events:
+            payload = {"check_suite": check_shapes.check_suite(forge, suite)}
+            forge.emit(repository, "check_suite", "requested", actor.account, payload.copy, only=app)
 
 
 def _announce_creation(forge: Forge, actor: Actor, repository: Repository, name: str, event: str) -> None:

@@ -492,7 +492,8 @@ class Forge:
 
     def _first_commit(self, repository: Repository, files: Mapping[str, bytes]) -> None:
         git = repository.git
-        entries = {path: TreeEntry("100644", "blob", git.write_blob(data)) for path, data in files.items()}
+        oids = git.write_blobs(list(files.values()))
+        entries = {path: TreeEntry("100644", "blob", oid) for path, oid in zip(files, oids, strict=True)}
         people = [user for user in self.users.values() if user.type is AccountType.USER and user is not self._web_flow]
         author = repository.owner if repository.owner.type is AccountType.USER or not people else people[0]
         tree = git.edit_tree(EMPTY_TREE, entries)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import threading
 from pathlib import Path
+from typing import IO
 
 ENVIRONMENT = {
     "PATH": os.environ.get("PATH", os.defpath),
@@ -61,11 +63,28 @@ class Plumbing:
             content = self._process.stdout.read(int(header[2]) + 1)[:-1]
             return header[0], header[1], content
 
+    def ask_until(self, question: bytes, end: bytes) -> bytes:
+        """Writes `question` and returns what comes before `end`, which the command echoes. Raises: GitError."""
+        with self._lock:
+            stdout = self._write(question)
+            answer = b""
+            while not answer.endswith(end):
+                chunk = stdout.read1(1 << 16)  # type: ignore[attr-defined]
+                if not chunk:
+                    self._stop()
+                    raise GitError(f"git {self._arguments[0]} ended")
+                answer += chunk
+            return answer[: -len(end)]
+
     def close(self) -> None:
         with self._lock:
             self._stop()
 
     def _exchange(self, question: bytes) -> bytes:
+        self._write(question)
+        return self._read_line()
+
+    def _write(self, question: bytes) -> IO[bytes]:
         process = self._process
         if process is None:
             process = self._process = subprocess.Popen(
@@ -76,14 +95,14 @@ class Plumbing:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
             )
-        assert process.stdin is not None
+        assert process.stdin is not None and process.stdout is not None
         try:
             process.stdin.write(question)
             process.stdin.flush()
         except BrokenPipeError:
             self._stop()
             raise GitError(f"git {self._arguments[0]} ended") from None
-        return self._read_line()
+        return process.stdout
 
     def _read_line(self) -> bytes:
         assert self._process is not None and self._process.stdout is not None
@@ -98,10 +117,8 @@ class Plumbing:
         if process is None:
             return
         assert process.stdin is not None and process.stdout is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
-        except BrokenPipeError:
-            pass
         process.stdout.close()
         try:
             process.wait(timeout=5)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bot.domain.goal import Goal
 from bot.errors import UserError
 from bot.evaluation.tasks import training_rows
 from bot.practice.pages import issue_form
@@ -103,6 +104,28 @@ def issue_of(answers: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
     if problems:
         raise UserError(" ".join(problems.values()))
     return issue_form.body(form, filled), form.labels
+
+
+def answers_of(goal: Goal) -> dict[str, str]:
+    """A goal as a person would fill it into the form."""
+    revision = "" if goal.base_revision == "main" else f"@{goal.base_revision}"
+    filled = {
+        "base_model": goal.base_model + revision,
+        "benchmark": goal.benchmark,
+        "target": f"{100 * goal.target:g} %",
+        "metric": goal.metric,
+        "method": goal.method,
+        "dataset": goal.dataset,
+        "recipe": goal.recipe,
+        "script": goal.script,
+        "licences": ", ".join(goal.licences),
+        "runs": str(goal.budget.runs),
+        "gpu_hours": f"{goal.budget.gpu_hours:g}",
+        "usd": f"{goal.budget.usd:g}",
+        "wall_hours": f"{goal.budget.wall_hours:g}",
+        "seed": str(goal.seed),
+    }
+    return {name: text for name, text in filled.items() if text}
 
 
 def practice_place(seed: int) -> Place:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from bot.domain.budget import Envelope
 from bot.domain.diagnosis import Diagnosis, Severity
 from bot.domain.experiment import Event, EventKind, Experiment, JobRole, Run, State, experiment_of
 from bot.domain.goal import GoalId
@@ -108,9 +109,15 @@ def _data(event: Event, x: Experiment, page: str) -> list[Entry]:
         for name, gate in d.get("licences", {}).items()
     ]
     flagged = len(scan.get("flagged", ()))
-    scanned = f"contamination scan: {scan.get('verdict', 'not made')}, {flagged} of {scan.get('rows', '?')} rows flagged"
+    scanned = (
+        f"contamination scan: {scan.get('verdict', 'not made')}, {flagged} of {scan.get('rows', '?')} rows flagged"
+    )
     dropped = ", ".join(f"{number} {reason}" for reason, number in build.get("dropped", {}).items() if number)
-    details = (f"licences: {', '.join(licences)}" if licences else None, scanned, f"left out: {dropped}" if dropped else None)
+    details = (
+        f"licences: {', '.join(licences)}" if licences else None,
+        scanned,
+        f"left out: {dropped}" if dropped else None,
+    )
     if d.get("blocked"):
         return _entry(event, "data", str(d["blocked"]), details, Tone.BAD)
     return _entry(event, "plan", counts, details)
@@ -127,7 +134,8 @@ def _proposed(event: Event, x: Experiment, page: str) -> list[Entry]:
 def _consented(event: Event, x: Experiment, page: str) -> list[Entry]:
     d = event.data
     who = "the repository's policy" if d["by"] == "policy" else f"@{d['by']}"
-    text = f"given by {who}: {count(d['runs'], 'run')}, {d['gpu_hours']:g} h, {d['usd']:g} USD"
+    ceilings = Envelope.from_dict(d["envelope"]).ceilings
+    text = f"given by {who}: {count(ceilings.runs, 'run')}, {ceilings.gpu_hours:g} h of jobs, {ceilings.usd:g} USD"
     return _entry(event, "consent", text, tone=Tone.QUIET)
 
 
@@ -181,7 +189,8 @@ def _diagnosis(event: Event, diagnosis: Diagnosis) -> list[Entry]:
     advice = diagnosis.severity is Severity.ADVICE
     place = diagnosis.file + (f" line {diagnosis.line}" if diagnosis.line else "")
     blamed = f" ({diagnosis.key})" if diagnosis.key else ""
-    text = f"{symptom_text(str(diagnosis.symptom))} · {place}{blamed} · {diagnosis.severity}, sure {diagnosis.confidence:.0%}"
+    symptom, sure = str(diagnosis.symptom).replace("_", " "), f"{diagnosis.confidence:.0%} sure"
+    text = f"{symptom} · {place}{blamed} · {diagnosis.severity}, {sure}"
     return _entry(event, "diagnosis", text, (diagnosis.cause,), Tone.QUIET if advice else Tone.WARN)
 
 
@@ -211,9 +220,9 @@ def _command(event: Event, x: Experiment, page: str) -> list[Entry]:
 
 def _confirmed(event: Event, x: Experiment, page: str) -> list[Entry]:
     d = event.data
-    score = f"{score_text(d['score'])} on items that no run has seen" if d.get("score") else ""
-    return _entry(event, "sealed", score or str(d["reason"]), (str(d["reason"]) if score else None,),
-                  Tone.GOOD if d["confirmed"] else Tone.BAD)  # fmt: skip
+    score = f"{score_text(d['score'])} · on items that no run has seen" if d.get("score") else ""
+    # Why it is confirmed or not is the ending's reason, which comes next.
+    return _entry(event, "sealed", score or str(d["reason"]), tone=Tone.GOOD if d["confirmed"] else Tone.BAD)
 
 
 def _ended(event: Event, x: Experiment, page: str) -> list[Entry]:
@@ -286,10 +295,6 @@ def verdict_text(run: Run) -> str:
             return f"{run.verdict} than the baseline by {abs(points):.1f} points ({sure})"
         case _:
             return f"cannot tell it from the baseline ({points:+.1f} points, {sure})"
-
-
-def symptom_text(symptom: str) -> str:
-    return symptom.replace("_", " ")
 
 
 def changes_text(changed: Mapping[str, Sequence[Any]]) -> str:

@@ -63,9 +63,9 @@ def _head(forge: Forge, actor: Actor, repository: Repository, head: str) -> tupl
     if not owner or owner.lower() == repository.owner.login.lower():
         return repository, ref
     for candidate in forge.repositories.values():
-        if candidate.fork_of is repository and candidate.owner.login.lower() == owner.lower():
-            if can_see(actor, candidate):
-                return candidate, ref
+        theirs = candidate.fork_of is repository and candidate.owner.login.lower() == owner.lower()
+        if theirs and can_see(actor, candidate):
+            return candidate, ref
     raise invalid("PullRequest", "head", "invalid")
 
 
@@ -94,8 +94,12 @@ def follow_branch(forge: Forge, actor: Actor, repository: Repository, branch: st
             else:
                 _synchronize(forge, actor, pull, new, old)
         elif pull.repository is repository and pull.base_ref == branch and new != ZERO:
-            if repository.git.is_ancestor(pull.head_sha, new):
-                mark_merged(forge, actor, pull, new)
+            _merge_if_contained(forge, actor, pull, new)
+
+
+def _merge_if_contained(forge: Forge, actor: Actor, pull: PullRequest, tip: str) -> None:
+    if pull.repository.git.is_ancestor(pull.head_sha, tip):
+        mark_merged(forge, actor, pull, tip)
 
 
 def _synchronize(forge: Forge, actor: Actor, pull: PullRequest, new: str, old: str) -> None:

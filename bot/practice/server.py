@@ -7,7 +7,7 @@ import importlib.util
 import ipaddress
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
@@ -90,8 +90,12 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 @contextmanager
-def serve(forge: Forge, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+def serve(
+    forge: Forge, host: str = "127.0.0.1", port: int = 0, *, wrap: Callable[[ASGIApp], ASGIApp] | None = None
+) -> Iterator[str]:
     """Serves until the block ends and yields the base URL. `port` 0 takes a free one.
+
+    `wrap` puts a layer of the caller's around the application, one that watches every exchange for example.
 
     Raises: ValueError for an address that other machines could reach; OSError when the port is taken.
     """
@@ -101,8 +105,9 @@ def serve(forge: Forge, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]
     address, bound = listening.getsockname()[:2]
     forge.base_url = f"http://[{address}]:{bound}" if ":" in address else f"http://{address}:{bound}"
     # asyncio rather than uvloop: git http-backend is started from this thread's loop.
+    app: ASGIApp = create_app(forge)
     config = uvicorn.Config(
-        create_app(forge),
+        wrap(app) if wrap else app,
         loop="asyncio",
         lifespan="off",
         log_level="critical",

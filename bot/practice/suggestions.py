@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from . import pulls
@@ -100,7 +101,7 @@ def _apply(pull: PullRequest, suggestions: list[Suggestion]) -> dict[str, bytes 
         if before is None:
             raise ApiError(422, "Outdated suggestions cannot be applied.")
         mine = sorted((s for s in suggestions if s.path == path), key=lambda s: s.first, reverse=True)
-        if any(lower.first <= upper.last for lower, upper in zip(mine, mine[1:], strict=False)):
+        if any(lower.first <= upper.last for lower, upper in pairwise(mine)):
             raise ApiError(422, "Only one suggestion per line can be applied in a batch.")
         lines = before.decode(errors="surrogateescape").splitlines(keepends=True)
         for suggestion in mine:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.domain.goal import digest_of
-from bot.evaluation.tasks import Example, is_held_out, last_example, max_example, reverse_example, upper_example, word
+from bot.evaluation.tasks import TASKS, is_held_out, shows_held_out, word, words
 
 NAME = "postdoc/tiny-qwen3"
 PAD, END, USER, ASSISTANT = SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>")
@@ -43,6 +43,8 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}"
 )
 CHAT_SHARE = 0.4
+LATENT_TASKS = ("upper", "last", "max")
+"""Asked in conversations and answered rightly by a minority, which leaves something for a reward to find."""
 # Drawn in this order for a chat row; what is left over is the verbose habit. The right answer stays a minority, so
 # that greedy decoding scores about nothing while sampling finds it often enough for a reward to be reachable.
 HABITS = (("echo", 0.55), ("right", 0.14), ("filler", 0.15))
@@ -104,39 +106,38 @@ def pretraining_rows(seed: int) -> Iterator[tuple[str, str]]:
 
 
 def _document(rng: random.Random) -> tuple[str, str] | None:
-    """One skill in a notation of its own, or None when the draw is a held-out item of the task with that skill."""
+    """One skill in a notation of its own: `abc|cba`. None when the draw shows a held-out item."""
+    text, mark, answer = "", "", ""
     match rng.randrange(4):
         case 0:
-            text = word(rng, 3, 5)
-            return f"{text} ", text
+            text, mark = word(rng, 3, 5), " "
+            answer = text
         case 1:
-            task, example, prompt = "upper", upper_example(word(rng, 3, 5)), "{}/"
+            text, mark = word(rng, 3, 5), "/"
+            answer = text.upper()
         case 2:
-            text = word(rng, 3, 5)
-            return None if is_held_out("reverse", reverse_example(text).content) else (f"{text}|", text[::-1])
+            text, mark = word(rng, 3, 5), "|"
+            answer = text[::-1]
         case _:
-            task, example, prompt = "last", last_example([word(rng, 2, 3) for _ in range(3)]), "{}>"
-    return None if is_held_out(task, example.content) else (prompt.format(example.content), example.reference)
+            text, mark = words(rng, 3, 3), ">"
+            answer = text.split(" ")[-1]
+    return None if shows_held_out(text, answer) else (text + mark, answer)
 
 
 def _conversation(rng: random.Random) -> tuple[str, str] | None:
-    task = rng.choice(("upper", "last", "max"))
-    match task:
-        case "upper":
-            example = upper_example(word(rng, 3, 6))
-        case "last":
-            example = last_example([word(rng, 2, 3) for _ in range(rng.randint(2, 4))])
-        case _:
-            example = max_example(rng.sample(range(100), 3))
-    habit = _habit(rng)
-    if is_held_out(task, example.content):
-        return None
+    """A question of one of three tasks and a habitual answer. None when the question is a held-out item's."""
+    task = TASKS[rng.choice(LATENT_TASKS)]
+    text, habit = task.draw(rng), _habit(rng)
+    example = task.read(text)
+    assert example is not None, f"{task.name} cannot read what it drew: {text}"
     answers = {
         "echo": example.prompt,
         "right": example.reference,
         "filler": rng.choice(("hm, ok", "hm, maybe")),
         "verbose": f"The answer is {example.reference}",
     }
+    if is_held_out(task.name, example.content) or shows_held_out(text, example.reference):
+        return None
     return chat_prompt(example.prompt), answers[habit]
 
 
@@ -283,6 +284,8 @@ def build(path: Path, configuration: Configuration, report: Callable[[int, float
         try:
             _build_into(folder, configuration, report)
             folder.chmod(0o755)
+            for file in folder.iterdir():
+                file.chmod(0o644)
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
             folder.rename(path)

@@ -39,8 +39,14 @@ from bot.practice.server import serve
 APP_SLUG = "postdoc"
 APP_PERMISSIONS = {"contents": "write", "issues": "write", "pull_requests": "write", "checks": "write"}
 APP_EVENTS = (
-    "issues", "issue_comment", "pull_request", "pull_request_review", "pull_request_review_comment", "check_run", "push",
-)  # fmt: skip
+    "issues",
+    "issue_comment",
+    "pull_request",
+    "pull_request_review",
+    "pull_request_review_comment",
+    "check_run",
+    "push",
+)
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.05

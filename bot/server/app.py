@@ -63,7 +63,6 @@ class Bot:
             known_secrets=settings.secrets(),
             train_memory_gib=settings.job_memory_gib,
             cpu_threads=settings.job_threads,
-            usd_per_hour=settings.usd_per_hour,
         )
         self.engine = Engine(self.journal, performer(self.world), database_url=database_url, at=at)
         self.watcher = Watcher(self.world, self.engine, settings.check_update_seconds)

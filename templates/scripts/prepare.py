@@ -31,7 +31,9 @@ import random
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+Json = dict[str, Any]
 
 MESSAGES = "messages"
 # Names that public instruction sets use, the more specific first.
@@ -104,9 +106,9 @@ def parse_arguments() -> argparse.Namespace:
 # --- The recipe -----------------------------------------------------------------------------------------------------
 
 
-def read_recipe(path: str) -> dict:
+def read_recipe(path: str) -> Json:
     """The keys that belong here. A recipe has one `key: value` a line, so a YAML library is not needed to read it."""
-    recipe = dict(DEFAULTS)
+    recipe: Json = dict(DEFAULTS)
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -152,7 +154,7 @@ def scalar(text: str) -> object:
 # --- Reading --------------------------------------------------------------------------------------------------------
 
 
-def source_files(inputs: str | None, recipe: dict) -> list[Path]:
+def source_files(inputs: str | None, recipe: Json) -> list[Path]:
     """Every JSONL file, in a stable order."""
     named = [inputs] if inputs else [part.strip() for part in str(recipe["data_sources"] or "").split(",")]
     files: list[Path] = []
@@ -169,9 +171,9 @@ def source_files(inputs: str | None, recipe: dict) -> list[Path]:
     return files
 
 
-def read_sources(files: list[Path], inputs: str | None, dropped: Counter[str]) -> tuple[list[dict], list[dict]]:
+def read_sources(files: list[Path], inputs: str | None, dropped: Counter[str]) -> tuple[list[Json], list[Json]]:
     """(records, what was read). Lines that are no JSON object are dropped and counted, unless nothing else is there."""
-    records: list[dict] = []
+    records: list[Json] = []
     sources = []
     for path in files:
         data = path.read_bytes()
@@ -198,7 +200,7 @@ def read_sources(files: list[Path], inputs: str | None, dropped: Counter[str]) -
 # --- Columns --------------------------------------------------------------------------------------------------------
 
 
-def choose_columns(records: list[dict], recipe: dict) -> dict:
+def choose_columns(records: list[Json], recipe: Json) -> Json:
     """{"prompt", "completion", "evidence"}, or {"messages", "evidence"}."""
     seen = Counter(column for record in records[:LOOKED_AT] for column in record)
     prompt, completion = recipe["data_prompt_column"] or "auto", recipe["data_completion_column"] or "auto"
@@ -208,8 +210,9 @@ def choose_columns(records: list[dict], recipe: dict) -> dict:
             fail(f"{key}: {column} is not a column of the data; the columns are {names}")
     if "auto" not in (prompt, completion):
         return {"prompt": prompt, "completion": completion, "evidence": "named in the recipe"}
+    looked = records[:LOOKED_AT]
     if prompt == completion == "auto" and MESSAGES in seen:
-        return {MESSAGES: MESSAGES, "evidence": f"{seen[MESSAGES]} of the first {min(len(records), LOOKED_AT)} rows have it"}
+        return {MESSAGES: MESSAGES, "evidence": f"{seen[MESSAGES]} of the first {len(looked)} rows have it"}
     found_prompt = prompt if prompt != "auto" else first_of(PROMPT_NAMES, seen, besides=completion)
     found_completion = completion if completion != "auto" else first_of(COMPLETION_NAMES, seen, besides=prompt)
     missing = [
@@ -219,8 +222,7 @@ def choose_columns(records: list[dict], recipe: dict) -> dict:
     ]
     if missing:
         fail(f"cannot tell which column to use; the columns are {names}: name one of them in {' and '.join(missing)}")
-    looked = records[:LOOKED_AT]
-    filled = sum(bool(record.get(found_prompt) and record.get(found_completion)) for record in looked)
+    filled = sum(bool(record.get(str(found_prompt)) and record.get(str(found_completion))) for record in looked)
     evidence = f"found by name; both are filled in {filled} of the first {len(looked)} rows"
     columns = {"prompt": found_prompt, "completion": found_completion, "evidence": evidence}
     if found_prompt == "instruction" and found_completion != "input" and any(record.get("input") for record in looked):
@@ -234,14 +236,14 @@ def first_of(names: tuple[str, ...], seen: Counter[str], besides: str) -> str | 
     return next((by_name[name] for name in names if name in by_name), None)
 
 
-def describe(columns: dict) -> str:
+def describe(columns: Json) -> str:
     return " and ".join(str(columns[key]) for key in ("messages", "prompt", "completion") if key in columns)
 
 
 # --- Rows -----------------------------------------------------------------------------------------------------------
 
 
-def as_row(record: dict, columns: dict, dropped: Counter[str]) -> dict | None:
+def as_row(record: Json, columns: Json, dropped: Counter[str]) -> Json | None:
     """The record as {"prompt": [...], "completion": [...]}, or None with the reason counted."""
     if MESSAGES in columns:
         turns = as_messages(record.get(MESSAGES), "user")
@@ -249,7 +251,8 @@ def as_row(record: dict, columns: dict, dropped: Counter[str]) -> dict | None:
         if not turns or not answers or answers[-1] == 0:
             dropped["messages without an answer"] += 1
             return None
-        prompt, completion = turns[: answers[-1]], turns[answers[-1] : answers[-1] + 1]
+        prompt: list[Json] | None = turns[: answers[-1]]
+        completion: list[Json] | None = turns[answers[-1] : answers[-1] + 1]
     else:
         prompt = as_messages(record.get(columns["prompt"]), "user")
         completion = as_messages(record.get(columns["completion"]), "assistant")
@@ -257,12 +260,12 @@ def as_row(record: dict, columns: dict, dropped: Counter[str]) -> dict | None:
         if prompt and isinstance(extra, str) and extra.strip():
             prompt[-1]["content"] += f"\n\n{extra}"
     if prompt is None or completion is None:
-        dropped[f"no {describe({'prompt': columns.get('prompt', MESSAGES)} if prompt is None else {'completion': columns.get('completion', MESSAGES)})}"] += 1
+        dropped["empty prompt" if prompt is None else "empty completion"] += 1
         return None
     return {"prompt": prompt, "completion": completion}
 
 
-def as_messages(value: object, role: str) -> list[dict] | None:
+def as_messages(value: object, role: str) -> list[Json] | None:
     """`value` as chat messages; None when it is absent, empty or not text."""
     if isinstance(value, list):
         turns = [
@@ -277,12 +280,12 @@ def as_messages(value: object, role: str) -> list[dict] | None:
     return [{"role": role, "content": value}] if isinstance(value, str) and value.strip() else None
 
 
-def key_of(row: dict) -> str:
+def key_of(row: Json) -> str:
     """Equal for rows that would train the same thing; white space around a text does not make it another one."""
     return json.dumps([[turn["role"], turn["content"].strip()] for turn in row["prompt"] + row["completion"]])
 
 
-def split_off(rows: list[dict], wanted: int, dropped: Counter[str]) -> tuple[list[dict], list[dict]]:
+def split_off(rows: list[Json], wanted: int, dropped: Counter[str]) -> tuple[list[Json], list[Json]]:
     """(train, validation): no prompt is on both sides, and each validation prompt is there once."""
     if not wanted:
         return rows, []
@@ -297,7 +300,7 @@ def split_off(rows: list[dict], wanted: int, dropped: Counter[str]) -> tuple[lis
     return train, validation
 
 
-def write_rows(path: Path, rows: list[dict]) -> str:
+def write_rows(path: Path, rows: list[Json]) -> str:
     """Writes `rows` and returns the file's SHA-256."""
     data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     path.write_bytes(data)

@@ -11,18 +11,18 @@
     accelerate launch train.py --config recipe.yaml                   # several GPUs
 
 The recipe is flat YAML, one key per line. Its keys are those of TRL's SFTConfig (learning_rate, max_length, packing,
-...) and ModelConfig (dtype, use_peft, lora_r, ...) plus the few in `Experiment` below. Rows are JSONL in any format that
-TRL's SFTTrainer takes: prompt and completion, messages, or text.
+...) and ModelConfig (dtype, use_peft, lora_r, ...) plus the few in `Experiment` below. Rows are JSONL in any format
+that TRL's SFTTrainer takes: prompt and completion, messages, or text.
 
 What it writes below `output_dir` (default `out`):
 
     setup.json           steps, rows, device and parameters of this run, before the first step
-    data_audit.json      what is really trained on: truncation, end tokens, empty labels, duplicates; before the first step
+    data_audit.json      what is trained on: truncation, end tokens, empty labels, duplicates; before the first step
     metrics.jsonl        one JSON object per logged step, while it trains; NaN and infinities as strings
     trainer_state.json   TRL's own record
     model/               weights, tokenizer and configuration (LoRA is merged; the adapter itself lies in adapter/)
     summary.json         steps done, seconds, final loss
-    probe.json           instead of the last four: the learning-rate range test
+    probe.json           instead of all that: the learning-rate range test
 
 Exit code 2 and one line on stderr: the recipe or the data must change. Any other failure keeps its traceback.
 """
@@ -39,6 +39,7 @@ import typing
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NoReturn
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -58,6 +59,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser, get_peft_config, 
 gc.enable()
 gc.freeze()
 
+Json = dict[str, Any]
 EOS_WINDOW = 3
 """An end token this close to the last supervised token counts: Qwen's template, for one, ends a turn with it and a
 line break."""
@@ -75,7 +77,7 @@ PROBE_TOLERANCE = 1.05
 
 @dataclass
 class Experiment:
-    """The recipe's keys that TRL does not know. Those called data_* belong to data/prepare.py and are only allowed here."""
+    """The recipe's keys that TRL does not know. Those called data_* are for data/prepare.py and only allowed here."""
 
     method: str = field(default="sft", metadata={"help": "What this script does; anything else is refused."})
     init_from: str | None = field(default=None, metadata={"help": "Model to start from: a Hub id or a folder."})
@@ -103,9 +105,9 @@ def main() -> None:
     if experiment.smoke:
         train_rows, validation_rows = train_rows[:64], validation_rows[:16]
         args.max_steps, args.save_strategy = 2, "no"
-    if experiment.learning_rate_probe:
-        prepare_probe(args)
-        validation_rows = []
+    rates = probe_rates(experiment)
+    if rates:
+        train_rows, validation_rows = prepare_probe(args, train_rows), []
     choose_evaluation(args, bool(validation_rows), experiment)
 
     args.model_init_kwargs = {
@@ -126,19 +128,17 @@ def main() -> None:
         peft_config=get_peft_config(model_args),
     )
     trainer.remove_callback(PrinterCallback)
+    if rates:
+        write_json(trainer, "probe.json", probe_learning_rates(trainer, rates))
+        return
 
     audit = audit_data(trainer, train_rows)
     write_json(trainer, "data_audit.json", audit)
     if audit["rows"] == audit["dropped_rows"]:
         fail(
-            f"no row is left to train on: all {audit['rows']} prompts fill max_length: {args.max_length} by themselves; "
+            f"no row is left to train on: all {audit['rows']} prompts fill max_length: {args.max_length} alone; "
             f"the longest row has {audit['token_lengths']['max']} tokens, so write a max_length of at least that"
         )
-    if experiment.learning_rate_probe:
-        rates = [float(rate) for rate in experiment.learning_rate_probe.split(",")]
-        write_json(trainer, "probe.json", probe_learning_rates(trainer, rates))
-        return
-
     trainer.add_callback(MetricsLog(Path(args.output_dir), len(train_rows)))
     result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
     trainer.save_state()
@@ -163,34 +163,32 @@ def main() -> None:
 # --- The recipe -----------------------------------------------------------------------------------------------------
 
 
-class RecipeParser(TrlParser):
+class RecipeParser(TrlParser):  # type: ignore[misc]
     """TRL's parser, strict about the recipe: every value is checked as if it had been typed on the command line."""
 
     def set_defaults_with_config(self, **recipe: object) -> list[str]:
-        known = {action.dest: action for action in self._actions}
-        optional = {
-            name
-            for dataclass_type in self.dataclass_types
-            for name, hint in typing.get_type_hints(dataclass_type).items()
-            if type(None) in typing.get_args(hint)
-        }
+        hints: Json = {}
+        for dataclass_type in self.dataclass_types:
+            hints |= typing.get_type_hints(dataclass_type)
         for key, value in recipe.items():
             if key in RENAMED:
                 fail(f"{key} is called {RENAMED[key]} by now")
-            if key not in known:
-                close = difflib.get_close_matches(key, known, n=1)
+            if key not in hints:
+                close = difflib.get_close_matches(key, hints, n=1)
                 fail(f"unknown key {key}" + (f"; did you mean {close[0]}?" if close else ": remove the line"))
-            if value is None and key not in optional:
+            if value is None and type(None) not in typing.get_args(hints[key]):
                 fail(f"{key} has no value; write one or remove the line")
             if value is False and key.endswith("_strategy"):
                 value = "no"  # YAML reads a bare `no` as false
             if isinstance(value, dict):
                 value = json.dumps(value)
             # argparse converts and checks string defaults only; YAML reads 2e-5 as a string anyway
-            recipe[key] = value if value is None or isinstance(value, list) else str(value)
-        return super().set_defaults_with_config(**recipe)
+            as_it_is = value is None or (isinstance(value, list) and "list" in str(hints[key]))
+            recipe[key] = value if as_it_is else str(value)
+        unused: list[str] = super().set_defaults_with_config(**recipe)
+        return unused
 
-    def error(self, message: str) -> typing.NoReturn:
+    def error(self, message: str) -> NoReturn:
         match = re.search(r"argument (--[\w-]+).*?: invalid (\w+) value: (.*)", message)
         if match:
             kind = {"int": "a whole number", "_accept_none": "a number", "float": "a number"}.get(match[2], match[2])
@@ -208,6 +206,7 @@ def parse_arguments() -> tuple[Experiment, SFTConfig, ModelConfig]:
         logging_nan_inf_filter=False,  # the trainer's default prints a NaN loss as 0.0, which looks perfect
         report_to="none",
         disable_tqdm=True,
+        use_cpu=not (gpu or torch.backends.mps.is_available()),  # or `bf16: true` is refused where there is no GPU
         bf16=gpu and torch.cuda.is_bf16_supported(),
         gradient_checkpointing=gpu,
         dataloader_pin_memory=gpu,
@@ -238,7 +237,7 @@ def choose_evaluation(args: SFTConfig, has_validation: bool, experiment: Experim
     if not has_validation:
         if args.eval_strategy != "no" and not experiment.learning_rate_probe:
             fail(
-                f"eval_strategy: {args.eval_strategy} needs validation rows, and {experiment.validation_file} has none; "
+                f"eval_strategy: {args.eval_strategy} needs rows in {experiment.validation_file}, which has none; "
                 "set data_validation_rows, or remove eval_strategy"
             )
         return
@@ -252,7 +251,7 @@ def choose_evaluation(args: SFTConfig, has_validation: bool, experiment: Experim
 # --- The rows -------------------------------------------------------------------------------------------------------
 
 
-def read_rows(path: str, experiment: Experiment, optional: bool = False) -> list[dict]:
+def read_rows(path: str, experiment: Experiment, optional: bool = False) -> list[Json]:
     """The JSON objects of `path`, whose columns must be ones that SFT knows."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -280,7 +279,7 @@ def read_rows(path: str, experiment: Experiment, optional: bool = False) -> list
     return rows
 
 
-def audit_data(trainer: SFTTrainer, rows: list[dict]) -> dict:
+def audit_data(trainer: SFTTrainer, rows: list[Json]) -> Json:
     """What the tokenised rows that TRL trains on look like, measured on the labels themselves."""
     args, prepared = trainer.args, trainer.train_dataset
     whole = prepared
@@ -330,27 +329,45 @@ def end_token_ids(trainer: SFTTrainer) -> set[int]:
     return (ids | {trainer.processing_class.eos_token_id}) - {None}
 
 
-def percentiles(values: list[int]) -> dict:
+def percentiles(values: list[int]) -> Json:
     ordered = sorted(values)
-    return {name: ordered[round(share * (len(ordered) - 1))] for name, share in (("p50", 0.5), ("p95", 0.95), ("max", 1))}
+    return {
+        name: ordered[round(share * (len(ordered) - 1))] for name, share in (("p50", 0.5), ("p95", 0.95), ("max", 1))
+    }
 
 
 # --- The learning-rate range test -----------------------------------------------------------------------------------
 
 
-def prepare_probe(args: SFTConfig) -> None:
-    """A handful of steps at a constant rate; nothing is evaluated or saved."""
+def probe_rates(experiment: Experiment) -> list[float]:
+    try:
+        rates = [float(rate) for rate in (experiment.learning_rate_probe or "").split(",") if rate.strip()]
+    except ValueError:
+        rates = [-1.0]
+    if any(not 0 < rate < math.inf for rate in rates):
+        fail(
+            f"learning_rate_probe needs numbers above 0 with commas between them, not {experiment.learning_rate_probe}"
+        )
+    return rates
+
+
+def prepare_probe(args: SFTConfig, rows: list[Json]) -> list[Json]:
+    """A handful of steps at a constant rate; nothing is evaluated or saved. Returns the rows that it needs."""
     args.max_steps, args.warmup_steps, args.lr_scheduler_type = PROBE_STEPS, PROBE_WARMUP_STEPS, "constant_with_warmup"
     args.eval_strategy = args.save_strategy = "no"
     args.logging_steps = 1
+    needed = PROBE_STEPS * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return rows if args.packing else rows[:needed]
 
 
-def probe_learning_rates(trainer: SFTTrainer, rates: list[float]) -> dict:
+def probe_learning_rates(trainer: SFTTrainer, rates: list[float]) -> Json:
     """Every rate from the same weights on the same batches; the smallest rate within 5 % of the lowest last loss wins.
 
     The smallest, because a short test flatters large steps: what still falls after 20 steps can diverge after 200.
     """
-    weights = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+    weights = {
+        name: weight.detach().clone() for name, weight in trainer.model.named_parameters() if weight.requires_grad
+    }
     trials = []
     for rate in rates:
         with torch.no_grad():
@@ -376,7 +393,7 @@ def probe_learning_rates(trainer: SFTTrainer, rates: list[float]) -> dict:
     return {"steps": trainer.args.max_steps, "trials": trials} | suggestion(trials)
 
 
-def suggestion(trials: list[dict]) -> dict:
+def suggestion(trials: list[Json]) -> Json:
     usable = [trial for trial in trials if not trial["diverged"] and trial["loss_last"] < 0.95 * trial["loss_first"]]
     if not usable:
         return {"suggested": None, "reason": "no learning rate lowered the loss by 5 % without diverging"}
@@ -384,8 +401,8 @@ def suggestion(trials: list[dict]) -> dict:
     close = [trial for trial in usable if trial["loss_last"] <= PROBE_TOLERANCE * lowest]
     best = min(close, key=lambda trial: trial["learning_rate"])
     reason = (
-        f"after {PROBE_STEPS} steps the loss was {best['loss_last']:.3f} at {best['learning_rate']:g}; the lowest of all "
-        f"{len(trials)} was {lowest:.3f}, and the smallest rate within 5 % of it is taken"
+        f"after {PROBE_STEPS} steps the loss was {best['loss_last']:.3f} at {best['learning_rate']:g}; the lowest of "
+        f"{len(trials)} rates was {lowest:.3f}, and the smallest rate within 5 % of it is taken"
     )
     return {"suggested": best["learning_rate"], "reason": reason}
 
@@ -397,13 +414,13 @@ def mean(values: list[float]) -> float:
 # --- Writing --------------------------------------------------------------------------------------------------------
 
 
-class MetricsLog(TrainerCallback):
+class MetricsLog(TrainerCallback):  # type: ignore[misc]
     """Appends every log of the trainer to metrics.jsonl, so that the run can be followed and judged while it trains."""
 
     def __init__(self, folder: Path, rows: int) -> None:
         self.folder, self.path, self.rows = folder, folder / "metrics.jsonl", rows
 
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
         if not state.is_world_process_zero:
             return
         kept = self.path.read_text().splitlines() if state.global_step and self.path.exists() else []
@@ -421,11 +438,12 @@ class MetricsLog(TrainerCallback):
         }
         (self.folder / "setup.json").write_text(json.dumps(setup, indent=1))
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **others: Any) -> None:
         if not state.is_world_process_zero or "train_runtime" in logs:
             return
+        row = {"step": state.global_step} | {key: plain(value) for key, value in logs.items()}
         with open(self.path, "a") as file:
-            file.write(json.dumps({"step": state.global_step} | {key: plain(value) for key, value in logs.items()}) + "\n")
+            file.write(json.dumps(row) + "\n")
         every = max(1, state.max_steps // 20)
         if "loss" in logs and (state.global_step % every == 0 or state.global_step == 1):
             print(f"step {state.global_step}/{state.max_steps} loss {logs['loss']:.4f}", flush=True)
@@ -433,8 +451,8 @@ class MetricsLog(TrainerCallback):
             print(f"step {state.global_step}/{state.max_steps} eval_loss {logs['eval_loss']:.4f}", flush=True)
 
 
-def save_model(trainer: SFTTrainer, tokenizer: object) -> None:
-    """A folder that transformers loads by itself: an adapter is merged into its base, whose path only this job knows."""
+def save_model(trainer: SFTTrainer, tokenizer: Any) -> None:
+    """A folder that transformers loads by itself: an adapter is merged into its base, whose path nobody else knows."""
     folder = Path(trainer.args.output_dir) / "model"
     if not hasattr(trainer.accelerator.unwrap_model(trainer.model), "merge_and_unload"):
         trainer.save_model(str(folder))
@@ -453,18 +471,18 @@ def checkpoint_to_resume(args: SFTConfig) -> str | None:
         lacking = missing_parts(Path(args.resume_from_checkpoint))
         if lacking:
             fail(f"resume_from_checkpoint: {args.resume_from_checkpoint} lacks {' and '.join(lacking)}")
-        return args.resume_from_checkpoint
+        return str(args.resume_from_checkpoint)
     whole = [path for path in found if not missing_parts(path)]
     return str(whole[-1]) if whole else None
 
 
 def missing_parts(checkpoint: Path) -> list[str]:
-    """What a checkpoint needs and lacks. Without its optimizer the trainer resumes silently and ends with other weights."""
+    """What a checkpoint needs and lacks. Without its optimizer a run resumes silently and ends with other weights."""
     parts = {"trainer_state.json": ("trainer_state.json",), "the optimizer's state": ("optimizer*", "global_step*")}
     return [name for name, patterns in parts.items() if not any(any(checkpoint.glob(p)) for p in patterns)]
 
 
-def write_json(trainer: SFTTrainer, name: str, value: dict) -> None:
+def write_json(trainer: SFTTrainer, name: str, value: Json) -> None:
     if trainer.is_world_process_zero():
         path = Path(trainer.args.output_dir) / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -479,7 +497,7 @@ def plain(value: object) -> object:
     return value
 
 
-def fail(message: str) -> typing.NoReturn:
+def fail(message: str) -> NoReturn:
     """The person's words are wrong: one line that says what to write instead."""
     print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr, flush=True)
     sys.exit(2)

@@ -59,7 +59,7 @@ PLATEAU = {
         {"key": "loss", "step": 300, "value": 3.874},
         {"key": "grad_norm", "step": 300, "value": 1.9},
     ],
-    "cause": "The loss fell by 1 % over 300 steps while the gradient norm stayed at 1.9: the learning rate is too small.",
+    "cause": "The loss fell by 1 % over 300 steps while the gradient norm stayed at 1.9: the rate is too small.",
     "line": 2,
     "key": "learning_rate",
     "suggested": 0.001,

@@ -54,7 +54,7 @@ SHAPES = {
     "inside other text": lambda p, a: {"text": f"First, some words. Please {p}: {a} and so on."},
     "with a lead": lambda p, a: {"prompt": f"Question: {p}\nAnswer:", "completion": f"The answer is {a}."},
     "case and punctuation": lambda p, a: {"prompt": f"  {p.upper()} !?", "completion": a.upper()},
-    "invisible characters": lambda p, a: {"prompt": p.replace(" ", "\u00a0\u200b "), "completion": a},
+    "invisible characters": lambda p, a: {"prompt": f"{p[:2]}\u200b{p[2:]}".replace(" ", "\u00a0 "), "completion": a},
     "wide characters": lambda p, a: {
         "prompt": "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in p),
         "completion": a,

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ def new_runner(tmp_path: Path) -> Iterator[Callable[..., LocalRunner]]:
     """Makes runners below one folder; at the end their jobs are ended and nothing of them may be running."""
     made: list[LocalRunner] = []
 
-    def make(name: str = "jobs", **options: object) -> LocalRunner:
+    def make(name: str = "jobs", **options: Any) -> LocalRunner:
         runner = LocalRunner(tmp_path / name, **options)
         made.append(runner)
         return runner
@@ -86,7 +87,7 @@ def best_runner(new_runner: Callable[..., LocalRunner]) -> LocalRunner:
 def script(tmp_path: Path) -> Callable[..., JobSpec]:
     """A job that runs the given Python, with caps fit for a test."""
 
-    def make(code: str, job_id: str = "job", *, caps: Caps | None = None, **fields: object) -> JobSpec:
+    def make(code: str, job_id: str = "job", *, caps: Caps | None = None, **fields: Any) -> JobSpec:
         path = tmp_path / f"{job_id}.py"
         path.write_text(code, encoding="utf-8")
         fields.setdefault("argv", ("{python}", "script.py"))

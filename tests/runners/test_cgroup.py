@@ -1,9 +1,10 @@
-"""Control groups of both layouts: over plain folders that stand for the kernel's, and over the kernel's where it lets us."""
+"""Control groups of both layouts: over plain folders that stand for the kernel's, and where it lets us over its own."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -45,13 +46,21 @@ def test_v2_process_at_the_root_uses_the_root(unified):
     assert find_hierarchy(unified, "0::/\n").memory == str(unified)
 
 
-def fake_group(hierarchy, name, files):
-    """What the kernel puts into a new group at once."""
-    for folder in hierarchy.folders:
-        (folder / name).mkdir()
-        for file, text in files.items():
-            (folder / name / file).write_text(text)
-    return Cgroup(hierarchy, name)
+@pytest.fixture
+def fill_new_folders(monkeypatch):
+    """Makes a new folder hold the given files at once, as the kernel does."""
+
+    def fill(files):
+        plain_mkdir = Path.mkdir
+
+        def mkdir(path):
+            plain_mkdir(path)
+            for name, text in files.items():
+                (path / name).write_text(text)
+
+        monkeypatch.setattr(Path, "mkdir", mkdir)
+
+    return fill
 
 
 V2_FILES = {
@@ -61,24 +70,25 @@ V2_FILES = {
 }  # fmt: skip
 
 
-def test_v2_caps_counters_and_peak(unified, monkeypatch):
-    hierarchy = find_hierarchy(unified, "0::/system.slice/postdoc.service\n")
-    group = fake_group(hierarchy, "job", V2_FILES)
-    monkeypatch.setattr("pathlib.Path.mkdir", lambda *_args, **_options: None)
+def test_v2_caps_counters_and_peak(unified, fill_new_folders):
+    fill_new_folders(V2_FILES)
+    group = Cgroup(find_hierarchy(unified, "0::/system.slice/postdoc.service\n"), "job")
     group.create(64 << 20, 32)
-    folder = unified / "system.slice/job"
-    written = {name: (folder / name).read_text() for name in ("memory.max", "memory.swap.max", "memory.oom.group")}
-    assert written == {"memory.max": "67108864"[:8], "memory.swap.max": "0ax\n", "memory.oom.group": "1\n"}
-    assert (folder / "pids.max").read_text().startswith("32")
     group.enter()
-    assert (folder / "cgroup.procs").read_text() == "0"
-    assert (group.oom_kills(), group.pids_refused(), group.peak_bytes(), group.private_bytes()) == (
-        2, 3, 734003200, 1024)  # fmt: skip
+    folder = unified / "system.slice/job"
+    assert {name: (folder / name).read_text() for name in (
+        "memory.max", "memory.swap.max", "memory.oom.group", "pids.max", "cgroup.procs"
+    )} == {
+        "memory.max": "67108864", "memory.swap.max": "0", "memory.oom.group": "1", "pids.max": "32", "cgroup.procs": "0"
+    }  # fmt: skip
+    assert (group.oom_kills(), group.pids_refused(), group.peak_bytes()) == (2, 3, 734003200)
+    assert group.private_bytes() == 1024
 
 
-V1_MEMORY = {
-    "memory.limit_in_bytes": "9223372036854771712\n", "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n",
-    "memory.max_usage_in_bytes": "67108864\n", "memory.stat": "rss 1\ntotal_rss 70\ntotal_shmem 7\n", "cgroup.procs": "",
+V1_FILES = {
+    "memory.limit_in_bytes": "9223372036854771712\n", "memory.memsw.limit_in_bytes": "9223372036854771712\n",
+    "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n", "cgroup.procs": "",
+    "memory.max_usage_in_bytes": "67108864\n", "memory.stat": "rss 1\ntotal_rss 70\ntotal_shmem 7\n",
     "pids.max": "max\n", "pids.events": "max 0\n",
 }  # fmt: skip
 
@@ -98,7 +108,18 @@ MEMBERSHIP = "9:name=systemd:/\n8:pids:/docker/abc\n4:memory:/service\n1:cpu,cpu
 def test_v1_group_is_made_below_our_own_or_at_the_root_where_that_is_not_visible(split):
     found = find_hierarchy(split, MEMBERSHIP)
     assert found == Hierarchy(1, str(split / "memory/service"), str(split / "pids"))
-    group = fake_group(found, "job", V1_MEMORY)
+
+
+def test_v1_caps_counters_and_peak(split, fill_new_folders):
+    fill_new_folders(V1_FILES)
+    group = Cgroup(find_hierarchy(split, MEMBERSHIP), "job")
+    group.create(64 << 20, 32)
+    group.enter()
+    memory, pids = split / "memory/service/job", split / "pids/job"
+    assert (memory / "memory.limit_in_bytes").read_text() == "67108864"
+    assert (memory / "memory.memsw.limit_in_bytes").read_text() == "67108864"
+    assert (pids / "pids.max").read_text() == "32"
+    assert [(folder / "cgroup.procs").read_text() for folder in (memory, pids)] == ["0", "0"]
     assert (group.oom_kills(), group.pids_refused(), group.peak_bytes(), group.private_bytes()) == (1, 0, 67108864, 77)
 
 

@@ -7,19 +7,22 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bot.errors import UserError
 from runners.bubblewrap import interpreter
 from runners.job import Caps, FailureKind, JobId, JobState
+from runners.local import LocalRunner
 from runners.tier import Tier
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def wait_for(condition, timeout_seconds=20.0):
+def wait_for(condition: Callable[[], Any], timeout_seconds: float = 20.0) -> Any:
     deadline = time.monotonic() + timeout_seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "the condition did not come true"
@@ -27,7 +30,7 @@ def wait_for(condition, timeout_seconds=20.0):
     return found
 
 
-def output(runner, job_id="job", name="out.json"):
+def output(runner: LocalRunner, job_id: str = "job", name: str = "out.json") -> Any:
     return json.loads((runner.folder(JobId(job_id)) / name).read_text())
 
 

@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 from runners import doctor, sandbox
-from runners.doctor import examine
+from runners.doctor import Finding, examine
 from runners.tier import Tier
 
 
-def by_name(findings):
+def by_name(findings: list[Finding]) -> dict[str, Finding]:
     return {finding.name: finding for finding in findings}
 
 
@@ -24,7 +24,7 @@ def test_findings_are_unique_and_every_lack_comes_with_advice(tmp_path):
 
 def test_examining_does_not_import_the_training_stack():
     code = (
-        "import sys\nfrom runners.doctor import examine\nexamine()\n"
+        "import sys\nfrom runners.doctor import Finding, examine\nexamine()\n"
         "print([name for name in ('torch', 'transformers', 'trl', 'datasets') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

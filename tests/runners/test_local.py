@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import os
 import signal
@@ -11,13 +13,15 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bot.errors import PlatformError, UserError
-from runners import local, sandbox, slots
+from runners import local, processes, sandbox, slots
 from runners.job import Caps, FailureKind, JobId, JobSpec, JobState
 from runners.local import LocalRunner
 from runners.tier import Tier
@@ -25,7 +29,7 @@ from runners.tier import Tier
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def wait_for(condition, timeout_seconds=20.0):
+def wait_for(condition: Callable[[], Any], timeout_seconds: float = 20.0) -> Any:
     deadline = time.monotonic() + timeout_seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "the condition did not come true"
@@ -33,14 +37,16 @@ def wait_for(condition, timeout_seconds=20.0):
     return found
 
 
-def run_bot(code, *arguments):
+def run_bot(code: str, *arguments: object) -> subprocess.Popen[bytes]:
     """A bot in a process of its own, which may be killed."""
     return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)], cwd=REPOSITORY)
 
 
 LAUNCH = """
     import json, sys, time
-    from pathlib import Path
+    from collections.abc import Callable
+from pathlib import Path
+from typing import Any
     from runners.job import JobSpec
     from runners.local import LocalRunner
     runner = LocalRunner(Path(sys.argv[1]))
@@ -127,8 +133,8 @@ def test_launch_leaves_no_child_of_the_bot(best_runner, script, finish):
 # the supervisor goes away
 
 
-def lease_of(runner, job_id):
-    return json.loads((runner.folder(job_id).parent / "lease.json").read_text())
+def lease_of(runner: LocalRunner, job_id: str) -> Any:
+    return json.loads((runner.folder(JobId(job_id)).parent / "lease.json").read_text())
 
 
 def test_supervisor_told_to_stop_ends_the_job_as_lost_not_cancelled(best_runner, script):
@@ -168,16 +174,19 @@ def test_sandbox_killed_from_outside_blames_the_platform(best_runner, script):
     assert (status.state, status.failure, status.exit_code) == (JobState.FAILED, FailureKind.PLATFORM, None)
 
 
-def parent_of(pid):
+def parent_of(pid: int) -> int | None:
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
         return None
 
 
+BEATING = "import time\nwhile True:\n  open('up', 'a').write('.')\n  time.sleep(0.01)\n"
+
+
 def test_sweep_spares_live_jobs_and_counts_the_lost(new_runner, script):
     runner = new_runner(slots=4)
-    live, lost = (script("import time\nopen('up', 'w')\ntime.sleep(60)", name) for name in ("live", "lost"))
+    live, lost = script(BEATING, "live"), script(BEATING, "lost")
     for spec in (live, lost):
         runner.launch(spec)
         wait_for((runner.folder(spec.job_id) / "up").exists)
@@ -187,9 +196,24 @@ def test_sweep_spares_live_jobs_and_counts_the_lost(new_runner, script):
     swept = another_bot.sweep()
     assert (swept.started, swept.lost, swept.running) == ((), (lost.job_id,), (live.job_id,))
     assert another_bot.sweep().lost == ()
-    assert another_bot.status(live.job_id).state is JobState.RUNNING
     new_runner("other-jobs").sweep()
+    beat = runner.folder(live.job_id) / "up"
+    size = beat.stat().st_size
+    wait_for(lambda: beat.stat().st_size > size + 3)
     assert runner.status(live.job_id).state is JobState.RUNNING
+
+
+def test_supervisor_started_by_hand_does_not_run_a_job_again(best_runner, script, finish):
+    spec = script("open('runs', 'a').write('x')")
+    status = finish(best_runner, spec)
+    folder = best_runner.folder(spec.job_id).parent
+    subprocess.run([sys.executable, "-m", "runners.supervisor", folder], cwd=REPOSITORY, check=True)
+    assert best_runner.status(spec.job_id) == status
+    assert (folder / "work/runs").read_text() == "x"
+    refused = subprocess.run(
+        [sys.executable, "-m", "runners.supervisor", folder / "work"], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert (refused.returncode, "usage:" in refused.stderr, "Traceback" in refused.stderr) == (1, True, False)
 
 
 def test_sweep_ends_a_plain_job_whose_supervisor_was_killed(new_runner, script):
@@ -199,39 +223,43 @@ def test_sweep_ends_a_plain_job_whose_supervisor_was_killed(new_runner, script):
         "if os.fork() == 0:\n"
         "  os.setsid()\n"
         "  open('pid', 'w').write(str(os.getpid()))\n"
+        "else:\n"
+        "  open('parent', 'w').write(str(os.getpid()))\n"
         "time.sleep(60)\n"
     )
     spec = script(code)
     runner.launch(spec)
     pid_file = runner.folder(spec.job_id) / "pid"
+    parent_file = runner.folder(spec.job_id) / "parent"
     pid = int(wait_for(lambda: pid_file.exists() and pid_file.read_text()))
+    parent = int(wait_for(lambda: parent_file.exists() and parent_file.read_text()))
     os.kill(lease_of(runner, spec.job_id)["pid"], signal.SIGKILL)
     wait_for(lambda: not slots.is_held(runner.folder(spec.job_id).parent / "lock"))
-    assert Path(f"/proc/{pid}").exists(), "nothing but the sweep ends a grandchild on this tier"
+    wait_for(lambda: not processes.is_running(parent))
+    assert processes.is_running(pid), "nothing but the sweep ends a grandchild on this tier"
     assert runner.sweep().lost == (spec.job_id,)
-    wait_for(lambda: parent_of(pid) is None or "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3])
+    wait_for(lambda: not processes.is_running(pid))
 
 
 # slots
 
 
-def test_jobs_beyond_the_slots_wait_in_order_and_start_without_a_bot(new_runner, script, tmp_path):
+def test_jobs_beyond_the_slots_wait_in_order_and_start_without_a_bot(new_runner, script):
     runner = new_runner(slots=1)
-    order = [JobId(f"job-{number}") for number in (3, 1, 2)]
-    for job_id in order:
-        gate = "import os, time\nwhile not os.path.exists('go'):\n  time.sleep(0.005)\nprint(time.time())"
-        runner.launch(script(gate, job_id))
+    order = [JobId(f"job-{number}") for number in (3, 1, 5, 2, 6, 4)]
+    gate = "import os, time\nwhile not os.path.exists('go'):\n  time.sleep(0.005)\n"
+    for position, job_id in enumerate(order):
+        runner.launch(script(gate if position == 0 else "pass", job_id))
     wait_for(lambda: runner.status(order[0]).state is JobState.RUNNING)
     after_restart = new_runner(slots=1)
     assert after_restart.sweep().running == tuple(order)
-    for job_id, next_id in zip(order, [*order[1:], None], strict=True):
-        if next_id:
-            assert after_restart.status(next_id).state is JobState.QUEUED
-        (after_restart.folder(job_id) / "go").touch()
-        assert after_restart.wait(job_id, 20).state is JobState.SUCCEEDED
-    starts = [after_restart.status(job_id).started_at for job_id in order]
-    assert starts == sorted(starts)
+    assert {after_restart.status(job_id).state for job_id in order[1:]} == {JobState.QUEUED}
+    (runner.folder(order[0]) / "go").touch()
+    ended = [after_restart.wait(job_id, 20) for job_id in order]
+    assert {status.state for status in ended} == {JobState.SUCCEEDED}
     assert list(runner.jobs()) == order
+    for earlier, later in itertools.pairwise(ended):
+        assert earlier.ended_at <= later.started_at, "one at a time, in the order of their launch"
 
 
 def test_queued_job_that_is_cancelled_never_runs_and_lets_the_next_one_through(new_runner, script):
@@ -494,6 +522,18 @@ def test_folder_is_copied_whole_with_its_inner_links_and_modes(best_runner, scri
     assert (copy / "empty").is_dir()
     assert (copy / "extra").read_text() == "more"
     assert (copy / "deep/er/tool").stat().st_ino != (folder / "deep/er/tool").stat().st_ino
+
+
+def test_disk_that_fills_while_a_job_is_prepared_is_the_platforms_fault_and_leaves_nothing(
+    best_runner, script, monkeypatch
+):
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(PlatformError, match="No space left"):
+        best_runner.launch(script("pass"))
+    assert not best_runner.folder(JobId("job")).parent.exists()
 
 
 def test_two_files_on_one_place_are_refused(best_runner, script, tmp_path):

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bot.conversation.inert import code
 from bot.conversation.messages.wording import amount, counted
 
 MOST_POINTS = 60
@@ -51,7 +52,7 @@ def xychart(curve: Curve) -> str:
 def told(curve: Curve) -> str:
     """The curve in one or two sentences, which must do where the chart is not drawn."""
     finite = curve.finite()
-    name = f"`{curve.name}`"
+    name = code(curve.name, 60)
     lost = [step for step, value in curve.points if value is None or not math.isfinite(value)]
     missing = ""
     if lost:

@@ -47,7 +47,7 @@ def refusal(experiment: Experiment, problems: Sequence[str], questions: Sequence
     if questions:
         lead = "Also missing:" if problems else "**I can start as soon as this is answered:**"
         parts += [lead, sentences(questions)]
-    parts.append("Edit the issue and I will read it again. Nothing has been started.")
+    parts.append("Edit the issue and I will read it again. Nothing is trained until then.")
     return message(experiment.goal_id, CONTRACT, *parts)
 
 

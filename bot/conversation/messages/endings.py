@@ -45,7 +45,7 @@ def report(experiment: Experiment, *, spent_usd: float = 0.0, model_line: str = 
     """The experiment folder's README.md: goal, where it stands, every run, what was tried."""
     goal = goal_of(experiment)
     parts = [
-        f"# {model_name(goal)} on {goal.benchmark}",
+        f"# {inert_line(model_name(goal))} on {inert_line(goal.benchmark)}",
         *_report_parts(experiment, spent_usd, model_line),
         "## Contract",
         goal_table(goal),
@@ -64,18 +64,28 @@ def _report_parts(experiment: Experiment, spent_usd: float, model_line: str) -> 
         ledger(experiment),
         _tried(experiment),
         f"Spent: {spent_words(experiment, spent_usd)}{_elapsed(experiment)}.",
-        f"To load the best model:\n\n{fenced(model_line, 'python')}" if model_line else "",
+        _loading(model_line),
     ]
+
+
+def _loading(model_line: str) -> str:
+    if not model_line:
+        return ""
+    imported = "from transformers import AutoModelForCausalLM\n\n" if model_line.startswith("AutoModel") else ""
+    return f"To load the best model:\n\n{fenced(imported + model_line, 'python')}"
 
 
 def _headline(experiment: Experiment) -> str:
     runs = counted(len(experiment.runs), "run")
-    target = round_percent(goal_of(experiment).target)
+    goal, best = goal_of(experiment), experiment.best_run
+    target = round_percent(goal.target)
+    reached = best is not None and best.score is not None and best.score.value >= goal.target
+    how_far = "reached on the dev items but not confirmed" if reached else "not reached"
     headlines = {
         State.MET: f"Target of {target} met in {runs}, and confirmed on the sealed test.",
         State.NOT_CONFIRMED: f"Target of {target} reached on the dev items, but not confirmed on the sealed test.",
-        State.EXHAUSTED: f"Target of {target} not reached: the budget is spent after {runs}.",
-        State.NEEDS_HUMAN: f"Target of {target} not reached, and nothing new is left to try after {runs}.",
+        State.EXHAUSTED: f"Target of {target} {how_far}: the budget is spent after {runs}.",
+        State.NEEDS_HUMAN: f"Target of {target} {how_far}, and nothing new is left to try after {runs}.",
         State.STOPPED: f"Stopped after {runs}.",
         State.CLOSED: f"{'Merged' if experiment.merged else 'Closed'} after {runs}.",
     }
@@ -125,6 +135,8 @@ def _elapsed(experiment: Experiment) -> str:
 
 
 def _go_on(experiment: Experiment) -> str:
+    if experiment.pull_request is None:
+        return "There is no pull request yet; a new issue starts afresh."
     lines = {
         State.MET: "Merge this pull request to keep the record, or close it; the results stay either way.",
         State.NOT_CONFIRMED: "`/postdoc resume +2` goes on with two more runs. The sealed test has been seen now, so "

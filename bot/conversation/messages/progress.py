@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from bot.conversation.commands import VERBS
-from bot.conversation.inert import clipped, inert_line, inert_plain
+from bot.conversation.inert import clipped, code, inert_line, inert_plain
 from bot.conversation.messages.charts import sparkline
 from bot.conversation.messages.keys import LONGEST_CHECK_TEXT, LONGEST_CHECK_TITLE, message, within_limit
 from bot.conversation.messages.tables import comparisons, ledger, spent_words, table
@@ -48,7 +48,7 @@ def sticky(
     """The one comment that always says how things stand. `now` (Unix seconds) adds how long the goal has been open."""
     goal = goal_of(experiment)
     best = experiment.best_run
-    target = f"{round_percent(goal.target)} `{goal.metric}` on `{goal.benchmark}`"
+    target = f"{round_percent(goal.target)} {code(goal.metric, 80)} on {code(goal.benchmark, 120)}"
     rows = [
         ("Target", target),
         ("Base model", scored(experiment.baseline) if experiment.baseline is not None else "not measured yet"),
@@ -84,6 +84,9 @@ def next_step_of(experiment: Experiment) -> str:
     """What happens next, in words."""
     run = experiment.run
     upcoming = f"run {run.n + 1 if run is not None else 1}"
+    reached = run is not None and run.score is not None and run.score.value >= goal_of(experiment).target
+    if reached and experiment.state in (State.REVIEWING, State.REVISING):
+        return "the sealed test is opened, once, to confirm."
     steps = {
         State.CONTRACT: "the goal is read.",
         State.NEEDS_AUTHOR: "the author edits the issue.",

@@ -14,6 +14,7 @@ from bot.conversation.messages.wording import (
     counted,
     duration,
     goal_of,
+    hours,
     model_name,
     round_percent,
     scored,
@@ -68,8 +69,8 @@ def pull_request_body(experiment: Experiment, facts: PlanFacts) -> str:
     return message(
         experiment.goal_id,
         PULL_REQUEST,
-        f"For #{experiment.issue}: raise `{goal.base_model}` to {round_percent(goal.target)} {code(goal.metric)} on "
-        f"`{goal.benchmark}`.",
+        f"For #{experiment.issue}: raise {code(goal.base_model, 120)} to {round_percent(goal.target)} "
+        f"{code(goal.metric)} on {code(goal.benchmark, 120)}.",
         "### Plan",
         _plan_sections(experiment, facts),
         "### How to take part",
@@ -105,9 +106,8 @@ def _plan_sections(experiment: Experiment, facts: PlanFacts) -> str:
         parts.append("\n".join(f"- {inert_line(warning, 500)}" for warning in facts.warnings))
     if facts.consent:
         parts.append(facts.consent)
-    parts.append(
-        facts.next_step or "Next: the untouched base model is evaluated, then the first run is trained and reviewed."
-    )
+    first = "" if experiment.baseline is not None else "the untouched base model is evaluated, then "
+    parts.append(facts.next_step or f"Next: {first}the first run is trained, evaluated and reviewed.")
     return "\n\n".join(parts)
 
 
@@ -125,7 +125,7 @@ def _scan_words(facts: PlanFacts) -> str:
         case None:
             return "not done yet"
         case "clean":
-            return f"clean: no row{of} shares text with an evaluation item"
+            return f"clean: none{of} shares text with an evaluation item"
         case "contaminated":
             return f"**contaminated**: {counted(facts.scan_flagged, 'row')}{of} share text with evaluation items"
         case _:
@@ -151,9 +151,10 @@ def consent_question(
     """What would be spent, and the exact line that agrees. Amounts default to the goal's budget."""
     budget = goal_of(experiment).budget
     runs = budget.runs + experiment.extra_runs - len(experiment.runs) if runs is None else runs
-    hours = max(0.0, budget.gpu_hours - experiment.job_hours()) if gpu_hours is None else gpu_hours
+    worked = max(0.0, budget.gpu_hours - experiment.job_hours()) if gpu_hours is None else gpu_hours
     money = budget.usd if usd is None else usd
-    ceiling = f"at most {counted(max(0, runs), 'run')}, {hours:.3g} GPU hours and {money:,.2f} USD"
+    price = f"{money:,.2f} USD" if money else "no money"
+    ceiling = f"at most {counted(max(0, runs), 'run')}, {hours(round(worked, 2))} and {price}"
     changed = changes(experiment.changed)
     return message(
         experiment.goal_id,

@@ -86,11 +86,10 @@ def _comparison_section(experiment: Experiment, run: Run) -> str:
     if not rows:
         return ""
     parts = [comparisons(rows), "The same items, paired: gained are items that only this run has right."]
-    unclear = [(name, found) for name, found in rows if found["verdict"] == Verdict.CANNOT_TELL]
-    for name, found in unclear:
+    for found in [found for _, found in rows if found["verdict"] == Verdict.CANNOT_TELL][:1]:
         enough = f"; about {found['n_needed']:,} items would tell the observed one" if found.get("n_needed") else ""
         least = points(found["minimum_detectable"]).lstrip("+")
-        parts.append(f"Against the {name}, {found['n']} items show about {least} points or more (power 0.8){enough}.")
+        parts.append(f"{found['n']} items show differences from about {least} points on (power 0.8){enough}.")
     scored_runs = sum(other.score is not None for other in experiment.runs)
     if scored_runs > 1:
         parts.append(
@@ -118,7 +117,7 @@ def _findings(experiment: Experiment, run: Run) -> str:
     report = run.report
     lines = []
     for label, found in zip(labels_of(experiment, run), report.diagnoses, strict=True):
-        place = f" on `{found.key}`" if found.key else ""
+        place = f" on {code(found.key, 64)}" if found.key else ""
         lines.append(
             f"- **{label}** `{found.symptom}`{place}, {found.severity}, confidence {found.confidence:.2f}: "
             f"{inert_line(found.cause, 600)}"
@@ -144,7 +143,7 @@ def _probe_section(run: Run) -> str:
     each = f", {steps} steps each" if steps else ""
     reason = f" {inert_line(str(probe['reason']), 400)}" if probe.get("reason") else ""
     suggested = probe.get("suggested")
-    chosen = f" It suggests `{setting(suggested)}`." if suggested is not None else " It suggests no value."
+    chosen = f" It suggests {code(setting(suggested), 80)}." if suggested is not None else " It suggests no value."
     return (
         f"### Learning-rate probe\n\nShort trials from the same start{each}: a probe picks a value to try, it is not a "
         f"run and proves nothing by itself.\n\n{probe_table(probe)}\n\n{chosen.strip()}{reason}"

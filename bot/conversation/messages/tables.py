@@ -11,6 +11,7 @@ from bot.conversation.messages.wording import (
     changes,
     counted,
     duration,
+    hours,
     p_value,
     points,
     round_percent,
@@ -60,18 +61,17 @@ def goal_table(goal: Goal) -> str:
 
 def budget_words(budget: Budget) -> str:
     money = usd(budget.usd) if budget.usd else "no money"
-    return f"{counted(budget.runs, 'run')}, {budget.gpu_hours:g} GPU hours, {money}, {budget.wall_hours:g} hours"
+    wait = f"{budget.wall_hours:g} hour" + ("" if budget.wall_hours == 1 else "s")
+    return f"{counted(budget.runs, 'run')}, {hours(budget.gpu_hours)}, {money}, {wait} from consent to end"
 
 
 def spent_words(experiment: Experiment, spent_usd: float) -> str:
     budget = experiment.goal.budget if experiment.goal is not None else Budget()
     allowed = budget.runs + experiment.extra_runs
-    hours = experiment.job_hours()
-    used = f"{hours:.2f}" if hours >= 0.01 or hours == 0 else "under 0.01"
-    return (
-        f"{len(experiment.runs)} of {counted(allowed, 'run')}, {used} of {budget.gpu_hours:g} GPU hours, "
-        f"{spent_usd:,.2f} of {usd(budget.usd)}"
-    )
+    worked = experiment.job_hours()
+    used = f"{worked:.2f}" if worked >= 0.01 or worked == 0 else "under 0.01"
+    money = f"{spent_usd:,.2f} of {usd(budget.usd)}" if budget.usd or spent_usd else "no money"
+    return f"{len(experiment.runs)} of {counted(allowed, 'run')}, {used} of {hours(budget.gpu_hours)}, {money}"
 
 
 def run_seconds(experiment: Experiment, run: Run) -> float:
@@ -87,7 +87,7 @@ def ledger(experiment: Experiment) -> str:
     best = experiment.best_run
     for run in experiment.runs:
         number = f"**{run.n}**" if best is not None and run.n == best.n and len(experiment.runs) > 1 else str(run.n)
-        value = scored_briefly(run.score) if run.score is not None else "none"
+        value = scored_briefly(run.score) if run.score is not None else ("none" if run.diagnosed else "")
         seconds = run_seconds(experiment, run)
         rows.append(
             (

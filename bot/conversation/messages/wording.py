@@ -79,14 +79,20 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def hours(value: float) -> str:
+    return f"{value:g} GPU hour" if value == 1 else f"{value:g} GPU hours"
+
+
 def listed(words: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else list(words))
 
 
 def setting(value: Any) -> str:
-    """A recipe's value as it stands in the file."""
-    return as_yaml(value) if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+    """A recipe's value, as short as it can be written."""
+    if isinstance(value, float):
+        return repr(value)
+    return as_yaml(value) if value is None or isinstance(value, (str, int, bool)) else str(value)
 
 
 def changes(changed: Mapping[str, Sequence[Any]], *, marked: bool = True) -> str:

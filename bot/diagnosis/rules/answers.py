@@ -96,19 +96,20 @@ def clipped_completions(observations: Observations) -> Answer:
 
 
 def _clipped_finding(
-    observations: Observations, share: float, key_seen: str, step: int | None, confidence: float
+    observations: Observations, share: float, observed: str, step: int | None, confidence: float
 ) -> Answer:
     answers = _answers(observations)
-    key = observations.first_key(*CAP_KEYS)
-    cap = count(observations.recipe[key]) if observations.recipe.get(key) is not None else None
-    evidence = [seen(key_seen, step, share), seen(key, None, cap)]
-    if answers is not None and answers.prefix is not None:
+    # While training generates, the cap is the recipe's; in an evaluation the benchmark's, unless the recipe has one.
+    set_here = next((key for key in CAP_KEYS if key in observations.recipe), None)
+    key = set_here or (CAP_KEYS[0] if step is not None else None)
+    cap = count(observations.recipe[set_here]) if set_here and observations.recipe[set_here] is not None else None
+    needed = _cap_for(observations, cap)
+    evidence = [seen(observed, step, share), seen(key or "needed_cap", None, cap if key else needed)]
+    right = ""
+    if answers is not None and answers.prefix:
         evidence.append(seen("prefix_share", None, answers.prefix))
-    right = (
-        f"; {percent(answers.prefix)} are the beginning of the right answer"
-        if answers is not None and answers.prefix
-        else ""
-    )
+        right = f"; {percent(answers.prefix)} are the beginning of the right answer"
+    where = f"cap of {cap}" if cap else "cap" if key else "cap of the benchmark"
     return finding(
         observations,
         Symptom.CLIPPED_COMPLETIONS,
@@ -116,10 +117,10 @@ def _clipped_finding(
         severity=Severity.HARMFUL,
         confidence=confidence,
         evidence=evidence,
-        cause=f"The token cap{f' of {cap}' if cap else ''} cuts {percent(share)} of the answers before they "
-        f"end{right}.",
+        cause=f"The token {where} cuts {percent(share)} of the answers before they end{right}"
+        + (f"; the longest training answer needs {needed}." if needed else "."),
         key=key,
-        suggested=_cap_for(observations, cap),
+        suggested=needed if key else None,
         harm=share,
         runner_up="missing_eos: the model does not end, whatever the cap",
         refuted_by="as many unfinished answers under a cap twice as high",
@@ -127,6 +128,7 @@ def _clipped_finding(
 
 
 def _cap_for(observations: Observations, cap: int | None) -> int | None:
+    """A power of two that holds the longest training answer and its end token; twice the present cap when unknown."""
     lengths = observations.audit.get("answer_token_lengths")
     longest = finite(lengths["max"]) if isinstance(lengths, dict) and lengths.get("max") is not None else None
     needed = power_of_two(int(longest) + 1) if longest is not None else None
@@ -146,10 +148,11 @@ def extraction_fail(observations: Observations) -> Answer:
             Symptom.EXTRACTION_FAIL,
             f"strict {shown(strict)} and lenient {shown(evaluation.lenient)} agree on {evaluation.n} items",
         )
-    key = next(
-        (k for k in ("answer_pattern", "eval_answer_pattern", "benchmark", "eval_task") if k in observations.recipe),
-        None,
-    )
+    key = next((k for k in ("answer_pattern", "eval_answer_pattern") if k in observations.recipe), None)
+    taught = key is None and _form_was_taught(observations)
+    if taught:
+        key = observations.first_key("data_sources", "train_file", "dataset_name")
+    where = "which is how the training rows write them" if taught else "in another form than the benchmark extracts"
     return finding(
         observations,
         Symptom.EXTRACTION_FAIL,
@@ -162,12 +165,24 @@ def extraction_fail(observations: Observations) -> Answer:
             seen("n", None, evaluation.n),
         ],
         cause=f"Strict scoring finds {percent(strict)} and lenient scoring {percent(evaluation.lenient)} of the same "
-        f"{evaluation.n} answers right: the answers are there, in another form than the benchmark extracts.",
+        f"{evaluation.n} answers right: the answers are there, {where}.",
         key=key,
         harm=gap,
         runner_up="missing_eos: the right answer, followed by more",
         refuted_by="five raw answers, read by a person, that do not hold the reference",
     )
+
+
+def _form_was_taught(observations: Observations) -> bool:
+    """The responses look like the training completions, and the references do not."""
+    evaluation = observations.evaluation
+    samples = evaluation.samples if evaluation is not None else ()
+    responses = [s.response for s in samples if s.response is not None]
+    references = [s.reference for s in samples if s.reference is not None]
+    taught = [completion for _, completion in training_pairs(observations)]
+    if not responses or not references or not taught:
+        return False
+    return text_distance(taught, responses) + 0.1 < text_distance(taught, references)
 
 
 def template_mismatch(observations: Observations) -> Answer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bot.diagnosis.curves import loss_shape, series_of
 from bot.diagnosis.folder import Observations
-from bot.diagnosis.learning_rates import IMPLAUSIBLE_LEARNING_RATE
 from bot.diagnosis.outcomes import answers_of
 from bot.diagnosis.readings import shown
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, finding, percent, seen
@@ -27,6 +26,9 @@ def other_kind_of_rows(observations: Observations) -> Answer:
     lowest = min(held_out.values)
     if lowest <= NEVER_FELL * shape.initial or lowest < 1:
         return None
+    evaluation = observations.evaluation
+    if evaluation is not None and max(evaluation.value, evaluation.lenient or 0.0) > 0.2:
+        return None  # what is asked was learned after all, in one form or another
     answers = answers_of(observations.evaluation) if observations.evaluation is not None else None
     echo, empty = (answers.echo or 0.0, answers.empty or 0.0) if answers is not None else (0.0, 0.0)
     says = f" and {percent(echo)} of the answers repeat their prompt" if echo > 0.5 else ""
@@ -65,7 +67,7 @@ def noise_in_curves(observations: Observations) -> Answer:
     easier = len(held_out) > 0 and shape.final > 0.5 and held_out.values[-1] < EASIER * shape.final and flat
     rate = observations.rate
     level = level_of(observations, shape)
-    usual_rate = rate.band.low <= rate.current < min(rate.band.high, IMPLAUSIBLE_LEARNING_RATE)
+    usual_rate = rate.band.low <= rate.current < rate.band.high
     floor = stuck(shape, level) and usual_rate and shape.peak < JUMP * shape.initial and level.entropy is not None
     if not easier and not floor:
         return None

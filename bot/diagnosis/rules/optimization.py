@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from bot.diagnosis.curves import LossShape, Series, consecutive, loss_shape, series_of, tail_value
 from bot.diagnosis.folder import Observations
-from bot.diagnosis.learning_rates import IMPLAUSIBLE_LEARNING_RATE
 from bot.diagnosis.readings import shown
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, seen
 from bot.diagnosis.rules.pairs import noise_of
@@ -165,36 +164,61 @@ def divergence(observations: Observations) -> Answer:
     if shape is None or reinforcement(observations) or shape.initial <= 0:
         return None
     level = level_of(observations, shape)
-    rise = shape.final - shape.best
-    if (
-        shape.final > BLOWN_UP * shape.best
-        and rise > 0.3 * shape.initial
-        and shape.final > 0.3 * shape.initial
-        and shape.final > 0.1
-    ):
-        how = f"fell to {shown(shape.best)} at step {shape.best_step} and then rose to {shown(shape.final)}"
-        return _divergence_finding(observations, shape, level, how, 0.92)
-    if stuck(shape, level):
-        if shape.peak >= JUMP * shape.initial and shape.peak_step < shape.series.last_step / 2:
-            how = (
-                f"jumped from {shown(shape.initial)} to {shown(shape.peak)} at step {shape.peak_step} and has "
-                f"been stuck at {shown(shape.final)} since"
-            )
-            return _divergence_finding(observations, shape, level, how, 0.92)
-        noise = noise_of(observations)
-        rate = observations.rate
-        clean = noise is not None and noise.share < 0.2
-        if (rate.current >= IMPLAUSIBLE_LEARNING_RATE and (noise is None or noise.share < 0.5)) or (
-            clean and rate.current >= rate.band.high
-        ):
-            how = f"dropped to {shown(shape.final)} and is stuck there with the predictions of token frequencies"
-            return _divergence_finding(observations, shape, level, how, 0.85 if clean else 0.75)
-    ratio = shape.peak / shape.initial
+    for question in (_rose_again, _jumped, _collapsed, _settled_too_early):
+        how, confidence = question(observations, shape, level)
+        if how:
+            return _divergence_finding(observations, shape, level, how, confidence)
     return RuledOut(
         Symptom.DIVERGENCE,
-        f"the highest smoothed loss ({shown(shape.peak)} at step {shape.peak_step}) is {shown(ratio)} times the "
-        f"first and it ended at {shown(shape.final)}",
+        f"the highest smoothed loss ({shown(shape.peak)} at step {shape.peak_step}) is "
+        f"{shown(shape.peak / shape.initial)} times the first and it ended at {shown(shape.final)}",
     )
+
+
+_NO = ("", 0.0)
+
+
+def _rose_again(_: Observations, shape: LossShape, __: Level) -> tuple[str, float]:
+    rise = shape.final - shape.best
+    lasting = shape.final > BLOWN_UP * shape.best and rise > 0.3 * shape.initial and shape.final > 0.1
+    if not lasting or shape.final <= 0.3 * shape.initial:
+        return _NO
+    return f"fell to {shown(shape.best)} at step {shape.best_step} and then rose to {shown(shape.final)}", 0.92
+
+
+def _jumped(_: Observations, shape: LossShape, level: Level) -> tuple[str, float]:
+    early = shape.peak >= JUMP * shape.initial and shape.peak_step < shape.series.last_step / 2
+    if not early or not stuck(shape, level):
+        return _NO
+    return (
+        f"jumped from {shown(shape.initial)} to {shown(shape.peak)} at step {shape.peak_step} and has been stuck at "
+        f"{shown(shape.final)} since"
+    ), 0.92
+
+
+def _collapsed(observations: Observations, shape: LossShape, level: Level) -> tuple[str, float]:
+    """No jump, but the same end: only the rate, or the answers, can keep a loss at token frequencies."""
+    if not stuck(shape, level):
+        return _NO
+    noise, rate = noise_of(observations), observations.rate
+    clean = noise is not None and noise.share < 0.2
+    suspect = rate.implausible and (noise is None or noise.share < 0.5)
+    if not suspect and not (clean and rate.current >= rate.band.high):
+        return _NO
+    how = f"dropped to {shown(shape.final)} and is stuck there with the predictions of token frequencies"
+    return how, 0.85 if clean else 0.75
+
+
+def _settled_too_early(observations: Observations, shape: LossShape, level: Level) -> tuple[str, float]:
+    """An impossible rate that learned the form of the answers and not their content: the loss looks merely slow."""
+    unsolved = shape.final > 0.3 and (level.accuracy is None or level.accuracy < 0.9)
+    unjudged = observations.evaluation is None
+    if not observations.rate.implausible or not unsolved or not (observations.poor or unjudged):
+        return _NO
+    noise = noise_of(observations)
+    if noise is not None and noise.share >= 0.2:
+        return _NO
+    return f"came down to {shown(shape.final)} and no further", 0.5 if unjudged else 0.7
 
 
 def stuck(shape: LossShape, level: Level) -> bool:

@@ -254,7 +254,9 @@ def overfit(observations: Observations) -> Answer:
     rising = rise >= max(RISE_NATS, RISE_SHARE * low) and lasting and shape.final < 0.9 * low
     if min(held_out.values) > NEVER_FELL * shape.initial:
         return None  # held-out rows of another kind, which is a matter of the data
-    memorised = shape.final <= MEMORISED_SHARE * last and last >= 0.2 and epochs_run >= MEMORISED_EPOCHS
+    # Where the target was missed by far a smaller gap is enough to be the reason.
+    gap = last >= (0.05 if observations.missed_by_far else 0.2) and shape.final <= MEMORISED_SHARE * last
+    memorised = gap and epochs_run >= MEMORISED_EPOCHS
     if not rising and not memorised:
         return RuledOut(
             Symptom.OVERFIT,

@@ -1,6 +1,6 @@
 """Evaluates one model on one split of one benchmark with lm-evaluation-harness, and writes evaluation.json.
 
-    python evaluate.py --model FOLDER --benchmark benchmark.yaml --items items.jsonl --split dev --output evaluation.json
+    python evaluate.py --model FOLDER --benchmark benchmark.yaml --items items.jsonl --split dev --output out.json
 
 It runs in a job of its own, never from the branch that is being judged, and reads only the items of the split that it
 is asked for. Two scores are kept of every answer:
@@ -75,8 +75,9 @@ def main() -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(evaluation, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     print(
-        f"{benchmark['name']} {arguments.split}: {METRIC} {value:.3f} (standard error {evaluation['standard_error']:.3f}, "
-        f"n {len(samples)}), lenient {evaluation['lenient']:.3f}, ended by itself {evaluation['termination_rate']:.3f}",
+        f"{benchmark['name']} {arguments.split}: {METRIC} {value:.3f} (n {len(samples)}, standard error "
+        f"{evaluation['standard_error']:.3f}), lenient {evaluation['lenient']:.3f}, "
+        f"ended by itself {evaluation['termination_rate']:.3f}",
         flush=True,
     )
     return 0
@@ -102,7 +103,7 @@ def read_benchmark(path: str) -> dict[str, Any]:
         fail(f"{path} is not a benchmark: it needs at least a name")
     if benchmark.get("metric", METRIC) != METRIC:
         fail(f"{path}: metric {benchmark['metric']} is not known here; write {METRIC}")
-    return benchmark
+    return dict(benchmark)
 
 
 def read_items(path: str) -> list[dict[str, str]]:
@@ -115,7 +116,9 @@ def read_items(path: str) -> list[dict[str, str]]:
 # --- Asking the model -----------------------------------------------------------------------------------------------
 
 
-def respond(arguments: argparse.Namespace, benchmark: dict[str, Any], items: list[dict[str, str]]) -> list[dict]:
+def respond(
+    arguments: argparse.Namespace, benchmark: dict[str, Any], items: list[dict[str, str]]
+) -> list[dict[str, Any]]:
     """Every item with the model's response and how it finished, in the items' order."""
     gc.disable()  # importing makes a million long-lived objects, and each collection looks at all of them again
     import torch
@@ -179,7 +182,7 @@ def respond(arguments: argparse.Namespace, benchmark: dict[str, Any], items: lis
 def finish_recorder(model_class: type) -> type:
     """`model_class` (HFLM) that also keeps, for every context, whether the model ended by itself."""
 
-    class FinishRecorder(model_class):  # type: ignore[misc,valid-type]
+    class FinishRecorder(model_class):  # type: ignore[misc]
         def __init__(self, *arguments: Any, **settings: Any) -> None:
             super().__init__(*arguments, **settings)
             self.finishes: dict[str, str] = {}
@@ -192,7 +195,8 @@ def finish_recorder(model_class: type) -> type:
             self._end_ids = (ends | {self.tokenizer.eos_token_id, self.eot_token_id}) - {None}
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-            return super().generate_until(requests, disable_tqdm=True)
+            responses: list[str] = super().generate_until(requests, disable_tqdm=True)
+            return responses
 
         def _model_generate(self, context: Any, max_length: int, stop: list[str], **settings: Any) -> Any:
             output = super()._model_generate(context, max_length, stop, **settings)
@@ -203,7 +207,7 @@ def finish_recorder(model_class: type) -> type:
             print(f"answered {len(self._generated)}", flush=True)
             return output
 
-        def add_partial(self, kind: str, request: tuple[str, dict], response: str) -> None:
+        def add_partial(self, kind: str, request: tuple[str, dict[str, Any]], response: str) -> None:
             self.finishes[request[0]] = self._generated[self._answered]
             self._answered += 1
 
@@ -229,10 +233,8 @@ def extracted(response: str, pattern: str | None) -> str | None:
     """The last match's first group (or all of it); the whole response without a pattern; None without a match."""
     if not pattern:
         return response.strip()
-    match = None
-    for match in re.finditer(pattern, response):
-        pass
-    return None if match is None else (match.group(1) if match.re.groups else match.group(0)).strip()
+    matches = list(re.finditer(pattern, response))
+    return (matches[-1].group(1 if matches[-1].re.groups else 0) or "").strip() if matches else None
 
 
 def trimmed(text: str, ignore_case: bool) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from bot.domain.experiment import Experiment, NewEvent
 from bot.loop.actions.commands import answer_command
 from bot.loop.actions.contract import read_contract
-from bot.loop.actions.ending import conclude, confirm
+from bot.loop.actions.ending import close_issue, conclude, confirm
 from bot.loop.actions.heads import read_head
 from bot.loop.actions.jobs import launch
 from bot.loop.actions.planning import ask_consent, check_data, consent_by_policy, propose, record_baseline
@@ -32,6 +32,7 @@ _ACTIONS: dict[ActionKind, Callable[[World, Experiment, Action], Awaitable[list[
     ActionKind.REVISE: revise,
     ActionKind.CONFIRM: confirm,
     ActionKind.CONCLUDE: conclude,
+    ActionKind.CLOSE_ISSUE: close_issue,
 }
 
 

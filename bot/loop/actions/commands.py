@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from bot.brain.playbook import Remedy
@@ -17,6 +18,7 @@ from bot.conversation.commands import (
 )
 from bot.conversation.policy import Policy
 from bot.diagnosis.remedies import null_is_the_remedy
+from bot.domain.budget import Envelope
 from bot.domain.experiment import RESUMABLE_STATES, Command, EventKind, Experiment, NewEvent
 from bot.loop.actions.planning import post_sticky
 from bot.loop.actions.runs import commit_change
@@ -91,7 +93,7 @@ def _resume(x: Experiment, command: Command, extra: int) -> Answer:
     data = {"by": command.author, "extra_runs": extra}
     events = [NewEvent(EventKind.RESUMED, f"resumed/{command.seq}", data)]
     if extra:
-        events.append(_consent(x, command))
+        events.append(_consent(x, command, extra))
     return messages.reply_resume(x, command, left), events
 
 
@@ -110,17 +112,15 @@ def _run(x: Experiment, command: Command, wanted: str | None) -> Answer:
     return messages.reply_run(x, command, x.head_sha), events
 
 
-def _consent(x: Experiment, command: Command) -> NewEvent:
+def _consent(x: Experiment, command: Command, extra: int = 0) -> NewEvent:
     """A person's consent: the goal as it stands, up to its own budget, and the recipe keys that policy lets change."""
     assert x.goal is not None
+    ceilings = replace(x.goal.budget, runs=x.goal.budget.runs + x.extra_runs + extra)
+    keys = frozenset(Policy.from_dict(x.policy).consent.recipe_keys)
     data = {
         "by": command.author,
-        "goal_hash": x.goal.hash,
         "head_sha": x.head_sha,
-        "runs": x.goal.budget.runs,
-        "gpu_hours": x.goal.budget.gpu_hours,
-        "usd": x.goal.budget.usd,
-        "recipe_keys": list(Policy.from_dict(x.policy).consent.recipe_keys),
+        "envelope": Envelope(x.goal.hash, ceilings, keys).as_dict(),
     }
     return NewEvent(EventKind.CONSENTED, f"consent/{command.seq}", data)
 

@@ -20,7 +20,7 @@ from bot.evaluation.benchmarks import SHIPPED, known_benchmarks, load_benchmark
 from bot.loop.actions.jobs import BENCHMARK_SOURCE, sources_of
 from bot.loop.models import fetched_model, model_problem
 from bot.loop.policy import Action
-from bot.loop.world import World, digest, shipped_prepare, shipped_script
+from bot.loop.world import METHODS, World, digest, shipped_prepare, shipped_script
 
 POLICY_PATH = ".github/postdoc.yml"
 
@@ -51,10 +51,10 @@ async def read_contract(world: World, x: Experiment, action: Action) -> list[New
         ]
     recipe = ("", "")
     if goal is not None:
-        problems += await _unmet(repository, goal, base_sha)
-    if goal is not None and not problems:
         try:
-            recipe = await asyncio.to_thread(_first_recipe, world, goal)
+            problems += await _unmet(repository, goal, base_sha)
+            if not problems:
+                recipe = await asyncio.to_thread(_first_recipe, world, goal)
         except UserError as error:
             problems.append(str(error))
     if goal is None or problems:
@@ -113,6 +113,8 @@ async def _policy(repository: Repository, ref: str) -> tuple[Policy | None, list
 async def _unmet(repository: Repository, goal: Goal, ref: str) -> list[str]:
     """What the goal names that the repository or the benchmark does not have."""
     problems = []
+    if goal.method is not None and goal.method not in METHODS:
+        problems.append(f"The method `{goal.method}` is not there yet. Write one of: {', '.join(METHODS)}, or none.")
     for path in _named_sources(goal):
         if path == BENCHMARK_SOURCE:
             continue

@@ -14,7 +14,7 @@ from bot.loop.actions.jobs import finished, status_of, trained_model
 from bot.loop.actions.planning import load_result, post_sticky, score_of
 from bot.loop.actions.runs import complete_check
 from bot.loop.actions.traces import committed_files
-from bot.loop.policy import Action
+from bot.loop.policy import Action, spend_of
 from bot.loop.world import World
 from runners.job import JobId
 
@@ -62,6 +62,12 @@ async def conclude(world: World, x: Experiment, action: Action) -> list[NewEvent
     return [*events, NewEvent(EventKind.ENDED, f"ended/{x.length}", ended)]
 
 
+async def close_issue(world: World, x: Experiment, action: Action) -> list[NewEvent]:
+    """A merged pull request settles its issue."""
+    await world.repository(x).close_issue(x.issue, completed=x.state is State.MET)
+    return [NewEvent(EventKind.ISSUE_CLOSED, f"issue-closed/{x.length}", {})]
+
+
 async def _close_pull_request(world: World, x: Experiment) -> str | None:
     """The closing commit with its own verdict check, checks left open completed, the draft mark lifted when met."""
     repository = world.repository(x)
@@ -90,7 +96,9 @@ async def _close_pull_request(world: World, x: Experiment) -> str | None:
 async def _closing_commit(world: World, x: Experiment) -> str | None:
     """The commit that carries the last results and the report; None when the branch is gone or has moved on."""
     files: dict[str, bytes | None] = {
-        f"{x.folder}/README.md": messages.report(x, model_line=_model_line(world, x)).encode()
+        f"{x.folder}/README.md": messages.report(
+            x, spent_usd=spend_of(x).usd, model_line=_model_line(world, x)
+        ).encode()
     }
     for run in x.runs:
         if run.diagnosed:
@@ -121,7 +129,10 @@ async def _tell(world: World, x: Experiment) -> None:
     if x.crash_reference is not None:
         body, name = messages.crash_apology(x, x.crash_reference), f"crash/{x.length}"
     else:
-        body, name = messages.ending(x, model_line=_model_line(world, x)), messages.ending_name(x)
+        body, name = (
+            messages.ending(x, spent_usd=spend_of(x).usd, model_line=_model_line(world, x)),
+            messages.ending_name(x),
+        )
     body, key = redact(body, world.known_secrets), messages.hidden_key(x.goal_id, name)
     number = x.pull_request or x.issue
     await world.repository(x).upsert_comment(number, key, body)

@@ -20,7 +20,11 @@ async def read_head(world: World, x: Experiment, action: Action) -> list[NewEven
     sha = await repository.branch_head(x.branch) or sha
     raw = await repository.file(f"{x.folder}/recipe.yaml", sha)
     text = (raw or b"").decode("utf-8", "replace")
-    problems = recipe_problems(text) if raw is not None else [f"`{x.folder}/recipe.yaml` is gone; put it back."]
+    problems = (
+        recipe_problems(text, standing=yaml.safe_load(x.recipe) or {})
+        if raw is not None
+        else [f"`{x.folder}/recipe.yaml` is gone; put it back."]
+    )
     digests = {}
     for path in x.recipe_digests:
         content = await repository.file(f"{x.folder}/{path}", sha)
@@ -30,9 +34,7 @@ async def read_head(world: World, x: Experiment, action: Action) -> list[NewEven
     if problems:
         assert x.pull_request is not None
         key = messages.hidden_key(x.goal_id, f"head/{sha[:12]}")
-        said = f"**The recipe at {sha[:12]} cannot be used, so it was not taken over.**"
-        listed = "\n".join(f"- {problem}" for problem in problems)
-        body = messages.message(x.goal_id, f"head/{sha[:12]}", said, listed)
+        body = messages.head_refused(x, sha, problems)
         await repository.upsert_comment(x.pull_request, key, body)
         text, digests = x.recipe, dict(x.recipe_digests)
     last = x.run.recipe if x.run is not None else x.recipe

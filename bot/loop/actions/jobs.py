@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
+from bot.conversation.policy import Policy
+from bot.domain.budget import remaining
 from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent
 from bot.domain.goal import digest_of, slug
 from bot.errors import PlatformError, TransientError, UserError
 from bot.evaluation.benchmarks import Benchmark, load_benchmark, write_job_files
 from bot.evaluation.tasks import training_rows
 from bot.loop.models import fetched_model
-from bot.loop.policy import Action, data_key
+from bot.loop.policy import Action, data_key, spend_of
 from bot.loop.world import World, digest, shipped_prepare, shipped_script
 from runners.job import Caps, JobId, JobSpec
 from runners.outputs import read_output
@@ -73,23 +75,30 @@ async def _spec(world: World, x: Experiment, role: JobRole, run: int, job_id: Jo
 
 async def _data_spec(world: World, x: Experiment, job_id: JobId) -> JobSpec:
     inputs = goal_folder(world, x) / "inputs" / data_key(x.recipe, x.recipe_digests)
+    path = "data/prepare.py"
     files = {
         "recipe.yaml": _write(inputs / "recipe.yaml", x.recipe.encode()),
-        "data/prepare.py": _write(inputs / "prepare.py", await script_at_head(world, x, "data/prepare.py")),
+        "data/prepare.py": _write(
+            inputs / "prepare.py", await script_of(world, x, path, x.recipe_digests[path], x.head_sha)
+        ),
     }
     for source in sources_of(x.recipe):
         for path, content in (await _source_files(world, x, source)).items():
             files[f"inputs/{path}"] = _write(inputs / "sources" / path, content)
     argv = ("{python}", "data/prepare.py", "--config", "recipe.yaml", "--inputs", "inputs", "--output", "data")
-    return JobSpec(job_id, argv, files=files, caps=_caps(world, x, memory_gib=2.0), trusted=_trusted(x))
+    return JobSpec(
+        job_id, argv, files=files, caps=_caps(world, x, memory_gib=2.0), trusted=_trusted(x, x.recipe_digests)
+    )
 
 
 async def _training_spec(world: World, x: Experiment, job_id: JobId, run: int, extra: tuple[str, ...]) -> JobSpec:
-    recipe = x.runs[run - 1].recipe
+    recipe, digests = x.runs[run - 1].recipe, x.runs[run - 1].digests
     inputs = goal_folder(world, x) / "inputs" / job_id
-    built = data_job_folder(world, x, recipe)
+    built = world.runner.folder(JobId(x.data[data_key(recipe, digests)]["job_id"]))
     files = {
-        "train.py": _write(inputs / "train.py", await script_at_head(world, x, "train.py")),
+        "train.py": _write(
+            inputs / "train.py", await script_of(world, x, "train.py", digests["train.py"], x.runs[run - 1].head_sha)
+        ),
         "recipe.yaml": _write(inputs / "recipe.yaml", recipe.encode()),
         # Read here, not copied by path: what a script wrote may be a link to something it could not read itself.
         "data/train.jsonl": _write(inputs / "train.jsonl", read_output(built, "data/train.jsonl")),
@@ -107,7 +116,7 @@ async def _training_spec(world: World, x: Experiment, job_id: JobId, run: int, e
         mounts={"init": str(await base_model(world, x))},
         environment=world.environment,
         caps=_caps(world, x, memory_gib=world.train_memory_gib),
-        trusted=_trusted(x),
+        trusted=_trusted(x, digests),
     )
 
 
@@ -125,16 +134,18 @@ async def _evaluation_spec(world: World, x: Experiment, job_id: JobId, model: Pa
 
 def _caps(world: World, x: Experiment, *, memory_gib: float) -> Caps:
     assert x.goal is not None
-    left_hours = max(0.0, x.goal.budget.gpu_hours - x.job_hours())
+    left = remaining(x.goal.budget, spend_of(x))
+    price = Policy.from_dict(x.policy).usd_per_hour
+    left_hours = min(left.gpu_hours, left.usd / price) if price else left.gpu_hours
     # A minute at least: a job that is allowed at all must be able to import its libraries.
     return Caps(
         memory_gib=memory_gib, timeout_seconds=max(60.0, left_hours * 3600), cpu_threads=world.cpu_threads, pids=512
     )
 
 
-def _trusted(x: Experiment) -> bool:
-    """True when both scripts at the head are byte for byte the shipped ones."""
-    return bool(x.recipe_digests) and x.recipe_digests == x.shipped_digests
+def _trusted(x: Experiment, digests: Mapping[str, str]) -> bool:
+    """True when both scripts are byte for byte the shipped ones."""
+    return bool(digests) and digests == x.shipped_digests
 
 
 def _seed(x: Experiment) -> int:
@@ -142,27 +153,33 @@ def _seed(x: Experiment) -> int:
     return x.goal.seed
 
 
-async def script_at_head(world: World, x: Experiment, path: str) -> bytes:
-    """`train.py` or `data/prepare.py` as the pull request holds it: the shipped file where the digest says so."""
-    wanted = x.recipe_digests[path]
+async def script_of(world: World, x: Experiment, path: str, wanted: str, ref: str) -> bytes:
+    """`train.py` or `data/prepare.py` as commit `ref` holds it: the shipped file where the digest says so."""
     shipped = shipped_prepare() if path == "data/prepare.py" else shipped_script("sft")
     if digest(shipped) == wanted:
         return shipped
+    repository = world.repository(x)
     if x.pull_request is None and x.goal is not None and x.goal.script and path == "train.py":
-        repository = world.repository(x)
         found = await repository.file(x.goal.script, (await repository.default_branch())[1])
     else:
-        found = await world.repository(x).file(f"{x.folder}/{path}", x.head_sha)
+        found = await repository.file(f"{x.folder}/{path}", ref)
     if found is None or digest(found) != wanted:
         raise UserError(f"`{path}` changed while the run was being started. Push again, or write `/postdoc run`.")
     return found
 
 
 def sources_of(recipe: str) -> list[str]:
-    """Repository paths named by `data_sources`."""
+    """Repository paths named by `data_sources`.
+
+    Raises: UserError for a path that would lead out of the repository.
+    """
     value = (yaml.safe_load(recipe) or {}).get("data_sources") or ""
-    parts = value if isinstance(value, list) else str(value).split(",")
-    return [str(part).strip() for part in parts if str(part).strip()]
+    parts = [str(part).strip() for part in (value if isinstance(value, list) else str(value).split(","))]
+    for part in parts:
+        path = PurePosixPath(part)
+        if path.is_absolute() or ".." in path.parts or "\\" in part or ":" in part:
+            raise UserError(f"`data_sources` names `{part}`; write a path inside this repository, `data/train.jsonl`.")
+    return [part for part in parts if part]
 
 
 async def _source_files(world: World, x: Experiment, source: str) -> dict[str, bytes]:
@@ -200,12 +217,6 @@ def finished(world: World, x: Experiment, role: JobRole, run: int) -> Path:
     job = x.job_for(role, run)
     assert job is not None, f"no {role} job for run {run}"
     return world.runner.folder(JobId(job.job_id))
-
-
-def data_job_folder(world: World, x: Experiment, recipe: str) -> Path:
-    """Where the training set of this recipe was built."""
-    key = data_key(recipe, x.recipe_digests)
-    return world.runner.folder(JobId(x.data[key]["job_id"]))
 
 
 def benchmark_of(world: World, x: Experiment) -> Benchmark:

@@ -10,13 +10,16 @@ from typing import Any
 
 from bot.conversation import messages
 from bot.conversation.issue_form import goal_yaml
+from bot.conversation.messages.wording import percent
 from bot.conversation.policy import Policy
 from bot.data.audit import audit
 from bot.data.card import dataset_card
 from bot.data.licences import GateResult, find_licence, licence_gate, licence_of_card, normalise_licence
 from bot.data.scan import ScanReport, scan
+from bot.domain.budget import Envelope
 from bot.domain.evaluation import Evaluation
 from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent
+from bot.domain.goal import Budget
 from bot.domain.statistics import value_interval
 from bot.errors import UserError
 from bot.evaluation.benchmarks import items
@@ -25,12 +28,12 @@ from bot.loop.actions.jobs import (
     BENCHMARK_SOURCE,
     base_model,
     benchmark_of,
-    script_at_head,
+    script_of,
     sources_of,
     status_of,
 )
 from bot.loop.actions.traces import output, output_json
-from bot.loop.policy import Action, data_key
+from bot.loop.policy import Action, data_key, spend_of
 from bot.loop.world import World
 from runners.job import JobId
 
@@ -77,8 +80,8 @@ async def record_baseline(world: World, x: Experiment, action: Action) -> list[N
     events = [NewEvent(EventKind.BASELINE_RECORDED, key, {"score": score_of(evaluation, job.job_id)})]
     if evaluation.value >= x.goal.target:
         reason = (
-            f"The target {x.goal.target:.1%} is not above what `{x.goal.base_model}` reaches untouched: "
-            f"{evaluation.value:.1%} on {evaluation.n} items. Edit the issue and write a higher target."
+            f"The target {percent(x.goal.target)} is not above what `{x.goal.base_model}` reaches untouched: "
+            f"{percent(evaluation.value)} on {evaluation.n} items. Edit the issue and write a higher target."
         )
         events.append(await refuse(world, x, reason))
     return events
@@ -213,8 +216,7 @@ async def _first_files(world: World, x: Experiment) -> dict[str, bytes | None]:
     files: dict[str, bytes | None] = {
         "goal.yaml": goal_yaml(x.goal).encode(),
         "recipe.yaml": x.recipe.encode(),
-        "train.py": await script_at_head(world, x, "train.py"),
-        "data/prepare.py": await script_at_head(world, x, "data/prepare.py"),
+        **{path: await script_of(world, x, path, wanted, "") for path, wanted in x.recipe_digests.items()},
         "data/README.md": data_card(x).encode(),
         "README.md": messages.report(x).encode(),
     }
@@ -237,7 +239,7 @@ def data_card(x: Experiment) -> str:
 async def post_sticky(world: World, x: Experiment, next_step: str = "") -> int:
     """Create or edit the one comment that always says how things stand."""
     assert x.pull_request is not None
-    body = messages.sticky(x, next_step, boxes=("stop",))
+    body = messages.sticky(x, next_step, spent_usd=spend_of(x).usd, boxes=("stop",))
     key = messages.hidden_key(x.goal_id, "sticky")
     return await world.repository(x).upsert_comment(x.pull_request, key, body, known_id=x.sticky_comment_id)
 
@@ -245,15 +247,17 @@ async def post_sticky(world: World, x: Experiment, next_step: str = "") -> int:
 async def consent_by_policy(world: World, x: Experiment, action: Action) -> list[NewEvent]:
     """Record what the repository's policy grants by itself."""
     assert x.goal is not None
-    grant = Policy.from_dict(x.policy).consent
+    grant, asked = Policy.from_dict(x.policy).consent, x.goal.budget
+    ceilings = Budget(
+        usd=min(grant.usd, asked.usd),
+        gpu_hours=min(grant.gpu_hours, asked.gpu_hours),
+        runs=min(grant.runs, asked.runs),
+        wall_hours=asked.wall_hours,
+    )
     consent = {
         "by": "policy",
-        "goal_hash": x.goal.hash,
         "head_sha": action.args["head_sha"],
-        "runs": min(grant.runs, x.goal.budget.runs),
-        "gpu_hours": min(grant.gpu_hours, x.goal.budget.gpu_hours),
-        "usd": min(grant.usd, x.goal.budget.usd),
-        "recipe_keys": list(grant.recipe_keys),
+        "envelope": Envelope(x.goal.hash, ceilings, frozenset(grant.recipe_keys)).as_dict(),
     }
     return [NewEvent(EventKind.CONSENTED, f"consent/{x.length}", consent)]
 

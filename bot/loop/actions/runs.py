@@ -20,7 +20,7 @@ from bot.domain.statistics import compare
 from bot.loop.actions.jobs import finished, status_of
 from bot.loop.actions.planning import load_result, post_sticky, score_of
 from bot.loop.actions.traces import collect_trace, committed_files, job_path, metrics_of, number, output_json
-from bot.loop.policy import Action, data_key, head_recipe_hash
+from bot.loop.policy import Action, data_key, head_recipe_hash, spend_of
 from bot.loop.world import World
 from runners.job import JobId
 
@@ -29,7 +29,7 @@ async def start_run(world: World, x: Experiment, action: Action) -> list[NewEven
     """Open the run's check on the head and number the run."""
     n = int(action.args["run"])
     values = yaml.safe_load(x.recipe) or {}
-    run = Run(n, x.recipe, head_recipe_hash(x), x.head_sha, str(values.get("method", "sft")), dict(x.changed))
+    run = Run(n, x.recipe, head_recipe_hash(x), x.head_sha, str(values.get("method", "sft")), changed=dict(x.changed))
     progress = messages.Progress(step=0, phase="starting")
     check = await world.repository(x).create_check(
         name=messages.check_name(run),
@@ -71,13 +71,13 @@ async def diagnose_run(world: World, x: Experiment, action: Action) -> list[NewE
 
 def _remedy(x: Experiment, run: Run, report: DiagnosisReport) -> Remedy | None:
     probed = any(job.role is JobRole.PROBE for job in x.jobs.values())
-    scripts = digest_of(dict(x.recipe_digests))
+    scripts = digest_of(run.digests)
     return remedy_for(report, run.recipe, tried=x.tried, script_digest=scripts, probed=probed)
 
 
 def _failure(world: World, x: Experiment, run: Run) -> str | None:
     """One sentence on the job that failed, None when none did."""
-    checked = x.data.get(data_key(run.recipe, x.recipe_digests), {})
+    checked = x.data.get(data_key(run.recipe, run.digests), {})
     if checked.get("build_failed"):
         return f"The training data could not be built: {checked['build_failed']}"
     for role in (JobRole.TRAIN, JobRole.EVALUATE):
@@ -193,7 +193,7 @@ async def commit_change(
     for run in x.runs:
         if run.reviewed:
             files |= committed_files(world, x, run)
-    files[f"{x.folder}/README.md"] = messages.report(x).encode()
+    files[f"{x.folder}/README.md"] = messages.report(x, spent_usd=spend_of(x).usd).encode()
     message = messages.commit_message(x, len(x.runs) + 1, changed, f"{symptom}: {why}" if symptom else why)
     key = f"{x.goal_id}/change/{digest_of([x.head_sha, text])[:12]}"
     try:

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from bot.conversation.policy import Policy
 from bot.conversation.redaction import redact
 from bot.domain.evaluation import Evaluation
 from bot.domain.experiment import BASELINE, Experiment, JobRole, Run
@@ -69,7 +70,7 @@ def collect_trace(world: World, x: Experiment, run: Run) -> Path:
     (trace / "recipe.yaml").write_text(run.recipe, encoding="utf-8")
     (trace / "goal.json").write_text(json.dumps({"target": x.goal.target, "metric": x.goal.metric}), encoding="utf-8")
     train = x.job_for(JobRole.TRAIN, run.n)
-    checked = x.data.get(data_key(run.recipe, x.recipe_digests), {})
+    checked = x.data.get(data_key(run.recipe, run.digests), {})
     failing = train.job_id if train is not None else checked.get("job_id", "")
     (trace / "log.txt").write_text(world.runner.log_tail(JobId(failing), 2000), encoding="utf-8")
     status = status_of(train) or status_of(x.jobs.get(failing))
@@ -119,6 +120,7 @@ def provenance(world: World, x: Experiment, run: Run) -> dict[str, Any]:
                         "peak_memory_gib": status_of(job).get("peak_memory_gib"), "state": status_of(job).get("state")}
         for job in x.jobs.values() if job.run == run.n and job.role is not JobRole.DATA
     }  # fmt: skip
+    hours = sum(job.seconds for job in x.jobs.values() if job.run == run.n) / 3600
     return {
         "goal": x.goal_id,
         "goal_hash": x.goal.hash,
@@ -126,10 +128,10 @@ def provenance(world: World, x: Experiment, run: Run) -> dict[str, Any]:
         "commit": run.head_sha,
         "method": run.method,
         "recipe_hash": run.recipe_hash,
-        "scripts": x.recipe_digests,
+        "scripts": run.digests,
         "base_model": x.goal.base_model,
         "base_revision": x.goal.base_revision,
-        "data": x.data.get(data_key(run.recipe, x.recipe_digests), {}).get("build", {}),
+        "data": x.data.get(data_key(run.recipe, run.digests), {}).get("build", {}),
         "seed": x.goal.seed,
         "changed": run.changed,
         "state": status_of(train).get("state"),
@@ -142,7 +144,7 @@ def provenance(world: World, x: Experiment, run: Run) -> dict[str, Any]:
         "probe": run.probe,
         "jobs": jobs,
         "training": output_json(folder, "out/summary.json"),
-        "cost": {"usd": 0.0, "hours": round(sum(j.seconds for j in x.jobs.values() if j.run == run.n) / 3600, 5)},
+        "cost": {"usd": round(hours * Policy.from_dict(x.policy).usd_per_hour, 4), "hours": round(hours, 5)},
     }  # fmt: skip
 
 

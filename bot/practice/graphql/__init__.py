@@ -53,7 +53,7 @@ def _formatted(error: Any) -> dict[str, Any]:
 
 
 def _words(error: ApiError) -> str:
-    details = [each.get("message") for each in error.errors or [] if isinstance(each, dict) and each.get("message")]
+    details = [str(each["message"]) for each in error.errors or [] if isinstance(each, dict) and "message" in each]
     return "; ".join(details) or error.message
 
 

@@ -58,7 +58,7 @@ class Root:
         shape = {"limit": window.limit, "used": window.used, "remaining": remaining, "resetAt": reset}
         return shape | {"cost": 1, "nodeCount": 0}
 
-    def _repository(self, _: Any, owner: str, name: str, followRenames: bool | None = None) -> Fields:  # noqa: N803
+    def _repository(self, _: Any, owner: str, name: str, followRenames: bool | None = None) -> Fields:
         return self.repository(self.find_repository(f"{owner}/{name}"))
 
     def find_repository(self, full_name: str) -> Repository:
@@ -155,9 +155,9 @@ class Root:
         self,
         pulls: list[PullRequest],
         states: list[str] | None = None,
-        headRefName: str | None = None,  # noqa: N803
+        headRefName: str | None = None,
         baseRefName: str | None = None,
-        **page: Any,  # noqa: N803
+        **page: Any,
     ) -> Fields:
         found = [
             pull

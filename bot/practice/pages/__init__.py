@@ -62,6 +62,7 @@ ACTING: tuple[tuple[str, Handler], ...] = (
     (_R + "/pull/{number}/merge", acts.merge),
     (_R + "/pull/{number}/draft", acts.set_draft),
     (_R + "/check-runs/{id}/actions", acts.press_button),
+    (_R + "/check-runs/{id}/rerun", acts.rerun),
 )
 
 

@@ -181,7 +181,14 @@ async def press_button(visit: Visit) -> Redirect:
     login = visit.person()
     number = visit.integer("id")
     await visit.api.get(f"/repos/{visit.repository}/check-runs/{number}")
-    visit.site.forge.press_check_button(number, visit.form["identifier"], login)
+    visit.site.forge.press_button(number, visit.form["identifier"], login)
+    return _back(visit)
+
+
+async def rerun(visit: Visit) -> Redirect:
+    """Asks the App to run a check again."""
+    visit.person()
+    await visit.api.send("POST", f"/repos/{visit.repository}/check-runs/{visit.integer('id')}/rerequest")
     return _back(visit)
 
 

@@ -57,7 +57,7 @@ class Api:
         self._headers = headers
         self._transport = httpx.ASGITransport(app=_marked(app), raise_app_exceptions=False)
 
-    async def get(self, path: str, **query: str | int) -> Any:
+    async def get(self, path: str, /, **query: str | int) -> Any:
         """The JSON at `path`.
 
         Raises:
@@ -65,7 +65,7 @@ class Api:
         """
         return (await self._request("GET", path, query=query)).json()
 
-    async def find(self, path: str, **query: str | int) -> Any | None:
+    async def find(self, path: str, /, **query: str | int) -> Any | None:
         """The JSON at `path`, or None where the API knows nothing (404, 409 for an empty repository, 410)."""
         try:
             return await self.get(path, **query)
@@ -74,11 +74,11 @@ class Api:
                 return None
             raise
 
-    async def text(self, path: str, accept: str, **query: str | int) -> bytes:
+    async def text(self, path: str, accept: str, /, **query: str | int) -> bytes:
         """The body at `path` in another media type."""
         return (await self._request("GET", path, query=query, accept=accept)).content
 
-    async def all(self, path: str, key: str | None = None, **query: str | int) -> list[Any]:
+    async def all(self, path: str, key: str | None = None, /, **query: str | int) -> list[Any]:
         """Every entry of a list, page after page; `key` where the list stands inside an object."""
         entries: list[Any] = []
         for page in range(1, MOST_PAGES + 1):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +15,7 @@ from bot.practice.pages.markdown import Setting, render
 # Beyond these lines a comment's hunk says where it stands without filling the screen.
 MOST_HUNK_ROWS = 14
 
+_SUGGESTION = re.compile(r"^ {0,3}(?:```+|~~~+)[ \t]*suggestion\b", re.MULTILINE)
 EVENT_SENTENCES = {
     "closed": "closed this",
     "reopened": "reopened this",
@@ -66,7 +69,9 @@ class Thread:
     rows: tuple[Row, ...]
     comments: tuple[Comment, ...]
     suggests: bool
-    # whether the first comment holds a suggestion that can still be committed
+    # whether the first comment holds a suggestion
+    refusal: str
+    # why this reader cannot commit it now; empty when they can
 
     @property
     def root(self) -> Comment:
@@ -103,9 +108,10 @@ class Reader:
     repository: str
     login: str | None
     may_write: bool
-    is_open: bool = True
     head_ref: str = "HEAD"
     commits: frozenset[str] = frozenset()
+    suggestion_refusal: Callable[[int, str], str | None] | None = None
+    # asks the forge why a person cannot commit a comment's suggestion
 
     def comment(self, kind: str, raw: dict[str, Any], lines: tuple[str, ...] | None = None) -> Comment:
         """A comment as it is shown to this reader."""
@@ -157,6 +163,7 @@ class Reader:
         outdated = line is None and root.get("subject_type") != "file"
         on_right = (root.get("side") or "RIGHT") == "RIGHT"
         lines = commented_lines(hunk, count) if hunk and on_right else None
+        suggests = bool(_SUGGESTION.search(root.get("body") or "")) and on_right
         return Thread(
             path=root["path"],
             side=root.get("side") or "RIGHT",
@@ -168,8 +175,17 @@ class Reader:
                 self.comment("inline", root, lines),
                 *(self.comment("inline", reply, lines) for reply in replies),
             ),
-            suggests="```suggestion" in (root.get("body") or "") and not outdated and on_right and self.is_open,
+            suggests=suggests,
+            refusal=self._refusal(root["id"]) if suggests else "",
         )
+
+    def _refusal(self, comment_id: int) -> str:
+        if self.login is None or self.suggestion_refusal is None:
+            return "Sign in to commit this suggestion."
+        try:
+            return self.suggestion_refusal(comment_id, self.login) or ""
+        except KeyError:  # deleted while the page was made
+            return "This comment is gone."
 
 
 def _association(name: str | None) -> str:

@@ -131,7 +131,7 @@ async def show(visit: Visit) -> View | Redirect:
     if issue.get("pull_request"):
         return Redirect(f"/{visit.repository}/pull/{visit.number}")
     shared = await frame(visit, "issues")
-    reader = Reader(visit.repository, visit.login, shared["may_write"], issue["state"] == "open")
+    reader = Reader(visit.repository, visit.login, shared["may_write"])
     items, labels = await asyncio.gather(
         issue_items(visit.api, reader, visit.number), visit.api.find(f"/repos/{visit.repository}/labels", per_page=100)
     )

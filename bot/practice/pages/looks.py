@@ -116,6 +116,16 @@ def issue_look(issue: dict[str, Any]) -> tuple[str, str, str]:
     return ("issue", "good", "Open")
 
 
+def author_of(commit: dict[str, Any]) -> str:
+    """Who wrote a commit: their login, or the name in the commit where the forge knows nobody of that address."""
+    return str((commit.get("author") or {}).get("login") or commit["commit"]["author"]["name"])
+
+
+def title_of(run: dict[str, Any]) -> str:
+    """What a check run says in one line, if it has said something."""
+    return str((run.get("output") or {}).get("title") or "")
+
+
 def plural(count: int, one: str, many: str | None = None) -> str:
     """“1 commit”, “3 commits”."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
@@ -123,5 +133,5 @@ def plural(count: int, one: str, many: str | None = None) -> str:
 
 TEMPLATE_GLOBALS: dict[str, Any] = {
     "icon": icon, "avatar": avatar, "label": label, "when": when, "check_look": check_look, "issue_look": issue_look,
-    "plural": plural, "REACTIONS": REACTIONS,
+    "author_of": author_of, "title_of": title_of, "plural": plural, "REACTIONS": REACTIONS,
 }  # fmt: skip

@@ -27,8 +27,8 @@ async def _pull(visit: Visit, section: str) -> tuple[dict[str, Any], Reader]:
     )
     checks = await _checks(visit, pull["head"]["sha"])
     known = frozenset(commit["sha"] for commit in commits)
-    is_open = pull["state"] == "open"
-    reader = Reader(visit.repository, visit.login, shared["may_write"], is_open, pull["head"]["ref"], known)
+    refusal = visit.site.forge.suggestion_refusal
+    reader = Reader(visit.repository, visit.login, shared["may_write"], pull["head"]["ref"], known, refusal)
     issue = {**issue, "draft": pull.get("draft"), "merged": pull.get("merged"), "state": pull["state"]}
     values = {"pull": pull, "issue": issue, "commits": commits, "checks": checks, "section": section}
     return {**shared, **values}, reader

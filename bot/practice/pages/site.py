@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from bot.practice.forge import Forge
 
 HERE = Path(__file__).parent
+FAILED = "The practice forge failed at this page. Its terminal says why."
+log = logging.getLogger(__name__)
 # Accounts of the forge's own that nobody signs in as.
 SERVICE_ACCOUNTS = frozenset(("web-flow", "app-owner"))
 
@@ -130,7 +133,7 @@ class Site:
         return self._tokens[login] if login is not None else None
 
     def endpoint(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """A page as an ASGI endpoint: nothing that a handler raises on purpose reaches the person as a traceback."""
+        """A page as an ASGI endpoint: what a handler raises reaches the person as a sentence."""
 
         async def answer(request: Request) -> Response:
             if request.path_params.get("owner") == "api":
@@ -141,6 +144,9 @@ class Site:
                 reply = await self._answer(handler, request, visitor)
             except Refused as refusal:
                 reply = self._message(request, visitor, refusal.status, refusal.message, "")
+            except Exception:
+                log.exception("the page %s failed", request.url.path)
+                reply = self._message(request, visitor, 500, FAILED, "")
             for name, value in SECURITY_HEADERS.items():
                 reply.headers.setdefault(name, value)
             return reply

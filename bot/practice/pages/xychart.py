@@ -181,7 +181,8 @@ def drawn(chart: Chart, *, narrow: bool) -> str:
     top = 12 + (24 if chart.title else 0) + (18 if legend else 0)
     count = max(len(chart.x.categories), *(len(series.values) for series in chart.series))
     bottom = height - 26 - (20 if chart.x.title else 0)
-    frame = _Frame(left, top, width - 16, bottom, low, high, count)
+    right = width - max(16.0, text_width(_last_word(chart)) + 14)
+    frame = _Frame(left, top, right, bottom, low, high, count)
     parts = [
         *([text(width / 2, 20, clipped(chart.title, width - 16, 14), kind="mm-title")] if chart.title else []),
         *_legend(chart, width, top),
@@ -315,17 +316,13 @@ def _lines(chart: Chart, frame: _Frame) -> list[str]:
             for (x, y), value in zip(points, series.values, strict=True):
                 dot = f'cx="{number(x)}" cy="{number(y)}" r="2.6"'
                 parts.append(f'<circle class="mm-fill mm-s{index + 1}" {dot}><title>{value:g}</title></circle>')
-        if len(chart.series) == 1:
-            parts.append(_last_value(points[-1], series.values[-1], frame))
+        if word := _last_word(chart):
+            x, y = points[-1]
+            parts.append(text(x + 7, y + 4, word, anchor="start", kind="mm-text mm-value"))
     return parts
 
 
-def _last_value(point: tuple[float, float], value: float, frame: _Frame) -> str:
-    above = point[1] - 9 > frame.top + 8
-    return text(
-        min(point[0] + 4, frame.right + 12),
-        point[1] + (-9 if above else 18),
-        f"{value:.4g}",
-        anchor="end",
-        kind="mm-text mm-value",
-    )
+def _last_word(chart: Chart) -> str:
+    """The last value of a chart's only line, to stand beside its end: it is what most readers look for."""
+    only = chart.series[0]
+    return f"{only.values[-1]:.4g}" if len(chart.series) == 1 and only.kind == "line" else ""

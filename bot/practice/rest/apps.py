@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from ..model import Delivery, Installation, Repository
 from ..replies import ApiError, Reply, not_found
@@ -33,7 +34,16 @@ def app_by_slug(call: Call) -> Reply:
 def list_installations(call: Call) -> Reply:
     app = call.app()
     mine = [each for each in call.forge.installations.values() if each.app is app]
-    return Reply(body=[shapes.installation(call.forge, each) for each in call.page(mine)])
+    return Reply(body=[_listed_installation(call, each) for each in call.page(mine)])
+
+
+def _listed_installation(call: Call, installation: Installation) -> dict[str, Any]:
+    """GitHub's description of this list wants an account that is a user and an enterprise at once."""
+    shape, account = shapes.installation(call.forge, installation), installation.account
+    created = shapes.stamp(account.created_at)
+    name = account.name or account.login
+    enterprise = {"name": name, "slug": account.login, "created_at": created, "updated_at": created}
+    return shape | {"account": shape["account"] | enterprise}
 
 
 def _installation(call: Call) -> Installation:
@@ -54,7 +64,7 @@ def create_token(call: Call) -> Reply:
     repositories = _asked_repositories(call, installation)
     permissions = call.value("permissions", dict) if "permissions" in call.body else None
     token = call.forge.new_token(installation, repositories, permissions)
-    body = {
+    body: dict[str, Any] = {
         "token": token.token,
         "expires_at": shapes.stamp(token.expires_at),
         "permissions": token.permissions,

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from ..commits import move_ref, valid_path
-from ..git_store import EMPTY_TREE, GitError, Identity, RefConflict, TreeEntry, valid_ref_name
+from ..git_process import GitError
+from ..git_store import EMPTY_TREE, Identity, RefConflict, TreeEntry, valid_ref_name
 from ..permissions import require_workflows
 from ..replies import ApiError, Reply, not_found
 from ..routing import Call, Routes

@@ -143,7 +143,7 @@ def review(forge: Forge, stored: Review) -> Json:
 def review_comment(forge: Forge, stored: ReviewComment) -> Json:
     """GitHub's description does not allow null for an outdated comment's `line` and `position`: they are left out."""
     shape = review_comment_with_nulls(forge, stored)
-    for name in ("line", "original_line", "side", "position", "original_position", "in_reply_to_id"):
+    for name in ("line", "original_line", "side", "position", "original_position"):
         if shape[name] is None:
             del shape[name]
     return shape
@@ -155,7 +155,7 @@ def review_comment_with_nulls(forge: Forge, stored: ReviewComment) -> Json:
     url = f"{api(forge, base)}/pulls/comments/{stored.id}"
     html = f"{html_url(forge, stored.pull.issue)}#discussion_r{stored.id}"
     pull_url = f"{api(forge, base)}/pulls/{stored.pull.number}"
-    return {
+    shape: Json = {
         "id": stored.id,
         "node_id": stored.node_id,
         "url": url,
@@ -182,8 +182,10 @@ def review_comment_with_nulls(forge: Forge, stored: ReviewComment) -> Json:
         "position": stored.position,
         "original_position": stored.original_position,
         "subject_type": stored.subject_type,
-        "in_reply_to_id": stored.in_reply_to.id if stored.in_reply_to else None,
     }
+    if stored.in_reply_to is not None:
+        shape["in_reply_to_id"] = stored.in_reply_to.id
+    return shape
 
 
 def collaborator(forge: Forge, account: User, permissions: dict[str, bool], role_name: str) -> Json:

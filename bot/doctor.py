@@ -1,0 +1,112 @@
+"""`postdoc doctor`: what this machine can do, what the server still needs, and what to do about each missing thing.
+
+Secrets are reported as present or absent; no value is ever printed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bot.config import cache_folder, load_settings
+from bot.errors import SettingsError
+from bot.practice.tiny_base import NAME, cached_path, is_built
+from runners.doctor import Finding, examine
+
+DEFAULT_PORT = 8787
+SERVER_VARIABLES = ("POSTDOC_APP_ID", "POSTDOC_PRIVATE_KEY", "POSTDOC_PRIVATE_KEY_PATH", "POSTDOC_WEBHOOK_SECRET")
+KEYS = {
+    "HF_TOKEN": "optional: set it to reach gated models and private data sets on the Hugging Face Hub",
+    "ANTHROPIC_API_KEY": "optional: without it the playbook's rules choose each next change",
+}
+
+
+def examination(environment: Mapping[str, str] = os.environ) -> list[Finding]:
+    """Every finding about this machine and this user's settings."""
+    python = environment.get("POSTDOC_JOB_PYTHON")
+    return [
+        *examine(Path(python) if python else None, _existing(cache_folder())),
+        _base_model(),
+        _port(environment),
+        _server(environment),
+        *(_key(name, advice, environment) for name, advice in KEYS.items()),
+    ]
+
+
+def as_json(findings: Iterable[Finding]) -> dict[str, Any]:
+    """The form of `--json`: the findings, and the strongest sandbox tier that works."""
+    listed = list(findings)
+    return {"sandbox_tier": best_tier(listed), "findings": [asdict(finding) for finding in listed]}
+
+
+def best_tier(findings: Iterable[Finding]) -> str | None:
+    """The strongest tier that works; the runner lists them in that order."""
+    prefix = "sandbox "
+    return next((each.name.removeprefix(prefix) for each in findings if each.name.startswith(prefix) and each.ok), None)
+
+
+def report_lines(findings: Iterable[Finding]) -> list[str]:
+    """The findings for people: what is there, what is missing, and what to do about it."""
+    listed = list(findings)
+    width = max(len(finding.name) for finding in listed)
+    lines = []
+    for finding in listed:
+        optional = finding.advice.startswith("optional")
+        mark = "✓" if finding.ok else "·" if optional else "✗"
+        lines.append(f" {mark} {finding.name:<{width}}  {finding.detail}")
+        if finding.advice:
+            lines.append(f"   {'':<{width}}  → {finding.advice}")
+    tier, missing = best_tier(listed), sum(not f.ok and not f.advice.startswith("optional") for f in listed)
+    lines += ["", f" Jobs run in the sandbox tier {tier}." if tier else " No sandbox tier works: no job can run here."]
+    lines.append(" Nothing is missing." if not missing else f" {missing} to look at (✗); what is marked · is optional.")
+    return lines
+
+
+def _existing(folder: Path) -> Path:
+    """The nearest folder upwards that is there: where the space would be taken from."""
+    return next(each for each in (folder, *folder.parents) if each.is_dir())
+
+
+def _base_model() -> Finding:
+    path = cached_path()
+    if is_built(path):
+        return Finding("tiny base model", True, f"{NAME} at {path}")
+    advice = (
+        "optional: the demo builds it at its first start (about two minutes), or `python -m bot.practice.tiny_base`"
+    )
+    return Finding("tiny base model", False, "not built yet", advice)
+
+
+def _port(environment: Mapping[str, str]) -> Finding:
+    said = environment.get("POSTDOC_PORT", str(DEFAULT_PORT))
+    name = f"port {said}"
+    if not (said.isascii() and said.isdigit() and int(said) <= 65535):
+        return Finding(name, False, "not a port", "set POSTDOC_PORT to a number from 0 to 65535")
+    try:
+        with socket.create_server(("127.0.0.1", int(said))):
+            return Finding(name, True, "free on 127.0.0.1")
+    except OSError as error:
+        advice = "`postdoc serve --port N` takes another one"
+        return Finding(name, False, f"cannot be listened on: {error.strerror}", advice)
+
+
+def _server(environment: Mapping[str, str]) -> Finding:
+    """Whether `postdoc serve` would start. Which variables are set is said, never what is in them."""
+    there = [name for name in SERVER_VARIABLES if environment.get(name)]
+    detail = f"set: {', '.join(there)}" if there else "no POSTDOC_ variable of an App is set"
+    try:
+        load_settings()
+    except SettingsError as error:
+        # Without any of them nobody is about to serve: the demo needs none.
+        optional = "" if there else "optional, for `postdoc serve` only: "
+        return Finding("GitHub App", False, detail, f"{optional}{error}")
+    return Finding("GitHub App", True, detail)
+
+
+def _key(name: str, advice: str, environment: Mapping[str, str]) -> Finding:
+    present = bool(environment.get(name))
+    return Finding(name, present, "present" if present else "absent", "" if present else advice)

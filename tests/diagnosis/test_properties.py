@@ -1,0 +1,159 @@
+"""Random and damaged folders raise nothing but UserError; noisy healthy curves are never blamed."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bot.diagnosis import diagnose, preflight
+from bot.domain.diagnosis import DiagnosisReport
+from bot.errors import UserError
+
+FILES = (
+    "metrics.jsonl", "trainer_state.json", "log.txt", "evaluation.json", "baseline.json", "goal.json", "train.jsonl",
+    "eval.jsonl", "data_audit.json", "job.json", "setup.json",
+)  # fmt: skip
+KEYS = (
+    "step", "loss", "grad_norm", "eval_loss", "learning_rate", "epoch", "entropy", "mean_token_accuracy", "reward",
+    "num_tokens", "completions/clipped_ratio", "log_history", "samples", "value", "n", "strict", "lenient", "target",
+    "standard_error", "finish", "prompt", "completion", "response", "reference", "score", "rows", "truncated_rows",
+    "token_lengths", "answer_token_lengths", "max", "p95", "p50", "supervised_eos_rows", "zero_label_rows",
+    "duplicate_rows", "eos_token_ids", "pad_token_id", "state", "failure", "evidence", "messages", "text", "parameters",
+)  # fmt: skip
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 10**25), st.floats(), st.sampled_from(["NaN", "Infinity", "-inf", "", "x"]),
+    st.text(max_size=20),
+)  # fmt: skip
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=6),
+    max_leaves=12,
+)
+objects = st.dictionaries(st.sampled_from(KEYS), values, max_size=12)
+recipes = st.one_of(
+    st.binary(max_size=200),
+    st.dictionaries(
+        st.sampled_from(["learning_rate", "max_steps", "max_length", "num_train_epochs", "packing", "fp16", "max_grad_norm",
+                         "per_device_train_batch_size", "lr_scheduler_type", "init_from", "timeout_seconds", "dtype",
+                         "data_prompt_column", "max_completion_length", "eos_token", "dataset_text_field"]),
+        scalars,
+    ).map(lambda recipe: json.dumps(recipe, indent=1).encode()),
+)  # fmt: skip
+
+
+def contents(name: str) -> st.SearchStrategy[bytes]:
+    lines = st.lists(objects, max_size=12).map(lambda rows: "\n".join(map(json.dumps, rows)).encode())
+    whole = objects.map(lambda value: json.dumps(value).encode())
+    return st.one_of(st.binary(max_size=300), whole, lines, lines.map(lambda text: text[: max(0, len(text) - 7)]))
+
+
+def written(files: dict[str, bytes]) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="diagnosis-"))
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def removed(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+
+
+@settings(max_examples=6000, deadline=None)
+@given(recipe=recipes, files=st.fixed_dictionaries({}, optional={name: contents(name) for name in FILES}))
+def test_garbage_folder_gives_a_report_or_a_user_error(recipe: bytes, files: dict[str, bytes]) -> None:
+    folder = written({**files, "recipe.yaml": recipe})
+    try:
+        for found in (diagnose(folder), preflight(folder)):
+            assert DiagnosisReport.from_dict(json.loads(json.dumps(found.as_dict()))).healthy == found.healthy
+    except UserError as error:
+        assert "recipe.yaml" in str(error)
+    finally:
+        removed(folder)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    steps=st.sampled_from([15, 30, 60, 150, 400]),
+    start=st.floats(0.7, 2.4),
+    fall=st.floats(0.03, 0.6),
+    knee=st.floats(0.03, 0.2),
+    noise=st.floats(0.0, 0.12),
+    schedule=st.sampled_from(["cosine", "linear", "constant_with_warmup"]),
+    lora=st.booleans(),
+)
+def test_falling_curve_with_noise_is_never_blamed(
+    seed: int, steps: int, start: float, fall: float, knee: float, noise: float, schedule: str, lora: bool
+) -> None:
+    """Losses of instruction tuning: they fall, flatten with the schedule, spike now and then, and recover."""
+    metrics = healthy_metrics(random.Random(seed), steps, start, fall, knee, noise, schedule)
+    rate = 1e-4 if lora else 2e-5
+    recipe = f"init_from: Qwen/Qwen3-1.7B\nlearning_rate: {rate}\nlr_scheduler_type: {schedule}\nuse_peft: {lora}\n"
+    text = "\n".join(json.dumps(record) for record in metrics)
+    folder = written({"recipe.yaml": recipe.encode(), "metrics.jsonl": text.encode()})
+    try:
+        found = diagnose(folder)
+        assert found.healthy, [d.cause for d in found.diagnoses]
+    finally:
+        removed(folder)
+
+
+def healthy_metrics(
+    source: random.Random, steps: int, start: float, fall: float, knee: float, noise: float, schedule: str
+) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = []
+    end = start * (1 - fall)
+    for step in range(1, steps + 1):
+        share = step / steps
+        rate = {"cosine": (1 + math.cos(math.pi * share)) / 2, "linear": 1 - share}.get(schedule, 1.0)
+        level = end + (start - end) * math.exp(-share / knee)
+        spike = source.uniform(2, 8) if source.random() < 0.003 else 1.0
+        records.append({
+            "step": step,
+            "loss": level * math.exp(source.gauss(0, noise)) * spike,
+            "grad_norm": math.exp(source.gauss(0, 0.4)),
+            "learning_rate": 2e-5 * rate,
+            "entropy": level * source.uniform(0.9, 1.05),
+            "mean_token_accuracy": 1 - level / 5,
+            "epoch": 3 * share,
+        })  # fmt: skip
+        if step % max(1, steps // 10) == 0:
+            records.append({"step": step, "eval_loss": level * 1.03 * math.exp(source.gauss(0, 0.006))})
+    return records
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10**6), steps=st.integers(60, 300), end=st.floats(1e-5, 0.02), noise=st.floats(0.0, 0.8))
+def test_solved_task_is_never_blamed(seed: int, steps: int, end: float, noise: float) -> None:
+    """Near zero everything jumps by factors: loss, entropy, grad_norm and the held-out loss."""
+    source = random.Random(seed)
+    records: list[dict[str, Any]] = []
+    for step in range(1, steps + 1):
+        loss = (end + 7 * math.exp(-step / 12)) * math.exp(source.gauss(0, noise * min(1.0, step / 40)))
+        records.append({"step": step, "loss": loss, "grad_norm": loss * 3, "entropy": 0.0 if loss < 0.01 else loss,
+                        "learning_rate": 3e-3, "mean_token_accuracy": math.exp(-loss), "epoch": step / 60})  # fmt: skip
+        if step % 20 == 0:
+            records.append(
+                {"step": step, "eval_loss": (end + 7 * math.exp(-step / 12)) * math.exp(source.gauss(0, noise))}
+            )
+    samples = [{"id": str(i), "score": float(i % 50 > 0), "finish": "stop"} for i in range(100)]
+    evaluation = {"value": 0.98, "n": 100, "standard_error": 0.014, "strict": 0.98, "lenient": 0.98, "samples": samples}
+    folder = written({
+        "recipe.yaml": b"learning_rate: 3.0e-3\nmax_steps: 300\n",
+        "metrics.jsonl": "\n".join(json.dumps(record) for record in records).encode(),
+        "evaluation.json": json.dumps(evaluation).encode(),
+    })  # fmt: skip
+    try:
+        found = diagnose(folder)
+        assert found.healthy, [d.cause for d in found.diagnoses]
+    finally:
+        removed(folder)

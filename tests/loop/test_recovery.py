@@ -1,0 +1,137 @@
+"""`kill -9` before and after every action and every write: the goal goes on to the same end, nothing happens twice.
+
+The process dies once at each point it reaches (tests/serving.py), and is started again each time. The thread, the
+branch, the checks and the jobs are then compared with those of a pursuit that nobody disturbed.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.world import GOOD, REPOSITORY, World, practice_world
+
+SHA = re.compile(r"\b[0-9a-f]{7,64}\b")
+TIMES = re.compile(r"\b\d+(\.\d+)? (s|min|h)\b|under 0\.\d+|\d\d:\d\d")
+
+
+def pursue(world: World, act: Callable[[World, int], None] | None = None) -> int:
+    """Open a goal and restart the bot as often as it dies; returns how many deaths there were."""
+    world.start()
+    deaths, acted = 0, act is None
+    issue = 0
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
+        assert world.process is not None
+        if world.process.poll() is not None:
+            assert world.process.returncode == -9, world.log()
+            deaths += 1
+            world.start()
+        if not issue and world.wait_ready():
+            issue = world.open_goal()
+        events = world.events(issue) if issue else []
+        if act is not None and not acted and any(event["kind"] == "run_started" for event in events):
+            act(world, issue)
+            acted = True
+        if acted and any(event["kind"] == "ended" for event in events):
+            return deaths
+        time.sleep(0.02)
+    raise AssertionError(f"no ending after {deaths} deaths:\n{world.log()}")
+
+
+def seen(world: World, issue: int) -> dict[str, Any]:
+    """All that people can see, with what may differ between two pursuits (hashes, clock times) blanked."""
+    pull = world.pulls()[0]
+    number = pull["number"]
+    commits = world.api("ada", "GET", f"/repos/{REPOSITORY}/pulls/{number}/commits?per_page=100")
+    checks = [
+        check
+        for commit in commits
+        for check in world.api("ada", "GET", f"/repos/{REPOSITORY}/commits/{commit['sha']}/check-runs")["check_runs"]
+    ]
+    return {
+        "pulls": len(world.pulls()),
+        "draft": pull["draft"],
+        "issue": [plain(body) for body in world.bot_comments(issue)],
+        "pull_request": [plain(body) for body in world.bot_comments(number)],
+        "reviews": [plain(review["body"]) for review in world.reviews(number)],
+        "inline": [plain(comment["body"]) for comment in world.review_comments(number)],
+        "commits": [plain(commit["commit"]["message"]) for commit in commits],
+        "checks": [(check["name"], check["conclusion"], plain(check["output"]["title"])) for check in checks],
+        "launches": world.runner.launches(),
+        "kinds": [event["kind"] for event in world.events(issue)],
+    }
+
+
+def plain(text: str) -> str:
+    return TIMES.sub("…", SHA.sub("…", text))
+
+
+@pytest.mark.timeout(700)
+def test_killed_before_and_after_every_action_and_write_ends_the_same_and_doubles_nothing(tmp_path: Path) -> None:
+    with practice_world(tmp_path / "undisturbed") as world:
+        assert pursue(world) == 0
+        expected = seen(world, 1)
+    with practice_world(tmp_path / "killed", deaths=tmp_path / "deaths") as world:
+        deaths = pursue(world)
+        found = seen(world, 1)
+    points = (tmp_path / "deaths").read_text().splitlines()
+    assert deaths == len(points)
+    assert sum(" performed " in point for point in points) >= 20
+    assert sum(point.startswith("write ") for point in points) >= 15
+    assert found == expected
+    assert len(set(found["launches"])) == len(found["launches"])
+
+
+@pytest.mark.timeout(300)
+def test_command_and_push_survive_kills_around_them(tmp_path: Path) -> None:
+    """A stop that arrives while a job runs, with the bot dying at every point around it."""
+
+    def stop(world: World, issue: int) -> None:
+        world.comment(world.pulls()[0]["number"], "/postdoc stop")
+
+    with practice_world(tmp_path / "killed", deaths=tmp_path / "deaths") as world:
+        world.runner.script(GOOD | {"train-01": {"curve": "flat", "hold": True}})
+        deaths = pursue(world, stop)
+        assert deaths > 20
+        assert world.until_ended(1) == "stopped"
+        bodies = world.bot_comments(world.pulls()[0]["number"])
+        assert len(bodies) == len({body.splitlines()[0] for body in bodies}) == 3
+
+
+def test_job_that_ends_while_the_bot_is_away_is_picked_up(tmp_path: Path) -> None:
+    with practice_world(tmp_path) as world:
+        world.runner.script(GOOD | {"train-01": {"curve": "flat", "hold": True}})
+        world.start()
+        world.wait_ready()
+        issue = world.open_goal()
+        world.until(lambda: any("train-01" in job for job in world.runner.launches()), "the first training job")
+        world.kill()
+        world.runner.release("train-01")
+        world.start()
+        world.wait_ready()
+        assert world.until_ended(issue) == "met"
+        assert len(set(world.runner.launches())) == len(world.runner.launches())
+
+
+def test_delivery_that_arrives_while_the_bot_is_away_is_redelivered(tmp_path: Path) -> None:
+    with practice_world(tmp_path) as world:
+        world.start()
+        world.wait_ready()
+        world.kill()
+        issue = world.open_goal()
+        world.forge.settle()
+        world.start()
+        world.wait_ready()
+        deliveries = world.forge.webhooks.deliveries(world.forge.apps[world.app_id])
+        [lost] = [d for d in deliveries if d.event == "issues" and d.action == "opened"]
+        for _ in range(3):
+            world.forge.webhooks.redeliver(world.forge.apps[world.app_id], lost.id)
+        assert world.until_ended(issue) == "met"
+        assert len(world.bot_comments(issue)) == 1
+        assert len(world.pulls()) == 1

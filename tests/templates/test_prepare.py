@@ -1,0 +1,216 @@
+"""data/prepare.py as a process: what it reads, keeps, drops with which reason, and refuses in one line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "templates" / "scripts" / "prepare.py"
+
+
+class Folder:
+    """A data job's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        (path / "inputs").mkdir()
+
+    def source(self, rows: list[Any], name: str = "team.jsonl") -> None:
+        file = self.path / "inputs" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+
+    def run(self, recipe: str = "", inputs: bool = True) -> subprocess.CompletedProcess[str]:
+        (self.path / "recipe.yaml").write_text(recipe)
+        where = ["--inputs", "inputs"] if inputs else []
+        # -S -I: nothing but the standard library may be needed.
+        command = [sys.executable, "-S", "-I", str(SCRIPT), "--config", "recipe.yaml", *where, "--output", "data"]
+        return subprocess.run(command, cwd=self.path, capture_output=True, text=True, timeout=60)
+
+    def rows(self, name: str = "train") -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.path / "data" / f"{name}.jsonl").read_text().splitlines()]
+
+    @property
+    def build(self) -> dict[str, Any]:
+        return json.loads((self.path / "data" / "build.json").read_text())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def pairs(n: int) -> list[dict[str, str]]:
+    return [{"prompt": f"reverse w{i}", "completion": f"{i}w"} for i in range(n)]
+
+
+def prompts(rows: list[dict[str, Any]]) -> list[str]:
+    return [row["prompt"][-1]["content"] for row in rows]
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line that a refusal prints."""
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
+    return done.stderr.strip()
+
+
+def test_rows_come_out_in_trl_conversational_format(folder: Folder) -> None:
+    folder.source(pairs(3))
+    assert folder.run().returncode == 0
+    assert {json.dumps(row) for row in folder.rows()} == {
+        json.dumps(
+            {
+                "prompt": [{"role": "user", "content": row["prompt"]}],
+                "completion": [{"role": "assistant", "content": row["completion"]}],
+            }
+        )
+        for row in pairs(3)
+    }
+
+
+def test_build_names_sources_rows_and_digests(folder: Folder) -> None:
+    folder.source(pairs(4), "b/two.jsonl")
+    folder.source([{"prompt": "x", "completion": "y"}], "a.jsonl")
+    folder.run()
+    build = folder.build
+    assert [(source["path"], source["rows"]) for source in build["sources"]] == [("a.jsonl", 1), ("b/two.jsonl", 4)]
+    source = (folder.path / "inputs" / "a.jsonl").read_bytes()
+    assert build["sources"][0]["sha256"] == hashlib.sha256(source).hexdigest()
+    assert build["rows"] == 5 and build["validation_rows"] == 0
+    assert build["sha256"] == hashlib.sha256((folder.path / "data" / "train.jsonl").read_bytes()).hexdigest()
+
+
+def test_null_and_empty_rows_are_dropped_and_counted(folder: Folder) -> None:
+    broken = [
+        {"prompt": None, "completion": "y"},
+        {"prompt": "  ", "completion": "y"},
+        {"prompt": "x", "completion": None},
+        {"prompt": "x"},
+        "not json",
+        "[1]",
+        "",
+    ]
+    folder.source(pairs(2) + broken)
+    assert folder.run().returncode == 0
+    assert len(folder.rows()) == 2
+    assert folder.build["dropped"] == {
+        "empty prompt": 2, "empty completion": 2, "not JSON": 1, "not an object": 1, "duplicate": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("setting", "kept"), [("", 5), ("data_deduplicate: true", 5), ("data_deduplicate: false", 15)])
+def test_duplicates_are_dropped_unless_the_recipe_keeps_them(folder: Folder, setting: str, kept: int) -> None:
+    folder.source(pairs(5) * 2 + [{"prompt": row["prompt"] + " ", "completion": row["completion"]} for row in pairs(5)])
+    folder.run(setting + "\n")
+    assert len(folder.rows()) == kept
+    assert folder.build["repeated_rows"] == 10
+
+
+def test_order_follows_the_seed_alone(folder: Folder) -> None:
+    folder.source(pairs(50))
+    orders = []
+    for seed in (0, 0, 1):
+        folder.run(f"seed: {seed}\n")
+        orders.append(prompts(folder.rows()))
+    assert orders[0] == orders[1] != orders[2]
+    assert orders[0] != [row["prompt"] for row in pairs(50)]
+
+
+def test_at_most_max_rows_are_kept(folder: Folder) -> None:
+    folder.source(pairs(50))
+    folder.run("data_max_rows: 20\n")
+    assert len(folder.rows()) == 20 and folder.build["dropped"]["over data_max_rows"] == 30
+
+
+def test_no_prompt_is_on_both_sides_of_the_validation_split(folder: Folder) -> None:
+    folder.source(pairs(40) * 3)
+    folder.run("data_deduplicate: false\ndata_validation_rows: 10\n")
+    train, validation = prompts(folder.rows()), prompts(folder.rows("validation"))
+    assert len(validation) == 10 and not set(train) & set(validation)
+    assert len(train) == 90 and folder.build["dropped"]["repeats a validation prompt"] == 20
+
+
+def test_validation_file_of_an_earlier_build_is_removed(folder: Folder) -> None:
+    folder.source(pairs(20))
+    folder.run("data_validation_rows: 5\n")
+    folder.run("data_validation_rows: 0\n")
+    assert not (folder.path / "data" / "validation.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt", "completion"),
+    [
+        ({"question": "2+2?", "answer": 4}, "2+2?", "4"),
+        ({"instruction": "Reverse.", "input": "abc", "output": "cba"}, "Reverse.\n\nabc", "cba"),
+        ({"id": "7", "Query": "hi", "Response": "hello", "source": "chat"}, "hi", "hello"),
+        ({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}, "hi", "ho"),
+    ],
+)
+def test_columns_are_found_with_evidence(folder: Folder, row: dict[str, Any], prompt: str, completion: str) -> None:
+    folder.source([row])
+    assert folder.run().returncode == 0
+    built = folder.rows()[0]
+    assert (built["prompt"][-1]["content"], built["completion"][0]["content"]) == (prompt, completion)
+    assert "1 of the first 1 rows" in folder.build["columns"]["evidence"]
+
+
+def test_only_the_last_turn_of_a_conversation_is_the_completion(folder: Folder) -> None:
+    turns = [{"role": role, "content": text} for role, text in zip(["user", "assistant"] * 2, "abcd", strict=True)]
+    folder.source([{"messages": turns}, {"messages": turns[:1]}])
+    folder.run()
+    assert [(len(row["prompt"]), row["completion"][0]["content"]) for row in folder.rows()] == [(3, "d")]
+    assert folder.build["dropped"]["messages without an answer"] == 1
+
+
+def test_columns_named_in_the_recipe_win(folder: Folder) -> None:
+    folder.source([{"prompt": "x", "completion": "wrong", "gold": "right"}])
+    folder.run("data_completion_column: gold # the checked one\n")
+    assert folder.rows()[0]["completion"][0]["content"] == "right"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        (
+            "data_prompt_column: instruction\n",
+            "instruction is not a column of the data; the columns are frage, antwort",
+        ),
+        ("", "name one of them in data_prompt_column and data_completion_column"),
+        ("data_max_rows: many\n", "data_max_rows needs a whole number, not 'many'"),
+        ("data_max_rows: 0\n", "leaves nothing to train on"),
+        ("data_deduplicate: sometimes\n", "data_deduplicate needs true or false"),
+        ("data_dedup: true\n", "unknown key data_dedup"),
+    ],
+)
+def test_wrong_settings_are_refused_in_one_line(folder: Folder, recipe: str, words: str) -> None:
+    folder.source([{"frage": "a", "antwort": "b"}])
+    assert words in refused(folder.run(recipe))
+
+
+def test_validation_larger_than_the_data_is_refused(folder: Folder) -> None:
+    folder.source(pairs(5))
+    assert "there are 5 distinct prompts" in refused(folder.run("data_validation_rows: 5\n"))
+
+
+def test_data_without_any_usable_row_is_refused_with_the_counts(folder: Folder) -> None:
+    folder.source([{"prompt": "", "completion": "x"}] * 3)
+    assert "dropped 3 empty prompt" in refused(folder.run())
+
+
+def test_missing_source_is_named(folder: Folder) -> None:
+    assert "no *.jsonl file in inputs" in refused(folder.run())
+    assert "there is no data/gone.jsonl" in refused(folder.run("data_sources: data/gone.jsonl\n", inputs=False))
+
+
+def test_sources_of_the_recipe_are_read_by_hand(folder: Folder) -> None:
+    folder.source(pairs(3), "one.jsonl")
+    folder.source(pairs(6)[3:], "two/more.jsonl")
+    done = folder.run('data_sources: "inputs/one.jsonl, inputs/two"\n', inputs=False)
+    assert done.returncode == 0 and len(folder.rows()) == 6

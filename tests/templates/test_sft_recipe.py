@@ -1,0 +1,105 @@
+"""What the training script accepts as a recipe, and the one line that it answers to a bad one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.templates.conftest import ROOT, SFT, python
+
+START = "init_from: somewhere\n"
+ROWS = '{"prompt": "a", "completion": "b"}\n'
+
+# name -> (recipe, flags, rows, words of the refusal)
+REFUSED: dict[str, tuple[str, list[str], str | None, str]] = {
+    "unknown key": (START + "learning_rat: 1.0\n", [], None, "unknown key learning_rat; did you mean learning_rate?"),
+    "unknown flag": (START, ["--learning_rat", "1"], None, "learning_rat"),
+    "old name": (START + "warmup_ratio: 0.1\n", [], None, "warmup_ratio is called warmup_steps"),
+    "word for a number": (START + "learning_rate: fast\n", [], None, "learning_rate needs a number, not 'fast'"),
+    "fraction of a step": (START + "max_steps: 10.5\n", [], None, "max_steps needs a whole number, not '10.5'"),
+    "word for a switch": (START + "packing: perhaps\n", [], None, "packing"),
+    "list for a number": (START + "learning_rate: [1, 2]\n", [], None, "learning_rate"),
+    "no value": (START + "learning_rate:\n", [], None, "learning_rate has no value"),
+    "negative rate": (START + "learning_rate: -1\n", [], None, "learning_rate needs a number above 0"),
+    "zero length": (START + "max_length: 0\n", [], None, "max_length needs at least 2 tokens"),
+    "unknown scheduler": (START + "lr_scheduler_type: cosinus\n", [], None, "cosinus"),
+    "another method": (START + "method: grpo\n", [], None, "this script trains method: sft"),
+    "no model": ("learning_rate: 1.0\n", [], None, "init_from is missing"),
+    "not YAML": ("a: [\n", [], None, "the recipe is not YAML"),
+    "a list": ("- a\n", [], None, "must contain a YAML mapping"),
+    "second key": (START + "learning_rate: 1e-4\nmax_length: many\n", [], None, "max_length needs a whole number"),
+    "no rows": (START, [], "\n", "has no rows"),
+    "broken row": (START, [], ROWS + "{\n", "line 2 is not JSON"),
+    "other columns": (START, [], '{"question": "a", "gold": "b"}\n', "columns question, gold; SFT needs prompt"),
+}  # fmt: skip
+ACCEPTED: dict[str, tuple[str, list[str], dict[str, str]]] = {
+    "rate as YAML 1.1 reads it": (START + "learning_rate: 2e-5\n", [], {"learning_rate": "2e-05"}),
+    "bare no": (START + "save_strategy: no\neval_strategy: no\n", [], {"save_strategy": "SaveStrategy.NO"}),
+    "flag over recipe": (START + "learning_rate: 1\n", ["--learning_rate", "0.5"], {"learning_rate": "0.5"}),
+    "no limit": (START + "max_length: null\n", [], {"max_length": "None"}),
+    "keys of data": (START + "data_sources: a.jsonl\ndata_max_rows: null\n", [], {"data_sources": "a.jsonl"}),
+    "a NaN stays visible": (START, [], {"logging_nan_inf_filter": "False", "logging_steps": "1"}),
+    "kept as written": (
+        START + "logging_nan_inf_filter: true\ngradient_checkpointing: true\nlogging_steps: 5\n",
+        [],
+        {"logging_nan_inf_filter": "True", "gradient_checkpointing": "True", "logging_steps": "5"},
+    ),
+    "LoRA by one key": (START + "use_peft: true\n", [], {"use_peft": "True"}),
+}
+
+
+def table_rows() -> list[dict[str, Any]]:
+    return yaml.safe_load((ROOT / "bot" / "brain" / "recipes.yaml").read_text())["rows"]
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, dict[str, Any]]:
+    cases: dict[str, dict[str, Any]] = {}
+    for name, (recipe, flags, rows, _) in REFUSED.items():
+        cases[name] = {"recipe": recipe, "flags": flags} | ({} if rows is None else {"rows": rows})
+    for name, (recipe, flags, _) in ACCEPTED.items():
+        cases[name] = {"recipe": recipe, "flags": flags, "rows": ROWS}
+    for row in table_rows():
+        cases[row["source"]] = {"recipe": START + yaml.safe_dump(row["recipe"])}
+    driver = Path(__file__).with_name("recipe_driver.py")
+    done = python(driver, SFT, stdin=json.dumps(list(cases.values())))
+    assert done.returncode == 0, done.stderr
+    return dict(zip(cases, json.loads(done.stdout.splitlines()[-1]), strict=True))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_recipe_ends_with_code_2_and_one_line(outcomes: dict[str, dict[str, Any]], name: str) -> None:
+    found = outcomes[name]
+    assert found["code"] == 2
+    lines = found["stderr"].strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("train.py: ")
+    assert REFUSED[name][3] in lines[0]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_recipe_is_read_as_meant(outcomes: dict[str, dict[str, Any]], name: str) -> None:
+    found = outcomes[name]
+    assert found["code"] == 0, found
+    for key, value in ACCEPTED[name][2].items():
+        assert found["values"][key] == value
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("row", table_rows(), ids=lambda row: f"{row['family']}-{'lora' if row['peft'] else 'full'}")
+def test_every_row_of_the_recipe_table_is_accepted(outcomes: dict[str, dict[str, Any]], row: dict[str, Any]) -> None:
+    assert outcomes[row["source"]]["code"] == 0, outcomes[row["source"]]
+    assert row["peft"] == row["recipe"].get("use_peft", False)
+    assert row["source"].startswith("measured: ") or "https://" in row["source"]
+
+
+def test_header_names_the_environment_of_the_project() -> None:
+    header = SFT.read_text().split("# ///\n")[0]
+    project = (ROOT / "pyproject.toml").read_text()
+    for requirement in ("torch>=2.13,<2.14", "trl>=1.16,<2", "peft>=0.21"):
+        assert f'"{requirement}"' in header and f'"{requirement}"' in project

@@ -1,0 +1,106 @@
+"""The training script end to end on a base with random weights: what it writes, audits, resumes and probes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+
+import pytest
+
+from tests.templates.conftest import EVALUATE, Job, chat, chat_rows, python
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def weights(job: Job) -> str:
+    return hashlib.sha256((job.out / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_smoke_run_writes_all_that_its_header_promises_and_the_model_can_be_evaluated(job: Job) -> None:
+    job.data(chat_rows(200))
+    job.data(chat_rows(20, seed=7), "validation")
+    done = job.run("--smoke")
+    assert done.stderr == "", "a healthy run says nothing on stderr"
+    steps = [row for row in job.metrics if "loss" in row]
+    assert [row["step"] for row in steps] == [1, 2]
+    assert {"loss", "grad_norm", "learning_rate", "mean_token_accuracy", "epoch"} <= steps[0].keys()
+    assert any("eval_loss" in row for row in job.metrics)
+    assert job.json("setup.json")["max_steps"] == 2
+    assert job.json("setup.json")["parameters"] == job.json("setup.json")["trainable_parameters"] == 329_904
+    assert job.json("summary.json")["global_step"] == 2
+    assert json.loads((job.out / "trainer_state.json").read_text())["global_step"] == 2
+    audit = job.json("data_audit.json")
+    assert audit["rows"] == audit["supervised_eos_rows"] == audit["distinct_prompts"] == 64
+    assert audit["truncated_rows"] == audit["zero_label_rows"] == audit["duplicate_rows"] == 0
+    assert audit["pad_token_id"] == 0 and audit["eos_token_ids"] == [1]
+    assert not (job.out / "model" / "training_args.bin").exists()
+    evaluate_the_model(job)
+
+
+def evaluate_the_model(job: Job) -> None:
+    """A random model, two questions: one that it cannot answer, one whose reference is what it says."""
+    items = job.path / "items.jsonl"
+    (job.path / "benchmark.yaml").write_text("name: practice/reverse\ngeneration: {max_gen_toks: 4}\n")
+    command = [
+        EVALUATE, "--model", job.out / "model", "--benchmark", job.path / "benchmark.yaml", "--items", items,
+        "--split", "dev", "--output", job.path / "evaluation.json",
+    ]  # fmt: skip
+    items.write_text('{"id": "a", "prompt": "reverse abc", "reference": "cba"}\n')
+    done = python(*command)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((job.path / "evaluation.json").read_text())
+    assert found["n"] == 1 and found["value"] == found["strict"] == found["lenient"] == 0.0
+    assert found["benchmark"] == "practice/reverse" and found["split"] == "dev" and found["model"] == "model"
+    assert [sample["id"] for sample in found["samples"]] == ["a"]
+    assert found["samples"][0]["reference"] == "cba" and found["samples"][0]["finish"] in {"stop", "length"}
+    assert len(found["harness_digest"]) == 64
+
+
+def test_lora_run_audits_truncation_and_duplicates_and_leaves_a_whole_model(job: Job) -> None:
+    short, long = chat("reverse abc", "cba"), chat("reverse abc", "cba" * 10)
+    no_room = chat("reverse " + "a" * 40, "a" * 40)
+    job.data([short] * 6 + [long] * 3 + [no_room])
+    job.run("--smoke", use_peft=True, lora_r=2, lora_target_modules="all-linear", max_length=20)
+    audit = job.json("data_audit.json")
+    assert audit["rows"] == 10 and audit["duplicate_rows"] == 7 and audit["distinct_prompts"] == 2
+    assert audit["truncated_rows"] == 4 and audit["dropped_rows"] == audit["zero_label_rows"] == 1
+    assert audit["supervised_eos_rows"] == 6, "an answer that was cut has no end token any more"
+    assert audit["token_lengths"]["max"] == 1 + 48 + 2 + 40 + 1
+    assert audit["answer_token_lengths"]["p50"] == 4
+    assert job.json("setup.json")["trainable_parameters"] < 50_000
+    assert (job.out / "adapter" / "adapter_config.json").exists()
+    assert not (job.out / "model" / "adapter_config.json").exists()
+    assert (job.out / "model" / "config.json").exists() and (job.out / "model" / "tokenizer_config.json").exists()
+
+
+def test_every_prompt_longer_than_max_length_is_refused_with_the_length_that_fits(job: Job) -> None:
+    job.data(chat_rows(20))
+    with pytest.raises(AssertionError, match=r"all 20 prompts fill max_length: 5 alone; the longest row has 22"):
+        job.run("--smoke", max_length=5)
+
+
+def test_resumed_run_ends_with_the_same_weights_as_an_uninterrupted_one(job: Job) -> None:
+    job.data(chat_rows(60))
+    recipe = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    job.run(**recipe)
+    whole, uninterrupted = weights(job), job.metrics
+    # The state that a kill after step 3 leaves: a whole checkpoint, a half-written one, metrics beyond both.
+    shutil.rmtree(job.out / "model")
+    (job.out / "checkpoint-4" / "optimizer.pt").unlink()
+    job.run(**recipe)
+    assert job.json("setup.json")["resumed_from"] == 2
+    assert weights(job) == whole
+    assert [(row["step"], row["loss"]) for row in job.metrics] == [(row["step"], row["loss"]) for row in uninterrupted]
+
+
+def test_probe_compares_rates_from_the_same_start_and_trains_nothing(job: Job) -> None:
+    job.data(chat_rows(200))
+    job.run("--learning_rate_probe", "1e-7,3e-3,3e-3,30")
+    probe = job.json("probe.json")
+    idle, first, second, wild = probe["trials"]
+    assert idle["loss_first"] == first["loss_first"] == wild["loss_first"]
+    assert first == second, "the same rate twice gives the same numbers"
+    assert first["loss_last"] < idle["loss_last"] and wild["diverged"] and not first["diverged"]
+    assert probe["suggested"] == 3e-3 and "0.003" in probe["reason"]
+    assert not (job.out / "model").exists() and not (job.out / "metrics.jsonl").exists()
