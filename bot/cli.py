@@ -427,7 +427,9 @@ def diagnose(
     lines: list[str] = []
     for each in report.diagnoses:
         place = each.file + (f":{each.line}" if each.line else "") + (f" {each.key}" if each.key else "")
-        lines.append(f"{str(each.symptom).replace('_', ' ')} ({each.severity}, {each.confidence:.0%} sure) · {place}")
+        lines.append(
+            f"{str(each.symptom).replace('_', ' ')} ({each.severity}, {round(100 * each.confidence)} % sure) · {place}"
+        )
         lines.append(f"  {each.cause}")
         if each.suggested is not None:
             lines.append(f"  try {each.key}: {each.suggested}")

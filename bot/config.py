@@ -24,32 +24,32 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="POSTDOC_", extra="ignore")
 
-    app_id: str = Field(min_length=1)
-    private_key: SecretStr | None = None
-    """PEM text of the App's key; or name a file with `private_key_path`."""
-    private_key_path: Path | None = None
-    webhook_secret: SecretStr = Field(min_length=8)
-    github_url: str = "https://api.github.com"
-    """REST root; `https://HOST/api/v3` on GitHub Enterprise Server."""
-    host: str = "127.0.0.1"
-    port: int = Field(8787, ge=0, le=65535)
-    data_folder: Path = Path("postdoc-data")
-    database_url: str = ""
-    """SQLAlchemy URL; empty: a SQLite file in the data folder."""
-    model_folders: Annotated[tuple[Path, ...], NoDecode] = ()
-    """Folders of base models, separated by `:`; downloads go to the last."""
-    benchmark_folders: Annotated[tuple[Path, ...], NoDecode] = ()
-    job_python: Path | None = None
-    """Interpreter of the jobs' environment; None: the server's own."""
-    job_slots: int | None = Field(None, ge=1)
-    """Jobs at a time; None: one for each core."""
-    job_memory_gib: float = Field(8.0, gt=0)
-    job_threads: int = Field(1, ge=1)
-    check_update_seconds: float = Field(30.0, ge=0.2)
-    """Shortest time between two updates of one check run."""
-    label: str = "postdoc"
-    api_token: SecretStr | None = None
-    """Bearer token of the read-only `/api`; without one it answers only on a loopback address."""
+    app_id: str = Field(min_length=1, description="App id, or client id.")
+    private_key: SecretStr | None = Field(None, description="PEM text of the App's key; or name a file:")
+    private_key_path: Path | None = Field(None, description="The App's `.pem` file.")
+    webhook_secret: SecretStr = Field(min_length=8, description="Signs every delivery.")
+    github_url: str = Field(
+        "https://api.github.com", description="REST root; `https://HOST/api/v3` on GitHub Enterprise Server."
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8787, ge=0, le=65535, description="Port to listen on.")
+    data_folder: Path = Field(Path("postdoc-data"), description="Journal, jobs, traces, trained models.")
+    database_url: str = Field("", description="SQLAlchemy URL; empty: a SQLite file in the data folder.")
+    model_folders: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Folders of base models, separated by `:`; a model is `FOLDER/owner/name`."
+    )
+    benchmark_folders: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Folders of your own benchmark files, separated by `:`."
+    )
+    job_python: Path | None = Field(None, description="Interpreter of the jobs' environment; empty: the server's.")
+    job_slots: int | None = Field(None, ge=1, description="Jobs at a time; empty: one for each core.")
+    job_memory_gib: float = Field(8.0, gt=0, description="Memory cap of a training or evaluation job.")
+    job_threads: int = Field(1, ge=1, description="CPU threads of a job.")
+    check_update_seconds: float = Field(30.0, ge=0.2, description="Shortest time between two updates of a check run.")
+    label: str = Field("postdoc", description="The label that makes an issue a goal.")
+    api_token: SecretStr | None = Field(
+        None, description="Bearer token of the read-only `/api`; without one it answers on loopback only."
+    )
 
     @field_validator("model_folders", "benchmark_folders", mode="before")
     @classmethod

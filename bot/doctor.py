@@ -18,7 +18,8 @@ from bot.practice.tiny_base import NAME, cached_path, is_built
 from runners.doctor import Finding, examine
 
 DEFAULT_PORT = 8787
-SERVER_VARIABLES = ("POSTDOC_APP_ID", "POSTDOC_PRIVATE_KEY", "POSTDOC_PRIVATE_KEY_PATH", "POSTDOC_WEBHOOK_SECRET")
+NEEDED_VARIABLES = ("POSTDOC_APP_ID", "POSTDOC_PRIVATE_KEY_PATH", "POSTDOC_WEBHOOK_SECRET")
+SERVER_VARIABLES = (*NEEDED_VARIABLES, "POSTDOC_PRIVATE_KEY")
 KEYS = {
     "HF_TOKEN": "optional: set it to reach gated models and private data sets on the Hugging Face Hub",
     "ANTHROPIC_API_KEY": "optional: without it the playbook's rules choose each next change",
@@ -97,13 +98,18 @@ def _port(environment: Mapping[str, str]) -> Finding:
 def _server(environment: Mapping[str, str]) -> Finding:
     """Whether `postdoc serve` would start. Which variables are set is said, never what is in them."""
     there = [name for name in SERVER_VARIABLES if environment.get(name)]
-    detail = f"set: {', '.join(there)}" if there else "no POSTDOC_ variable of an App is set"
+    if not there:
+        # Nobody is about to serve: the demo needs none of them.
+        advice = f"optional: `postdoc serve` needs {', '.join(NEEDED_VARIABLES)}"
+        return Finding("GitHub App", False, "none of the server's settings is set", advice)
+    detail = f"set: {', '.join(there)}"
     try:
         load_settings()
     except SettingsError as error:
-        # Without any of them nobody is about to serve: the demo needs none.
-        optional = "" if there else "optional, for `postdoc serve` only: "
-        return Finding("GitHub App", False, detail, f"{optional}{error}")
+        needed = [name for name in NEEDED_VARIABLES if name not in there]
+        if "POSTDOC_PRIVATE_KEY" in there and "POSTDOC_PRIVATE_KEY_PATH" in needed:
+            needed.remove("POSTDOC_PRIVATE_KEY_PATH")
+        return Finding("GitHub App", False, detail, f"set {', '.join(needed)}" if needed else str(error))
     return Finding("GitHub App", True, detail)
 
 

@@ -33,6 +33,8 @@ class Deaths:
         self.die(f"{goal_id} {point} {self.current}")
 
     async def on_write(self, what: str) -> None:
+        if "/app/hook/deliveries/" in what:
+            return  # asked for at every start, under an id of its own each time: dying there would never end
         self.die(f"write {what} in {self.current}")
 
     def die(self, label: str) -> None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import base64
 import datetime
+import urllib.parse
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +75,7 @@ class GitHubApp:
         self._installations: dict[int, GitHub[Any]] = {}
         self._on_write = on_write
         self._login: str | None = None
+        self._asked: Counter[str] = Counter()
         self.writes = 0
 
     async def __aenter__(self) -> GitHubApp:
@@ -91,6 +94,35 @@ class GitHubApp:
             app = (await self._request(self._github, "GET", "/app")).json()
             self._login = f"{app['slug']}[bot]"
         return self._login
+
+    async def redeliver_missed(self, *, limit: int = 300) -> int:
+        """Ask again for the App's deliveries that never arrived, newest first; returns how many.
+
+        GitHub does not retry by itself and keeps deliveries for three days:
+        https://docs.github.com/en/webhooks/using-webhooks/automatically-redelivering-failed-deliveries-for-a-github-app-webhook
+        """
+        arrived: set[str] = set()
+        missed: dict[str, int] = {}
+        cursor, seen = None, 0
+        while seen < limit:
+            params = {"per_page": 100} | ({"cursor": cursor} if cursor else {})
+            response = await self._request(self._github, "GET", "/app/hook/deliveries", params=params)
+            rows = response.json()
+            for row in rows:
+                seen += 1
+                if 200 <= row["status_code"] < 300:
+                    arrived.add(row["guid"])
+                else:
+                    missed.setdefault(row["guid"], row["id"])
+            cursor = _cursor(response.headers.get("link", ""))
+            if not rows or cursor is None:
+                break
+        # At most twice by one process: a delivery that is refused again and again is not a missed one.
+        lost = [(guid, each) for guid, each in missed.items() if guid not in arrived and self._asked[guid] < 2]
+        for guid, delivery_id in reversed(lost):
+            self._asked[guid] += 1
+            await self._request(self._github, "POST", f"/app/hook/deliveries/{delivery_id}/attempts")
+        return len(lost)
 
     def repository(self, installation_id: int, owner: str, name: str) -> Repository:
         return Repository(self, installation_id, owner, name)
@@ -160,6 +192,15 @@ def _translated(error: GitHubException) -> PostdocError:
     if isinstance(error, RequestError):
         return TransientError(f"GitHub could not be reached: {error.exc}")
     return TransientError(f"GitHub client: {error}")
+
+
+def _cursor(link: str) -> str | None:
+    """The `cursor` of the next page, from a Link header."""
+    for part in link.split(","):
+        if 'rel="next"' in part:
+            query = urllib.parse.urlsplit(part.partition("<")[2].partition(">")[0]).query
+            return next(iter(urllib.parse.parse_qs(query).get("cursor", [])), None)
+    return None
 
 
 def _message(response: Response[Any, Any]) -> str:

@@ -18,7 +18,9 @@ from bot.errors import UserError
 
 # Ceilings keep a diagnosis in milliseconds whatever lies in the folder. A million-row training set is judged by
 # data_audit.json, which saw all of it; the rows here only serve for looking at what they contain.
-RECIPE_BYTES = 256 << 10
+RECIPE_BYTES = 64 << 10
+RECIPE_DEPTH = 8
+RECIPE_BRACKETS = 200
 METRICS_BYTES = 64 << 20
 LOG_BYTES = 256 << 10
 ROWS_BYTES = 2 << 20
@@ -176,9 +178,11 @@ def parsed_recipe(text: str) -> dict[str, Any]:
 
     Raises: UserError when `text` is no YAML mapping, or uses aliases (a few lines of them expand without end).
     """
+    # PyYAML takes seconds for a few thousand open brackets, and minutes for a file of them.
+    if len(text) >= RECIPE_BYTES or text.count("[") + text.count("{") > RECIPE_BRACKETS:
+        raise UserError("recipe.yaml is too large or too nested for a recipe. Write one `key: value` per line.")
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise UserError("recipe.yaml uses YAML aliases (*name). Write each value out, one key per line.")
+        _refuse_expansion(text)
         values = yaml.safe_load(text)
         if values is None:
             return {}
@@ -190,6 +194,16 @@ def parsed_recipe(text: str) -> dict[str, Any]:
         reason = str(error).split("\n", 1)[0][:200]
         raise UserError(f"recipe.yaml is not valid YAML ({reason}). Write one `key: value` per line.") from error
     raise UserError(f"recipe.yaml holds a {type(values).__name__}, not keys. Write one `key: value` per line.")
+
+
+def _refuse_expansion(text: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise UserError("recipe.yaml uses YAML aliases (*name). Write each value out, one key per line.")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > RECIPE_DEPTH:
+            raise UserError("recipe.yaml is nested too deeply. Write one `key: value` per line.")
 
 
 def _trainer_state(folder: Path) -> tuple[Record, ...]:

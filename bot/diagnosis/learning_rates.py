@@ -37,8 +37,8 @@ _LARGE_LORA = Band(1e-4, 3e-4, 1e-3)
 # Measured on the tiny model (see LARGE_MODEL): 1e-4 is still too slow for a hundred steps, 5e-2 collapses.
 _SMALL = Band(1e-4, 1e-2, 1e-2)
 
-# AdamW at 2 % or more collapses every transformer measured or published that we know of, whatever its size.
-IMPLAUSIBLE = 2e-2
+# On the tiny model 2e-2 still trains after a warm-up, 3e-2 collapses without one and 5e-2 always; larger want less.
+IMPLAUSIBLE = 3e-2
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,7 +194,9 @@ def _phase(text: str) -> str:
 
 def _missing_column(exception: str, traceback: str, column_names: frozenset[str]) -> str | None:
     match = _KEY_ERROR.match(exception)
-    if match:
+    if match and "Unexpected input keys" in match[1]:
+        return ""
+    if match and "environ" not in traceback[-600:]:
         named = match[1] in _COLUMN_NAMES or match[1] in column_names
         return match[1] if named or _DATA_FRAME.search(_where(traceback)) else None
     match = _WRONG_COLUMNS.search(exception) or _WRONG_COLUMNS.search(traceback.rsplit("\n  ", 1)[-1])

@@ -105,9 +105,11 @@ def pairing_of(pairs: Sequence[tuple[str, str]]) -> Pairing | None:
         return None
     prompts = [Counter(p.lower()) for p, _ in usable]
     shared = [c.lower() for _, c in usable]
+    # Far apart: neighbours may be alike in a sorted file, and an off-by-one shift pairs a row with its neighbour.
+    offsets = (n // 3, n // 2 + 1, 2 * n // 3 + 1)
     differences = []
     for i, completion in enumerate(shared):
-        others = [_shared_share(completion, prompts[(i + k) % n]) for k in (1, 7, 13)]
+        others = [_shared_share(completion, prompts[(i + k) % n]) for k in offsets]
         differences.append(_shared_share(completion, prompts[i]) - fmean(others))
     mean = fmean(differences)
     error = math.sqrt(max(1e-12, fmean((d - mean) ** 2 for d in differences)) / n)

@@ -188,3 +188,13 @@ def training_rows(task: str, n: int, seed: int) -> list[dict[str, str]]:
     """`n` distinct rows `{"prompt", "completion"}`, none of which can be a dev or sealed item of any seed."""
     rows = itertools.islice(examples(task, TRAIN, seed), n)
     return [{"prompt": row.prompt, "completion": row.reference} for row in rows]
+
+
+def repetitive_rows(
+    task: str, seed: int, *, once: int = 1000, often: int = 10, copies: int = 500
+) -> list[dict[str, str]]:
+    """Training rows as a log of real requests has them: a few are most of the file, the others are there once."""
+    rows = training_rows(task, once + often, seed)
+    log = rows[:often] * copies + rows[often:]
+    random.Random(f"{task}/repetitive/{seed}").shuffle(log)
+    return log

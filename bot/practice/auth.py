@@ -7,6 +7,7 @@ import binascii
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import jwt
@@ -73,6 +74,7 @@ def new_key_pair() -> tuple[str, str]:
     return private.decode(), public_half(private.decode())
 
 
+@lru_cache(maxsize=16)
 def public_half(private_key_pem: str) -> str:
     key = serialization.load_pem_private_key(private_key_pem.encode(), password=None)
     return (

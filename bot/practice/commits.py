@@ -111,6 +111,20 @@ def push_payload(forge: Forge, actor: Actor, repository: Repository, name: str, 
         "commits": listed,
         "head_commit": head,
         "pusher": {"name": actor.account.login, "email": actor.account.commit_email},
+        "repository": _push_repository(forge, repository),
+    }
+
+
+def _push_repository(forge: Forge, repository: Repository) -> dict[str, Any]:
+    """The push event still has its repository in an older form: times as numbers, the owner's name, `master_branch`."""
+    shape = shapes.repository(forge, repository)
+    owner = shape["owner"] | {"name": repository.owner.login, "email": repository.owner.email}
+    return shape | {
+        "owner": owner,
+        "created_at": int(repository.created_at.timestamp()),
+        "pushed_at": int(repository.pushed_at.timestamp()),
+        "stargazers": 0,
+        "master_branch": repository.default_branch,
     }
 
 

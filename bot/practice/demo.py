@@ -212,6 +212,8 @@ class Follower:
             self.screen.tell(entries, goal=f"#{issue}" if issue != self.main_issue else "")
             if story.events and (activity := activity_of(story.experiment, progress)) is not None:
                 activities.append(activity)
+        if not self.main.events:
+            activities.append(Activity("waiting for the bot to hear of the issue"))
         # The goal with a job that can be measured is the one worth watching.
         self.screen.show(max(activities, key=lambda a: (a.step > 0, a.since is not None), default=None))
 
@@ -278,6 +280,7 @@ def run_demo(
         show_outcome(screen, outcome, world)
         if keep:
             _invite(screen, world, x)
+            screen.open_live()
             follower.forever()
         else:
             _suggest(screen, world, goal)
@@ -358,7 +361,7 @@ def summary_table(x: Experiment) -> Table:
         table.add_row("base", "", _value(x.baseline.value, x.baseline.standard_error), "", seconds)
     for run in x.runs:
         value = _value(run.score.value, run.score.standard_error) if run.score is not None else "failed"
-        changed = changes_text(run.changed) or ("the first recipe" if run.n == 1 else "")
+        changed = changes_text(run.changed) or ("the starting recipe" if run.n == 1 else "")
         took = f"{run.ended_at - run.started_at:.0f}" if run.ended_at is not None else ""
         table.add_row(str(run.n), changed, value, run.verdict or "", took)
     sealed = (x.confirmation or {}).get("score")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -112,9 +113,16 @@ class Forge:
         return self.webhooks.settle(timeout_seconds)
 
     def next_id(self, kind: str) -> int:
-        """Ids above 32 bits for comments, as on GitHub: a client that stores them too small fails here as well."""
-        start = 3_000_000_000 if kind in ("comment", "review", "reaction", "issue", "check") else 1_000
-        self._ids[kind] = self._ids.get(kind, start) + 1
+        """Comments and the like get ids above 32 bits, as on GitHub: a client that stores them too small fails here too.
+
+        Apps and installations start at a chance number: clients keep tokens by these ids for as long as their process
+        lives, and would take one forge's token to the next.
+        """
+        if kind not in self._ids:
+            large = kind in ("comment", "review", "reaction", "issue", "check")
+            unlike = kind in ("app", "installation")
+            self._ids[kind] = 3_000_000_000 if large else 100_000 + secrets.randbelow(900_000) if unlike else 1_000
+        self._ids[kind] += 1
         return self._ids[kind]
 
     # Seeding
@@ -440,7 +448,7 @@ class Forge:
     ) -> dict[str, Any]:
         shared: dict[str, Any] = {} if action is None else {"action": action}
         shared |= payload()
-        shared["repository"] = repository_shapes.repository(self, repository)
+        shared.setdefault("repository", repository_shapes.repository(self, repository))
         if repository.owner.type is AccountType.ORGANIZATION:
             shared["organization"] = _organization(self, repository.owner)
         return shared | {"sender": accounts.user(self, sender)}

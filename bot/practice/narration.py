@@ -146,7 +146,7 @@ def _consent_asked(event: Event, x: Experiment, page: str) -> list[Entry]:
 
 def _run_started(event: Event, x: Experiment, page: str) -> list[Entry]:
     run = x.runs[-1]
-    what = changes_text(run.changed) or recipe_summary(run.recipe)
+    what = changes_text(run.changed) or ("the starting recipe" if run.n == 1 else "the recipe as it stands")
     return _entry(event, f"run {run.n}", f"{run.method} on {run.head_sha[:7]} · {what}")
 
 
@@ -189,7 +189,7 @@ def _diagnosis(event: Event, diagnosis: Diagnosis) -> list[Entry]:
     advice = diagnosis.severity is Severity.ADVICE
     place = diagnosis.file + (f" line {diagnosis.line}" if diagnosis.line else "")
     blamed = f" ({diagnosis.key})" if diagnosis.key else ""
-    symptom, sure = str(diagnosis.symptom).replace("_", " "), f"{diagnosis.confidence:.0%} sure"
+    symptom, sure = str(diagnosis.symptom).replace("_", " "), f"{round(100 * diagnosis.confidence)} % sure"
     text = f"{symptom} · {place}{blamed} · {diagnosis.severity}, {sure}"
     return _entry(event, "diagnosis", text, (diagnosis.cause,), Tone.QUIET if advice else Tone.WARN)
 
@@ -199,8 +199,9 @@ def _reviewed(event: Event, x: Experiment, page: str) -> list[Entry]:
     entries: list[Entry] = []
     if run.probe is not None:
         entries += _entry(event, "probe", *probe_text(run.probe))
-    where = f"{page}/pull/{x.pull_request}#pullrequestreview-{run.review_id}"
-    return entries + _entry(event, "review", f"of run {run.n} is on the pull request", (where,), Tone.QUIET)
+    blamed = sum(diagnosis.severity is not Severity.ADVICE for diagnosis in run.report.diagnoses)
+    text = f"of run {run.n} posted on pull request #{x.pull_request}" + (", with its line comments" if blamed else "")
+    return entries + _entry(event, "review", text, tone=Tone.QUIET)
 
 
 def _revised(event: Event, x: Experiment, page: str) -> list[Entry]:
@@ -235,12 +236,22 @@ def _closed(event: Event, x: Experiment, page: str) -> list[Entry]:
     return _entry(event, what, f"pull request #{x.pull_request}, by @{event.data['by']}")
 
 
+def _reopened(event: Event, x: Experiment, page: str) -> list[Entry]:
+    return _entry(event, "reopened", f"pull request #{x.pull_request}, by @{event.data['by']}")
+
+
 def _edited(event: Event, x: Experiment, page: str) -> list[Entry]:
     return _entry(event, "edited", f"the issue's text, by @{event.data['by']}")
 
 
+def _issue_closed(event: Event, x: Experiment, page: str) -> list[Entry]:
+    return _entry(event, "closed", f"issue #{x.issue}, by @{event.data['by']}")
+
+
 def _crashed(event: Event, x: Experiment, page: str) -> list[Entry]:
-    return _entry(event, "error", str(event.data["error"]), tone=Tone.BAD)
+    reference = event.data["reference"]
+    found = f"the bot's log has it under {reference}" if reference else None
+    return _entry(event, "error", str(event.data["error"]), (found,), Tone.BAD)
 
 
 _TELLERS = {
@@ -261,7 +272,9 @@ _TELLERS = {
     EventKind.CONFIRMED: _confirmed,
     EventKind.ENDED: _ended,
     EventKind.PULL_REQUEST_CLOSED: _closed,
+    EventKind.PULL_REQUEST_REOPENED: _reopened,
     EventKind.GOAL_EDITED: _edited,
+    EventKind.ISSUE_CLOSED: _issue_closed,
     EventKind.CRASHED: _crashed,
 }
 

@@ -16,7 +16,7 @@ from bot.domain.experiment import Experiment
 from bot.errors import UserError
 from bot.practice.demo import Follower, Outcome, built_base, show_outcome
 from bot.practice.goals import issue_of
-from bot.practice.narration import Activity, Tone
+from bot.practice.narration import Activity
 from bot.practice.terminal import Screen
 from bot.practice.tiny_base import NAME, cached_path, is_built
 from bot.practice.world import Person, Place, PracticeWorld
@@ -79,7 +79,6 @@ def run_pursuit(
 
         def agree(x: Experiment) -> None:
             assert x.pull_request is not None
-            screen.say("consent", f"given by you, by calling: /postdoc run {x.head_sha[:12]}", tone=Tone.QUIET)
             world.comment(CALLER.login, x.pull_request, f"/postdoc run {x.head_sha}")
 
         x = Follower(world, screen, issue, agree).until_over()

@@ -9,7 +9,7 @@ from . import issues
 from .auth import Actor
 from .diffs import DiffLine, FileDiff, moved_line
 from .model import PullRequest, Review, ReviewComment, Side
-from .replies import ApiError
+from .replies import ApiError, invalid
 from .shapes import pulls as shapes
 
 if TYPE_CHECKING:
@@ -44,42 +44,55 @@ class Place:
 
 
 def refusal(message: str) -> ApiError:
+    """How the reviews endpoint says no."""
     return ApiError(422, "Unprocessable Entity", [message])
+
+
+class NotInDiff(ApiError):
+    """A comment on something that the diff does not show. Reviews say so in one way, single comments in another."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(422, "Unprocessable Entity", [message])
+        self.name = name
+
+    def for_single_comment(self) -> ApiError:
+        field = f"pull_request_review_thread.{self.name}"
+        return invalid("PullRequestReviewComment", field, "custom", f"{field} must be part of the diff")
 
 
 def find_place(forge: Forge, pull: PullRequest, draft: Draft) -> Place:
     """Raises: ApiError 422 in GitHub's words when the diff does not show what the comment is about."""
     file = next((file for file in forge.pull_files(pull) if file.path == draft.path), None)
     if file is None:
-        raise refusal("Path could not be resolved")
+        raise NotInDiff("path", "Path could not be resolved")
     if draft.whole_file:
         return Place(file, "RIGHT")
     if draft.position is not None and draft.line is None:
         shown = next((line for line in file.lines if line.position == draft.position and line.kind in " +-"), None)
         if shown is None:
-            raise refusal("Position could not be resolved")
+            raise NotInDiff("position", "Position could not be resolved")
         return Place(file, "LEFT" if shown.kind == "-" else "RIGHT", shown)
-    side = _side(draft.side or "RIGHT", "Side")
+    side = _side(draft.side or "RIGHT", "side")
     last = None if draft.line is None else file.find(side, draft.line)
     if last is None:
-        raise refusal("Line could not be resolved")
+        raise NotInDiff("line", "Line could not be resolved")
     if draft.start_line is None or (draft.start_line == draft.line and (draft.start_side or side) == side):
         return Place(file, side, last)
-    start_side = _side(draft.start_side or side, "Start side")
+    start_side = _side(draft.start_side or side, "start_side")
     first = file.find(start_side, draft.start_line)
     if first is None:
-        raise refusal("Start line could not be resolved")
+        raise NotInDiff("start_line", "Start line could not be resolved")
     if first.position >= last.position:
-        raise refusal("Start line must precede the end line.")
+        raise NotInDiff("start_line", "Start line must precede the end line.")
     if not file.same_hunk(first, last):
-        raise refusal("Start line must be part of the same hunk as the line.")
+        raise NotInDiff("start_line", "Start line must be part of the same hunk as the line.")
     return Place(file, side, last, start_side, first)
 
 
 def _side(word: str, name: str) -> Side:
     if word == "LEFT" or word == "RIGHT":
         return "LEFT" if word == "LEFT" else "RIGHT"
-    raise refusal(f"{name} could not be resolved")
+    raise NotInDiff(name, f"{name.replace('_', ' ').capitalize()} could not be resolved")
 
 
 def submit_review(
@@ -92,12 +105,15 @@ def submit_review(
     commit_id: str | None,
 ) -> Review:
     """Raises: ApiError 422; nothing is stored then."""
-    issues.check_body("PullRequestReview", body)
+    for text in (body, *(draft.body for draft in drafts)):
+        if len(text) > issues.MAX_BODY:
+            raise refusal(f"Body is too long (maximum is {issues.MAX_BODY} characters)")
+    if any(not draft.body.strip() for draft in drafts):
+        raise refusal("Body can't be blank")
     _check_event(actor, pull, event, body, drafts)
     places = [(draft, find_place(forge, pull, draft)) for draft in drafts]
-    for draft in drafts:
-        check_comment_body(draft.body)
-    _check_commit(pull, commit_id)
+    if not _is_part_of(pull, commit_id):
+        raise refusal("The commit is not part of the pull request")
     now = forge.clock()
     review = Review(
         id=forge.next_id("review"),
@@ -164,34 +180,27 @@ def _check_event(actor: Actor, pull: PullRequest, event: str | None, body: str, 
         raise refusal("Review body can't be blank without comments")
 
 
-def _check_commit(pull: PullRequest, commit_id: str | None) -> None:
+def _is_part_of(pull: PullRequest, commit_id: str | None) -> bool:
     git = pull.repository.git
-    if commit_id is not None and (git.type_of(commit_id) != "commit" or not git.is_ancestor(commit_id, pull.head_sha)):
-        raise ApiError(
-            422,
-            "Validation Failed",
-            [
-                {
-                    "resource": "PullRequestReviewComment",
-                    "code": "custom",
-                    "field": "commit_id",
-                    "message": "commit_id is not part of the pull request",
-                }
-            ],
-        )
+    return commit_id is None or (git.type_of(commit_id) == "commit" and git.is_ancestor(commit_id, pull.head_sha))
 
 
 def check_comment_body(body: str) -> None:
     if not body.strip():
-        raise refusal("Body can't be blank")
+        raise invalid("PullRequestReviewComment", "body", "custom", "body can't be blank")
     issues.check_body("PullRequestReviewComment", body)
 
 
 def add_comment(forge: Forge, actor: Actor, pull: PullRequest, draft: Draft, commit_id: str | None) -> ReviewComment:
     """A single comment: GitHub wraps it in a review of its own. Raises: ApiError 422."""
     check_comment_body(draft.body)
-    place = find_place(forge, pull, draft)
-    _check_commit(pull, commit_id)
+    try:
+        place = find_place(forge, pull, draft)
+    except NotInDiff as error:
+        raise error.for_single_comment() from None
+    if not _is_part_of(pull, commit_id):
+        field = "pull_request_review_thread.commit_id"
+        raise invalid("PullRequestReviewComment", field, "custom", f"{field} is not part of the pull request")
     review = _silent_review(forge, actor, pull, commit_id)
     comment = _add(forge, actor, review, draft.body, place, review.commit_id)
     announce_review(forge, actor, review)

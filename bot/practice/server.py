@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import importlib.util
 import ipaddress
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -24,6 +26,7 @@ from .routing import ConnectionDropped, starlette_route
 
 API = "/api/v3"
 START_SECONDS = 10.0
+STOP_SECONDS = 2.0
 
 
 def create_app(forge: Forge) -> FastAPI:
@@ -63,15 +66,40 @@ class _DroppedConnections:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn in a thread, which says when it is up."""
+    """uvicorn in a thread: it says when it is up, sleeps while nobody asks, and stops at once.
+
+    uvicorn's own loops wake every 100 ms, and take two more of those to stop.
+    """
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.up = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
         self.up.set()
+
+    async def main_loop(self) -> None:
+        await self._stopping.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        deadline = time.monotonic() + STOP_SECONDS
+        while (self.server_state.connections or self.server_state.tasks) and time.monotonic() < deadline:
+            await asyncio.sleep(0.005)
+        for task in self.server_state.tasks:
+            task.cancel()
+
+    def stop(self) -> None:
+        """From any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -114,7 +142,7 @@ def serve(
         access_log=False,
         ws="none",
         server_header=False,
-        timeout_graceful_shutdown=2,
+        date_header=False,
     )
     server = _Server(config)
     thread = threading.Thread(target=server.run, args=([listening],), name="practice-forge", daemon=True)
@@ -124,6 +152,6 @@ def serve(
             raise RuntimeError("the practice forge did not start")
         yield forge.base_url
     finally:
-        server.should_exit = True
+        server.stop()
         thread.join(timeout=START_SECONDS)
         listening.close()

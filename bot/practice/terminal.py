@@ -7,6 +7,7 @@ lie on labels alone, so that light and dark backgrounds both stay readable.
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 import time
@@ -25,8 +26,11 @@ WIDEST = 100
 LABEL_WIDTH = 10
 CLOCK_WIDTH = 5
 TEXT_START = CLOCK_WIDTH + 2 + LABEL_WIDTH + 1
-BAR_WIDTH = 28
+SHORTEST_BAR, LONGEST_BAR = 8, 28
+BESIDE_BAR = 60
+"""Columns that the name, the step, the loss and the time left take beside the bar."""
 PLAIN_PROGRESS_SECONDS = 5.0
+_TOGETHER = re.compile(r"(?<=\b[np]) (?==)|(?<=[np] =) |(?<=\d) (?=%)")
 STYLES = {
     Tone.PLAIN: "bold",
     Tone.QUIET: "dim",
@@ -50,9 +54,7 @@ class Screen:
 
     def __enter__(self) -> Screen:
         self.started_at = self.started_at or self.clock()
-        if self.rich:
-            self._live = Live(console=self.console, auto_refresh=False, transient=True)
-            self._live.start()
+        self.open_live()
         return self
 
     def __exit__(
@@ -68,6 +70,13 @@ class Screen:
     @property
     def width(self) -> int:
         return min(self.console.width, WIDEST)
+
+    def open_live(self) -> None:
+        """Begin the line that changes, on a terminal that can draw it."""
+        if self.rich and self._live is None:
+            self._shown = ""
+            self._live = Live(console=self.console, auto_refresh=False, transient=True)
+            self._live.start()
 
     def close_live(self) -> None:
         """End the line that changes; what is printed from here on stays."""
@@ -157,9 +166,11 @@ class Screen:
     def _activity_line(self, activity: Activity) -> Text:
         line = Text.assemble(" " * (CLOCK_WIDTH + 2), (f"{activity.what}  ", "bold"))
         if activity.step and activity.total_steps:
-            filled = round(BAR_WIDTH * min(1.0, activity.step / activity.total_steps))
+            width = max(SHORTEST_BAR, min(LONGEST_BAR, self.console.width - BESIDE_BAR))
+            filled = round(width * min(1.0, activity.step / activity.total_steps))
+            # Two characters, so that the bar can be read where there is no colour.
             line.append("━" * filled, "green")
-            line.append("━" * (BAR_WIDTH - filled), "dim")
+            line.append("─" * (width - filled), "dim")
             line.append("  ")
         if activity.step:
             line.append(_numbers(activity))
@@ -203,4 +214,7 @@ def duration(seconds: float) -> str:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+    """Lines of at most `width`, except where one word is longer; `n = 200` and `90 %` stay together."""
+    held = _TOGETHER.sub("\u00a0", text)
+    lines = textwrap.wrap(held, width, break_long_words=False, break_on_hyphens=False)
+    return [line.replace("\u00a0", " ") for line in lines] or [""]

@@ -8,9 +8,9 @@ Everything lies in one folder, so that a person can look at it afterwards:
     app.pem, bot.log             the App's key and what the bot's process said
 
 The bot is a process of its own and knows the forge by its address alone. An issue may be opened before the bot
-listens: its delivery then fails, as it would on GitHub, and is asked for again through the App's own API as soon as
-the bot is ready. The same road serves the first start (building the base model takes minutes), every later start and
-a bot that was killed and started again.
+listens: its delivery then fails, as it would on GitHub, and the bot asks for it again as soon as it is up, as it does
+for everything that was sent while it was away. The same road serves the first start (building the base model takes
+minutes), every later start and a bot that was killed and started again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,6 @@ from types import TracebackType
 from typing import Any
 
 import httpx
-import jwt
 
 from bot.errors import PlatformError, UserError
 from bot.practice.forge import Forge
@@ -191,7 +190,7 @@ class PracticeWorld:
         return f"{self.url}/{self.place.full_name}" + (f"/{path}" if path else "")
 
     def start_bot(self) -> None:
-        """Start the bot's process, wait until it is ready, and have every failed delivery sent again.
+        """Start the bot's process and wait until it is ready; what it missed meanwhile it asks for by itself.
 
         Raises: PlatformError when it does not come up.
         """
@@ -204,7 +203,6 @@ class PracticeWorld:
                 start_new_session=True,
             )  # fmt: skip
         self._wait_until_ready(time.monotonic() + START_SECONDS)
-        self.redeliver()
 
     def _link_models(self) -> None:
         for name, path in self._models.items():
@@ -300,26 +298,6 @@ class PracticeWorld:
             raise UserError(f"The practice forge refused this ({reply.status_code}): {answer.get('message')}")
         return answer
 
-    # What the App does for itself
-
-    def redeliver(self) -> int:
-        """Have every event sent again that never reached the bot, oldest first. Returns how many."""
-        self.forge.settle()
-        headers = {"Authorization": f"Bearer {self._app_token()}"}
-        listed = self._client.get(
-            f"{self.url}/api/v3/app/hook/deliveries", params={"per_page": 100}, headers=headers
-        ).json()
-        failed = undelivered(listed)
-        for delivery_id in failed:
-            self._client.post(f"{self.url}/api/v3/app/hook/deliveries/{delivery_id}/attempts", headers=headers)
-        self.forge.settle()
-        return len(failed)
-
-    def _app_token(self) -> str:
-        now = int(time.time())
-        claims = {"iat": now - 30, "exp": now + 300, "iss": str(self.app.app_id)}
-        return jwt.encode(claims, self.app.private_key_pem, algorithm="RS256")
-
     # What the bot says of itself
 
     def goals(self) -> list[dict[str, Any]]:
@@ -338,14 +316,6 @@ class PracticeWorld:
         except httpx.TransportError:
             return None
         return reply.json() if reply.is_success else None
-
-
-def undelivered(listed: Iterable[Mapping[str, Any]]) -> list[int]:
-    """Ids of the deliveries to repeat, oldest first: one for each event of which no attempt succeeded."""
-    newest_first = list(listed)
-    reached = {each["guid"] for each in newest_first if 200 <= int(each["status_code"]) < 300}
-    first_attempt = {each["guid"]: int(each["id"]) for each in newest_first if each["guid"] not in reached}
-    return sorted(first_attempt.values())
 
 
 def free_port() -> int:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import itertools
 import logging
 import secrets
 from collections.abc import AsyncIterator
@@ -19,6 +20,7 @@ from bot import __version__
 from bot.config import Settings
 from bot.conversation.github import GitHubApp, OnWrite
 from bot.domain.goal import GoalId
+from bot.errors import PostdocError
 from bot.loop.actions import performer
 from bot.loop.engine import Engine, Point
 from bot.loop.journal import Journal, open_database
@@ -30,6 +32,7 @@ from runners.local import LocalRunner
 
 log = logging.getLogger("postdoc.server")
 
+FIRST_SWEEP_SECONDS, SWEEP_SECONDS = 0.3, 300.0
 LARGEST_BODY_BYTES = 25 * 1024 * 1024
 """GitHub sends no larger payload: https://docs.github.com/en/webhooks/webhook-events-and-payloads"""
 
@@ -75,7 +78,8 @@ class Bot:
         if isinstance(self.runner, LocalRunner):
             await asyncio.to_thread(self.runner.sweep)
         await self.engine.start()
-        self._tasks = [asyncio.create_task(self._read_inbox()), asyncio.create_task(self.watcher.watch())]
+        work = (self._read_inbox(), self.watcher.watch(), self._ask_for_missed_deliveries())
+        self._tasks = [asyncio.create_task(each) for each in work]
         self.ready = True
 
     async def stop(self) -> None:
@@ -85,6 +89,19 @@ class Bot:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.engine.stop()
         await self.app.__aexit__(None, None, None)
+
+    async def _ask_for_missed_deliveries(self) -> None:
+        """What was sent while this process was away did not arrive, and GitHub does not send it again unasked."""
+        # The second look catches what was asked for before the socket listened; later ones, a network that was down.
+        for pause in itertools.chain((FIRST_SWEEP_SECONDS, 5.0), itertools.repeat(SWEEP_SECONDS)):
+            await asyncio.sleep(pause)
+            try:
+                missed = await self.app.redeliver_missed()
+            except PostdocError as error:
+                log.warning("deliveries that were missed could not be asked for: %s", error)
+                continue
+            if missed:
+                log.warning("asked again for %d deliveries that had not arrived", missed)
 
     async def _read_inbox(self) -> None:
         """Hand stored deliveries to the handlers in the order they arrived."""

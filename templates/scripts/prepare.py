@@ -14,7 +14,7 @@ Keys of the recipe that it reads:
     data_completion_column   column with the answer, or auto
     data_deduplicate         true drops every repetition of a row (default true)
     data_max_rows            at most so many rows, validation rows included (default: all)
-    data_validation_rows     so many distinct prompts are set aside for eval_loss (default 0)
+    data_validation_rows     so many distinct prompts, at most a tenth of them, are set aside for eval_loss (default 0)
     seed                     decides the order of the rows (default 0)
 
 Columns may hold text, or chat messages as {"role", "content"}; a `messages` column is split before its last assistant
@@ -287,17 +287,19 @@ def key_of(row: Json) -> str:
 
 def split_off(rows: list[Json], wanted: int, dropped: Counter[str]) -> tuple[list[Json], list[Json]]:
     """(train, validation): no prompt is on both sides, and each validation prompt is there once."""
-    if not wanted:
-        return rows, []
-    prompts = list(dict.fromkeys(json.dumps(row["prompt"]) for row in rows))
-    if wanted >= len(prompts):
-        fail(f"data_validation_rows: {wanted} leaves nothing to train on; there are {len(prompts)} distinct prompts")
-    aside = set(prompts[:wanted])
+    prompts = sorted({json.dumps(row["prompt"]) for row in rows}, key=lambda prompt: hash_of(f"validation {prompt}"))
+    # A tenth at most: in a file of few distinct prompts a fixed number would take what there is to learn from. By hash,
+    # not by the order of rows: there the first ones are those that are repeated most.
+    aside = set(prompts[: min(wanted, len(prompts) // 10)])
     train = [row for row in rows if json.dumps(row["prompt"]) not in aside]
     validation = list({json.dumps(row["prompt"]): row for row in rows if json.dumps(row["prompt"]) in aside}.values())
     if repeated := len(rows) - len(train) - len(validation):
         dropped["repeats a validation prompt"] += repeated
     return train, validation
+
+
+def hash_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_rows(path: Path, rows: list[Json]) -> str:

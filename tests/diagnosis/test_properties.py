@@ -17,41 +17,157 @@ from bot.domain.diagnosis import DiagnosisReport
 from bot.errors import UserError
 
 FILES = (
-    "metrics.jsonl", "trainer_state.json", "log.txt", "evaluation.json", "baseline.json", "goal.json", "train.jsonl",
-    "eval.jsonl", "data_audit.json", "job.json", "setup.json",
-)  # fmt: skip
-KEYS = (
-    "step", "loss", "grad_norm", "eval_loss", "learning_rate", "epoch", "entropy", "mean_token_accuracy", "reward",
-    "num_tokens", "completions/clipped_ratio", "log_history", "samples", "value", "n", "strict", "lenient", "target",
-    "standard_error", "finish", "prompt", "completion", "response", "reference", "score", "rows", "truncated_rows",
-    "token_lengths", "answer_token_lengths", "max", "p95", "p50", "supervised_eos_rows", "zero_label_rows",
-    "duplicate_rows", "eos_token_ids", "pad_token_id", "state", "failure", "evidence", "messages", "text", "parameters",
-)  # fmt: skip
-scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(-5, 10**25), st.floats(), st.sampled_from(["NaN", "Infinity", "-inf", "", "x"]),
-    st.text(max_size=20),
-)  # fmt: skip
-values = st.recursive(
-    scalars,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=6),
-    max_leaves=12,
+    "metrics.jsonl",
+    "trainer_state.json",
+    "log.txt",
+    "evaluation.json",
+    "baseline.json",
+    "goal.json",
+    "train.jsonl",
+    "eval.jsonl",
+    "data_audit.json",
+    "job.json",
+    "setup.json",
 )
-objects = st.dictionaries(st.sampled_from(KEYS), values, max_size=12)
-recipes = st.one_of(
-    st.binary(max_size=200),
-    st.dictionaries(
-        st.sampled_from(["learning_rate", "max_steps", "max_length", "num_train_epochs", "packing", "fp16", "max_grad_norm",
-                         "per_device_train_batch_size", "lr_scheduler_type", "init_from", "timeout_seconds", "dtype",
-                         "data_prompt_column", "max_completion_length", "eos_token", "dataset_text_field"]),
-        scalars,
-    ).map(lambda recipe: json.dumps(recipe, indent=1).encode()),
+KEYS = (
+    "step",
+    "loss",
+    "grad_norm",
+    "eval_loss",
+    "learning_rate",
+    "epoch",
+    "entropy",
+    "mean_token_accuracy",
+    "reward",
+    "num_tokens",
+    "completions/clipped_ratio",
+    "log_history",
+    "samples",
+    "value",
+    "n",
+    "strict",
+    "lenient",
+    "target",
+    "standard_error",
+    "finish",
+    "prompt",
+    "completion",
+    "response",
+    "reference",
+    "score",
+    "rows",
+    "truncated_rows",
+    "token_lengths",
+    "answer_token_lengths",
+    "max",
+    "p95",
+    "p50",
+    "supervised_eos_rows",
+    "zero_label_rows",
+    "duplicate_rows",
+    "eos_token_ids",
+    "pad_token_id",
+    "state",
+    "failure",
+    "evidence",
+    "messages",
+    "text",
+    "parameters",
+)
+RECIPE_KEYS = (
+    "learning_rate", "max_steps", "max_length", "num_train_epochs", "packing", "fp16", "max_grad_norm", "use_peft",
+    "per_device_train_batch_size", "lr_scheduler_type", "init_from", "timeout_seconds", "dtype", "data_prompt_column",
+    "max_completion_length", "eos_token", "dataset_text_field", "gradient_accumulation_steps", "data_deduplicate",
 )  # fmt: skip
+WORDS = (
+    "NaN",
+    "Infinity",
+    "-inf",
+    "",
+    "x",
+    "failed",
+    "succeeded",
+    "oom",
+    "timeout",
+    "length",
+    "stop",
+    "1e3",
+    "Ünïcode",
+)
 
 
-def contents(name: str) -> st.SearchStrategy[bytes]:
-    lines = st.lists(objects, max_size=12).map(lambda rows: "\n".join(map(json.dumps, rows)).encode())
-    whole = objects.map(lambda value: json.dumps(value).encode())
-    return st.one_of(st.binary(max_size=300), whole, lines, lines.map(lambda text: text[: max(0, len(text) - 7)]))
+class Garbage:
+    """Values that a damaged or hostile folder may hold. A seed is enough to make one again, and takes a millisecond."""
+
+    def __init__(self, seed: int) -> None:
+        self.source = random.Random(seed)
+
+    def scalar(self) -> Any:
+        numbers = (
+            0,
+            1,
+            -1,
+            3,
+            10**25,
+            2**63,
+            0.0,
+            1e-300,
+            1e300,
+            math.nan,
+            math.inf,
+            -math.inf,
+            self.source.gauss(0, 5),
+        )
+        return self.source.choice((None, True, False, self.source.choice(WORDS), *numbers))
+
+    def value(self, depth: int = 0) -> Any:
+        kind = self.source.random()
+        if depth > 3 or kind < 0.7:
+            return self.scalar()
+        if kind < 0.85:
+            return [self.value(depth + 1) for _ in range(self.source.randint(0, 4))]
+        return self.object(depth + 1)
+
+    def object(self, depth: int = 0) -> dict[str, Any]:
+        return {self.source.choice(KEYS): self.value(depth) for _ in range(self.source.randint(0, 12))}
+
+    def plausible_curve(self) -> list[dict[str, Any]]:
+        """Records with the right keys and any values, so that the rules behind the first checks are reached."""
+        keys = [*self.source.sample(KEYS[:11], 5), "loss", "grad_norm"]
+        scale = self.source.choice((1e-9, 1.0, 1e9))
+        return [
+            {"step": step}
+            | {key: self.scalar() if self.source.random() < 0.1 else scale * self.source.random() for key in keys}
+            for step in range(self.source.randint(0, 60))
+        ]
+
+    def content(self, name: str) -> bytes:
+        kind = self.source.random()
+        if kind < 0.15:
+            return self.source.randbytes(self.source.randint(0, 300))
+        if name == "log.txt":
+            return "\n".join(self.source.choice(LOG_LINES) for _ in range(self.source.randint(0, 12))).encode()
+        if name == "metrics.jsonl" and kind < 0.7:
+            rows = self.plausible_curve()
+        elif name.endswith(".jsonl"):
+            rows = [self.object() for _ in range(self.source.randint(0, 40))]
+        else:
+            rows = [self.object()]
+        text = "\n".join(json.dumps(row) for row in rows)
+        return text[: len(text) - (7 if kind > 0.9 else 0)].encode()
+
+    def recipe(self) -> bytes:
+        if self.source.random() < 0.1:
+            return self.source.randbytes(200)
+        keys = self.source.sample(RECIPE_KEYS, self.source.randint(0, 10))
+        return "".join(f"{key}: {json.dumps(self.scalar())}\n" for key in keys).encode()
+
+
+LOG_LINES = (
+    "Traceback (most recent call last):", '  File "/job/train.py", line 8, in main', "KeyError: 'text'", "KeyError:",
+    "ValueError: num_samples=0", "train.py: unknown key x", "prepare.py: which column to use; the columns are ,",
+    "CUDA out of memory", "DUE TO TIME LIMIT", "Error", "    x", "", "Exception ignored in: x", "a.py: b: c", "\x00",
+)  # fmt: skip
 
 
 def written(files: dict[str, bytes]) -> Path:
@@ -67,20 +183,29 @@ def removed(folder: Path) -> None:
     folder.rmdir()
 
 
-@settings(max_examples=6000, deadline=None)
-@given(recipe=recipes, files=st.fixed_dictionaries({}, optional={name: contents(name) for name in FILES}))
-def test_garbage_folder_gives_a_report_or_a_user_error(recipe: bytes, files: dict[str, bytes]) -> None:
+@settings(max_examples=400, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_garbage_folder_gives_a_report_or_a_user_error(seed: int) -> None:
+    garbage = Garbage(seed)
+    names = garbage.source.sample(FILES, garbage.source.randint(0, len(FILES)))
+    files = {name: garbage.content(name) for name in names}
+    recipe = garbage.recipe()
     folder = written({**files, "recipe.yaml": recipe})
+    message = "recipe.yaml"
     try:
         for found in (diagnose(folder), preflight(folder)):
-            assert DiagnosisReport.from_dict(json.loads(json.dumps(found.as_dict()))).healthy == found.healthy
+            assert (
+                DiagnosisReport.from_dict(json.loads(json.dumps(found.as_dict(), allow_nan=False))).healthy
+                == found.healthy
+            )
     except UserError as error:
-        assert "recipe.yaml" in str(error)
+        message = str(error)
     finally:
         removed(folder)
+    assert "recipe.yaml" in message
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     steps=st.sampled_from([15, 30, 60, 150, 400]),
@@ -117,21 +242,23 @@ def healthy_metrics(
         rate = {"cosine": (1 + math.cos(math.pi * share)) / 2, "linear": 1 - share}.get(schedule, 1.0)
         level = end + (start - end) * math.exp(-share / knee)
         spike = source.uniform(2, 8) if source.random() < 0.003 else 1.0
-        records.append({
-            "step": step,
-            "loss": level * math.exp(source.gauss(0, noise)) * spike,
-            "grad_norm": math.exp(source.gauss(0, 0.4)),
-            "learning_rate": 2e-5 * rate,
-            "entropy": level * source.uniform(0.9, 1.05),
-            "mean_token_accuracy": 1 - level / 5,
-            "epoch": 3 * share,
-        })  # fmt: skip
+        records.append(
+            {
+                "step": step,
+                "loss": level * math.exp(source.gauss(0, noise)) * spike,
+                "grad_norm": math.exp(source.gauss(0, 0.4)),
+                "learning_rate": 2e-5 * rate,
+                "entropy": level * source.uniform(0.9, 1.05),
+                "mean_token_accuracy": 1 - level / 5,
+                "epoch": 3 * share,
+            }
+        )
         if step % max(1, steps // 10) == 0:
             records.append({"step": step, "eval_loss": level * 1.03 * math.exp(source.gauss(0, 0.006))})
     return records
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), steps=st.integers(60, 300), end=st.floats(1e-5, 0.02), noise=st.floats(0.0, 0.8))
 def test_solved_task_is_never_blamed(seed: int, steps: int, end: float, noise: float) -> None:
     """Near zero everything jumps by factors: loss, entropy, grad_norm and the held-out loss."""
@@ -139,19 +266,30 @@ def test_solved_task_is_never_blamed(seed: int, steps: int, end: float, noise: f
     records: list[dict[str, Any]] = []
     for step in range(1, steps + 1):
         loss = (end + 7 * math.exp(-step / 12)) * math.exp(source.gauss(0, noise * min(1.0, step / 40)))
-        records.append({"step": step, "loss": loss, "grad_norm": loss * 3, "entropy": 0.0 if loss < 0.01 else loss,
-                        "learning_rate": 3e-3, "mean_token_accuracy": math.exp(-loss), "epoch": step / 60})  # fmt: skip
+        records.append(
+            {
+                "step": step,
+                "loss": loss,
+                "grad_norm": loss * 3,
+                "entropy": 0.0 if loss < 0.01 else loss,
+                "learning_rate": 3e-3,
+                "mean_token_accuracy": math.exp(-loss),
+                "epoch": step / 60,
+            }
+        )
         if step % 20 == 0:
             records.append(
                 {"step": step, "eval_loss": (end + 7 * math.exp(-step / 12)) * math.exp(source.gauss(0, noise))}
             )
     samples = [{"id": str(i), "score": float(i % 50 > 0), "finish": "stop"} for i in range(100)]
     evaluation = {"value": 0.98, "n": 100, "standard_error": 0.014, "strict": 0.98, "lenient": 0.98, "samples": samples}
-    folder = written({
-        "recipe.yaml": b"learning_rate: 3.0e-3\nmax_steps: 300\n",
-        "metrics.jsonl": "\n".join(json.dumps(record) for record in records).encode(),
-        "evaluation.json": json.dumps(evaluation).encode(),
-    })  # fmt: skip
+    folder = written(
+        {
+            "recipe.yaml": b"learning_rate: 3.0e-3\nmax_steps: 300\n",
+            "metrics.jsonl": "\n".join(json.dumps(record) for record in records).encode(),
+            "evaluation.json": json.dumps(evaluation).encode(),
+        }
+    )
     try:
         found = diagnose(folder)
         assert found.healthy, [d.cause for d in found.diagnoses]

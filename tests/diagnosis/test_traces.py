@@ -29,7 +29,8 @@ ABSENT = (
 
 
 def truth(name: str) -> dict[str, Any]:
-    return json.loads((TRACES / name / "truth.json").read_text())
+    found: dict[str, Any] = json.loads((TRACES / name / "truth.json").read_text())
+    return found
 
 
 HEALTHY = [name for name in NAMES if truth(name)["healthy"]]

@@ -80,7 +80,7 @@ def test_stop_ends_the_job_and_resume_goes_on(held: tuple[World, int, int]) -> N
 def test_set_is_committed_and_the_next_run_uses_it(held: tuple[World, int, int]) -> None:
     world, issue, pull = held
     body = reply_to(world, pull, "/postdoc set learning_rate=1e-3 max_length=64", issue)
-    assert "`learning_rate` 2.0e-05 → 0.001" in body
+    assert "`learning_rate` `2e-05` → `0.001`" in body
     world.runner.release("train-01")
     world.until_event(issue, "run_started", 2)
     second = [event["data"] for event in world.events(issue) if event["kind"] == "run_started"][1]

@@ -53,7 +53,7 @@ def test_each_run_has_one_check_with_a_meaning(world: World) -> None:
     assert conclusions == ["neutral", "success"]
     [verdict] = checks_on(world, world.pulls()[0]["head"]["sha"])
     assert verdict["conclusion"] == "success"
-    assert "96.0 % on 200 sealed items" in str(verdict["output"]["title"])  # type: ignore[index]
+    assert "confirmed on the sealed test" in str(verdict["output"]["title"])  # type: ignore[index]
 
 
 def test_committed_evaluation_carries_no_benchmark_text(world: World) -> None:

@@ -16,13 +16,15 @@ from typing import Any
 import httpx
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from bot.practice import AppRegistration, Forge, serve
 from bot.practice.auth import new_key_pair
 from tests import graphql_schema, openapi
 
 SECRET = "a secret for the tests"
-PERMISSIONS = {name: "write" for name in ("contents", "issues", "pull_requests", "checks", "statuses")}
+PERMISSIONS = dict.fromkeys(("contents", "issues", "pull_requests", "checks", "statuses"), "write")
 EVENTS = (
     "issues",
     "issue_comment",
@@ -113,6 +115,14 @@ def app_key() -> str:
     return new_key_pair()[0]
 
 
+@cache
+def signing_key(pem: str) -> RSAPrivateKey:
+    """Reading and checking a key takes longer than signing with it."""
+    key = load_pem_private_key(pem.encode(), password=None)
+    assert isinstance(key, RSAPrivateKey)
+    return key
+
+
 @dataclass
 class World:
     forge: Forge
@@ -140,7 +150,7 @@ class World:
     def app_token(self, **claims: Any) -> str:
         now = int(self.clock().timestamp())
         body = {"iss": str(self.app.app_id), "iat": now - 60, "exp": now + 500} | claims
-        return jwt.encode(body, self.app.private_key_pem, algorithm="RS256")
+        return jwt.encode(body, signing_key(self.app.private_key_pem), algorithm="RS256")
 
     def as_app(self) -> httpx.Client:
         return self.client(self.app_token())
@@ -256,7 +266,9 @@ def world(forge: Forge, inbox: Inbox, clock: Clock) -> Iterator[World]:
         forge.settle()
     if openapi.available():
         assert recorder.violations() == []
-        assert [problem for each in inbox.received for problem in openapi.webhook_problems(each.event, each.payload)] == []
+        assert [
+            problem for each in inbox.received for problem in openapi.webhook_problems(each.event, each.payload)
+        ] == []
 
 
 @pytest.fixture

@@ -219,6 +219,7 @@ def test_editing_a_file_commits_as_the_person(world: World, ada: Browser) -> Non
 
 
 def test_goal_form_opens_an_issue_in_githubs_words(world: World, ada: Browser) -> None:
+    world.ask(world.ada, "POST", "/labels", name="Postdoc", color="b4531f")
     chooser = ada.get("/acme/lab/issues/new")
     assert chooser.url.endswith("/issues/new/choose")
     assert "broken.yml is not valid YAML" in chooser.text
@@ -232,7 +233,7 @@ def test_goal_form_opens_an_issue_in_githubs_words(world: World, ada: Browser) -
         "### Base model\n\ntiny\n\n### Starting recipe\n\n```yaml\nseed: 3\nepochs: 2\n```\n\n"
         "### Method\n\nChoose for me\n\n### Acknowledgement\n\n- [x] I may use this data."
     )
-    assert [label["name"] for label in issue["labels"]] == ["postdoc"]
+    assert [label["name"] for label in issue["labels"]] == ["Postdoc"]
     assert issue["user"]["login"] == "ada"
 
 
@@ -247,13 +248,26 @@ def test_goal_form_asks_for_what_is_missing_and_keeps_the_rest(world: World, ada
     assert world.ask(world.ada, "GET", "/issues") == []
 
 
-def test_person_without_write_permission_opens_a_goal_and_gets_its_label_or_a_sentence(world: World) -> None:
+def test_form_gives_its_label_to_goals_of_people_without_permission_too(world: World) -> None:
+    world.ask(world.ada, "POST", "/labels", name="postdoc", color="b4531f")
     other = mallory(world)
     page = other.get("/acme/lab/issues/new?template=goal.yml")
     answers = {"answer-model": "tiny", "answer-agreed": "I may use this data."}
-    after = other.send(page, page.form("/issues/new"), title="Raise tiny", answers=answers)
-    assert after.status == 200
-    assert world.ask(world.ada, "GET", "/issues")[0]["user"]["login"] == "mallory"
+    other.send(page, page.form("/issues/new"), title="Raise tiny", answers=answers)
+    issue = world.ask(world.ada, "GET", "/issues")[0]
+    assert issue["user"]["login"] == "mallory"
+    assert [label["name"] for label in issue["labels"]] == ["postdoc"]
+    other.close()
+
+
+def test_form_opens_nothing_where_the_person_may_not_look(world: World) -> None:
+    other = mallory(world)
+    page = other.get("/acme/lab/issues/new?template=goal.yml")
+    fields = dict(page.form("/issues/new").fields) | {"title": "x", "answer-model": "x"}
+    for template in ("goal.yml", ""):
+        reply = other.client.post("/acme/secret/issues/new", data=fields | {"template": template, "body": "x"})
+        assert reply.status_code == 404
+    assert not world.forge.repository("acme/secret").issues
     other.close()
 
 

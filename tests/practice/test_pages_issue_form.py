@@ -96,7 +96,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("body: [{type: dropdown, attributes: {label: x}}]", "`options`"),
         ("body: [3]", "not a mapping"),
         ("x" * 70_000, "longer than"),
-        ("[" * 5_000, "not valid YAML"),
+        ("[" * 60_000, "nested more than"),
         (BOMB + "body: [{type: input, attributes: {label: *i}}]", "needs a `label`"),
     ],
 )

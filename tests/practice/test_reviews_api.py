@@ -68,9 +68,7 @@ def test_review_with_line_comments(world: World, bot: httpx.Client):
         (line_comment(1, body=" "), "Body can't be blank"),
     ],
 )
-def test_review_of_a_line_outside_the_diff_leaves_nothing(
-    world: World, bot: httpx.Client, comment: dict, words: str
-):
+def test_review_of_a_line_outside_the_diff_leaves_nothing(world: World, bot: httpx.Client, comment: dict, words: str):
     world.pull(bot)
     answer = review(bot, world, line_comment(1), comment)
     assert answer.status_code == 422
@@ -90,6 +88,7 @@ def test_author_cannot_approve_or_request_changes(world: World, bot: httpx.Clien
     assert review(ada, world, event="LIKE").status_code == 422
     assert review(ada, world, body="").status_code == 422
     assert review(ada, world, body="x" * 65_537).status_code == 422
+    assert review(ada, world, line_comment(1), commit_id="0" * 40).status_code == 422
 
 
 def test_pending_review_is_seen_by_its_author_until_submitted(world: World, bot: httpx.Client, ada: httpx.Client):
@@ -117,6 +116,12 @@ def test_single_comment_reply_edit_and_delete(world: World, bot: httpx.Client, a
     assert ada.get(path).json()["reactions"]["+1"] == 1
     assert ada.delete(path).status_code == 204
     assert len(bot.get(world.repo("/pulls/comments")).json()) == 2
+    outside = ada.post(world.repo("/pulls/1/comments"), json=line_comment(99) | {"commit_id": head})
+    assert (outside.status_code, outside.json()["message"]) == (422, "Validation Failed")
+    assert "must be part of the diff" in outside.json()["errors"][0]["message"]
+    blank = ada.post(world.repo("/pulls/1/comments"), json=line_comment(1, "") | {"commit_id": head})
+    stray = ada.post(world.repo("/pulls/1/comments"), json=line_comment(1) | {"commit_id": "0" * 40})
+    assert (blank.status_code, stray.status_code) == (422, 422)
     file = {"path": PATH, "body": "the whole file", "subject_type": "file", "commit_id": head}
     whole = ada.post(world.repo("/pulls/1/comments"), json=file).json()
     assert (whole["subject_type"], whole.get("line")) == ("file", None)

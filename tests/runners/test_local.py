@@ -13,7 +13,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,16 +37,25 @@ def wait_for(condition: Callable[[], Any], timeout_seconds: float = 20.0) -> Any
     return found
 
 
-def run_bot(code: str, *arguments: object) -> subprocess.Popen[bytes]:
-    """A bot in a process of its own, which may be killed."""
-    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)], cwd=REPOSITORY)
+@pytest.fixture
+def run_bot() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """A bot in a process of its own, which may be killed and never outlives the test."""
+    bots = []
+
+    def run(code: str, *arguments: object) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+        bots.append(subprocess.Popen(words, cwd=REPOSITORY))
+        return bots[-1]
+
+    yield run
+    for bot in bots:
+        bot.kill()
+        bot.wait()
 
 
 LAUNCH = """
     import json, sys, time
-    from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+    from pathlib import Path
     from runners.job import JobSpec
     from runners.local import LocalRunner
     runner = LocalRunner(Path(sys.argv[1]))
@@ -58,7 +67,7 @@ from typing import Any
 # the bot goes away
 
 
-def test_bot_killed_right_after_launch_finds_its_job_again(new_runner, script):
+def test_bot_killed_right_after_launch_finds_its_job_again(new_runner, run_bot, script):
     runner = new_runner()
     spec = script("import time\ntime.sleep(0.5)\nopen('runs', 'a').write('x')")
     bot = run_bot(
@@ -72,7 +81,7 @@ def test_bot_killed_right_after_launch_finds_its_job_again(new_runner, script):
     assert (runner.folder(spec.job_id) / "runs").read_text() == "x"
 
 
-def test_bot_killed_before_the_supervisor_started_leaves_a_job_that_the_sweep_starts(new_runner, script):
+def test_bot_killed_before_the_supervisor_started_leaves_a_job_that_the_sweep_starts(new_runner, run_bot, script):
     runner = new_runner()
     spec = script("open('runs', 'a').write('x')")
     bot = run_bot(
@@ -88,7 +97,7 @@ def test_bot_killed_before_the_supervisor_started_leaves_a_job_that_the_sweep_st
     assert (runner.folder(spec.job_id) / "runs").read_text() == "x"
 
 
-def test_bot_killed_while_it_copies_leaves_no_job(new_runner, script):
+def test_bot_killed_while_it_copies_leaves_no_job(new_runner, run_bot, script):
     runner = new_runner()
     spec = script("open('runs', 'a').write('x')")
     bot = run_bot(
@@ -106,7 +115,9 @@ def test_bot_killed_while_it_copies_leaves_no_job(new_runner, script):
 
 
 @pytest.mark.parametrize("delay_ms", [0, 5, 15, 25, 35, 50, 80])
-def test_bot_killed_at_any_moment_of_the_launch_runs_the_job_exactly_once(new_runner, script, tmp_path, delay_ms):
+def test_bot_killed_at_any_moment_of_the_launch_runs_the_job_exactly_once(
+    new_runner, run_bot, script, tmp_path, delay_ms
+):
     runner = new_runner()
     spec = script("open('runs', 'a').write('x')")
     ready = tmp_path / "ready"

@@ -130,16 +130,17 @@ def test_at_most_max_rows_are_kept(folder: Folder) -> None:
 
 
 def test_no_prompt_is_on_both_sides_of_the_validation_split(folder: Folder) -> None:
-    folder.source(pairs(40) * 3)
+    folder.source(pairs(100) * 3)
     folder.run("data_deduplicate: false\ndata_validation_rows: 10\n")
     train, validation = prompts(folder.rows()), prompts(folder.rows("validation"))
     assert len(validation) == 10 and not set(train) & set(validation)
-    assert len(train) == 90 and folder.build["dropped"]["repeats a validation prompt"] == 20
+    assert len(train) == 270 and folder.build["dropped"]["repeats a validation prompt"] == 20
 
 
 def test_validation_file_of_an_earlier_build_is_removed(folder: Folder) -> None:
     folder.source(pairs(20))
-    folder.run("data_validation_rows: 5\n")
+    folder.run("data_validation_rows: 2\n")
+    assert len(folder.rows("validation")) == 2
     folder.run("data_validation_rows: 0\n")
     assert not (folder.path / "data" / "validation.jsonl").exists()
 
@@ -194,9 +195,10 @@ def test_wrong_settings_are_refused_in_one_line(folder: Folder, recipe: str, wor
     assert words in refused(folder.run(recipe))
 
 
-def test_validation_larger_than_the_data_is_refused(folder: Folder) -> None:
-    folder.source(pairs(5))
-    assert "there are 5 distinct prompts" in refused(folder.run("data_validation_rows: 5\n"))
+def test_validation_takes_at_most_a_tenth_of_the_distinct_prompts(folder: Folder) -> None:
+    folder.source(pairs(30) * 20)
+    folder.run("data_deduplicate: false\ndata_validation_rows: 100\n")
+    assert len(folder.rows("validation")) == 3 and len(set(prompts(folder.rows()))) == 27
 
 
 def test_data_without_any_usable_row_is_refused_with_the_counts(folder: Folder) -> None:

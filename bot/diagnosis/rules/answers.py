@@ -191,21 +191,22 @@ def template_mismatch(observations: Observations) -> Answer:
     learned, how = _learned(observations)
     if evaluation is None or learned is None or not learned:
         return RuledOut(Symptom.TEMPLATE_MISMATCH, how) if how else None
+    key = "chat_template_path"
+    own = observations.recipe.get(key) is not None
+    warned = "Mismatch between tokenized prompt" in observations.log
     far = observations.missed_by_far and evaluation.value <= 0.5 * (observations.target or 0.0)
     expected = _expected_score(observations)
-    # Without a target the two measurements must contradict each other: that many right tokens in a row make more
-    # right answers than were found.
+    # The two measurements must contradict each other (so many right tokens in a row make more right answers than were
+    # found), unless there is a reason to suspect the template.
     contradicted = (
-        observations.target is None and evaluation.n >= 20 and evaluation.value < 0.25 * expected and expected > 0.15
+        evaluation.n >= 20 and evaluation.value < 0.25 * expected and expected > 0.15 and not observations.met
     )
-    if not (far or contradicted) or (evaluation.lenient is not None and evaluation.lenient > evaluation.value + 0.2):
+    in_another_form = evaluation.lenient is not None and evaluation.lenient > evaluation.value + 0.2
+    if not (contradicted or (far and (own or warned))) or in_another_form:
         return RuledOut(Symptom.TEMPLATE_MISMATCH, f"{how} and the score is {shown(evaluation.value)}")
     known, train = known_pairs(observations), training_pairs(observations)
     if known and train and text_distance([p for p, _ in train], [p for p, _ in known]) > 0.6:
         return None  # trained on other questions: no template would help
-    key = "chat_template_path"
-    own = observations.recipe.get(key) is not None
-    warned = "Mismatch between tokenized prompt" in observations.log
     return finding(
         observations,
         Symptom.TEMPLATE_MISMATCH,
@@ -244,8 +245,9 @@ def _learned(observations: Observations) -> tuple[bool | None, str]:
 
 
 def _expected_score(observations: Observations) -> float:
-    """Share of whole answers that the token accuracy on held-out rows promises; 0 when it was not measured."""
-    accuracy = {key: value for key, _, value in _learned_numbers(observations)}.get("eval_mean_token_accuracy")
+    """Share of whole answers that the token accuracy on unseen rows promises; 0 when it was not measured."""
+    numbers = {key: value for key, _, value in _learned_numbers(observations)}
+    accuracy = numbers.get("eval_mean_token_accuracy", numbers.get("mean_token_accuracy"))
     lengths = observations.audit.get("answer_token_lengths")
     tokens = finite(lengths["p50"]) if isinstance(lengths, dict) and lengths.get("p50") is not None else None
     if tokens is None:

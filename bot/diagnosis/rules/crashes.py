@@ -130,8 +130,8 @@ def wrong_columns(observations: Observations) -> Answer:
         severity=Severity.FATAL,
         confidence=0.95 if crash.subject else 0.85,
         evidence=[seen("log", _last_step(observations), crash.exception), seen("columns", None, columns)],
-        cause=f"The job asked for {missing}, which the data does not have ({crash.exception}"
-        f"{', at ' + crash.where if crash.where else ''}).",
+        cause=f"The job asked for {missing}, which the data, with {len(present)} columns ({columns}), does not have: "
+        f"{crash.exception}{' (' + crash.where + ')' if crash.where else ''}.",
         key=key,
         suggested=column_for(key, present, recipe.get(key)),
         runner_up="script_error: the script asks for a key that no column was meant to have",
@@ -235,7 +235,7 @@ def _planned_steps(observations: Observations) -> int | None:
         return count(observations.recipe["max_steps"])
     epoch = series_of(observations.steps, "epoch")
     if len(epoch) and epoch.values[-1] > 0:
-        return round(observations.setting("num_train_epochs", 3.0) / epoch.values[-1] * epoch.last_step)
+        return count(observations.setting("num_train_epochs", 3.0) / epoch.values[-1] * epoch.last_step)
     return None
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from bot.diagnosis.folder import Observations
-from bot.diagnosis.readings import rounded
+from bot.diagnosis.readings import rounded, shown
 from bot.domain.diagnosis import Diagnosis, Evidence, Severity, Symptom
 
 
@@ -87,8 +88,10 @@ def finding(
 
 
 def seen(key: str, step: int | None, value: float | int | str | None) -> Evidence:
-    """One observed number, rounded to what a person reads."""
-    return Evidence(key, step, rounded(value) if isinstance(value, float) else value)
+    """One observed number, rounded to what a person reads; strict JSON has no NaN, so that is written out."""
+    if isinstance(value, float):
+        value = rounded(value) if math.isfinite(value) else shown(value)
+    return Evidence(key, step, value)
 
 
 def percent(share: float) -> str:

@@ -40,7 +40,8 @@ def known_pairs(observations: Observations) -> list[tuple[str, str]]:
 def noise_of(observations: Observations) -> Noise | None:
     """None when either side has too few pairs, or when right pairs of this task show no relation to measure."""
     known = pairing_of(known_pairs(observations))
-    train = pairing_of(training_pairs(observations))
+    # Repeated rows would be compared with themselves.
+    train = pairing_of(list(dict.fromkeys(training_pairs(observations))))
     if known is None or train is None or known.excess < RELATED or known.z < 5:
         return None
     return Noise(min(1.0, max(0.0, 1 - train.excess / known.excess)), train, known)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from bot.diagnosis.folder import Observations
 from bot.diagnosis.outcomes import RowFacts, row_facts, text_distance
 from bot.diagnosis.readings import count, shown
@@ -158,8 +160,9 @@ def label_noise(observations: Observations) -> Answer:
     # Longer or differently written answers share characters with any prompt: the comparison means nothing then.
     if text_distance(completions, references) > 0.35:
         return None
-    error = 3 / max(1.0, noise.known.z)
-    if noise.share < max(NOISE_WORTH_SAYING, error):
+    # Three standard errors of the ratio of the two excesses.
+    error = 3 * math.hypot(1 / max(1.0, noise.known.z), (1 - noise.share) / max(1.0, abs(noise.train.z)))
+    if noise.train.n < 30 or noise.share < max(NOISE_WORTH_SAYING, error):
         return RuledOut(
             Symptom.LABEL_NOISE,
             f"answers share {shown(noise.train.excess)} more with their own prompt than with others, as the "

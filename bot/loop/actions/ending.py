@@ -76,16 +76,13 @@ async def _close_pull_request(world: World, x: Experiment) -> str | None:
             await complete_check(world, x, run)
     head = await _closing_commit(world, x)
     if head is not None and x.state is not State.CLOSED:
-        title = f"{x.state}: {x.reason}"[:250]
-        summary = messages.report(x)
-        conclusion = "success" if x.state is State.MET else "neutral"
+        verdict = messages.verdict_check(x)
+        output = {"title": verdict.title, "summary": redact(verdict.summary, world.known_secrets)}
+        external_id = f"{x.goal_id}/verdict/{x.length}"
         check = await repository.create_check(
-            name="Postdoc / verdict",
-            sha=head,
-            external_id=f"{x.goal_id}/verdict/{x.length}",
-            output={"title": title, "summary": summary},
+            name=messages.VERDICT_CHECK, sha=head, external_id=external_id, output=output
         )
-        await repository.update_check(check, output={"title": title, "summary": summary}, conclusion=conclusion)
+        await repository.update_check(check, output=output, conclusion=verdict.conclusion)
     await post_sticky(world, x)
     if x.state is State.MET and not x.closed:
         assert x.pull_request is not None

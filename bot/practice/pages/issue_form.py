@@ -12,6 +12,8 @@ TEMPLATE_FOLDER = ".github/ISSUE_TEMPLATE"
 NO_RESPONSE = "_No response_"
 # GitHub's limit on the body of an issue; no template needs to be longer.
 LONGEST_TEMPLATE = 65_536
+# A form needs six: the file, its body, an element, its attributes, its options, an option.
+DEEPEST_TEMPLATE = 20
 
 
 class FormError(Exception):
@@ -68,8 +70,9 @@ def parse(file: str, source: str) -> Form:
     if len(source) > LONGEST_TEMPLATE:
         raise FormError(f"{file} is longer than {LONGEST_TEMPLATE:,} characters.")
     try:
+        _require_shallow(file, source)
         data = yaml.safe_load(source)
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         raise FormError(f"{file} is not valid YAML" + (f" (line {where.line + 1})." if where else ".")) from None
     if not isinstance(data, dict) or not isinstance(data.get("body"), list):
@@ -86,6 +89,15 @@ def parse(file: str, source: str) -> Form:
         assignees=_words(data.get("assignees")),
         fields=fields,
     )
+
+
+def _require_shallow(file: str, source: str) -> None:
+    # Thousands of open brackets take the loader seconds, and then its recursion limit.
+    depth = 0
+    for event in yaml.parse(source, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST_TEMPLATE:
+            raise FormError(f"{file} is nested more than {DEEPEST_TEMPLATE} levels deep.")
 
 
 def _text(value: object) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
+from bot.practice import issues as forge_issues
 from bot.practice.pages import issue_form
 from bot.practice.pages.api import ApiError
 from bot.practice.pages.conversation import Reader, issue_items
@@ -82,7 +84,6 @@ async def create(visit: Visit) -> View | Redirect:
     """Opens the issue that was written, or shows the form again with what is missing."""
     visit.person()
     title = visit.form["title"].strip()
-    payload: dict[str, Any] = {"title": title}
     if name := visit.form["template"]:
         form = await _form(visit, name)
         answers = {field.id: [v for v in visit.form.every(f"answer-{field.id}") if v] for field in form.questions}
@@ -91,13 +92,25 @@ async def create(visit: Visit) -> View | Redirect:
             problems["title"] = "Give the issue a title of its own."
         if problems:
             return _form_page(await frame(visit, "issues"), visit, form, visit.form["title"], answers, problems)
-        payload |= {"body": issue_form.body(form, answers)}
-        labels = list(form.labels)
+        number = await _open_labelled(visit, title, issue_form.body(form, answers), form.labels)
     else:
-        payload |= {"body": visit.form.markdown("body")}
-        labels = []
-    issue = (await visit.api.send("POST", f"/repos/{visit.repository}/issues", payload | {"labels": labels})).json()
-    return Redirect(f"/{visit.repository}/issues/{issue['number']}")
+        payload = {"title": title, "body": visit.form.markdown("body")}
+        number = (await visit.api.send("POST", f"/repos/{visit.repository}/issues", payload)).json()["number"]
+    return Redirect(f"/{visit.repository}/issues/{number}")
+
+
+async def _open_labelled(visit: Visit, title: str, body: str, labels: Sequence[str]) -> int:
+    """Opens an issue with a form's labels, whoever filled it in; the API drops labels of people without permission.
+
+    A label that the repository does not have is left out, as on GitHub:
+    https://docs.github.com/en/communities/using-templates-to-encourage-useful-issues-and-pull-requests/syntax-for-issue-forms
+    """
+    known = {label["name"].lower(): label["name"] for label in await visit.api.all(f"/repos/{visit.repository}/labels")}
+    given = [known[label.lower()] for label in labels if label.lower() in known]
+    forge = visit.site.forge
+    with forge.lock:
+        actor, repository = forge.actor(visit.person()), forge.repository(visit.repository)
+        return forge_issues.open_issue(forge, actor, repository, title, body, given).number
 
 
 async def _form(visit: Visit, name: str) -> Form:
