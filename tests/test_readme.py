@@ -27,7 +27,7 @@ MEANINGS = {
     State.MET: "Reached on dev and confirmed on the seal. Final.",
     State.NOT_CONFIRMED: "Reached on dev, not on the seal. Final: a seal opens once.",
     State.EXHAUSTED: "A ceiling of the budget is reached; `/postdoc resume +2` goes on.",
-    State.NEEDS_HUMAN: "Nothing untried is left, or a person has to mend something; a push or `/postdoc resume` goes on.",
+    State.NEEDS_HUMAN: "Nothing untried is left, or a person has to mend something; a push or a resume goes on.",
     State.STOPPED: "Somebody said stop; `/postdoc resume` goes on.",
     State.CLOSED: "The pull request was closed or merged; jobs are ended, the record stays.",
 }

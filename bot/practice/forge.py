@@ -113,7 +113,7 @@ class Forge:
         return self.webhooks.settle(timeout_seconds)
 
     def next_id(self, kind: str) -> int:
-        """Comments and the like get ids above 32 bits, as on GitHub: a client that stores them too small fails here too.
+        """Comments and the like get ids above 32 bits, as on GitHub: a client that stores them too small fails here.
 
         Apps and installations start at a chance number: clients keep tokens by these ids for as long as their process
         lives, and would take one forge's token to the next.

@@ -1,7 +1,7 @@
 """The demo's team, its repository and its two goals.
 
 Both goals fall short at first, each for a reason that teams meet every day, and both say nothing of it: the first
-brings a recipe from the card of a model twenty thousand times larger, the second brings data that was exported badly.
+brings a recipe from the card of a model twenty thousand times larger, the second brings data that repeats itself.
 What is wrong is found by the bot from numbers, not from here.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from bot.domain.goal import Goal
 from bot.errors import UserError
-from bot.evaluation.tasks import training_rows
+from bot.evaluation.tasks import repetitive_rows, training_rows
 from bot.practice.pages import issue_form
 from bot.practice.world import Person, Place
 
@@ -27,6 +27,7 @@ WRITER = Person("tomas", "Tomas Lindqvist", "write")
 READER = Person("lin", "Lin Zhao", "read")
 
 GRANTED_RUNS, GRANTED_HOURS = 8, 2
+REVERSE_ROWS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +42,28 @@ class DemoGoal:
     """Field of the issue form -> what is written there."""
     teaser: str
     """One sentence for the terminal: what to look out for."""
-    labels: tuple[str, ...] = field(default=())
 
 
-# The full fine-tuning settings that cards of 7B models give: a small rate, a cosine, a long context.
+# Full fine-tuning as the Zephyr-7B card has it (there warmup_steps is still called warmup_ratio):
+# https://github.com/huggingface/alignment-handbook/blob/main/recipes/zephyr-7b-beta/sft/config_full.yaml
 RECIPE_OF_A_7B_CARD = """\
 learning_rate: 2.0e-05
 lr_scheduler_type: cosine
-warmup_steps: 10
+warmup_steps: 0.1
+num_train_epochs: 1
+per_device_train_batch_size: 16
+max_length: 2048"""
+
+# Settings that suit the base model, and a cap on rows that is reached by repetitions alone.
+RECIPE_THAT_KEEPS_REPETITIONS = """\
+data_deduplicate: false
+data_max_rows: 800
+learning_rate: 3.0e-03
+lr_scheduler_type: constant_with_warmup
+warmup_steps: 5
 max_steps: 100
 per_device_train_batch_size: 32
-max_length: 2048
-weight_decay: 0.0
-logging_steps: 5"""
+max_length: 256"""
 
 
 def demo_goals(seed: int) -> dict[int, DemoGoal]:
@@ -76,17 +86,18 @@ def demo_goals(seed: int) -> dict[int, DemoGoal]:
     )
     second = DemoGoal(
         number=2,
-        title="Raise exact match on practice/upper to 90 %",
-        benchmark="practice/upper",
+        title="Raise exact match on practice/json to 90 %",
+        benchmark="practice/json",
         target=0.9,
         answers=common
         | {
-            "benchmark": "practice/upper",
+            "benchmark": "practice/json",
             "target": "90 %",
-            "dataset": "data/upper",
-            "notes": "The data is last month's export.",
+            "dataset": "data/json",
+            "recipe": RECIPE_THAT_KEEPS_REPETITIONS,
+            "notes": "The data is a log of real requests, the settings are what we always use.",
         },
-        teaser="The goal brings a data export that something is wrong with.",
+        teaser="The goal brings a log of real requests as its data, and the settings that the team always uses.",
     )
     return {1: first, 2: second}
 
@@ -136,10 +147,10 @@ def practice_place(seed: int) -> Place:
         FORM_PATH: (TEMPLATES / "issue_form" / "goal.yml").read_bytes(),
         ".github/postdoc.yml": practice_policy(),
         "data/README.md": "# Training data\n\nOne folder for each skill, each with its own card and licence.\n",
-        "data/reverse/README.md": _card("reverse", "Words and their mirror images."),
-        "data/reverse/train.jsonl": _jsonl(training_rows("reverse", 900, seed)),
-        "data/upper/README.md": _card("upper", "Words and the same words in capitals, as exported by the old tool."),
-        "data/upper/train.jsonl": _jsonl(training_rows("upper", 900, seed)),
+        "data/reverse/README.md": _card("reverse", "Words and their mirror images.", "1K<n<10K"),
+        "data/reverse/train.jsonl": _jsonl(training_rows("reverse", REVERSE_ROWS, seed)),
+        "data/json/README.md": _card("json", "Requests for a JSON object, as they were logged.", "1K<n<10K"),
+        "data/json/train.jsonl": _jsonl(repetitive_rows("json", seed)),
     }
     return Place(
         owner="acme",
@@ -162,14 +173,14 @@ def _jsonl(rows: Sequence[Mapping[str, str]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _card(task: str, what: str) -> str:
+def _card(task: str, what: str, size: str) -> str:
     return f"""---
 license: apache-2.0
 language: []
 task_categories:
 - text-generation
 size_categories:
-- n<1K
+- {size}
 ---
 
 # {task}

@@ -15,7 +15,9 @@ from bot.domain.diagnosis import Diagnosis, Severity
 from bot.domain.experiment import Event, EventKind, Experiment, JobRole, Run, State, experiment_of
 from bot.domain.goal import GoalId
 
-SHOWN_RECIPE_KEYS = ("learning_rate", "max_steps", "num_train_epochs", "per_device_train_batch_size", "max_length")
+SHOWN_RECIPE_KEYS = (
+    "learning_rate", "lr_scheduler_type", "max_steps", "num_train_epochs", "per_device_train_batch_size", "max_length",
+)  # fmt: skip
 """What of a starting recipe fits into one line."""
 
 

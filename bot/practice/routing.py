@@ -14,6 +14,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.datastructures import QueryParams
@@ -293,6 +294,7 @@ def _finished(content: bytes, status: int, media_type: str | None, headers: dict
         "x-github-media-type": "github.v3; format=json",
         "x-github-api-version-selected": "2022-11-28",
         "server": "practice-forge",
+        "date": formatdate(usegmt=True),
     }
     return Response(content, status, headers, media_type)
 

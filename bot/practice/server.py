@@ -91,7 +91,8 @@ class _Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.shutdown()
         deadline = time.monotonic() + STOP_SECONDS
-        while (self.server_state.connections or self.server_state.tasks) and time.monotonic() < deadline:
+        # uvicorn tells nobody when its last connection has closed.
+        while (self.server_state.connections or self.server_state.tasks) and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         for task in self.server_state.tasks:
             task.cancel()
@@ -152,6 +153,7 @@ def serve(
             raise RuntimeError("the practice forge did not start")
         yield forge.base_url
     finally:
+        server.should_exit = True
         server.stop()
         thread.join(timeout=START_SECONDS)
         listening.close()

@@ -6,12 +6,14 @@ import hashlib
 import hmac
 import queue
 import secrets
+import ssl
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
 import httpx
 
@@ -114,13 +116,19 @@ class Webhooks:
         thread.start()
 
     def _work(self, waiting: queue.SimpleQueue[Delivery | None]) -> None:
-        with httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+        with httpx.Client(timeout=TIMEOUT_SECONDS, trust_env=False, verify=_tls()) as client:
             while (delivery := waiting.get()) is not None:
                 _deliver(client, delivery)
                 with self._changed:
                     delivery.done = True
                     self._waiting -= 1
                     self._changed.notify_all()
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Reading the certificates takes longer than many deliveries: once for all workers."""
+    return ssl.create_default_context()
 
 
 def signature(secret: str, body: bytes) -> str:

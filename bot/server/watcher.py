@@ -36,6 +36,8 @@ class Watcher:
     """What the running job of each goal has come to, for the read-only views."""
     _looked_at: dict[str, float] = field(default_factory=dict)
     _told_at: dict[str, float] = field(default_factory=dict)
+    _first_step: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """Job -> (when its first step was seen, that step)."""
 
     async def watch(self) -> None:
         """Poll until cancelled."""
@@ -62,9 +64,9 @@ class Watcher:
                 data = {"job_id": job.job_id, "status": status.as_dict()}
                 await self.engine.append(goal_id, [NewEvent(EventKind.JOB_ENDED, f"job/{job.job_id}/ended", data)])
             else:
-                await self._show(goal_id, x, job, status)
+                await self._show(goal_id, x, job)
 
-    async def _show(self, goal_id: GoalId, x: Experiment, job: Job, status: JobStatus) -> None:
+    async def _show(self, goal_id: GoalId, x: Experiment, job: Job) -> None:
         now = time.monotonic()
         if now - self._looked_at.get(job.job_id, 0.0) < PROGRESS_SECONDS:
             return
@@ -72,7 +74,7 @@ class Watcher:
         folder = self.world.runner.folder(JobId(job.job_id))
         metrics = await asyncio.to_thread(metrics_of, folder) if job.role is JobRole.TRAIN else []
         setup = output_json(folder, "out/setup.json") or {}
-        progress = self._progress(job, status, metrics, setup)
+        progress = self._progress(job, metrics, setup)
         self.progress[goal_id] = {"job_id": job.job_id, "role": str(job.role), "run": job.run} | asdict(progress)
         if job.role is not JobRole.TRAIN or now - self._told_at.get(job.job_id, now - 1e9) < self.check_update_seconds:
             return
@@ -85,16 +87,17 @@ class Watcher:
         summary = messages.check_summary(run, progress, losses)
         await self.world.repository(x).update_check(run.check_run_id, output={"title": title, "summary": summary})
 
-    def _progress(
-        self, job: Job, status: JobStatus, metrics: list[dict[str, object]], setup: dict[str, object]
-    ) -> messages.Progress:
+    def _progress(self, job: Job, metrics: list[dict[str, object]], setup: dict[str, object]) -> messages.Progress:
         rows = [row for row in metrics if "loss" in row]
         step = int(str(rows[-1].get("step", 0))) if rows else 0
         total = setup.get("max_steps")
         total_steps = int(total) if isinstance(total, int) else None
         eta = None
-        if step and total_steps and status.started_at is not None:
-            eta = max(0.0, (self.world.clock() - status.started_at) / step * (total_steps - step))
+        if step and total_steps:
+            # From the first step that was seen, because the start of a job is seconds of imports.
+            since, first = self._first_step.setdefault(job.job_id, (time.monotonic(), step))
+            if step > first:
+                eta = max(0.0, (time.monotonic() - since) / (step - first) * (total_steps - step))
         return messages.Progress(
             step=step,
             total_steps=total_steps,

@@ -16,7 +16,7 @@ START = rows()[0]["at"]
 PLAIN = """\
  0:00  contract: exact_match on practice/reverse of at least 90 %, starting from postdoc/tiny-qwen3
          at most 4 runs, 0.5 h of jobs, 0 USD · goal hash f3f3685ba8b0
-         starting recipe: brought by the goal (learning_rate 2.0e-05, max_steps 100, per_device_train_batch_size 32, max_length 2048)
+         starting recipe: brought by the goal (learning_rate 2.0e-05, lr_scheduler_type cosine, max_steps 100, per_device_train_batch_size 32, max_length 2048)
  0:15  sandbox: jobs run in the tier bubblewrap+cgroup
  0:15  baseline: 0.0 % (0.0 to 1.9, n = 200) · the untouched base model
  0:16  plan: 800 rows to train on, 100 to validate

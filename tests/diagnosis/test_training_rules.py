@@ -163,6 +163,26 @@ def test_held_out_noise_is_not_overfitting(folder: Any, build: Any, held_out: li
     assert diagnose(folder(metrics=with_held_out(metrics, held_out))).healthy
 
 
+def test_rows_learned_by_heart_without_a_held_out_set_are_overfitting(folder: Any, build: Any) -> None:
+    metrics = build.curve(build.decay(2.0, 0.001, 200, knee=0.05), epoch=lambda step, _: step / 5)
+    path = folder(build.recipe, metrics=metrics, evaluation=build.evaluation(0.2), goal={"target": 0.6})
+    found = first(path)
+    assert (found.symptom, found.key) == (Symptom.OVERFIT, "num_train_epochs") and found.suggested < 3
+
+
+def test_held_out_rows_of_another_kind_are_not_overfitting(folder: Any, build: Any) -> None:
+    metrics = build.curve(build.decay(5.0, 0.001, 200), epoch=lambda step, _: step / 20)
+    path = folder(metrics=with_held_out(metrics, [9.7, 10.0, 10.2, 10.3, 10.4]))
+    assert first(path).symptom is Symptom.WRONG_COLUMNS
+
+
+def test_rate_that_no_model_survives_is_divergence_even_when_the_loss_looks_slow(folder: Any, build: Any) -> None:
+    recipe = "init_from: postdoc/tiny-qwen3\nlearning_rate: 0.1\nmax_steps: 100\n"
+    metrics = build.curve(build.decay(14, 0.8, 100), peak=0.1, entropy=0.83, mean_token_accuracy=0.75)
+    found = first(folder(recipe, metrics=metrics, evaluation=build.evaluation(0.0), goal={"target": 0.9}))
+    assert (found.symptom, found.key, found.suggested) == (Symptom.DIVERGENCE, "learning_rate", 0.01)
+
+
 def test_reinforcement_loss_around_zero_is_not_judged(folder: Any, build: Any) -> None:
     metrics = build.curve([0.001 * (-1) ** i for i in range(100)], reward=lambda step, _: step / 100, entropy=0.01)
     assert diagnose(folder("method: grpo\n", metrics=metrics)).healthy

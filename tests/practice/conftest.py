@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -41,6 +42,10 @@ EVENTS = (
 REPOSITORY = "acme/lab"
 RECIPE = "learning_rate: 2e-5\nmax_length: 1024\nnum_train_epochs: 1\nseed: 0\nwarmup_steps: 10\n"
 COMMIT = "mutation($input: CreateCommitOnBranchInput!) { createCommitOnBranch(input: $input) { commit { oid url } } }"
+
+
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Given to every client, because making one of its own takes each of them 20 ms."""
 
 
 class Clock:
@@ -140,7 +145,7 @@ class World:
 
     def client(self, token: str | None = None) -> httpx.Client:
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
-        client = httpx.Client(base_url=self.api, headers=headers, trust_env=False)
+        client = httpx.Client(base_url=self.api, headers=headers, trust_env=False, verify=NO_TLS)
         self.clients.append(client)
         return client
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 
@@ -78,7 +80,7 @@ def test_people_and_other_apps_cannot_touch_a_run(world: World, bot: httpx.Clien
     assert create(stranger, world).json()["app"]["slug"] == "other"
 
 
-def annotation(line: int, **fields: object) -> dict:
+def annotation(line: int, **fields: object) -> dict[str, Any]:
     shape = {"path": "README.md", "start_line": line, "end_line": line, "annotation_level": "warning", "message": "m"}
     return shape | fields
 
@@ -115,7 +117,7 @@ def test_annotations_are_appended_fifty_at_a_time(world: World, bot: httpx.Clien
         {"name": None},
     ],
 )
-def test_check_run_beyond_the_limits_is_refused(world: World, bot: httpx.Client, fields: dict):
+def test_check_run_beyond_the_limits_is_refused(world: World, bot: httpx.Client, fields: dict[str, Any]):
     assert create(bot, world, **fields).status_code == 422
     assert bot.get(world.repo("/commits/main/check-runs")).json()["total_count"] == 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -51,12 +52,17 @@ def test_commit_by_blob_tree_commit_and_ref_is_what_git_reads(world: World, bot:
 def test_refs_refuse_what_git_refuses(world: World, bot: httpx.Client):
     first = world.tip()
     second = world.commit(bot, {"x": "1"})
-    create = lambda ref, sha: bot.post(world.repo("/git/refs"), json={"ref": ref, "sha": sha})  # noqa: E731
+
+    def create(ref: str, sha: str) -> httpx.Response:
+        return bot.post(world.repo("/git/refs"), json={"ref": ref, "sha": sha})
+
+    def update(ref: str, **body: Any) -> httpx.Response:
+        return bot.patch(world.repo(f"/git/refs/{ref}"), json=body)
+
     assert create("refs/heads/work", first).json()["message"] == "Reference already exists"
     assert create("refs/heads/other", "0" * 40).json()["message"] == "Object does not exist"
     for name in ("heads/x", "refs/heads/a..b", "refs/heads/x.lock", "refs/heads/work/below"):
         assert create(name, first).status_code == 422, name
-    update = lambda ref, **b: bot.patch(world.repo(f"/git/refs/{ref}"), json=b)  # noqa: E731
     assert update("heads/work", sha=first).json()["message"] == "Update is not a fast forward"
     assert update("heads/work", sha=first, force=True).status_code == 200
     assert update("heads/work", sha=second).status_code == 200
@@ -83,7 +89,7 @@ def test_matching_refs_hold_the_bots_own_namespace(world: World, bot: httpx.Clie
         {"path": "x", "mode": "100644", "sha": "0" * 40},
     ],
 )
-def test_tree_with_a_bad_entry_is_refused(world: World, bot: httpx.Client, entry: dict):
+def test_tree_with_a_bad_entry_is_refused(world: World, bot: httpx.Client, entry: dict[str, Any]):
     assert bot.post(world.repo("/git/trees"), json={"tree": [entry]}).status_code == 422
 
 
@@ -174,7 +180,9 @@ def test_commit_on_a_moved_branch_is_stale_data(world: World, bot: httpx.Client)
         ({"additions": [{"path": "x", "contents": "%%%"}]}, "Base64"),
     ],
 )
-def test_commit_on_branch_with_bad_changes_is_refused(world: World, bot: httpx.Client, changes: dict, words: str):
+def test_commit_on_branch_with_bad_changes_is_refused(
+    world: World, bot: httpx.Client, changes: dict[str, Any], words: str
+):
     world.commit(bot, {"a": "1"})
     given = {
         "branch": {"repositoryNameWithOwner": REPOSITORY, "branchName": "work"},

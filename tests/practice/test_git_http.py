@@ -57,7 +57,9 @@ def test_clone_of_a_public_repository_needs_no_token(world: World, tmp_path: Pat
 
 
 def test_private_repository_is_cloned_by_those_who_may_read_it(world: World, tmp_path: Path):
-    private = lambda token: address(world, token, "acme/secret")  # noqa: E731
+    def private(token: str | None) -> str:
+        return address(world, token, "acme/secret")
+
     world.forge.install_app(world.app.app_id, "acme/secret")
     world.forge.add_collaborator("acme/secret", "ada", "read")
     refused = [None, world.forge.user_token("eve"), "garbage", world.bot_token(repositories=["lab"])]

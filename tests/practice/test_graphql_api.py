@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 from graphql import (
@@ -20,7 +22,7 @@ from .conftest import REPOSITORY, World
 REPO = "query($owner: String!, $name: String!) { repository(owner: $owner, name: $name) { %s } }"
 
 
-def ask(world: World, client: httpx.Client, fields: str, name: str = "lab") -> dict:
+def ask(world: World, client: httpx.Client, fields: str, name: str = "lab") -> dict[str, Any]:
     return world.graphql(client, REPO % fields, owner="acme", name=name)
 
 
@@ -114,10 +116,11 @@ def test_forges_schema_is_a_part_of_githubs():
     """Every type, field, argument and value that the forge knows is GitHub's, with GitHub's type."""
     ours, theirs = build_schema(SCHEMA_FILE.read_text()), graphql_schema.github_schema()
     differences = []
+    mine: Any
     for name, mine in ours.type_map.items():
         if name.startswith("__"):
             continue
-        other = theirs.type_map.get(name)
+        other: Any = theirs.type_map.get(name)
         if type(other) is not type(mine):
             differences.append(f"{name} is another kind of type")
         elif isinstance(mine, GraphQLEnumType):

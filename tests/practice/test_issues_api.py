@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 
 from .conftest import World
 
 
-def open_issue(client: httpx.Client, world: World, **fields: object) -> dict:
+def open_issue(client: httpx.Client, world: World, **fields: object) -> dict[str, Any]:
     answer = client.post(world.repo("/issues"), json={"title": "Raise it", "body": "to 90 %"} | fields)
     assert answer.status_code == 201, answer.text
-    return answer.json()
+    shape: dict[str, Any] = answer.json()
+    return shape
 
 
 def test_issue_lifecycle(world: World, eve: httpx.Client, bot: httpx.Client):
@@ -45,7 +48,10 @@ def test_issues_are_listed_by_state_label_creator_and_page(world: World, ada: ht
         open_issue(ada, world, title=f"n{number}", labels=["postdoc"] if number % 2 else [])
     open_issue(eve, world, title="from eve")
     ada.patch(world.repo("/issues/1"), json={"state": "closed"})
-    get = lambda **q: [each["number"] for each in ada.get(world.repo("/issues"), params=q).json()]  # noqa: E731
+
+    def get(**query: Any) -> list[int]:
+        return [each["number"] for each in ada.get(world.repo("/issues"), params=query).json()]
+
     assert get() == [6, 5, 4, 3, 2]
     assert get(state="all", direction="asc") == [1, 2, 3, 4, 5, 6]
     assert get(labels="POSTDOC") == [4, 2]
@@ -72,7 +78,7 @@ def test_closed_by_label_and_author_of_issue_without_rights(world: World, eve: h
     ("fields", "status"),
     [({}, 422), ({"title": ""}, 422), ({"title": 7}, 422), ({"title": "x", "body": "y" * 65_537}, 422)],
 )
-def test_issue_with_bad_fields_is_refused(world: World, ada: httpx.Client, fields: dict, status: int):
+def test_issue_with_bad_fields_is_refused(world: World, ada: httpx.Client, fields: dict[str, Any], status: int):
     assert ada.post(world.repo("/issues"), json=fields).status_code == status
     assert world.names("issues") == []
 

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.skipif(not openapi.available(), reason="npm packages of
 
 @pytest.fixture
 def issue(world: World, ada: httpx.Client) -> dict[str, Any]:
-    return ada.post(world.repo("/issues"), json={"title": "x", "labels": ["y"]}).json()
+    made: dict[str, Any] = ada.post(world.repo("/issues"), json={"title": "x", "labels": ["y"]}).json()
+    return made
 
 
 def judged(body: Any, path: str = "/repos/acme/lab/issues/1", method: str = "GET", status: int = 200) -> list[str]:

@@ -548,6 +548,12 @@ def test_pages_spend_nobodys_rate_limit(world: World, stranger: Browser) -> None
     assert used["resources"]["core"]["used"] == 0
 
 
+def test_fault_set_for_the_bot_does_not_strike_the_reader(world: World, ada: Browser) -> None:
+    world.forge.faults.server_error(count=1)
+    assert ada.get("/acme/lab").status == 200
+    assert world.bot.get("/issues").status_code == 502
+
+
 def test_preview_is_rendered_and_safe(ada: Browser) -> None:
     page = ada.get("/acme/lab/issues/new?blank=1")
     csrf = dict(page.forms[0].fields)["csrf"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 
@@ -10,7 +12,7 @@ from bot.practice.model import Role
 
 from .conftest import PERMISSIONS, REPOSITORY, World
 
-WRITES = {
+WRITES: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "issue": ("POST", "/issues", {"title": "x"}, "issues"),
     "comment": ("POST", "/issues/1/comments", {"body": "x"}, "issues"),
     "labels": ("POST", "/issues/1/labels", {"labels": ["x"]}, "issues"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 
@@ -51,7 +53,7 @@ def test_head_follows_commits_and_says_synchronize(world: World, bot: httpx.Clie
         ({"head": "eve:work", "base": "main"}, "head"),
     ],
 )
-def test_pull_request_that_cannot_be_is_refused(world: World, bot: httpx.Client, fields: dict, words: str):
+def test_pull_request_that_cannot_be_is_refused(world: World, bot: httpx.Client, fields: dict[str, Any], words: str):
     world.pull(bot)
     answer = bot.post(world.repo("/pulls"), json={"title": "again"} | fields)
     assert answer.status_code == 422
@@ -135,7 +137,10 @@ def test_branch_is_updated_from_its_base(world: World, bot: httpx.Client, ada: h
 
 def test_pull_requests_are_listed_by_head_base_and_state(world: World, bot: httpx.Client):
     world.pull(bot)
-    get = lambda **q: [each["number"] for each in bot.get(world.repo("/pulls"), params=q).json()]  # noqa: E731
+
+    def get(**query: Any) -> list[int]:
+        return [each["number"] for each in bot.get(world.repo("/pulls"), params=query).json()]
+
     assert get(head="acme:work") == [1]
     assert get(head="acme:other") == []
     assert get(base="main", state="open") == [1]

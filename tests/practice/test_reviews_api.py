@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 
@@ -19,17 +21,18 @@ def suggestion(text: str) -> str:
     return f"Too low.\n\n```suggestion\n{text}\n```\n"
 
 
-def review(client: httpx.Client, world: World, *comments: dict, **fields: object) -> httpx.Response:
+def review(client: httpx.Client, world: World, *comments: dict[str, Any], **fields: object) -> httpx.Response:
     body = {"event": "COMMENT", "body": "Run 1", "comments": list(comments)} | fields
     return client.post(world.repo("/pulls/1/reviews"), json=body)
 
 
-def line_comment(line: int, body: str = "hm", **fields: object) -> dict:
+def line_comment(line: int, body: str = "hm", **fields: object) -> dict[str, Any]:
     return {"path": PATH, "line": line, "side": "RIGHT", "body": body} | fields
 
 
-def comments(world: World) -> list[dict]:
-    return world.as_user("ada").get(world.repo("/pulls/1/comments")).json()
+def comments(world: World) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = world.as_user("ada").get(world.repo("/pulls/1/comments")).json()
+    return listed
 
 
 def test_review_with_line_comments(world: World, bot: httpx.Client):
@@ -68,7 +71,9 @@ def test_review_with_line_comments(world: World, bot: httpx.Client):
         (line_comment(1, body=" "), "Body can't be blank"),
     ],
 )
-def test_review_of_a_line_outside_the_diff_leaves_nothing(world: World, bot: httpx.Client, comment: dict, words: str):
+def test_review_of_a_line_outside_the_diff_leaves_nothing(
+    world: World, bot: httpx.Client, comment: dict[str, Any], words: str
+):
     world.pull(bot)
     answer = review(bot, world, line_comment(1), comment)
     assert answer.status_code == 422
@@ -232,7 +237,13 @@ def test_threads_are_resolved_through_graphql(world: World, bot: httpx.Client):
     review(bot, world, line_comment(1, suggestion("learning_rate: 1e-3")), line_comment(2))
     query = "query($id: ID!) { node(id: $id) { ... on PullRequest { reviewThreads(first: 10) { nodes { id isResolved \
 isOutdated path line comments(first: 1) { nodes { body outdated } } } } } } }"
-    threads = lambda: world.graphql(bot, query, id=pull["node_id"])["data"]["node"]["reviewThreads"]["nodes"]  # noqa: E731
+
+    def threads() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = world.graphql(bot, query, id=pull["node_id"])["data"]["node"]["reviewThreads"][
+            "nodes"
+        ]
+        return found
+
     world.forge.accept_suggestion(comments(world)[0]["id"], "ada")
     accepted, other = threads()
     assert (accepted["isResolved"], accepted["isOutdated"], other["isResolved"]) == (True, True, False)

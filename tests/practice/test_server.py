@@ -24,9 +24,9 @@ def test_addresses_that_others_could_reach_are_refused(forge: Forge, host: str):
 
 
 def test_taken_port_is_an_error(forge: Forge):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        with pytest.raises(OSError, match="in use"), serve(forge, port=taken.getsockname()[1]):
-            pass
+    taken = socket.create_server(("127.0.0.1", 0))
+    with taken, pytest.raises(OSError, match="in use"), serve(forge, port=taken.getsockname()[1]):
+        pass
 
 
 def test_base_url_is_in_every_answer(world: World, ada: httpx.Client):

@@ -20,9 +20,10 @@ from .conftest import REPOSITORY, SECRET, World, app_key
 EXAMPLES = Path(__file__).parent.parent / "node/node_modules/@octokit/webhooks-examples/api.github.com/index.json"
 
 
-def deliveries(world: World, **query: object) -> list[dict]:
+def deliveries(world: World, **query: str) -> list[dict[str, Any]]:
     assert world.forge.settle()
-    return world.as_app().get("/app/hook/deliveries", params=query).json()
+    listed: list[dict[str, Any]] = world.as_app().get("/app/hook/deliveries", params=query).json()
+    return listed
 
 
 def open_issues(world: World, count: int) -> None:

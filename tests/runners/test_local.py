@@ -69,7 +69,8 @@ LAUNCH = """
 
 def test_bot_killed_right_after_launch_finds_its_job_again(new_runner, run_bot, script):
     runner = new_runner()
-    spec = script("import time\ntime.sleep(0.5)\nopen('runs', 'a').write('x')")
+    gate = "import os, time\nwhile not os.path.exists('go'):\n  time.sleep(0.01)\n"
+    spec = script(gate + "open('runs', 'a').write('x')")
     bot = run_bot(
         LAUNCH + "    runner.launch(spec)\n    import os; os.kill(os.getpid(), 9)\n",
         runner.root, json.dumps(spec.as_dict()),
@@ -77,6 +78,7 @@ def test_bot_killed_right_after_launch_finds_its_job_again(new_runner, run_bot, 
     assert bot.wait() == -signal.SIGKILL
     assert runner.status(spec.job_id).state in (JobState.QUEUED, JobState.RUNNING)
     assert runner.sweep().started == ()
+    (runner.folder(spec.job_id) / "go").touch()
     assert runner.wait(spec.job_id, 30).state is JobState.SUCCEEDED
     assert (runner.folder(spec.job_id) / "runs").read_text() == "x"
 

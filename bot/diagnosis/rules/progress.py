@@ -293,7 +293,7 @@ def _overfit_finding(
 ) -> Answer:
     low, last = min(held_out.values), held_out.values[-1]
     # The earliest evaluation within two per cent of the best: nothing later was worth its steps.
-    enough = next(s for s, v in zip(held_out.steps, held_out.values, strict=True) if v <= 1.02 * low)
+    enough = next(s for s, v in zip(held_out.steps, held_out.values, strict=True) if v <= low + 0.02 * abs(low))
     share = enough / shape.series.last_step if shape.series.last_step else 1.0
     unjudged = observations.shortfall is None and (
         observations.evaluation is None or observations.evaluation.value < 0.8

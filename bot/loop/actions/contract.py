@@ -17,7 +17,7 @@ from bot.domain.experiment import EventKind, Experiment, NewEvent
 from bot.domain.goal import Goal, slug
 from bot.errors import UserError
 from bot.evaluation.benchmarks import SHIPPED, known_benchmarks, load_benchmark
-from bot.loop.actions.jobs import BENCHMARK_SOURCE, sources_of
+from bot.loop.actions.jobs import BENCHMARK_SOURCE, keep_script, sources_of
 from bot.loop.models import fetched_model, model_problem
 from bot.loop.policy import Action
 from bot.loop.world import METHODS, World, digest, shipped_prepare, shipped_script
@@ -61,18 +61,22 @@ async def read_contract(world: World, x: Experiment, action: Action) -> list[New
         body = messages.refusal(x, problems, parsed.questions)
         comment_id = await _say(repository, x, body)
         return [_event(x, action, comment_id, policy, refusal="; ".join(problems + list(parsed.questions)))]
-    script = await repository.file(goal.script, base_sha) if goal.script else shipped_script("sft")
+    script = await repository.file(goal.script, base_sha) if goal.script else shipped_script(goal.method or "sft")
     assert script is not None and policy is not None
     await repository.react_to_issue(x.issue, "eyes")
     body = messages.contract(x, goal, policy_lines=policy.lines())
     comment_id = await _say(repository, x, body)
+    shipped = {
+        "train.py": keep_script(world, shipped_script(goal.method or "sft")),
+        "data/prepare.py": keep_script(world, shipped_prepare()),
+    }
     data = {
         "goal": goal.as_dict(),
         "author_permission": granted,
         "recipe": recipe[0],
         "recipe_source": recipe[1],
-        "digests": {"train.py": digest(script), "data/prepare.py": digest(shipped_prepare())},
-        "shipped_digests": {"train.py": digest(shipped_script("sft")), "data/prepare.py": digest(shipped_prepare())},
+        "digests": shipped | {"train.py": digest(script)},
+        "shipped_digests": shipped,
         "folder": f"experiments/{x.issue:04d}-{slug(goal.benchmark.rpartition('/')[2])}",
         "branch": f"postdoc/{x.issue}-{slug(goal.benchmark.rpartition('/')[2])}",
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,7 +20,7 @@ from bot.evaluation.benchmarks import Benchmark, load_benchmark, write_job_files
 from bot.evaluation.tasks import training_rows
 from bot.loop.models import fetched_model
 from bot.loop.policy import Action, data_key, spend_of
-from bot.loop.world import World, digest, shipped_prepare, shipped_script
+from bot.loop.world import World, digest
 from runners.job import Caps, JobId, JobSpec
 from runners.outputs import read_output
 
@@ -153,11 +154,26 @@ def _seed(x: Experiment) -> int:
     return x.goal.seed
 
 
+def keep_script(world: World, content: bytes) -> str:
+    """Keep a shipped script under its digest, which is returned: an upgrade then leaves a goal under way its own."""
+    folder = _kept_scripts(world)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = digest(content)
+    partial = folder / f".{name}-{os.getpid()}"
+    partial.write_bytes(content)
+    partial.replace(folder / name)
+    return name
+
+
+def _kept_scripts(world: World) -> Path:
+    return world.data_folder / "scripts"
+
+
 async def script_of(world: World, x: Experiment, path: str, wanted: str, ref: str) -> bytes:
     """`train.py` or `data/prepare.py` as commit `ref` holds it: the shipped file where the digest says so."""
-    shipped = shipped_prepare() if path == "data/prepare.py" else shipped_script("sft")
-    if digest(shipped) == wanted:
-        return shipped
+    kept = _kept_scripts(world) / wanted
+    if kept.is_file() and digest(content := kept.read_bytes()) == wanted:
+        return content
     repository = world.repository(x)
     if x.pull_request is None and x.goal is not None and x.goal.script and path == "train.py":
         found = await repository.file(x.goal.script, (await repository.default_branch())[1])

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from bot.practice.pages import acts, issues, pulls, repository
+from bot.practice.pages.door import open_door
 from bot.practice.pages.live import CountChanges
 from bot.practice.pages.site import Handler, Site
 
@@ -68,7 +69,7 @@ ACTING: tuple[tuple[str, Handler], ...] = (
 
 def mount(app: FastAPI, forge: Forge) -> Site:
     """Adds the pages to the forge's app, after all other routes: `/{owner}/{repo}` would shadow them."""
-    site = Site(app, forge)
+    site = Site(open_door(forge), forge)
     app.add_middleware(CountChanges, generation=site.generation)
     routes = app.router.routes
     routes.append(Route("/-/static/{name}", _static, methods=["GET"]))

@@ -21,22 +21,6 @@ Asgi = Callable[
 ]
 
 
-PAGE_MARK = "practice_page"
-"""Key in the ASGI scope of the pages' own calls: looking at a page costs nobody's rate limit. No client can set it."""
-
-
-def _marked(app: Asgi) -> Asgi:
-    async def call(
-        scope: MutableMapping[str, Any],
-        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
-        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
-    ) -> None:
-        scope[PAGE_MARK] = True
-        await app(scope, receive, send)
-
-    return call
-
-
 class ApiError(Exception):
     """The API said no; `message` is its sentence, `status` its code."""
 
@@ -55,7 +39,7 @@ class Api:
             headers["Authorization"] = f"Bearer {token}"
         self._base = base_url.rstrip("/")
         self._headers = headers
-        self._transport = httpx.ASGITransport(app=_marked(app), raise_app_exceptions=False)
+        self._transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
 
     async def get(self, path: str, /, **query: str | int) -> Any:
         """The JSON at `path`.

@@ -68,7 +68,7 @@ class Visit:
 
     @property
     def api(self) -> Api:
-        return Api(self.site.app, str(self.request.base_url), self.site.token(self.login))
+        return Api(self.site.door, str(self.request.base_url), self.site.token(self.login))
 
     @property
     def repository(self) -> str:
@@ -103,8 +103,8 @@ Handler = Callable[[Visit], Awaitable[View | Redirect | Response]]
 class Site:
     """The pages of one forge."""
 
-    def __init__(self, app: Asgi, forge: Forge) -> None:
-        self.app = app
+    def __init__(self, door: Asgi, forge: Forge) -> None:
+        self.door = door
         self.forge = forge
         self.sessions = Sessions()
         self.generation = live.Generation()

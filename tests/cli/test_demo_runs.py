@@ -1,0 +1,104 @@
+"""`postdoc demo` as a person runs it: a process, real jobs, an exit code, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def demo(words: Sequence[str], environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "bot", "demo", *words], cwd=ROOT, env=os.environ | (environment or {}), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Processes that work in the folder, or were started with it in their environment or words."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            told = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
+            if str(folder).encode() in told or (entry / "cwd").resolve().is_relative_to(folder):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def gone(folder: Path) -> bool:
+    """True once no process is left there; a process that was just ended may take a moment to vanish."""
+    deadline = time.monotonic() + 10
+    while processes_in(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not processes_in(folder)
+
+
+def test_interrupted_demo_ends_everything_it_started_and_says_where_its_things_lie(tmp_path: Path) -> None:
+    # An empty cache, so that the base model is being built when Ctrl-C comes.
+    process = demo(["--folder", str(tmp_path / "demo")], {"XDG_CACHE_HOME": str(tmp_path / "cache")})
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if " base: " in line:
+            break
+    process.send_signal(signal.SIGINT)
+    said, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130, said + complaint
+    assert complaint == f"postdoc: interrupted; everything so far lies in {tmp_path / 'demo'}\n"
+    assert any("/acme/tiny-speller/issues/1" in line for line in lines)
+    assert any("/acme/tiny-speller/pulls" in line for line in lines)
+    assert (tmp_path / "demo" / "git" / "acme" / "tiny-speller.git" / "HEAD").is_file()
+    assert gone(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)  # the first of them builds the base model
+@pytest.mark.parametrize(
+    ("goal", "symptom", "key", "first_value"),
+    [(1, "plateau", "learning_rate", (0.0, 0.1)), (2, "duplicates", "data_deduplicate", (0.3, 0.88))],
+)
+def test_demo_reaches_its_target_by_diagnosis(
+    goal: int, symptom: str, key: str, first_value: tuple[float, float], tmp_path: Path
+) -> None:
+    folder, result = tmp_path / "demo", tmp_path / "demo.json"
+    process = demo(["--goal", str(goal), "--folder", str(folder), "--json", str(result), "--require", "met"])
+    said, complaint = process.communicate(timeout=1400)
+    assert process.returncode == 0, said + complaint
+    found = json.loads(result.read_text())
+    assert (found["state"], found["target"]) == ("met", 0.9)
+    assert found["seconds"] > 0
+    runs = found["runs"]
+    assert [run["n"] for run in runs] == list(range(1, len(runs) + 1))
+    assert 2 <= len(runs) <= 4
+    assert all(run["method"] == "sft" and run["n_items"] == 200 for run in runs)
+    assert first_value[0] <= runs[0]["value"] <= first_value[1]
+    assert symptom in runs[0]["symptoms"]
+    assert key in runs[1]["changed"]
+    assert runs[-1]["value"] >= 0.9
+    assert runs[-1]["verdict"] == "better"
+    assert 0 < runs[-1]["standard_error"] < 0.03 or runs[-1]["value"] == 1.0
+    log = subprocess.run(
+        ["git", "-C", found["repository"], "log", "--format=%an %s %b", "--all"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert "postdoc[bot]" in log
+    assert key in log
+    shown = said.splitlines()
+    for label in ("contract", "plan", "baseline", "proposed", "run 1", "diagnosis", "commit", "run 2", "sealed", "met"):
+        assert any(f"  {label}: " in line for line in shown), f"{label} was not shown"
+    assert f"git -C {found['repository']} log --oneline --all --graph" in said
+    assert gone(tmp_path)
