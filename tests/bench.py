@@ -12,6 +12,8 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -19,7 +21,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bot.practice.demo import demo_goal
+from bot.practice.demo import open_demo_issue
+from bot.practice.goals import demo_goals, practice_place
+from bot.practice.tiny_base import NAME, cached_path, is_built
 from bot.practice.world import PracticeWorld
 
 BAR_SECONDS, BAR_OVERHEAD, BAR_MEMORY_MIB = 90.0, 0.15, 200.0
@@ -31,12 +35,15 @@ def main() -> None:
     parser.add_argument("--goal", type=int, default=1)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if not is_built(cached_path()):
+        subprocess.run([sys.executable, "-m", "bot.practice.tiny_base", "--quiet"], check=True)
     results = [measured(arguments.goal, seed) for seed in range(arguments.repeat)]
     print(f"{machine()}; goal {arguments.goal}, {arguments.repeat} pursuits, median (range)\n")
     for name, bar in (("seconds", BAR_SECONDS), ("outside_jobs", BAR_OVERHEAD), ("bot_mib", BAR_MEMORY_MIB)):
         values = [result[name] for result in results]
         middle = statistics.median(values)
-        print(f"  {name:<14} {middle:8.3g}  ({min(values):.3g} to {max(values):.3g})   {middle / bar:5.2f} of the bar {bar:g}")
+        spread = f"({min(values):.3g} to {max(values):.3g})"
+        print(f"  {name:<14} {middle:8.3g}  {spread:<20} {middle / bar:5.2f} of the bar {bar:g}")
     states = ", ".join(f"{result['state']} after {result['runs']} runs" for result in results)
     print(f"  ended          {states}")
     if arguments.json:
@@ -52,10 +59,19 @@ def machine() -> str:
 
 
 def measured(goal: int, seed: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="postdoc-bench-") as folder, PracticeWorld(Path(folder)) as world:
+    models = {NAME: cached_path()}
+    with (
+        tempfile.TemporaryDirectory(prefix="postdoc-bench-") as folder,
+        PracticeWorld(Path(folder), practice_place(seed), models=models) as world,
+    ):
+        world.start_bot()
+        assert world.bot_pid is not None
         with peak_memory(world.bot_pid) as peak:
-            issue = world.open_goal(demo_goal(goal, seed))
-            events = world.follow_to_the_end(issue)
+            issue = open_demo_issue(world, demo_goals(seed)[goal])
+            events: list[dict[str, Any]] = []
+            while not events or events[-1]["kind"] not in ("ended", "refused"):
+                time.sleep(0.1)
+                events += world.events(issue, after=len(events) - 1)[0]
     opened, ended = events[0]["at"], events[-1]["at"]
     inside = covered(
         [

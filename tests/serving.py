@@ -52,9 +52,7 @@ def main() -> None:
     settings = load_settings()
     runner = ScriptedRunner(Path(os.environ["POSTDOC_TEST_RUNNER"]))
     deaths = Deaths(Path(path)) if (path := os.environ.get("POSTDOC_TEST_DEATHS")) else None
-    bot = Bot(
-        settings, runner=runner, at=deaths.at if deaths else None, on_write=deaths.on_write if deaths else None
-    )
+    bot = Bot(settings, runner=runner, at=deaths.at if deaths else None, on_write=deaths.on_write if deaths else None)
     uvicorn.run(create_app(bot), host=settings.host, port=settings.port, log_level="warning", lifespan="on")
 
 

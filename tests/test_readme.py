@@ -72,7 +72,7 @@ def rewrite() -> None:
     text = README.read_text(encoding="utf-8")
     for name, table in TABLES.items():
         replacement = f"<!-- {name} -->\n{table()}\n<!-- /{name} -->"
-        text = re.sub(rf"<!-- {name} -->\n.*?\n<!-- /{name} -->", lambda _, r=replacement: r, text, flags=re.DOTALL)
+        text = re.sub(rf"<!-- {name} -->\n.*?\n<!-- /{name} -->", lambda _: replacement, text, flags=re.DOTALL)
     README.write_text(text, encoding="utf-8")
 
 

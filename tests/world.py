@@ -49,7 +49,7 @@ consent:
     usd: 0
 """
 RECIPE = "learning_rate: 2.0e-05\nnum_train_epochs: 1\nper_device_train_batch_size: 32\nmax_length: 128\n"
-GOOD = {
+GOOD: dict[str, dict[str, Any]] = {
     "baseline-00": {"value": 0.0},
     "train-01": {"curve": "flat"},
     "evaluate-01": {"value": 0.02},

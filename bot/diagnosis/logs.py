@@ -180,7 +180,7 @@ def _where(traceback: str) -> str:
 
 
 def _phase(text: str) -> str:
-    """Which part of training ran out of memory; what helps differs (reference in `remedies`)."""
+    """Which part of training ran out of memory; what helps differs."""
     for phase, marks in (
         ("backward", ("backward(",)),
         ("step", ("optimizer.step", "in step", "_multi_tensor_adam", "exp_avg")),

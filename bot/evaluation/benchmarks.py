@@ -214,7 +214,7 @@ def _items_of_file(benchmark: Benchmark, split: str) -> list[Item]:
     path = benchmark.path.parent / source["file"]
     reference = str(source.get("reference", "reference"))
     found: dict[str, Item] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:

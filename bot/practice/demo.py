@@ -393,8 +393,8 @@ def _suggest(screen: Screen, world: PracticeWorld, goal: DemoGoal) -> None:
     other = 2 if goal.number == 1 else 1
     screen.addresses(
         [
-            ("next", f"postdoc demo --goal {other}   another goal, with another fault"),
-            ("", "postdoc demo --keep     the same, and the pages stay open in the browser"),
+            ("next", f"postdoc demo --goal {other}  another goal, with another fault"),
+            ("", "postdoc demo --keep    the pages stay open in the browser"),
             ("", 'postdoc pursue "raise postdoc/tiny-qwen3 on practice/last to 90 %"'),
             ("clean up", f"rm -r {world.folder}"),
         ]

@@ -28,9 +28,11 @@ class Faults:
         self._requests: list[Fault] = []
         self._webhooks: list[tuple[Literal["lose", "fail", "repeat"], list[int], Matches]] = []
 
-    def secondary_limit(self, count: int = 1, retry_after_seconds: int = 1, matches: Matches | None = None) -> None:
-        """403 "You have exceeded a secondary rate limit", with retry-after."""
-        self._add(Fault("secondary_limit", count, matches or _any, retry_after_seconds=retry_after_seconds))
+    def secondary_limit(
+        self, count: int = 1, retry_after_seconds: int = 1, matches: Matches | None = None, *, status: int = 403
+    ) -> None:
+        """403 (or 429) "You have exceeded a secondary rate limit", with retry-after."""
+        self._add(Fault("secondary_limit", count, matches or _any, status, retry_after_seconds))
 
     def server_error(self, count: int = 1, status: int = 502, matches: Matches | None = None) -> None:
         """A 5xx answer; nothing was done."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import threading
@@ -12,19 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from . import checks, forks, hooks_folder, suggestions
-from .auth import (
-    ANONYMOUS,
-    Actor,
-    AppRegistration,
-    app_of_jwt,
-    expires_at,
-    narrow,
-    new_installation_token,
-    new_key_pair,
-    new_user_token,
-    public_half,
-    read_authorization,
-)
+from . import events as outgoing
+from .auth import Actor, AppRegistration, new_key_pair, public_half
 from .diffs import FileDiff
 from .faults import Faults
 from .git_store import EMPTY_TREE, Commit, GitStore, Identity, TreeEntry
@@ -40,35 +28,15 @@ from .model import (
     ReviewComment,
     Role,
     User,
-    node_id,
 )
 from .rate_limits import RateLimits
-from .replies import ApiError
-from .shapes import accounts
-from .shapes import repositories as repository_shapes
-from .webhooks import Event, Webhooks
+from .tokens import Tokens
+from .webhooks import Webhooks
 
 T = TypeVar("T")
 _LOGIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,37}[A-Za-z0-9])?")
 _NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}")
 WEB_FLOW = ("web-flow", "GitHub", "noreply@github.com")
-EVENT_PERMISSIONS = {
-    "issues": ("issues",),
-    "issue_comment": ("issues", "pull_requests"),
-    "label": ("issues", "pull_requests"),
-    "pull_request": ("pull_requests",),
-    "pull_request_review": ("pull_requests",),
-    "pull_request_review_comment": ("pull_requests",),
-    "check_run": ("checks",),
-    "check_suite": ("checks",),
-    "push": ("contents",),
-    "create": ("contents",),
-    "delete": ("contents",),
-    "status": ("statuses",),
-    "repository": ("metadata",),
-}
-"""An App may subscribe to an event only with read access to what it is about."""
-ALWAYS_DELIVERED = {"installation", "installation_repositories", "ping"}
 
 
 class Forge:
@@ -88,14 +56,13 @@ class Forge:
         self.faults = Faults()
         self.limits = RateLimits()
         self.webhooks = Webhooks(self.clock, self.faults)
+        self.tokens = Tokens(self.clock)
         self.users: dict[int, User] = {}
         self.apps: dict[int, App] = {}
         self.installations: dict[int, Installation] = {}
         self.repositories: dict[str, Repository] = {}
         self.nodes: dict[str, Any] = {}
         self._ids: dict[str, int] = {}
-        self._user_tokens: dict[str, User] = {}
-        self._installation_tokens: dict[str, InstallationToken] = {}
         self._web_flow = self._new_user(WEB_FLOW[0], AccountType.USER, WEB_FLOW[1], WEB_FLOW[2])
 
     @property
@@ -137,9 +104,7 @@ class Forge:
     def user_token(self, login: str) -> str:
         """A fresh personal access token (ghp_...)."""
         with self.lock:
-            token = new_user_token()
-            self._user_tokens[token] = self.user(login)
-            return token
+            return self.tokens.for_user(self.user(login))
 
     def add_repository(
         self,
@@ -189,12 +154,8 @@ class Forge:
         """
         with self.lock:
             granted = {"metadata": "read", **permissions}
-            for event in events:
-                needed = EVENT_PERMISSIONS.get(event)
-                if needed is None or not any(each in granted for each in needed):
-                    raise ValueError(
-                        f"an App needs the permission {needed or '(none known)'} to subscribe to {event!r}"
-                    )
+            subscribed = frozenset(events)
+            outgoing.require_permissions(subscribed, granted)
             account = self.user(owner) if owner else self.find_user("app-owner") or self.add_user("app-owner")
             private, public = (private_key_pem, public_half(private_key_pem)) if private_key_pem else new_key_pair()
             app_id = self.next_id("app")
@@ -206,7 +167,7 @@ class Forge:
                 owner=account,
                 bot=self._new_user(f"{slug}[bot]", AccountType.BOT, None, None),
                 permissions=granted,
-                events=frozenset(events),
+                events=subscribed,
                 private_key_pem=private,
                 public_key_pem=public,
                 created_at=self.clock(),
@@ -239,26 +200,12 @@ class Forge:
                 self.next_id("installation"), app, account, repositories, dict(app.permissions), now, now
             )
             self.installations[installation.id] = installation
-            self._installation_event(installation, "installation", "created", {"repositories": repositories})
+            outgoing.installation(self, installation, "installation", "created", {"repositories": repositories})
             return installation.id
 
     def ping_app(self, app_id: int) -> None:
         """What GitHub sends when a webhook is set up."""
-        app = self.apps[app_id]
-        hook = {
-            "type": "App",
-            "id": app.hook_id,
-            "name": "web",
-            "active": True,
-            "events": sorted(app.events),
-            "config": {"content_type": "json", "insecure_ssl": "0", "url": app.webhook_url or ""},
-            "app_id": app.id,
-            "created_at": accounts.stamp(app.created_at),
-            "updated_at": accounts.stamp(app.created_at),
-            "deliveries_url": f"{self.api_url}/app/hook/deliveries",
-        }
-        payload = {"zen": "Practice makes progress.", "hook_id": app.hook_id, "hook": hook}
-        self.webhooks.send(app, Event("ping", None, json.dumps(payload).encode()))
+        outgoing.ping(self, self.apps[app_id])
 
     # Looking up
 
@@ -311,21 +258,7 @@ class Forge:
 
     def authenticate(self, authorization: str | None) -> Actor:
         """The caller that an Authorization header names. Raises: ApiError 401."""
-        token = read_authorization(authorization)
-        if token is None:
-            return ANONYMOUS
-        if user := self._user_tokens.get(token):
-            return Actor(user=user, rate_key=f"user:{user.id}")
-        if found := self._installation_tokens.get(token):
-            if found.expires_at <= self.clock():
-                raise ApiError(401, "Bad credentials")
-            installation = found.installation
-            key = f"installation:{installation.id}"
-            return Actor(user=installation.app.bot, app=installation.app, token=found, rate_key=key)
-        if token.count(".") == 2 and not token.startswith("ghs_"):
-            app = app_of_jwt(token, list(self.apps.values()), self.clock())
-            return Actor(app=app, rate_key=f"app:{app.id}")
-        raise ApiError(401, "Bad credentials")
+        return self.tokens.caller(authorization, list(self.apps.values()))
 
     def actor(self, login: str) -> Actor:
         """A person acting on a page, without a token."""
@@ -333,27 +266,14 @@ class Forge:
         return Actor(user=user, rate_key=f"user:{user.id}")
 
     def new_token(
-        self, installation: Installation, repositories: list[Repository] | None, permissions: dict[str, str] | None
+        self,
+        installation: Installation,
+        repositories: list[Repository] | None = None,
+        permissions: dict[str, str] | None = None,
     ) -> InstallationToken:
-        """An installation token, narrowed as asked. Raises: ApiError 422 for more than was granted."""
-        if repositories is not None and any(each not in installation.repositories for each in repositories):
-            raise ApiError(
-                422,
-                "There is at least one repository that does not exist or is not accessible to the parent installation.",
-            )
-        token = InstallationToken(
-            token=new_installation_token(installation.app),
-            installation=installation,
-            repositories=list(installation.repositories) if repositories is None else repositories,
-            permissions=narrow(installation, permissions),
-            narrowed=repositories is not None,
-            expires_at=expires_at(self.clock()),
-        )
-        self._installation_tokens[token.token] = token
-        return token
-
-    def revoke_token(self, token: InstallationToken) -> None:
-        self._installation_tokens.pop(token.token, None)
+        """An installation token without the detour over a JWT. Raises: ApiError 422 for more than was granted."""
+        with self.lock:
+            return self.tokens.for_installation(installation, repositories, permissions)
 
     # Git data of pull requests
 
@@ -419,8 +339,6 @@ class Forge:
         with self.lock:
             return forks.create(self, self.user(login), self.repository(full_name))
 
-    # Events
-
     def emit(
         self,
         repository: Repository,
@@ -431,41 +349,7 @@ class Forge:
         only: App | None = None,
     ) -> None:
         """Delivers an event to every App that is installed here and subscribed to it, or to `only` one App."""
-        shared: dict[str, Any] | None = None
-        for installation in self.installations.values():
-            app = installation.app
-            if repository not in installation.repositories or app.webhook_url is None:
-                continue
-            if (app is not only) if only else (event not in app.events):
-                continue
-            shared = shared or self._shared_payload(repository, action, sender, payload)
-            body = shared | {"installation": {"id": installation.id, "node_id": _installation_node(installation)}}
-            encoded = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
-            self.webhooks.send(app, Event(event, action, encoded, installation.id, repository.id))
-
-    def _shared_payload(
-        self, repository: Repository, action: str | None, sender: User, payload: Callable[[], Mapping[str, Any]]
-    ) -> dict[str, Any]:
-        shared: dict[str, Any] = {} if action is None else {"action": action}
-        shared |= payload()
-        shared.setdefault("repository", repository_shapes.repository(self, repository))
-        if repository.owner.type is AccountType.ORGANIZATION:
-            shared["organization"] = _organization(self, repository.owner)
-        return shared | {"sender": accounts.user(self, sender)}
-
-    def _installation_event(
-        self, installation: Installation, event: str, action: str, repositories: Mapping[str, list[Repository]]
-    ) -> None:
-        body: dict[str, Any] = {"action": action, "installation": accounts.installation(self, installation)}
-        for name, listed in repositories.items():
-            body[name] = [
-                {"id": r.id, "node_id": r.node_id, "name": r.name, "full_name": r.full_name, "private": r.private}
-                for r in listed
-            ]
-        if event == "installation_repositories":
-            body["repository_selection"] = "selected"
-        body |= {"requester": None, "sender": accounts.user(self, installation.account)}
-        self.webhooks.send(installation.app, Event(event, action, json.dumps(body).encode(), installation.id))
+        outgoing.emit(self, repository, event, action, sender, payload, only)
 
     # Building blocks
 
@@ -527,32 +411,10 @@ class Forge:
         installation.repositories += added
         installation.updated_at = self.clock()
         listed: Mapping[str, list[Repository]] = {"repositories_added": added, "repositories_removed": []}
-        self._installation_event(installation, "installation_repositories", "added", listed)
+        outgoing.installation(self, installation, "installation_repositories", "added", listed)
 
 
 def _one(found: Iterable[T]) -> T:
     for each in found:
         return each
     raise KeyError("no such id")
-
-
-def _installation_node(installation: Installation) -> str:
-    return node_id("MDIzOkludGVncmF0aW9uSW5zdGFsbGF0aW9u", installation.id)
-
-
-def _organization(forge: Forge, account: User) -> dict[str, Any]:
-    url = f"{forge.api_url}/orgs/{account.login}"
-    return {
-        "login": account.login,
-        "id": account.id,
-        "node_id": account.node_id,
-        "url": url,
-        "repos_url": f"{url}/repos",
-        "events_url": f"{url}/events",
-        "hooks_url": f"{url}/hooks",
-        "issues_url": f"{url}/issues",
-        "members_url": f"{url}/members{{/member}}",
-        "public_members_url": f"{url}/public_members{{/member}}",
-        "avatar_url": f"{forge.base_url}/avatars/{account.id}",
-        "description": None,
-    }

@@ -224,7 +224,7 @@ def _respond(
 def _raise_fault(fault: Fault | None) -> None:
     if fault is not None and fault.kind == "secondary_limit":
         raise ApiError(
-            403,
+            fault.status,
             "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.",
             headers={"retry-after": str(fault.retry_after_seconds)},
         )

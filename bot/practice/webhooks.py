@@ -21,7 +21,9 @@ from .faults import Faults
 from .model import App, Delivery
 
 TIMEOUT_SECONDS = 10.0
-KEPT_DELIVERIES = 10_000
+KEPT_DELIVERIES = 2_000
+MAX_PAYLOAD_BYTES = 25_000_000
+"""Larger events are never sent, as on GitHub."""
 _KEPT_RESPONSE_CHARACTERS = 2_000
 
 
@@ -53,7 +55,7 @@ class Webhooks:
 
     def send(self, app: App, event: Event) -> None:
         """Queues one event. Nothing happens for an App without a webhook address."""
-        if app.webhook_url is None:
+        if app.webhook_url is None or len(event.body) > MAX_PAYLOAD_BYTES:
             return
         fate = None if event.redelivery else self._faults.take_webhook(event.name, event.action)
         if fate == "lose":

@@ -254,7 +254,7 @@ def choose_evaluation(args: SFTConfig, has_validation: bool, experiment: Experim
 def read_rows(path: str, experiment: Experiment, optional: bool = False) -> list[Json]:
     """The JSON objects of `path`, whose columns must be ones that SFT knows."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").split("\n")  # splitlines() would also cut at U+2028 in a text
     except FileNotFoundError:
         if optional:
             return []

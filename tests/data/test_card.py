@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import yaml
 from markdown_it import MarkdownIt
@@ -29,7 +31,7 @@ COMPARISON = {
     "difference": 0.02, "ci_low": -0.01, "ci_high": 0.05, "p_value": 0.23, "n": 200, "discordant": [3, 7],
     "verdict": "cannot tell", "minimum_detectable": 0.07, "n_needed": 1830,
 }  # fmt: skip
-CONTEXT = {
+CONTEXT: dict[str, Any] = {
     "goal": GOAL.as_dict(),
     "state": "exhausted",
     "state_reason": "The ceiling of 2 runs is used up.",

@@ -104,6 +104,7 @@ def test_items_needed_for_three_points_equals_the_published_number():
     assert s.items_needed(0.03, discordance) == pytest.approx(1830, abs=5)
     assert s.items_needed(0.0, 0.2) is None
     needed = s.items_needed(0.05, 0.2)
+    assert needed is not None
     assert s.minimum_detectable(0.2, needed) == pytest.approx(0.05, abs=1e-4)
 
 

@@ -33,7 +33,11 @@ def write(folder: Path, content: object, rows: int = 100, name: str = "faq") -> 
     team.mkdir(exist_ok=True)
     text = content if isinstance(content, str) else yaml.safe_dump(content)
     (team / f"{name}.yaml").write_text(text)
-    lines = [json.dumps({"question": f"What is {i} plus one?", "answer": i + 1}) for i in range(rows)]
+    row = {"question": "What is {} plus one?", "note": "\u2028"}
+    lines = [
+        json.dumps(row | {"question": row["question"].format(i), "answer": i + 1}, ensure_ascii=False)
+        for i in range(rows)
+    ]
     (team / "faq.jsonl").write_text("\n".join(lines) + "\n")
     return folder
 
@@ -127,7 +131,7 @@ def test_hostile_yaml_is_refused(tmp_path: Path, text: str, words: str) -> None:
 
 def test_item_without_its_column_is_named(tmp_path: Path) -> None:
     benchmark = load_benchmark("team/faq", [write(tmp_path, FAQ | {"prompt": "{{quiz}}"})])
-    with pytest.raises(UserError, match=r"needs the column quiz.*has only question, answer"):
+    with pytest.raises(UserError, match=r"needs the column quiz.*has only question, note, answer"):
         items(benchmark, "dev")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 import re
@@ -64,6 +65,7 @@ def test_reference_is_the_right_answer(task: str, prompt: str, reference) -> Non
         assert match and reference(match[1]) == item.reference
 
 
+@functools.cache
 def held_out_items() -> list[tuple[str, str, str]]:
     """(prompt, input, reference) of the items that any of several seeds draws, for every task and split."""
     return [

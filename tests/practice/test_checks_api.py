@@ -73,7 +73,7 @@ def test_people_and_other_apps_cannot_touch_a_run(world: World, bot: httpx.Clien
     other = world.forge.register_app(slug="other", permissions={"checks": "write"}, private_key_pem=app_key())
     world.forge.install_app(other.app_id, "acme/lab")
     installation = next(i for i in world.forge.installations.values() if i.app.id == other.app_id)
-    stranger = world.client(world.forge.new_token(installation, None, None).token)
+    stranger = world.client(world.forge.new_token(installation).token)
     denied = stranger.patch(world.repo(f"/check-runs/{run['id']}"), json={"conclusion": "success"})
     assert denied.status_code == 403
     assert bot.get(world.repo(f"/check-runs/{run['id']}")).json()["conclusion"] is None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests import openapi
+from tests import graphql_schema, openapi
 
 from .conftest import World
 
@@ -95,3 +96,14 @@ def test_webhook_payloads_are_judged(world: World, issue: dict[str, Any]):
     del payload["sender"]
     assert "sender" in openapi.webhook_problems("issues", payload)[0]
     assert openapi.webhook_problems("issues", {"action": "exploded"}) != []
+
+
+def test_missing_description_is_a_skip_here_and_an_error_in_ci(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(openapi, "DESCRIPTION", tmp_path / "none.json")
+    monkeypatch.setattr(graphql_schema, "SCHEMA", tmp_path / "none.graphql")
+    monkeypatch.delenv("CI", raising=False)
+    assert (openapi.available(), graphql_schema.available()) == (False, False)
+    monkeypatch.setenv("CI", "true")
+    for judge in (openapi, graphql_schema):
+        with pytest.raises(RuntimeError, match="npm ci"):
+            judge.available()

@@ -58,10 +58,11 @@ def test_unchanged_answer_is_304_and_free(world: World, ada: httpx.Client):
     assert ada.get(world.repo("/issues"), headers={"if-none-match": tag}).status_code == 200
 
 
-def test_secondary_limit(world: World, ada: httpx.Client):
-    world.forge.faults.secondary_limit(1, retry_after_seconds=7)
+@pytest.mark.parametrize("status", [403, 429])
+def test_secondary_limit(world: World, ada: httpx.Client, status: int):
+    world.forge.faults.secondary_limit(1, retry_after_seconds=7, status=status)
     answer = ada.post(world.repo("/issues"), json={"title": "x"})
-    assert (answer.status_code, answer.headers["retry-after"]) == (403, "7")
+    assert (answer.status_code, answer.headers["retry-after"]) == (status, "7")
     assert "secondary rate limit" in answer.json()["message"]
     assert world.names("issues") == []
     assert ada.post(world.repo("/issues"), json={"title": "x"}).status_code == 201

@@ -12,7 +12,7 @@ import yaml
 from tests.templates.conftest import ROOT, SFT, python
 
 START = "init_from: somewhere\n"
-ROWS = '{"prompt": "a", "completion": "b"}\n'
+ROWS = '{"prompt": "a\u2028c", "completion": "b\\u0085"}\n'
 
 # name -> (recipe, flags, rows, words of the refusal)
 REFUSED: dict[str, tuple[str, list[str], str | None, str]] = {

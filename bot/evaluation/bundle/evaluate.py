@@ -107,7 +107,7 @@ def read_benchmark(path: str) -> dict[str, Any]:
 
 
 def read_items(path: str) -> list[dict[str, str]]:
-    items = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    items = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line.strip()]
     if not items:
         fail(f"{path} has no items")
     return items

@@ -10,6 +10,7 @@ from ..replies import ApiError, Reply, not_found
 from ..routing import Call, Routes
 from ..shapes import accounts as shapes
 from ..shapes.repositories import repository as repository_shape
+from ..tokens import NOT_IN_INSTALLATION
 from ..webhooks import Event
 
 routes = Routes()
@@ -82,10 +83,7 @@ def _asked_repositories(call: Call, installation: Installation) -> list[Reposito
     known = call.forge.repositories.values()
     wanted = [r for r in known if r.owner is installation.account and (r.name in (names or []) or r.id in (ids or []))]
     if len(wanted) < len({*(names or [])}) or len(wanted) < len({*(ids or [])}):
-        raise ApiError(
-            422,
-            "There is at least one repository that does not exist or is not accessible to the parent installation.",
-        )
+        raise ApiError(422, NOT_IN_INSTALLATION)
     return wanted
 
 
@@ -93,7 +91,7 @@ def _asked_repositories(call: Call, installation: Installation) -> list[Reposito
 def revoke_token(call: Call) -> Reply:
     if call.actor.token is None:
         raise ApiError(401, "Bad credentials")
-    call.forge.revoke_token(call.actor.token)
+    call.forge.tokens.revoke(call.actor.token)
     return Reply(204)
 
 

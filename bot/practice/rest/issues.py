@@ -112,7 +112,7 @@ def update_issue(call: Call) -> Reply:
     if state not in (None, "open", "closed"):
         raise invalid("Issue", "state", "invalid", value=state)
     title = call.value("title", str)
-    issues.edit_issue(call.forge, call.actor, issue, title, call.body.get("body") and call.text("body"))
+    issues.edit_issue(call.forge, call.actor, issue, title, call.text("body"))
     if (labels := _label_names(call)) is not None and (not author or _privileged(call)):
         issues.set_labels(call.forge, call.actor, issue, labels)
     if "assignees" in call.body and (not author or _privileged(call)):

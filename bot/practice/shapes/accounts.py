@@ -53,6 +53,25 @@ def user_or_none(forge: Forge, account: User | None) -> Json | None:
     return None if account is None else user(forge, account)
 
 
+def organization(forge: Forge, account: User) -> Json:
+    """The form inside webhooks."""
+    url = f"{forge.api_url}/orgs/{account.login}"
+    return {
+        "login": account.login,
+        "id": account.id,
+        "node_id": account.node_id,
+        "url": url,
+        "repos_url": f"{url}/repos",
+        "events_url": f"{url}/events",
+        "hooks_url": f"{url}/hooks",
+        "issues_url": f"{url}/issues",
+        "members_url": f"{url}/members{{/member}}",
+        "public_members_url": f"{url}/public_members{{/member}}",
+        "avatar_url": f"{forge.base_url}/avatars/{account.id}",
+        "description": None,
+    }
+
+
 def public_user(forge: Forge, account: User) -> Json:
     return user(forge, account) | {
         "name": account.name,
