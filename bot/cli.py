@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -149,6 +150,7 @@ def demo(
 
     _check_json(json_file)
     _check_require(require)
+    _end_like_ctrl_c()
     place = _empty_folder(folder, "demo")
     outcomes: list[Outcome] = []
 
@@ -188,6 +190,7 @@ def pursue(
         raise UserError(f"There is no runner `{runner}` yet. Write --runner local.")
     title, answers, words = _goal_in(goal)
     repository = repository_here(Path.cwd())
+    _end_like_ctrl_c()
     place = _empty_folder(folder, "pursue")
     try:
         outcome, _ = run_pursuit(
@@ -228,6 +231,13 @@ def _code(outcome: Outcome, require: str | None) -> int:
 def _check_require(require: str | None) -> None:
     if require not in (None, "met"):
         raise UserError(f"--require {require}: write `--require met`, or leave it out.")
+
+
+def _end_like_ctrl_c() -> None:
+    """`kill` and a closed terminal end a demo as Ctrl-C does: in order, with nothing left running."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
 
 
 def _screen(json_file: str | None) -> Screen:
@@ -272,7 +282,6 @@ def serve(
 ) -> int:
     """Serve the GitHub App; its settings are POSTDOC_* variables."""
     import logging
-    import signal
     import socket
 
     import uvicorn

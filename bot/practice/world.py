@@ -21,9 +21,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -123,11 +124,12 @@ class PracticeWorld:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self.stop_bot()
-            self._end_jobs(self.data_folder)
-        finally:
-            self._stack.close()
+        with uninterrupted():
+            try:
+                self.stop_bot()
+                self._end_jobs(self.data_folder)
+            finally:
+                self._stack.close()
 
     def _open_forge(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -316,6 +318,19 @@ class PracticeWorld:
         except httpx.TransportError:
             return None
         return reply.json() if reply.is_success else None
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Lets no second, impatient Ctrl-C leave processes behind; what is done inside ends within seconds by itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def free_port() -> int:

@@ -46,8 +46,11 @@ def gone(folder: Path) -> bool:
     return not processes_in(folder)
 
 
-def test_interrupted_demo_ends_everything_it_started_and_says_where_its_things_lie(tmp_path: Path) -> None:
-    # An empty cache, so that the base model is being built when Ctrl-C comes.
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_demo_ends_everything_it_started_and_says_where_its_things_lie(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    # An empty cache, so that the base model is being built when the signal comes.
     process = demo(["--folder", str(tmp_path / "demo")], {"XDG_CACHE_HOME": str(tmp_path / "cache")})
     assert process.stdout is not None
     lines = []
@@ -55,7 +58,7 @@ def test_interrupted_demo_ends_everything_it_started_and_says_where_its_things_l
         lines.append(line)
         if " base: " in line:
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     said, complaint = process.communicate(timeout=60)
     assert process.returncode == 130, said + complaint
     assert complaint == f"postdoc: interrupted; everything so far lies in {tmp_path / 'demo'}\n"
@@ -102,3 +105,18 @@ def test_demo_reaches_its_target_by_diagnosis(
         assert any(f"  {label}: " in line for line in shown), f"{label} was not shown"
     assert f"git -C {found['repository']} log --oneline --all --graph" in said
     assert gone(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_evaluate_writes_the_published_form(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "bot.practice.tiny_base", "--quiet"], cwd=ROOT, check=True)
+    result = tmp_path / "evaluation.json"
+    words = ["evaluate", "--model", "postdoc/tiny-qwen3", "--benchmark", "practice/reverse", "--json", str(result)]
+    done = subprocess.run([sys.executable, "-m", "bot", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(result.read_text())
+    assert (found["benchmark"], found["model"], found["split"]) == ("practice/reverse", "postdoc/tiny-qwen3", "dev")
+    assert (found["n"], len(found["samples"])) == (200, 200)
+    assert found["value"] < 0.1
+    assert f"n = {found['n']}" in done.stdout

@@ -333,7 +333,6 @@ def test_every_state_has_words(after_two_runs: Story, state: State) -> None:
     x.state = state
 
     assert "Next: " in messages.sticky(x)
-    assert messages.report(x).startswith("# tiny-qwen3 on practice/reverse\n\n**")
 
 
 def test_check_title_is_one_line_of_progress(story: Story) -> None:
@@ -490,7 +489,7 @@ def test_nothing_is_called_better_when_it_is_not(after_two_runs: Story, verdict:
                 found["verdict"] = verdict
     for state in State:
         x.state = state
-        texts = [messages.review(x, x.runs[1]), messages.sticky(x), messages.ending(x), messages.report(x)]
+        texts = [messages.review(x, x.runs[1]), messages.sticky(x), messages.ending(x)]
         texts.append(messages.check_done_title(x.runs[1], x.baseline, 0.9))
         assert not [text for text in texts if "better" in text.lower()]
 

@@ -33,6 +33,7 @@ def outcome(module, case: dict) -> dict:
 
 if __name__ == "__main__":
     specification = importlib.util.spec_from_file_location("train", sys.argv[1])
+    assert specification and specification.loader
     train = importlib.util.module_from_spec(specification)
     sys.modules["train"] = train
     specification.loader.exec_module(train)

@@ -5,7 +5,7 @@ Text from outside passes `inert` on its way in; whoever posts passes the whole t
 
 from bot.conversation.messages.charts import Curve, sparkline, told, xychart
 from bot.conversation.messages.contract import contract, policy_refusal, refusal
-from bot.conversation.messages.endings import VERDICT_CHECK, crash_apology, ending, ending_name, report, verdict_check
+from bot.conversation.messages.endings import VERDICT_CHECK, crash_apology, ending, ending_name, verdict_check
 from bot.conversation.messages.keys import hidden_key, key, key_of, message, within_limit
 from bot.conversation.messages.progress import (
     Conclusion,
@@ -108,7 +108,6 @@ __all__ = [
     "reply_stale",
     "reply_status",
     "reply_stop",
-    "report",
     "review",
     "review_name",
     "sparkline",

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 from bot.conversation.inert import clipped, code, fenced, inert_line, inert_plain
 from bot.conversation.messages.keys import LONGEST_CHECK_TEXT, LONGEST_CHECK_TITLE, message, within_limit
 from bot.conversation.messages.progress import Conclusion
-from bot.conversation.messages.tables import goal_table, ledger, spent_words, value_sentence
+from bot.conversation.messages.tables import ledger, spent_words, value_sentence
 from bot.conversation.messages.wording import (
     counted,
     duration,
     goal_of,
     interval,
-    model_name,
     percent,
     round_percent,
     scored,
@@ -39,20 +38,6 @@ def ending(experiment: Experiment, *, spent_usd: float = 0.0, model_line: str = 
         *_report_parts(experiment, spent_usd, model_line),
         _go_on(experiment),
     )
-
-
-def report(experiment: Experiment, *, spent_usd: float = 0.0, model_line: str = "") -> str:
-    """The experiment folder's README.md: goal, where it stands, every run, what was tried."""
-    goal = goal_of(experiment)
-    parts = [
-        f"# {inert_line(model_name(goal))} on {inert_line(goal.benchmark)}",
-        *_report_parts(experiment, spent_usd, model_line),
-        "## Contract",
-        goal_table(goal),
-        f"Goal hash `{goal.hash}`. Values are on the dev items unless they are said to be the sealed test's; each "
-        "comes with its 95 % interval and the number of items.",
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _report_parts(experiment: Experiment, spent_usd: float, model_line: str) -> list[str]:

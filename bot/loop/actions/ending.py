@@ -10,6 +10,7 @@ from bot.conversation.github import Refused, StaleHead
 from bot.conversation.redaction import redact
 from bot.domain.experiment import EventKind, Experiment, JobRole, NewEvent, State
 from bot.domain.statistics import confirmation
+from bot.loop.actions.card import experiment_card
 from bot.loop.actions.jobs import finished, status_of, trained_model
 from bot.loop.actions.planning import load_result, post_sticky, score_of
 from bot.loop.actions.runs import complete_check
@@ -92,11 +93,7 @@ async def _close_pull_request(world: World, x: Experiment) -> str | None:
 
 async def _closing_commit(world: World, x: Experiment) -> str | None:
     """The commit that carries the last results and the report; None when the branch is gone or has moved on."""
-    files: dict[str, bytes | None] = {
-        f"{x.folder}/README.md": messages.report(
-            x, spent_usd=spend_of(x).usd, model_line=_model_line(world, x)
-        ).encode()
-    }
+    files: dict[str, bytes | None] = {f"{x.folder}/README.md": experiment_card(world, x)}
     for run in x.runs:
         if run.diagnosed:
             files |= committed_files(world, x, run)

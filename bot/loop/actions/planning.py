@@ -23,6 +23,7 @@ from bot.domain.goal import Budget
 from bot.domain.statistics import value_interval
 from bot.errors import UserError
 from bot.evaluation.benchmarks import items
+from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contract import refuse
 from bot.loop.actions.jobs import (
     BENCHMARK_SOURCE,
@@ -218,7 +219,7 @@ async def _first_files(world: World, x: Experiment) -> dict[str, bytes | None]:
         "recipe.yaml": x.recipe.encode(),
         **{path: await script_of(world, x, path, wanted, "") for path, wanted in x.recipe_digests.items()},
         "data/README.md": data_card(x).encode(),
-        "README.md": messages.report(x).encode(),
+        "README.md": experiment_card(world, x),
     }
     return {f"{x.folder}/{path}": content for path, content in files.items()}
 

@@ -17,10 +17,11 @@ from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewE
 from bot.domain.goal import digest_of
 from bot.domain.recipe import differences, line_with, with_value
 from bot.domain.statistics import compare
+from bot.loop.actions.card import experiment_card
 from bot.loop.actions.jobs import finished, status_of
 from bot.loop.actions.planning import load_result, post_sticky, score_of
 from bot.loop.actions.traces import collect_trace, committed_files, job_path, metrics_of, number, output_json
-from bot.loop.policy import Action, data_key, head_recipe_hash, spend_of
+from bot.loop.policy import Action, data_key, head_recipe_hash
 from bot.loop.world import World
 from runners.job import JobId
 
@@ -193,7 +194,7 @@ async def commit_change(
     for run in x.runs:
         if run.reviewed:
             files |= committed_files(world, x, run)
-    files[f"{x.folder}/README.md"] = messages.report(x, spent_usd=spend_of(x).usd).encode()
+    files[f"{x.folder}/README.md"] = experiment_card(world, x)
     message = messages.commit_message(x, len(x.runs) + 1, changed, f"{symptom}: {why}" if symptom else why)
     key = f"{x.goal_id}/change/{digest_of([x.head_sha, text])[:12]}"
     try:
