@@ -384,9 +384,9 @@ class Repository:
         head = await self.branch_head(branch)
         if head is None:
             raise Refused(404, f"branch {branch} is gone")
+        if trailer in (await self._call("GET", f"/git/commits/{head}"))["message"].splitlines():
+            return head
         if head != expected_head:
-            if trailer in (await self._call("GET", f"/git/commits/{head}"))["message"]:
-                return head
             raise StaleHead(f"{branch} is at {head[:12]}, not {expected_head[:12]}")
         changes = {
             "additions": [

@@ -120,3 +120,33 @@ def test_evaluate_writes_the_published_form(tmp_path: Path) -> None:
     assert (found["n"], len(found["samples"])) == (200, 200)
     assert found["value"] < 0.1
     assert f"n = {found['n']}" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_pursue_of_a_goal_file_brings_its_branch_back(tmp_path: Path) -> None:
+    repository = tmp_path / "project"
+    repository.mkdir()
+    git = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org"]
+    subprocess.run([*git, "init", "--quiet", "-b", "main"], cwd=repository, check=True)
+    (repository / "goal.yaml").write_text(
+        "base_model: postdoc/tiny-qwen3\nbenchmark: practice/last\ntarget: 0.8\nbudget: {runs: 1, gpu_hours: 0.3}\n"
+    )
+    subprocess.run([*git, "add", "-A"], cwd=repository, check=True)
+    subprocess.run([*git, "commit", "--quiet", "-m", "start"], cwd=repository, check=True)
+    words = ["pursue", "goal.yaml", "--folder", str(tmp_path / "world"), "--json", "-", "--require", "met"]
+    done = subprocess.run(
+        [sys.executable, "-m", "bot", *words], cwd=repository, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["state"], len(found["runs"])) == ("met", 1)
+    # Nobody granted anything in this repository: the caller's own consent is on the record.
+    assert "command: @you: /postdoc run" in done.stderr
+    files = subprocess.run(
+        ["git", "ls-tree", "-r", "--name-only", "postdoc/1-last"],
+        cwd=repository, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    assert {"goal.yaml", "experiments/0001-last/recipe.yaml", "experiments/0001-last/runs/01/run.json"} <= set(files)
+    assert gone(tmp_path)

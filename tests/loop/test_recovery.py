@@ -6,6 +6,8 @@ branch, the checks and the jobs are then compared with those of a pursuit that n
 
 from __future__ import annotations
 
+import difflib
+import json
 import re
 import time
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from tests.world import GOOD, REPOSITORY, World, practice_world
 
 SHA = re.compile(r"\b[0-9a-f]{7,64}\b")
 FOLDER = re.compile(r"/[^\s\"]*/runner/")
-TIMES = re.compile(r"\b\d+(\.\d+)? (s|min|h)\b|under 0\.\d+|\d\d:\d\d")
+TIMES = re.compile(r"\b\d+(\.\d+)? (s|min|h|hours?|minutes?|seconds?|days?)\b( \d+ (s|min))?|under 0\.\d+|\d\d:\d\d")
 
 
 def pursue(world: World, act: Callable[[World, int], None] | None = None) -> int:
@@ -69,6 +71,11 @@ def seen(world: World, issue: int) -> dict[str, Any]:
     }
 
 
+def difference(expected: Any, found: Any) -> list[str]:
+    left, right = (json.dumps(value, indent=1).replace("\\n", "\n").splitlines() for value in (expected, found))
+    return list(difflib.unified_diff(left, right, "undisturbed", "killed", lineterm="", n=1))
+
+
 def plain(text: str) -> str:
     return FOLDER.sub("…", TIMES.sub("…", SHA.sub("…", text)))
 
@@ -86,7 +93,7 @@ def test_killed_before_and_after_every_action_and_write_ends_the_same_and_double
     assert sum(" performed " in point for point in points) >= 20
     assert sum(point.startswith("write ") for point in points) >= 15
     for what in expected:
-        assert found[what] == expected[what], what
+        assert found[what] == expected[what], f"{what}:\n" + "\n".join(difference(expected[what], found[what]))
     assert len(set(found["launches"])) == len(found["launches"])
 
 
