@@ -71,8 +71,7 @@ def test_readme_names_no_file_that_is_not_there() -> None:
 def rewrite() -> None:
     text = README.read_text(encoding="utf-8")
     for name, table in TABLES.items():
-        replacement = f"<!-- {name} -->\n{table()}\n<!-- /{name} -->"
-        text = re.sub(rf"<!-- {name} -->\n.*?\n<!-- /{name} -->", lambda _: replacement, text, flags=re.DOTALL)
+        text = text.replace(section(name, text), table())
     README.write_text(text, encoding="utf-8")
 
 

@@ -20,8 +20,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from bot.practice import AppRegistration, Forge, serve
-from bot.practice.auth import new_key_pair
+from bot.practice.auth import AppRegistration, new_key_pair
+from bot.practice.forge import Forge
+from bot.practice.server import serve
 from tests import graphql_schema, openapi
 
 SECRET = "a secret for the tests"

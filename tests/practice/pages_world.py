@@ -10,8 +10,9 @@ from typing import Any
 
 import httpx
 
-from bot.practice import Forge, serve
 from bot.practice.auth import new_key_pair
+from bot.practice.forge import Forge
+from bot.practice.server import serve
 
 KEY = new_key_pair()[0]
 RECIPE = "method: sft\nlearning_rate: 2.0e-5\nmax_length: 64\nseed: 0\n"

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bot.practice import Forge, serve
+from bot.practice.forge import Forge
+from bot.practice.server import serve
 
 from .conftest import World
 
