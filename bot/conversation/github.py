@@ -49,6 +49,20 @@ class InlineComment:
     body: str
 
 
+class _Connections(httpx.AsyncHTTPTransport):
+    """One pool for every client.
+
+    githubkit keeps its client in a context variable, so that any task but the one that entered it makes a client for
+    each call and closes it. Closing such a client must not close the connections.
+    """
+
+    async def aclose(self) -> None:
+        return None
+
+    async def close(self) -> None:
+        await super().aclose()
+
+
 class GitHubApp:
     """The App on one GitHub server.
 
@@ -63,11 +77,13 @@ class GitHubApp:
         base_url: str = "https://api.github.com",
         on_write: OnWrite | None = None,
     ) -> None:
+        self._connections = _Connections(trust_env=False)
         self._github = GitHub(
             AppAuthStrategy(app_id, private_key),
             base_url=base_url,
             http_cache=False,  # its in-memory SQLite costs 8 to 11 ms a call
             auto_retry=False,  # the durable step retries
+            async_transport=self._connections,
             timeout=httpx.Timeout(20.0),
             user_agent="postdoc",
             trust_env=False,
@@ -79,14 +95,10 @@ class GitHubApp:
         self.writes = 0
 
     async def __aenter__(self) -> GitHubApp:
-        await self._github.__aenter__()  # type: ignore[no-untyped-call]
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        for client in self._installations.values():
-            await client.__aexit__(None, None, None)
-        self._installations.clear()
-        await self._github.__aexit__(None, None, None)
+        await self._connections.close()
 
     async def login(self) -> str:
         """The App's own account name, `<slug>[bot]`."""
@@ -135,11 +147,11 @@ class GitHubApp:
 
         Raises: TransientError for what may pass (network, 5xx, rate limits), Refused for every other refusal.
         """
-        client = await self._installation(installation_id)
+        client = self._installation(installation_id)
         return await self._request(client, method, path, json=json, params=params, headers=headers)
 
     async def graphql(self, installation_id: int, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-        client = await self._installation(installation_id)
+        client = self._installation(installation_id)
         try:
             answer: dict[str, Any] = await client.graphql.arequest(query, variables)
         except GraphQLFailed as error:
@@ -153,10 +165,9 @@ class GitHubApp:
         await self._wrote("POST /graphql")
         return answer
 
-    async def _installation(self, installation_id: int) -> GitHub[Any]:
+    def _installation(self, installation_id: int) -> GitHub[Any]:
         if installation_id not in self._installations:
             client = self._github.with_auth(self._github.auth.as_installation(installation_id))
-            await client.__aenter__()  # type: ignore[no-untyped-call]
             self._installations[installation_id] = client
         return self._installations[installation_id]
 
@@ -189,6 +200,8 @@ def _translated(error: GitHubException) -> PostdocError:
         if status >= 500 or status == 401:
             return TransientError(f"GitHub answered {status}: {message}")
         return Refused(status, message)
+    if isinstance(error, RequestError) and isinstance(error.exc, GitHubException):
+        return _translated(error.exc)  # the request for an installation token was refused inside of another request
     if isinstance(error, RequestError):
         return TransientError(f"GitHub could not be reached: {error.exc}")
     return TransientError(f"GitHub client: {error}")

@@ -89,7 +89,7 @@ class Watcher:
 
     def _progress(self, job: Job, metrics: list[dict[str, object]], setup: dict[str, object]) -> messages.Progress:
         rows = [row for row in metrics if "loss" in row]
-        step = int(str(rows[-1].get("step", 0))) if rows else 0
+        step = int(str(rows[-1]["step"])) if rows else 0
         total = setup.get("max_steps")
         total_steps = int(total) if isinstance(total, int) else None
         eta = None

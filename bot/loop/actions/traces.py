@@ -36,7 +36,7 @@ def output(folder: Path | None, path: str) -> bytes | None:
 def output_json(folder: Path | None, path: str) -> dict[str, Any] | None:
     try:
         found = json.loads(output(folder, path) or b"null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
@@ -47,13 +47,15 @@ def job_path(world: World, x: Experiment, role: JobRole, run: int) -> Path | Non
 
 
 def metrics_of(folder: Path | None) -> list[dict[str, Any]]:
-    """The logged steps of a training job, oldest first; a half-written last line is left out."""
+    """The logged steps of a training job, oldest first. A script writes what it likes: other lines are left out."""
     rows = []
     for line in (output(folder, "out/metrics.jsonl") or b"").decode("utf-8", "replace").splitlines():
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
     return rows
 
 
