@@ -1,5 +1,7 @@
 # Every target does its own set-up. `make demo` and `make test` are all a newcomer needs.
 PYTHON ?= python3
+# Test processes side by side; much of a test's time is waiting for a process it started.
+WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -48,10 +50,10 @@ lint: setup-test
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy bot runners tests
 
 test: lint
-	@$(BIN)/python -m pytest -m "not slow" --cov=bot --cov=runners --cov-branch --cov-report=term:skip-covered $(ARGS)
+	@$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-all: lint
-	@$(BIN)/python -m pytest --timeout=1800 $(ARGS)
+	@$(BIN)/python -m pytest --timeout=1800 --cov=bot --cov=runners --cov-branch --cov-report=term:skip-covered $(ARGS)
 
 bench: setup
 	@$(BIN)/python tests/bench.py $(ARGS)

@@ -19,8 +19,13 @@ ROOT = Path(__file__).resolve().parents[2]
 def demo(words: Sequence[str], environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "bot", "demo", *words], cwd=ROOT, env=os.environ | (environment or {}), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=as_from_a_terminal,
     )  # fmt: skip
+
+
+def as_from_a_terminal() -> None:
+    """A shell gives its background commands an ignored SIGINT, and these tests may run in one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def processes_in(folder: Path) -> list[int]:

@@ -584,7 +584,7 @@ def test_endings_say_what_was_reached_and_how_to_go_on(after_two_runs: Story) ->
             "met": "**Target of 90 % met in 2 runs, and confirmed on the sealed test.** A reason.",
             "not confirmed": "**Target of 90 % reached on the dev items, but not confirmed on the sealed test.** A reason.",
             "exhausted": "**Target of 90 % reached on the dev items but not confirmed: the budget is spent after 2 runs.** A reason.",
-            "needs human": "**Target of 90 % reached on the dev items but not confirmed, and nothing new is left to try after 2 runs.** A reason.",
+            "needs human": "**Target of 90 % reached on the dev items but not confirmed after 2 runs; a person is needed.** A reason.",
             "stopped": "**Stopped after 2 runs.** A reason.",
             "closed": "**Closed after 2 runs.** A reason.",
         }

@@ -153,7 +153,7 @@ def test_pushed_recipe_that_cannot_be_used_is_answered_and_not_trained(held: tup
     world.commit("experiments/0001-reverse/recipe.yaml", "learning_rate: [fast\n", branch=branch, login="bob")
     world.runner.release("train-01")
     world.until_event(issue, "head_read")
-    assert any("cannot be used" in body for body in world.bot_comments(pull))
+    assert any("cannot be trained" in body for body in world.bot_comments(pull))
     assert world.until_ended(issue) == "met"
 
 

@@ -70,7 +70,7 @@ def _headline(experiment: Experiment) -> str:
         State.MET: f"Target of {target} met in {runs}, and confirmed on the sealed test.",
         State.NOT_CONFIRMED: f"Target of {target} reached on the dev items, but not confirmed on the sealed test.",
         State.EXHAUSTED: f"Target of {target} {how_far}: the budget is spent after {runs}.",
-        State.NEEDS_HUMAN: f"Target of {target} {how_far}, and nothing new is left to try after {runs}.",
+        State.NEEDS_HUMAN: f"Target of {target} {how_far} after {runs}; a person is needed.",
         State.STOPPED: f"Stopped after {runs}.",
         State.CLOSED: f"{'Merged' if experiment.merged else 'Closed'} after {runs}.",
     }
@@ -124,8 +124,8 @@ def _go_on(experiment: Experiment) -> str:
         return "There is no pull request yet; a new issue starts afresh."
     lines = {
         State.MET: "Merge this pull request to keep the record, or close it; the results stay either way.",
-        State.NOT_CONFIRMED: "`/postdoc resume +2` goes on with two more runs. The sealed test has been seen now, so "
-        "a second confirmation weighs less.",
+        State.NOT_CONFIRMED: "The sealed test opens once, so this goal ends here; a merge keeps the record. To go on, "
+        "open a new goal, best on a benchmark with more items.",
         State.EXHAUSTED: "`/postdoc resume +2` grants two more runs; merging keeps the record as it is.",
         State.NEEDS_HUMAN: "To go on, change `recipe.yaml` on this branch or write `/postdoc set key=value`; a "
         "recipe that was tried already is not trained again.",

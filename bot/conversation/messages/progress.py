@@ -100,7 +100,7 @@ def next_step_of(experiment: Experiment) -> str:
         State.REVISING: f"{upcoming} with the changed recipe.",
         State.CONFIRMING: "the report.",
         State.MET: "merge this pull request to keep the record.",
-        State.NOT_CONFIRMED: "`/postdoc resume` goes on, a merge keeps the record.",
+        State.NOT_CONFIRMED: "nothing; the sealed test opens once. A merge keeps the record.",
         State.EXHAUSTED: "`/postdoc resume +2` grants two more runs, a merge keeps the record.",
         State.NEEDS_HUMAN: "change `recipe.yaml` here, or `/postdoc set key=value`; `/postdoc resume` goes on.",
         State.STOPPED: "`/postdoc resume` goes on.",

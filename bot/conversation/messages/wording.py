@@ -146,7 +146,7 @@ def state_sentence(experiment: Experiment) -> str:
         State.MET: "Target met, and confirmed on the sealed test.",
         State.NOT_CONFIRMED: "Target met on the dev items, not confirmed on the sealed test.",
         State.EXHAUSTED: "Ended: the budget is spent.",
-        State.NEEDS_HUMAN: "Ended: nothing new is left to try without a person.",
+        State.NEEDS_HUMAN: "Ended: a person is needed.",
         State.STOPPED: "Stopped.",
         State.CLOSED: "Merged; the goal is closed." if experiment.merged else "Closed.",
     }
