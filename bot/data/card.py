@@ -81,7 +81,7 @@ def report_card(context: Mapping[str, Any]) -> str:
     - `baseline`: `Evaluation.as_dict()` of the untouched base model (samples are not needed)
     - `best`: `{"run": 3, "evaluation": Evaluation.as_dict(), "comparison": Comparison.as_dict() against the baseline}`
     - `confirmation`: `{"evaluation", "target", "baseline", "confirmed", "lower_bound", "reason"}` of the sealed split
-    - `runs`: list of `{"n", "method", "value", "standard_error", "n_items", "verdict", "symptoms": [..],
+    - `runs`: list of `{"n", "method", "value", "interval": (low, high), "n_items", "verdict", "symptoms": [..],
       "changed": [{"key", "before", "after"}] or a sentence, "seconds", "usd"}`; `value` None for a run that failed
     - `model`: `{"path", "visibility", "load"}`: where it lies, who can see it, the one line that loads it
     - `datasets`: Hub ids that it was trained on

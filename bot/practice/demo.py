@@ -15,7 +15,7 @@ from typing import Any
 from rich.table import Table
 
 from bot.domain.evaluation import Split
-from bot.domain.experiment import BASELINE, Experiment, JobRole, Run, State
+from bot.domain.experiment import BASELINE, Experiment, JobRole, Run, Score, State
 from bot.domain.goal import GoalId
 from bot.errors import PlatformError
 from bot.practice.goals import MAINTAINER, WRITER, DemoGoal, demo_goals, issue_of, practice_place
@@ -350,7 +350,7 @@ def best_model(data_folder: Path, x: Experiment) -> Path | None:
 
 
 def summary_table(x: Experiment) -> Table:
-    """Run, what changed, value with its standard error, verdict, seconds."""
+    """Run, what changed, value with its 95 % interval, verdict, seconds."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name, side in (("run", "left"), ("changed", "left"), ("value", "right"), ("verdict", "left")):
         table.add_column(name, justify=side, header_style="bold")  # type: ignore[arg-type]
@@ -358,9 +358,9 @@ def summary_table(x: Experiment) -> Table:
     if x.baseline is not None:
         job = x.job_for(JobRole.BASELINE, BASELINE)
         seconds = f"{job.seconds:.0f}" if job is not None else ""
-        table.add_row("base", "", _value(x.baseline.value, x.baseline.standard_error), "", seconds)
+        table.add_row("base", "", _value(x.baseline), "", seconds)
     for run in x.runs:
-        value = _value(run.score.value, run.score.standard_error) if run.score is not None else "failed"
+        value = _value(run.score) if run.score is not None else "failed"
         changed = changes_text(run.changed) or ("the starting recipe" if run.n == 1 else "")
         took = f"{run.ended_at - run.started_at:.0f}" if run.ended_at is not None else ""
         table.add_row(str(run.n), changed, value, run.verdict or "", took)
@@ -370,12 +370,13 @@ def summary_table(x: Experiment) -> Table:
         job = x.job_for(JobRole.CONFIRM, int(x.confirmation["run"]))
         took = f"{job.seconds:.0f}" if job is not None else ""
         table.add_row("sealed", f"run {x.confirmation['run']} on unseen items",
-                      _value(sealed["value"], sealed["standard_error"]), told, took)  # fmt: skip
+                      _value(Score(**sealed)), told, took)  # fmt: skip
     return table
 
 
-def _value(value: float, standard_error: float) -> str:
-    return f"{100 * value:.1f} % ± {100 * standard_error:.1f}"
+def _value(score: Score) -> str:
+    """The interval, not ± a standard error: at 0 % and 100 % the latter is 0, which claims too much."""
+    return f"{100 * score.value:.1f} % ({100 * score.ci_low:.1f} to {100 * score.ci_high:.1f})"
 
 
 def _invite(screen: Screen, world: PracticeWorld, x: Experiment) -> None:

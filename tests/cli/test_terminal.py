@@ -144,10 +144,10 @@ def test_summary_table_gives_each_run_its_value_and_verdict() -> None:
     lines = [" ".join(line.split()) for line in written.getvalue().splitlines()]
     assert lines == [
         "run changed value verdict seconds",
-        "base 0.0 % ± 0.0 14",
-        "1 the starting recipe 0.0 % ± 0.0 cannot tell 58",
-        "2 learning_rate 2e-05 → 0.0063 99.5 % ± 0.5 better 54",
-        "sealed run 2 on unseen items 98.5 % ± 0.9 confirmed 13",
+        "base 0.0 % (0.0 to 1.9) 14",
+        "1 the starting recipe 0.0 % (0.0 to 1.9) cannot tell 58",
+        "2 learning_rate 2e-05 → 0.0063 99.5 % (97.2 to 99.9) better 54",
+        "sealed run 2 on unseen items 98.5 % (95.7 to 99.5) confirmed 13",
     ]
 
 

@@ -46,7 +46,7 @@ CONTEXT: dict[str, Any] = {
         "reason": "41.5 % does not reach the target of 90.0 %.",
     },
     "runs": [
-        {"n": 1, "method": "sft", "value": 0.3, "standard_error": 0.03, "n_items": 200, "verdict": "better",
+        {"n": 1, "method": "sft", "value": 0.3, "interval": (0.241, 0.367), "n_items": 200, "verdict": "better",
          "symptoms": ["plateau", "truncation"], "changed": None, "seconds": 12.3},
         {"n": 2, "method": "sft", "value": None, "changed": [{"key": "learning_rate", "before": 2e-5, "after": 3e-3}]},
     ],
@@ -152,7 +152,7 @@ def test_report_says_result_with_n_interval_and_verdict():
         "**cannot tell**, +2.0 points (95 % interval -1.0 to +5.0, p = 0.23;",
         "telling this one apart needs about 1,830 items",
         "**Not confirmed**: 41.5 % does not reach",
-        "| 1 | sft |  | 30.0 % ± 5.9 (n = 200) | better | plateau, truncation | 12 s |",
+        "| 1 | sft |  | 30.0 % (24.1 to 36.7, n = 200) | better | plateau, truncation | 12 s |",
         "| 2 | sft | `learning_rate`: `2e-05` → `0.003` | no value |",
         'AutoModelForCausalLM.from_pretrained("/data/m")',
         "Verdict: **clean**",

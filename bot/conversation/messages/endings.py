@@ -84,7 +84,8 @@ def _confirmation(experiment: Experiment) -> str:
         return ""
     run = f"Run {found['run']}" if found.get("run") else "The best run"
     lines = [f"{run} on the sealed test, opened once: {_score_words(found['score'])}."]
-    if found.get("reason"):
+    # Where the reason heads the message already, it is not said twice.
+    if found.get("reason") and found["reason"] != experiment.reason:
         lines.append(inert_line(str(found["reason"]), 600))
     return " ".join(lines)
 

@@ -76,7 +76,7 @@ def _row(x: Experiment, run: Run) -> dict[str, Any]:
         "n": run.n,
         "method": run.method,
         "value": run.score.value if run.score else None,
-        "standard_error": run.score.standard_error if run.score else None,
+        "interval": (run.score.ci_low, run.score.ci_high) if run.score else None,
         "n_items": run.score.n if run.score else None,
         "verdict": run.verdict,
         "symptoms": run.symptoms,

@@ -209,6 +209,7 @@ def plan_facts(x: Experiment) -> dict[str, Any]:
         "scan_verdict": found.get("verdict"),
         "scan_flagged": len(found.get("flagged", ())),
         "scan_rows": found.get("rows"),
+        "usd_per_run": None if Policy.from_dict(x.policy).usd_per_hour else 0.0,
     }
 
 

@@ -195,7 +195,7 @@ async def commit_change(
         if run.reviewed:
             files |= committed_files(world, x, run)
     files[f"{x.folder}/README.md"] = experiment_card(world, x)
-    message = messages.commit_message(x, len(x.runs) + 1, changed, f"{symptom}: {why}" if symptom else why)
+    message = messages.commit_message(x, len(x.runs), changed, f"{symptom}: {why}" if symptom else why)
     key = f"{x.goal_id}/change/{digest_of([x.head_sha, text])[:12]}"
     try:
         head = await world.repository(x).commit(

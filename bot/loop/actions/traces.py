@@ -166,5 +166,14 @@ def thinned(points: list[Any], most: int) -> list[Any]:
     return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
 
 
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+def _json(value: dict[str, Any]) -> bytes:
+    """One key a line, and one element a line in a list of objects: small in a diff, and still readable in one."""
+    parts = []
+    for key in sorted(value):
+        content = value[key]
+        if isinstance(content, list) and content and isinstance(content[0], dict):
+            rows = ",\n  ".join(json.dumps(element, sort_keys=True) for element in content)
+            parts.append(f" {json.dumps(key)}: [\n  {rows}\n ]")
+        else:
+            parts.append(f" {json.dumps(key)}: {json.dumps(content, sort_keys=True)}")
+    return ("{\n" + ",\n".join(parts) + "\n}\n").encode()
