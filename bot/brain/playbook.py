@@ -163,5 +163,5 @@ def after_probe(remedy: Remedy, probe: Mapping[str, Any] | None) -> Remedy:
     suggested = (probe or {}).get("suggested")
     if not isinstance(suggested, int | float):
         return settled
-    why = f"{remedy.why} A learning-rate range test chose {suggested:g}: {(probe or {}).get('reason', '')}".strip()
+    why = f"{remedy.why} A learning-rate range test chose {suggested:g}."
     return replace(settled, value=float(suggested), why=why)
