@@ -112,6 +112,44 @@ def test_demo_reaches_its_target_by_diagnosis(
     assert gone(tmp_path)
 
 
+def bots_of(folder: Path) -> list[int]:
+    """Process ids of the bot that serves this demo."""
+    found = []
+    for pid in processes_in(folder):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[1:4] == [b"-m", b"bot", b"serve"]:
+            found.append(pid)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_same_seed_gives_the_same_numbers_also_when_the_bot_is_killed_under_way(tmp_path: Path) -> None:
+    found = []
+    for name, lines_to_kill_at in (("quiet", ()), ("killed", (" run 1: sft", " diagnosis: ", " run 2: sft"))):
+        folder, result = tmp_path / name, tmp_path / f"{name}.json"
+        process = demo(["--folder", str(folder), "--json", str(result), "--require", "met"])
+        assert process.stdout is not None
+        left = list(lines_to_kill_at)
+        for line in process.stdout:
+            if left and left[0] in line:
+                left.pop(0)
+                for pid in bots_of(folder):
+                    os.kill(pid, signal.SIGKILL)
+        assert process.wait(timeout=60) == 0
+        assert left == []
+        found.append(json.loads(result.read_text()))
+    quiet, killed = found
+    for told in ("n", "value", "n_items", "standard_error", "verdict", "symptoms", "changed"):
+        assert [run[told] for run in killed["runs"]] == [run[told] for run in quiet["runs"]], told
+    commits = ["git", "-C", killed["repository"], "rev-list", "--count", "--all"]
+    assert subprocess.run(commits, capture_output=True, text=True, check=True).stdout.strip() == "4"
+    assert len(list((tmp_path / "killed" / "bot" / "jobs").glob("*-train-*"))) == 2
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_evaluate_writes_the_published_form(tmp_path: Path) -> None:
