@@ -17,7 +17,8 @@ from typing import Any
 
 from dbos import DBOS, DBOSConfig, SetWorkflowID, WorkflowHandleAsync
 
-from bot.domain.experiment import Event, EventKind, Experiment, NewEvent, State, experiment_of
+from bot.domain.experiment import Event, EventKind, Experiment, NewEvent, State
+from bot.domain.fold import experiment_of
 from bot.domain.goal import GoalId
 from bot.errors import TransientError, UserError
 from bot.loop.journal import Journal

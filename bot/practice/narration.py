@@ -12,7 +12,8 @@ from typing import Any
 
 from bot.domain.budget import Envelope
 from bot.domain.diagnosis import Diagnosis, Severity
-from bot.domain.experiment import Event, EventKind, Experiment, JobRole, Run, State, experiment_of
+from bot.domain.experiment import Event, EventKind, Experiment, JobRole, Run, State
+from bot.domain.fold import experiment_of
 from bot.domain.goal import GoalId
 
 SHOWN_RECIPE_KEYS = (

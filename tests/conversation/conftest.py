@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bot.domain.experiment import Event, EventKind, Experiment, experiment_of
+from bot.domain.experiment import Event, EventKind, Experiment
+from bot.domain.fold import experiment_of
 from bot.domain.goal import Budget, Goal, GoalId
 
 GOAL_ID = GoalId("acme/widgets#42")

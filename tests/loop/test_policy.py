@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from bot.domain.experiment import Event, EventKind, Experiment, NewEvent, State, experiment_of
+from bot.domain.experiment import Event, EventKind, Experiment, NewEvent, State
+from bot.domain.fold import experiment_of
 from bot.domain.goal import GoalId
 from bot.loop.policy import ActionKind, budget_exhausted, data_key, next_action
 

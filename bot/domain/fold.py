@@ -1,0 +1,290 @@
+"""From a journal to the experiment it tells: one small function for each kind of event."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bot.domain.diagnosis import DiagnosisReport
+from bot.domain.experiment import (
+    RESUMABLE_STATES,
+    Command,
+    Event,
+    EventKind,
+    Experiment,
+    Job,
+    JobRole,
+    Run,
+    Score,
+    State,
+)
+from bot.domain.goal import Goal, GoalId
+
+
+def experiment_of(goal_id: GoalId, journal: Iterable[Event]) -> Experiment:
+    """The experiment that `journal` tells. Pure: the same journal gives the same experiment."""
+    experiment = Experiment(goal_id=goal_id)
+    for event in journal:
+        experiment.length += 1
+        experiment.last_at = event.at
+        _FOLDS[event.kind](experiment, event)
+    return experiment
+
+
+def _on_goal_opened(x: Experiment, event: Event) -> None:
+    d = event.data
+    x.owner, x.repository, x.issue = d["owner"], d["repository"], d["issue"]
+    x.installation_id, x.author, x.author_id = d["installation_id"], d["author"], d["author_id"]
+    x.title, x.body, x.opened_at = d["title"], d["body"], event.at
+
+
+def _on_goal_edited(x: Experiment, event: Event) -> None:
+    # Once a pull request stands, the contract is bound to the text that was agreed; an edit does not move it.
+    if x.pull_request is None:
+        x.title, x.body = event.data["title"], event.data["body"]
+        x.text_version += 1
+        x.state, x.refusal, x.goal = State.CONTRACT, None, None
+        x.baseline, x.data = None, {}
+        x.concluded, x.ended_at, x.reason, x.stop_requested = False, None, "", None
+        x.crash, x.crash_reference = None, None
+
+
+def _on_contract_read(x: Experiment, event: Event) -> None:
+    d = event.data
+    x.contract_version = d["text_version"]
+    x.contract_comment_id = d["comment_id"]
+    x.refusal = d["refusal"]
+    x.goal = Goal.from_dict(d["goal"]) if d["goal"] else None
+    x.policy = dict(d["policy"])
+    x.state = State.NEEDS_AUTHOR if x.refusal else State.PLAN
+    if not x.refusal:
+        x.recipe, x.recipe_source = d["recipe"], d["recipe_source"]
+        x.recipe_digests, x.shipped_digests = dict(d["digests"]), dict(d["shipped_digests"])
+        x.folder, x.branch = d["folder"], d["branch"]
+        x.author_permission = d["author_permission"]
+
+
+def _on_command(x: Experiment, event: Event) -> None:
+    d = event.data
+    x.commands.append(
+        Command(
+            seq=event.seq,
+            verb=d["verb"],
+            args=list(d["args"]),
+            author=d["author"],
+            author_id=d["author_id"],
+            comment_id=d["comment_id"],
+            number=d["number"],
+            head_sha=d.get("head_sha"),
+        )
+    )
+
+
+def _on_command_answered(x: Experiment, event: Event) -> None:
+    for command in x.commands:
+        if command.seq == event.data["command"]:
+            command.answered = True
+
+
+def _on_head_moved(x: Experiment, event: Event) -> None:
+    if event.data["head_sha"] != x.head_sha:
+        x.unread_head = event.data["head_sha"]
+
+
+def _on_head_read(x: Experiment, event: Event) -> None:
+    d = event.data
+    x.head_sha = d["head_sha"]
+    if x.unread_head == d["head_sha"]:
+        x.unread_head = None
+    x.recipe = d["recipe"]
+    x.recipe_digests = dict(d["digests"])
+    x.changed = {key: list(pair) for key, pair in d["changed"].items()}
+    if x.changed or d["scripts_changed"]:
+        # A person's push is a new recipe: what was consented to is not what stands there now.
+        x.consent = None
+        x.changed_why, x.changed_by = d["why"], d["by"]
+        if x.state in RESUMABLE_STATES:
+            _reopen(x)
+
+
+def _on_pull_request_closed(x: Experiment, event: Event) -> None:
+    x.closed, x.merged = True, bool(event.data["merged"])
+
+
+def _on_pull_request_reopened(x: Experiment, event: Event) -> None:
+    x.closed = False
+    if x.state is State.CLOSED:
+        x.state, x.concluded, x.ended_at, x.stop_requested = State.STOPPED, True, event.at, None
+
+
+def _on_job_launched(x: Experiment, event: Event) -> None:
+    d = event.data
+    role = JobRole(d["role"])
+    x.jobs[d["job_id"]] = Job(d["job_id"], role, d["run"], d["attempt"], event.at, expects=d.get("expects", ""))
+    states = {
+        JobRole.BASELINE: State.BASELINE,
+        JobRole.TRAIN: State.TRAINING,
+        JobRole.EVALUATE: State.EVALUATING,
+        JobRole.PROBE: State.REVIEWING,
+        JobRole.CONFIRM: State.CONFIRMING,
+    }
+    x.state = states.get(role, x.state)
+
+
+def _on_job_ended(x: Experiment, event: Event) -> None:
+    job = x.jobs.get(event.data["job_id"])
+    if job is not None and job.status is None:
+        job.status = dict(event.data["status"])
+
+
+def _on_baseline_recorded(x: Experiment, event: Event) -> None:
+    x.baseline = Score(**event.data["score"])
+    x.state = State.PLAN if x.pull_request is None else State.PROPOSED
+
+
+def _on_refused(x: Experiment, event: Event) -> None:
+    x.refusal = event.data["reason"]
+    x.state = State.NEEDS_AUTHOR
+
+
+def _on_data_checked(x: Experiment, event: Event) -> None:
+    x.data[event.data["data_key"]] = dict(event.data)
+
+
+def _on_planned(x: Experiment, event: Event) -> None:
+    x.plan = dict(event.data)
+
+
+def _on_proposed(x: Experiment, event: Event) -> None:
+    d = event.data
+    x.pull_request, x.sticky_comment_id = d["pull_request"], d["sticky_comment_id"]
+    x.head_sha = d["head_sha"]
+    x.state = State.PROPOSED
+
+
+def _on_consented(x: Experiment, event: Event) -> None:
+    x.consent = dict(event.data)
+    if x.state is State.AWAITING_CONSENT:
+        x.state = State.PROPOSED
+
+
+def _on_consent_asked(x: Experiment, event: Event) -> None:
+    x.consent_asked_for = event.data["head_sha"]
+    x.state = State.AWAITING_CONSENT
+
+
+def _on_run_started(x: Experiment, event: Event) -> None:
+    d = event.data
+    run = Run(
+        n=d["run"],
+        recipe=x.recipe,
+        recipe_hash=d["recipe_hash"],
+        head_sha=d["head_sha"],
+        method=d["method"],
+        digests=dict(x.recipe_digests),
+        changed={key: list(pair) for key, pair in d["changed"].items()},
+        check_run_id=d["check_run_id"],
+        started_at=event.at,
+    )
+    x.runs.append(run)
+    x.tried[run.recipe_hash] = run.n
+    x.changed, x.changed_why, x.changed_by = {}, "", ""
+    x.state = State.TRAINING
+
+
+def _on_diagnosed(x: Experiment, event: Event) -> None:
+    d = event.data
+    run = x.runs[d["run"] - 1]
+    run.score = Score(**d["score"]) if d["score"] else None
+    run.verdict = d["verdict"]
+    run.against_baseline, run.against_best = d["against_baseline"], d["against_best"]
+    run.failure = d["failure"]
+    run.report = DiagnosisReport.from_dict(d["report"])
+    run.remedy = dict(d["remedy"]) if d["remedy"] else None
+    run.diagnosed = True
+    x.state = State.REVIEWING
+
+
+def _on_reviewed(x: Experiment, event: Event) -> None:
+    run = x.runs[event.data["run"] - 1]
+    run.review_id, run.reviewed, run.ended_at = event.data["review_id"], True, event.at
+    run.remedy = dict(event.data["remedy"]) if event.data["remedy"] else None
+    run.probe = event.data["probe"]
+    x.state = State.REVISING
+
+
+def _on_revised(x: Experiment, event: Event) -> None:
+    d = event.data
+    x.head_sha = d["head_sha"]
+    x.recipe = d["recipe"]
+    x.changed = {key: list(pair) for key, pair in d["changed"].items()}
+    x.changed_why, x.changed_by = d["why"], d["by"]
+    if x.state in RESUMABLE_STATES:
+        _reopen(x)
+
+
+def _on_confirmed(x: Experiment, event: Event) -> None:
+    x.confirmation = dict(event.data)
+    x.state = State.CONFIRMING
+
+
+def _on_stopped(x: Experiment, event: Event) -> None:
+    x.stop_requested = event.data["by"]
+
+
+def _on_resumed(x: Experiment, event: Event) -> None:
+    x.extra_runs += event.data.get("extra_runs", 0)
+    _reopen(x)
+
+
+def _on_ended(x: Experiment, event: Event) -> None:
+    x.state = State(event.data["state"])
+    x.reason = event.data["reason"]
+    x.head_sha = event.data.get("head_sha") or x.head_sha
+    x.concluded = True
+    x.ended_at = event.at
+
+
+def _on_issue_closed(x: Experiment, event: Event) -> None:
+    x.issue_closed = True
+
+
+def _on_crashed(x: Experiment, event: Event) -> None:
+    x.crash, x.crash_reference = event.data["error"], event.data["reference"]
+
+
+def _reopen(x: Experiment) -> None:
+    """From an ending that is not final back to work."""
+    x.state, x.concluded, x.ended_at, x.reason = State.PROPOSED, False, None, ""
+    x.stop_requested, x.crash, x.crash_reference, x.confirmation = None, None, None, None
+
+
+_FOLDS = {
+    EventKind.GOAL_OPENED: _on_goal_opened,
+    EventKind.GOAL_EDITED: _on_goal_edited,
+    EventKind.COMMAND: _on_command,
+    EventKind.HEAD_MOVED: _on_head_moved,
+    EventKind.PULL_REQUEST_CLOSED: _on_pull_request_closed,
+    EventKind.PULL_REQUEST_REOPENED: _on_pull_request_reopened,
+    EventKind.JOB_ENDED: _on_job_ended,
+    EventKind.CONTRACT_READ: _on_contract_read,
+    EventKind.JOB_LAUNCHED: _on_job_launched,
+    EventKind.REFUSED: _on_refused,
+    EventKind.BASELINE_RECORDED: _on_baseline_recorded,
+    EventKind.DATA_CHECKED: _on_data_checked,
+    EventKind.PLANNED: _on_planned,
+    EventKind.PROPOSED: _on_proposed,
+    EventKind.CONSENTED: _on_consented,
+    EventKind.CONSENT_ASKED: _on_consent_asked,
+    EventKind.RUN_STARTED: _on_run_started,
+    EventKind.DIAGNOSED: _on_diagnosed,
+    EventKind.REVIEWED: _on_reviewed,
+    EventKind.REVISED: _on_revised,
+    EventKind.HEAD_READ: _on_head_read,
+    EventKind.CONFIRMED: _on_confirmed,
+    EventKind.COMMAND_ANSWERED: _on_command_answered,
+    EventKind.STOPPED: _on_stopped,
+    EventKind.RESUMED: _on_resumed,
+    EventKind.ENDED: _on_ended,
+    EventKind.ISSUE_CLOSED: _on_issue_closed,
+    EventKind.CRASHED: _on_crashed,
+}
