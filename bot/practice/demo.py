@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -391,12 +393,20 @@ def _invite(screen: Screen, world: PracticeWorld, x: Experiment) -> None:
 
 
 def _suggest(screen: Screen, world: PracticeWorld, goal: DemoGoal) -> None:
-    other = 2 if goal.number == 1 else 1
+    other, command = 2 if goal.number == 1 else 1, _command()
     screen.addresses(
         [
-            ("next", f"postdoc demo --goal {other}  another goal, with another fault"),
-            ("", "postdoc demo --keep    the pages stay open in the browser"),
-            ("", 'postdoc pursue "raise postdoc/tiny-qwen3 on practice/last to 90 %"'),
+            ("next", f"{command} demo --goal {other}  another goal, with another fault"),
+            ("", f"{command} demo --keep    the pages stay open in the browser"),
+            ("", f'{command} pursue "raise postdoc/tiny-qwen3 on practice/last to 90 %"'),
             ("clean up", f"rm -r {world.folder}"),
         ]
     )
+
+
+def _command() -> str:
+    """`postdoc` as it can be typed here: `make demo` leaves it in the virtual environment, off the search path."""
+    if shutil.which("postdoc"):
+        return "postdoc"
+    script = Path(sys.executable).with_name("postdoc")
+    return os.path.relpath(script) if script.is_file() else f"{os.path.relpath(sys.executable)} -m bot"
