@@ -120,6 +120,7 @@ def _data(event: Event, x: Experiment, page: str) -> list[Entry]:
         f"licences: {', '.join(licences)}" if licences else None,
         scanned,
         f"left out: {dropped}" if dropped else None,
+        *(f"seen before training: {warning}" for warning in d.get("warnings", ())),
     )
     if d.get("blocked"):
         return _entry(event, "data", str(d["blocked"]), details, Tone.BAD)

@@ -16,6 +16,7 @@ from bot.data.audit import audit
 from bot.data.card import dataset_card
 from bot.data.licences import GateResult, find_licence, licence_gate, licence_of_card, normalise_licence
 from bot.data.scan import ScanReport, scan
+from bot.diagnosis import preflight
 from bot.domain.budget import Envelope
 from bot.domain.evaluation import Evaluation
 from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent
@@ -29,6 +30,7 @@ from bot.loop.actions.jobs import (
     BENCHMARK_SOURCE,
     base_model,
     benchmark_of,
+    goal_folder,
     script_of,
     sources_of,
     status_of,
@@ -101,13 +103,21 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
     folder = world.runner.folder(JobId(job.job_id))
     benchmark = benchmark_of(world, x)
     held_out = [item for split in ("dev", "sealed") for item in items(benchmark, split, _seed(x))]
-    rows = [json.loads(line) for line in (output(folder, "data/train.jsonl") or b"").decode().splitlines()]
+    content = output(folder, "data/train.jsonl") or b""
+    try:
+        rows = [json.loads(line) for line in content.decode().split("\n") if line]
+    except ValueError:
+        rows = []
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        found["build_failed"] = "data/prepare.py left no train.jsonl whose every line is a JSON object"
+        return [NewEvent(EventKind.DATA_CHECKED, f"data/{key}", found)]
     report = await asyncio.to_thread(scan, rows, held_out)
     licences = await _licences(world, x)
     found |= {
         "build": output_json(folder, "data/build.json") or {},
         "scan": _without_text(report),
         "audit": (await asyncio.to_thread(audit, rows)).as_dict(),
+        "warnings": await asyncio.to_thread(_warnings, world, x, key, content),
         "licences": {
             name: {"found": licence, "ok": gate.ok, "reason": gate.reason, "cautions": list(gate.cautions)}
             for name, (licence, gate) in licences.items()
@@ -118,6 +128,13 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
     if found["blocked"] and x.pull_request is None:
         events.append(await refuse(world, x, found["blocked"]))
     return events
+
+
+def _warnings(world: World, x: Experiment, key: str, content: bytes) -> list[str]:
+    """What the engine sees in the rows before a step is trained. It is said; the recipe still runs as agreed."""
+    inputs = goal_folder(world, x) / "inputs" / key
+    (inputs / "train.jsonl").write_bytes(content)
+    return [diagnosis.cause for diagnosis in preflight(inputs).diagnoses]
 
 
 def _without_text(report: ScanReport) -> dict[str, Any]:
@@ -209,6 +226,7 @@ def plan_facts(x: Experiment) -> dict[str, Any]:
         "scan_verdict": found.get("verdict"),
         "scan_flagged": len(found.get("flagged", ())),
         "scan_rows": found.get("rows"),
+        "warnings": checked.get("warnings", ()),
         "usd_per_run": None if Policy.from_dict(x.policy).usd_per_hour else 0.0,
     }
 
