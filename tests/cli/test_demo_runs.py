@@ -139,7 +139,8 @@ def test_same_seed_gives_the_same_numbers_also_when_the_bot_is_killed_under_way(
                 left.pop(0)
                 for pid in bots_of(folder):
                     os.kill(pid, signal.SIGKILL)
-        assert process.wait(timeout=60) == 0
+        _, complaint = process.communicate(timeout=60)
+        assert process.returncode == 0, complaint
         assert left == []
         found.append(json.loads(result.read_text()))
     quiet, killed = found
