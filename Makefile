@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all lint bench setup setup-test clean
+.PHONY: help demo test test-all lint bench setup setup-test sandbox clean
 
 help:
 	@echo "make demo      open a goal on the practice forge and watch the real bot pursue it"

@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bot.config import Settings
 from bot.conversation.commands import commands_table
 from bot.domain.experiment import State
+from bot.loop.world import METHODS, TEMPLATES
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 MEANINGS = {
@@ -66,6 +68,12 @@ def test_readme_names_no_file_that_is_not_there() -> None:
     text = README.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (README.parent / target).exists(), target
+
+
+def test_goal_form_offers_the_methods_that_have_a_script() -> None:
+    form = yaml.safe_load((TEMPLATES / "issue_form" / "goal.yml").read_text(encoding="utf-8"))
+    [method] = [field for field in form["body"] if field.get("id") == "method"]
+    assert tuple(method["attributes"]["options"][1:]) == METHODS
 
 
 def rewrite() -> None:
