@@ -10,6 +10,7 @@ server of another version then fails on a field we never read.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import datetime
 import urllib.parse
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import httpx
 from githubkit import AppAuthStrategy, GitHub, Response
@@ -49,18 +51,31 @@ class InlineComment:
     body: str
 
 
-class _Connections(httpx.AsyncHTTPTransport):
-    """One pool for every client.
+class _Connections(httpx.AsyncBaseTransport):
+    """One pool of connections for every client, and one for each event loop.
 
     githubkit keeps its client in a context variable, so that any task but the one that entered it makes a client for
-    each call and closes it. Closing such a client must not close the connections.
+    each call and closes it: closing such a client must not close the connections. And DBOS runs the workflows that it
+    recovers on a loop of its own, where the connections of the server's loop cannot be used.
     """
+
+    def __init__(self) -> None:
+        self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncHTTPTransport] = WeakKeyDictionary()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        loop = asyncio.get_running_loop()
+        if loop not in self._pools:
+            self._pools[loop] = httpx.AsyncHTTPTransport(trust_env=False)
+        return await self._pools[loop].handle_async_request(request)
 
     async def aclose(self) -> None:
         return None
 
     async def close(self) -> None:
-        await super().aclose()
+        """Close the connections of the loop that this runs on; another loop's end with it."""
+        pool = self._pools.pop(asyncio.get_running_loop(), None)
+        if pool is not None:
+            await pool.aclose()
 
 
 class GitHubApp:
@@ -77,7 +92,7 @@ class GitHubApp:
         base_url: str = "https://api.github.com",
         on_write: OnWrite | None = None,
     ) -> None:
-        self._connections = _Connections(trust_env=False)
+        self._connections = _Connections()
         self._github = GitHub(
             AppAuthStrategy(app_id, private_key),
             base_url=base_url,

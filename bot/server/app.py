@@ -20,7 +20,7 @@ from bot import __version__
 from bot.config import Settings
 from bot.conversation.github import GitHubApp, OnWrite
 from bot.domain.goal import GoalId
-from bot.errors import PostdocError
+from bot.errors import PostdocError, TransientError
 from bot.loop.actions import performer
 from bot.loop.engine import Engine, Point
 from bot.loop.journal import Journal, open_database
@@ -33,6 +33,7 @@ from runners.local import LocalRunner
 log = logging.getLogger("postdoc.server")
 
 FIRST_SWEEP_SECONDS, SWEEP_SECONDS = 0.3, 300.0
+INBOX_RETRY_SECONDS = 2.0
 LARGEST_BODY_BYTES = 25 * 1024 * 1024
 """GitHub sends no larger payload: https://docs.github.com/en/webhooks/webhook-events-and-payloads"""
 
@@ -114,6 +115,12 @@ class Bot:
                         login = await self.app.login()
                         handlers = Handlers(self.engine, app_login=login, label=self.settings.label)
                     outcome = await handlers.handle(delivery)
+                except TransientError as error:
+                    # Not handled, so it stays first in line: what a person asked for is never dropped for an outage.
+                    log.warning("delivery %s has to wait: %s", delivery.delivery_id, error)
+                    await asyncio.sleep(INBOX_RETRY_SECONDS)
+                    self.arrived.set()
+                    break
                 except Exception as error:
                     log.exception("delivery %s could not be handled", delivery.delivery_id)
                     outcome = f"error: {type(error).__name__}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,6 +49,18 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
         forge.close()
     if available():
         assert recorder.violations() == []
+
+
+@pytest.fixture
+def scene_for_loops(tmp_path: Path) -> Iterator[tuple[GitHubApp, int]]:
+    forge = Forge(tmp_path)
+    forge.add_repository("acme", "lab", {"README.md": "# Lab\n"})
+    registration = forge.register_app(slug="postdoc", permissions=PERMISSIONS, private_key_pem=new_key_pair()[0])
+    installation = forge.install_app(registration.app_id, "acme/lab")
+    with serve(forge) as url:
+        key = registration.private_key_pem
+        yield GitHubApp(app_id=str(registration.app_id), private_key=key, base_url=f"{url}/api/v3"), installation
+    forge.close()
 
 
 async def branch(scene: Scene, name: str = "work") -> str:
@@ -194,6 +209,24 @@ async def test_unreachable_server_is_transient() -> None:
     async with app:
         with pytest.raises(TransientError):
             await app.login()
+
+
+def test_app_is_used_from_two_event_loops(scene_for_loops: tuple[GitHubApp, int]) -> None:
+    """DBOS runs recovered workflows on a loop of its own, beside the server's."""
+    app, installation = scene_for_loops
+    barrier = threading.Barrier(2)
+
+    async def ask() -> list[str | None]:
+        barrier.wait(timeout=10)
+        repository = app.repository(installation, "acme", "lab")
+        found = [await repository.branch_head("main") for _ in range(20)]
+        await app._connections.close()
+        return found
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        left, right = pool.map(lambda _: asyncio.run(ask()), range(2))
+    assert left == right
+    assert None not in left
 
 
 @pytest.mark.skipif(not graphql_schema.available(), reason="needs npm packages in tests/node")
