@@ -375,9 +375,6 @@ class Repository:
     async def react_to_comment(self, comment_id: int, content: str) -> None:
         await self._call("POST", f"/issues/comments/{comment_id}/reactions", json={"content": content})
 
-    async def add_labels(self, number: int, labels: Sequence[str]) -> None:
-        await self._call("POST", f"/issues/{number}/labels", json={"labels": list(labels)})
-
     async def close_issue(self, number: int, *, completed: bool) -> None:
         reason = "completed" if completed else "not_planned"
         await self._call("PATCH", f"/issues/{number}", json={"state": "closed", "state_reason": reason})
@@ -445,9 +442,6 @@ class Repository:
             return int(found[0]["number"])
         payload = {"head": branch, "base": base, "title": title, "body": body, "draft": draft}
         return int((await self._call("POST", "/pulls", json=payload))["number"])
-
-    async def update_pull_request(self, number: int, **fields: Any) -> None:
-        await self._call("PATCH", f"/pulls/{number}", json=fields)
 
     async def mark_ready(self, number: int) -> None:
         """Take the pull request out of draft; REST has no call for it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from bot.diagnosis.curves import LossShape, Series, consecutive, loss_shape, series_of, tail_value
@@ -267,13 +266,6 @@ def _divergence_finding(
         else "loss_spike: one damaged block of the data, which a lower rate would survive",
         refuted_by=f"the same level of loss ({shown(shape.final)}) after a run at a tenth of the rate",
     )
-
-
-def evidence_of_clipping(observations: Observations) -> float | None:
-    """Share of steps whose gradient was clipped; TRL logs grad_norm before clipping."""
-    norm = series_of(observations.steps, "grad_norm")
-    limit = observations.setting("max_grad_norm", 1.0)
-    return sum(v > limit for v in norm.values) / len(norm) if len(norm) and limit > 0 and math.isfinite(limit) else None
 
 
 RULES = (
