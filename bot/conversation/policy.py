@@ -68,17 +68,44 @@ class AutoApprove:
 
 
 @dataclass(frozen=True, slots=True)
+class Month:
+    """Ceilings of all goals of the repository together, for a calendar month (UTC)."""
+
+    usd: float = 100.0
+    gpu_hours: float = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Where `/postdoc publish` puts a model."""
+
+    namespace: str = ""
+    """User or organisation on the Hub; empty: the server's own."""
+    private: bool = True
+    on_merge: bool = False
+    """True: a goal that was met is published when its pull request is merged, without being asked."""
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     labels: Labels = field(default_factory=Labels)
     budget: Budget = field(default_factory=lambda: Budget(usd=20.0, gpu_hours=8.0, runs=8, wall_hours=72.0))
     """Ceilings: a goal that asks for more is refused."""
+    month: Month = field(default_factory=Month)
     consent: AutoApprove = field(default_factory=AutoApprove)
+    self_approve_usd: float = 20.0
+    """Above this budget the author of a goal cannot be the only one who agrees to what Postdoc wrote for it."""
     permissions: Mapping[Tier, str] = field(
         default_factory=lambda: {Tier.READ: "read", Tier.PLAN: "write", Tier.TRAIN: "write", Tier.ADMIN: "admin"}
     )
     """Repository role that each tier needs."""
     licences_allowed: tuple[str, ...] = ()
     """Empty: any licence that is known."""
+    data_urls: tuple[str, ...] = ()
+    """Prefixes of the addresses that a goal's training data may be fetched from."""
+    publish: Publish = field(default_factory=Publish)
+    skip_ci: bool = False
+    """True: commits made by Postdoc carry `[skip ci]`."""
     usd_per_hour: float = 0.0
     """Price of an hour on the repository's own machines."""
 
@@ -119,9 +146,16 @@ class Policy:
         return {
             "labels": asdict(self.labels),
             "budget": asdict(self.budget),
-            "consent": {"auto_approve": asdict(self.consent) | {"recipe_keys": list(self.consent.recipe_keys)}},
+            "month": asdict(self.month),
+            "consent": {
+                "auto_approve": asdict(self.consent) | {"recipe_keys": list(self.consent.recipe_keys)},
+                "self_approve_usd": self.self_approve_usd,
+            },
             "permissions": {str(tier): role for tier, role in self.permissions.items()},
             "licences": {"allowed": list(self.licences_allowed)},
+            "data": {"urls": list(self.data_urls)},
+            "publish": asdict(self.publish),
+            "commits": {"skip_ci": self.skip_ci},
             "usd_per_hour": self.usd_per_hour,
         }
 
@@ -200,6 +234,12 @@ class _AutoApproveModel(_Model):
 
 class _ConsentModel(_Model):
     auto_approve: _AutoApproveModel = Field(default_factory=_AutoApproveModel)
+    self_approve_usd: _Amount = 20.0
+
+
+class _MonthModel(_Model):
+    usd: _Amount = 100.0
+    gpu_hours: _Hours = 100.0
 
 
 class _PermissionsModel(_Model):
@@ -213,12 +253,33 @@ class _LicencesModel(_Model):
     allowed: Annotated[list[Annotated[str, Field(pattern=r"^[A-Za-z0-9.+-]{1,64}$")]], Field(max_length=200)] = []
 
 
+class _DataModel(_Model):
+    urls: Annotated[
+        list[Annotated[str, Field(pattern=r"^https://[A-Za-z0-9.-]+(:[0-9]+)?/[!-~]*$", max_length=500)]],
+        Field(max_length=50),
+    ] = []
+
+
+class _PublishModel(_Model):
+    namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,96}$")] = ""
+    private: bool = True
+    on_merge: bool = False
+
+
+class _CommitsModel(_Model):
+    skip_ci: bool = False
+
+
 class _PolicyModel(_Model):
     labels: _LabelsModel = Field(default_factory=_LabelsModel)
     budget: _BudgetModel = Field(default_factory=_BudgetModel)
+    month: _MonthModel = Field(default_factory=_MonthModel)
     consent: _ConsentModel = Field(default_factory=_ConsentModel)
     permissions: _PermissionsModel = Field(default_factory=_PermissionsModel)
     licences: _LicencesModel = Field(default_factory=_LicencesModel)
+    data: _DataModel = Field(default_factory=_DataModel)
+    publish: _PublishModel = Field(default_factory=_PublishModel)
+    commits: _CommitsModel = Field(default_factory=_CommitsModel)
     usd_per_hour: Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)] = 0.0
 
     def policy(self) -> Policy:
@@ -226,9 +287,14 @@ class _PolicyModel(_Model):
         return Policy(
             labels=Labels(goal=self.labels.goal),
             budget=Budget(**self.budget.model_dump()),
+            month=Month(**self.month.model_dump()),
+            self_approve_usd=self.consent.self_approve_usd,
             consent=AutoApprove(given.runs, given.gpu_hours, given.usd, tuple(given.recipe_keys)),
             permissions={Tier(tier): role for tier, role in self.permissions.model_dump().items()},
             licences_allowed=tuple(self.licences.allowed),
+            data_urls=tuple(self.data.urls),
+            publish=Publish(**self.publish.model_dump()),
+            skip_ci=self.commits.skip_ci,
             usd_per_hour=self.usd_per_hour,
         )
 
@@ -244,6 +310,10 @@ _EXAMPLES = {
     "recipe_keys": "recipe_keys: [learning_rate, max_steps]",
     "allowed": "allowed: [apache-2.0, mit]",
     "goal": "goal: postdoc",
+    "self_approve_usd": "self_approve_usd: 20",
+    "urls": "urls: [https://data.example.org/sets/]",
+    "namespace": "namespace: my-organisation",
+    "skip_ci": "skip_ci: true",
 }
 
 

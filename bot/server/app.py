@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import itertools
 import logging
-import secrets
 from collections.abc import AsyncIterator
-from dataclasses import asdict
-from typing import Any
 
-from fastapi import FastAPI, Header, HTTPException, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 
 from bot import __version__
 from bot.config import Settings
 from bot.conversation.github import GitHubApp, OnWrite
-from bot.domain.goal import GoalId
 from bot.errors import PostdocError, TransientError
 from bot.loop.actions import performer
+from bot.loop.database import open_database
 from bot.loop.engine import Engine, Point
-from bot.loop.journal import Journal, open_database
+from bot.loop.inbox import Inbox
+from bot.loop.journal import Journal
 from bot.loop.world import World
+from bot.server.api import api_routes
 from bot.server.handlers import Handlers
 from bot.server.watcher import Watcher
+from bot.server.webhook import webhook_routes
 from runners.job import Runner
 from runners.local import LocalRunner
 
@@ -34,8 +31,6 @@ log = logging.getLogger("postdoc.server")
 
 FIRST_SWEEP_SECONDS, SWEEP_SECONDS = 0.3, 300.0
 INBOX_RETRY_SECONDS = 2.0
-LARGEST_BODY_BYTES = 25 * 1024 * 1024
-"""GitHub sends no larger payload: https://docs.github.com/en/webhooks/webhook-events-and-payloads"""
 
 
 class Bot:
@@ -53,7 +48,8 @@ class Bot:
         folder = settings.data_folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         database_url = settings.database_url or f"sqlite:///{folder / 'postdoc.sqlite'}"
-        self.journal = Journal(open_database(database_url))
+        database = open_database(database_url)
+        self.inbox, self.journal = Inbox(database), Journal(database)
         self.app = GitHubApp(
             app_id=settings.app_id, private_key=settings.key(), base_url=settings.github_url, on_write=on_write
         )
@@ -109,7 +105,7 @@ class Bot:
         handlers: Handlers | None = None
         while True:
             self.arrived.clear()
-            for delivery in await asyncio.to_thread(self.journal.unhandled):
+            for delivery in await asyncio.to_thread(self.inbox.unhandled):
                 try:
                     if handlers is None:
                         login = await self.app.login()
@@ -124,7 +120,7 @@ class Bot:
                 except Exception as error:
                     log.exception("delivery %s could not be handled", delivery.delivery_id)
                     outcome = f"error: {type(error).__name__}"
-                await asyncio.to_thread(self.journal.mark_handled, delivery.seq, outcome)
+                await asyncio.to_thread(self.inbox.mark_handled, delivery.seq, outcome)
             with contextlib.suppress(TimeoutError):
                 # The time-out is for deliveries stored by another process on the same database.
                 await asyncio.wait_for(self.arrived.wait(), timeout=5.0)
@@ -140,73 +136,6 @@ def create_app(bot: Bot) -> FastAPI:
         await bot.stop()
 
     app = FastAPI(title="Postdoc", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-
-    @app.post("/webhook", status_code=202)
-    async def webhook(
-        request: Request,
-        x_hub_signature_256: str = Header(default=""),
-        x_github_event: str = Header(default="", max_length=100),
-        x_github_delivery: str = Header(default="", max_length=200),
-    ) -> JSONResponse:
-        body = await _body(request)
-        expected = (
-            "sha256="
-            + hmac.new(bot.settings.webhook_secret.get_secret_value().encode(), body, hashlib.sha256).hexdigest()
-        )
-        if not hmac.compare_digest(expected.encode(), x_hub_signature_256.encode()):
-            return JSONResponse({"error": "the signature does not match"}, status_code=401)
-        if not x_github_event or not x_github_delivery:
-            return JSONResponse({"error": "X-GitHub-Event and X-GitHub-Delivery are required"}, status_code=400)
-        new = await asyncio.to_thread(bot.journal.receive, x_github_delivery, x_github_event, body)
-        bot.arrived.set()
-        return JSONResponse({"stored": new}, status_code=202)
-
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok", "version": __version__}
-
-    @app.get("/readyz")
-    async def readyz() -> Response:
-        return JSONResponse({"ready": bot.ready}, status_code=200 if bot.ready else 503)
-
-    @app.get("/api/goals")
-    async def goals(authorization: str = Header(default="")) -> list[dict[str, Any]]:
-        _may_read(bot.settings, authorization)
-        found = []
-        for goal_id in await asyncio.to_thread(bot.journal.goals):
-            x = await bot.engine.experiment(goal_id)
-            found.append({"goal_id": goal_id, "state": x.state, "pull_request": x.pull_request, "runs": len(x.runs)})
-        return found
-
-    @app.get("/api/goals/{owner}/{repository}/{issue}/events")
-    async def events(
-        owner: str, repository: str, issue: int, after: int = -1, authorization: str = Header(default="")
-    ) -> dict[str, Any]:
-        """The goal's journal after event `after`, and the running job's progress."""
-        _may_read(bot.settings, authorization)
-        goal_id = GoalId(f"{owner}/{repository}#{issue}")
-        journal = await asyncio.to_thread(bot.journal.read, goal_id)
-        return {"events": [asdict(e) for e in journal if e.seq > after], "progress": bot.watcher.progress.get(goal_id)}
-
+    for routes in (webhook_routes, api_routes):
+        app.include_router(routes(bot))
     return app
-
-
-async def _body(request: Request) -> bytes:
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > LARGEST_BODY_BYTES:
-            raise HTTPException(413, "the payload is larger than GitHub ever sends")
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _may_read(settings: Settings, authorization: str) -> None:
-    """The journals hold private issues: only loopback, or the holder of the token, may read them."""
-    if settings.api_token is None:
-        if settings.loopback:
-            return
-        raise HTTPException(403, "Set POSTDOC_API_TOKEN to read /api on an address that others can reach.")
-    token = settings.api_token.get_secret_value()
-    if not secrets.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
-        raise HTTPException(401, "A bearer token is needed.")

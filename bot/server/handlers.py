@@ -13,7 +13,7 @@ from bot.conversation.messages import boxes_ticked
 from bot.domain.experiment import EventKind, NewEvent
 from bot.domain.goal import GoalId
 from bot.loop.engine import Engine
-from bot.loop.journal import Delivery
+from bot.loop.inbox import Delivery
 
 log = logging.getLogger("postdoc.handlers")
 

@@ -1,16 +1,14 @@
-"""The inbox and the journals keep what they are given, once, in order, through restarts."""
+"""The journals keep what they are given, once, in order, through restarts."""
 
 from __future__ import annotations
 
 import threading
 from pathlib import Path
 
-import pytest
-
 from bot.domain.experiment import EventKind, NewEvent
 from bot.domain.goal import GoalId
-from bot.errors import SettingsError
-from bot.loop.journal import Journal, open_database
+from bot.loop.database import open_database
+from bot.loop.journal import Journal
 
 GOAL = GoalId("acme/lab#1")
 
@@ -58,23 +56,3 @@ def test_goals_are_listed_oldest_first(tmp_path: Path) -> None:
     for name in ("acme/lab#9", "acme/lab#2", "acme/app#1"):
         journal.append(GoalId(name), [event("opened")])
     assert journal.goals() == ["acme/lab#9", "acme/lab#2", "acme/app#1"]
-
-
-def test_delivery_is_stored_once_and_handed_on_in_order(tmp_path: Path) -> None:
-    journal = open_journal(tmp_path)
-    assert journal.receive("d1", "issues", b"one")
-    assert not journal.receive("d1", "issues", b"one")
-    assert journal.receive("d1", "issues", b"another body under the same id")
-    assert journal.receive("d2", "push", b"two")
-    first, second, third = journal.unhandled()
-    assert (first.body, third.body) == (b"one", b"two")
-    journal.mark_handled(first.seq)
-    assert [d.seq for d in open_journal(tmp_path).unhandled()] == [second.seq, third.seq]
-
-
-@pytest.mark.parametrize("url", ["sqlite:////proc/nowhere/journal.sqlite", "no-such-dialect://x", "not a url"])
-def test_database_that_cannot_be_opened_is_one_clear_line(url: str) -> None:
-    with pytest.raises(SettingsError) as error:
-        open_database(url)
-    assert "POSTDOC_DATABASE_URL" in str(error.value)
-    assert "\n" not in str(error.value)

@@ -49,14 +49,14 @@ async def test_signed_delivery_is_stored_before_it_is_acknowledged(bot: Bot, cli
     body = b'{"action": "opened"}'
     answer = await client.post("/webhook", content=body, headers=signed(body))
     assert (answer.status_code, answer.json()) == (202, {"stored": True})
-    assert [d.body for d in bot.journal.unhandled()] == [body]
+    assert [d.body for d in bot.inbox.unhandled()] == [body]
 
 
 async def test_same_delivery_twice_is_stored_once(bot: Bot, client: httpx.AsyncClient) -> None:
     body = b"{}"
     for _ in range(3):
         assert (await client.post("/webhook", content=body, headers=signed(body))).status_code == 202
-    assert len(bot.journal.unhandled()) == 1
+    assert len(bot.inbox.unhandled()) == 1
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ async def test_unsigned_delivery_is_refused(bot: Bot, client: httpx.AsyncClient,
     raw = [(key.encode(), value.encode()) for key, value in headers.items()]
     answer = await client.post("/webhook", content=b"{}", headers=raw)
     assert answer.status_code == 401
-    assert bot.journal.unhandled() == []
+    assert bot.inbox.unhandled() == []
 
 
 async def test_signature_of_another_secret_or_another_body_is_refused(client: httpx.AsyncClient) -> None:
