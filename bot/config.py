@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import urllib.parse
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +35,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8787, ge=0, le=65535, description="Port to listen on.")
     data_folder: Path = Field(Path("postdoc-data"), description="Journal, jobs, traces, trained models.")
-    database_url: str = Field("", description="SQLAlchemy URL; empty: a SQLite file in the data folder.")
+    database_url: str = Field(
+        "", description="`postgresql://user:password@host/name`; empty: SQLite in the data folder."
+    )
     model_folders: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Folders of base models, separated by `:`; a model is `FOLDER/owner/name`."
     )
@@ -50,6 +53,11 @@ class Settings(BaseSettings):
     api_token: SecretStr | None = Field(
         None, description="Bearer token of the read-only `/api`; without one it answers on loopback only."
     )
+    lease_seconds: float = Field(
+        30.0, ge=2, description="How long a process of several may be silent before others take over its goals."
+    )
+    drain_seconds: float = Field(20.0, ge=0, description="How long actions in progress may take to end on SIGTERM.")
+    keep_days: float = Field(30.0, ge=4, description="How long finished steps are kept for looking up; journals stay.")
 
     @field_validator("model_folders", "benchmark_folders", mode="before")
     @classmethod
@@ -95,6 +103,8 @@ class Settings(BaseSettings):
             values.append(self.key())
         if self.api_token is not None:
             values.append(self.api_token.get_secret_value())
+        if password := urllib.parse.urlsplit(self.database_url).password:
+            values += [password, urllib.parse.unquote(password)]
         return tuple(values)
 
 

@@ -105,6 +105,8 @@ class GitHubApp:
         )
         self._installations: dict[int, GitHub[Any]] = {}
         self._on_write = on_write
+        self.may_write: Callable[[], None] | None = None
+        """Called before every write; what it raises prevents the write."""
         self._login: str | None = None
         self._asked: Counter[str] = Counter()
         self.writes = 0
@@ -167,6 +169,7 @@ class GitHubApp:
 
     async def graphql(self, installation_id: int, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         client = self._installation(installation_id)
+        self._before_write()
         try:
             answer: dict[str, Any] = await client.graphql.arequest(query, variables)
         except GraphQLFailed as error:
@@ -187,6 +190,8 @@ class GitHubApp:
         return self._installations[installation_id]
 
     async def _request(self, client: GitHub[Any], method: str, path: str, **options: Any) -> Response[Any, Any]:
+        if method != "GET":
+            self._before_write()
         try:
             response = await client.arequest(method, path, **{k: v for k, v in options.items() if v is not None})
         except GitHubException as error:
@@ -194,6 +199,10 @@ class GitHubApp:
         if method != "GET":
             await self._wrote(f"{method} {path}")
         return response
+
+    def _before_write(self) -> None:
+        if self.may_write is not None:
+            self.may_write()
 
     async def _wrote(self, what: str) -> None:
         self.writes += 1

@@ -8,17 +8,21 @@ import itertools
 import logging
 from collections.abc import AsyncIterator
 
-from fastapi import FastAPI
+import sqlalchemy.exc
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 
 from bot import __version__
 from bot.config import Settings
 from bot.conversation.github import GitHubApp, OnWrite
 from bot.errors import PostdocError, TransientError
+from bot.loop import workflows
 from bot.loop.actions import performer
 from bot.loop.database import open_database
 from bot.loop.engine import Engine, Point
 from bot.loop.inbox import Inbox
 from bot.loop.journal import Journal
+from bot.loop.leases import INBOX, POLL_SECONDS, Leases
 from bot.loop.world import World
 from bot.server.api import api_routes
 from bot.server.handlers import Handlers
@@ -31,6 +35,7 @@ log = logging.getLogger("postdoc.server")
 
 FIRST_SWEEP_SECONDS, SWEEP_SECONDS = 0.3, 300.0
 INBOX_RETRY_SECONDS = 2.0
+FIRST_PRUNE_SECONDS, PRUNE_SECONDS = 600.0, 86400.0
 
 
 class Bot:
@@ -64,34 +69,81 @@ class Bot:
             train_memory_gib=settings.job_memory_gib,
             cpu_threads=settings.job_threads,
         )
-        self.engine = Engine(self.journal, performer(self.world), database_url=database_url, at=at)
+        self.leases = Leases(database, folder / "executors", seconds=settings.lease_seconds)
+        self.engine = Engine(
+            self.journal,
+            self.leases,
+            performer(self.world),
+            database_url=database.url.render_as_string(hide_password=False),
+            at=at,
+        )
+        self.app.may_write = self.leases.check_write
         self.watcher = Watcher(self.world, self.engine, settings.check_update_seconds)
         self.arrived = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self.ready = False
+        self._handlers: Handlers | None = None
+        self._started = False
+
+    @property
+    def ready(self) -> bool:
+        """True while deliveries can be stored and are acted upon."""
+        return self._started and self.leases.reachable
 
     async def start(self) -> None:
         await self.app.__aenter__()
         if isinstance(self.runner, LocalRunner):
             await asyncio.to_thread(self.runner.sweep)
         await self.engine.start()
-        work = (self._read_inbox(), self.watcher.watch(), self._ask_for_missed_deliveries())
+        work = (self._read_inbox(), self.watcher.watch(), self._ask_for_missed_deliveries(), self._prune())
         self._tasks = [asyncio.create_task(each) for each in work]
-        self.ready = True
+        self._started = True
 
-    async def stop(self) -> None:
-        self.ready = False
+    async def drain(self, limit_seconds: float) -> None:
+        """Be ready for nothing more, and let actions in progress end, up to the limit. `stop` comes after."""
+        self._started = False
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if not await self.engine.drain(limit_seconds):
+            log.warning("an action took longer than %.0f s to end and is left to whoever takes over", limit_seconds)
+
+    async def stop(self) -> None:
+        await self.drain(0.0)
         await self.engine.stop()
         await self.app.__aexit__(None, None, None)
 
+    def abandon(self) -> None:
+        """From any thread, before the process ends at once: write nothing more, and let others take over."""
+        self.leases.abandon()
+
+    async def _is_mine(self, name: str) -> bool:
+        """True when this process is the one of several that does `name`; waits a little when it is not."""
+        if self.leases.holds(name):
+            return True
+        with contextlib.suppress(TransientError):
+            if await asyncio.to_thread(self.leases.acquire, name):
+                return True
+        await asyncio.sleep(POLL_SECONDS)
+        return False
+
     async def _ask_for_missed_deliveries(self) -> None:
-        """What was sent while this process was away did not arrive, and GitHub does not send it again unasked."""
-        # The second look catches what was asked for before the socket listened; later ones, a network that was down.
-        for pause in itertools.chain((FIRST_SWEEP_SECONDS, 5.0), itertools.repeat(SWEEP_SECONDS)):
-            await asyncio.sleep(pause)
+        """What was sent while nobody listened did not arrive, and GitHub does not send it again unasked."""
+        fence, pauses = 0, iter([0.0])
+        while True:
+            lease = self.leases.lease(INBOX)
+            if lease is None:
+                await asyncio.sleep(POLL_SECONDS)
+                continue
+            if lease.fence != fence:
+                # The second look catches what was asked for before the socket listened; later ones, a network that was
+                # down.
+                fence, pauses = (
+                    lease.fence,
+                    itertools.chain((FIRST_SWEEP_SECONDS, 5.0), itertools.repeat(SWEEP_SECONDS)),
+                )
+            await asyncio.sleep(next(pauses))
+            if not self.leases.holds(INBOX):
+                continue
             try:
                 missed = await self.app.redeliver_missed()
             except PostdocError as error:
@@ -100,30 +152,52 @@ class Bot:
             if missed:
                 log.warning("asked again for %d deliveries that had not arrived", missed)
 
-    async def _read_inbox(self) -> None:
-        """Hand stored deliveries to the handlers in the order they arrived."""
-        handlers: Handlers | None = None
-        while True:
-            self.arrived.clear()
-            for delivery in await asyncio.to_thread(self.inbox.unhandled):
+    async def _prune(self) -> None:
+        """Finished workflows would fill the disk within years."""
+        for pause in itertools.chain((FIRST_PRUNE_SECONDS,), itertools.repeat(PRUNE_SECONDS)):
+            await asyncio.sleep(pause)
+            if self.leases.holds(INBOX):
                 try:
-                    if handlers is None:
-                        login = await self.app.login()
-                        handlers = Handlers(self.engine, app_login=login, label=self.settings.label)
-                    outcome = await handlers.handle(delivery)
-                except TransientError as error:
-                    # Not handled, so it stays first in line: what a person asked for is never dropped for an outage.
-                    log.warning("delivery %s has to wait: %s", delivery.delivery_id, error)
-                    await asyncio.sleep(INBOX_RETRY_SECONDS)
-                    self.arrived.set()
-                    break
-                except Exception as error:
-                    log.exception("delivery %s could not be handled", delivery.delivery_id)
-                    outcome = f"error: {type(error).__name__}"
-                await asyncio.to_thread(self.inbox.mark_handled, delivery.seq, outcome)
+                    await workflows.prune(self.settings.keep_days)
+                except Exception:
+                    log.exception("finished workflows could not be pruned")
+
+    async def _read_inbox(self) -> None:
+        """Hand stored deliveries to the handlers in the order they arrived; one process of several does."""
+        while True:
+            if not await self._is_mine(INBOX):
+                continue
+            self.arrived.clear()
+            try:
+                await self._read_unhandled()
+            except TransientError as error:
+                # Not handled, so it stays first in line: what a person asked for is never dropped for an outage.
+                log.warning("deliveries have to wait: %s", error)
+                await asyncio.sleep(INBOX_RETRY_SECONDS)
+                continue
+            except Exception:
+                log.exception("the inbox could not be read")
+                await asyncio.sleep(INBOX_RETRY_SECONDS)
+                continue
             with contextlib.suppress(TimeoutError):
                 # The time-out is for deliveries stored by another process on the same database.
-                await asyncio.wait_for(self.arrived.wait(), timeout=5.0)
+                await asyncio.wait_for(self.arrived.wait(), timeout=POLL_SECONDS)
+
+    async def _read_unhandled(self) -> None:
+        for delivery in await asyncio.to_thread(self.inbox.unhandled):
+            if not self.leases.holds(INBOX):
+                return
+            try:
+                if self._handlers is None:
+                    login = await self.app.login()
+                    self._handlers = Handlers(self.engine, app_login=login, label=self.settings.label)
+                outcome = await self._handlers.handle(delivery)
+            except TransientError:
+                raise
+            except Exception as error:
+                log.exception("delivery %s could not be handled", delivery.delivery_id)
+                outcome = f"error: {type(error).__name__}"
+            await asyncio.to_thread(self.inbox.mark_handled, delivery.seq, outcome)
 
 
 def create_app(bot: Bot) -> FastAPI:
@@ -136,6 +210,15 @@ def create_app(bot: Bot) -> FastAPI:
         await bot.stop()
 
     app = FastAPI(title="Postdoc", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    for kind in (TransientError, sqlalchemy.exc.TimeoutError):
+        app.add_exception_handler(kind, _unavailable)
     for routes in (webhook_routes, api_routes):
         app.include_router(routes(bot))
     return app
+
+
+async def _unavailable(_: Request, error: Exception) -> Response:
+    """Nothing was stored, so nothing is acknowledged: the sender keeps it and sends it again."""
+    log.warning("a request was answered 503: %s", error)
+    body = {"error": "the database cannot be used now; nothing was stored, send it again"}
+    return JSONResponse(body, status_code=503, headers={"Retry-After": "10"})

@@ -42,7 +42,9 @@ class Watcher:
     async def watch(self) -> None:
         """Poll until cancelled."""
         while True:
-            for goal_id, experiment in list(self.engine.waiting.items()):
+            # An end that cannot be written down now is seen again later.
+            seen = list(self.engine.waiting.items()) if self.engine.leases.reachable else []
+            for goal_id, experiment in seen:
                 try:
                     await self._look(goal_id, experiment)
                 except PostdocError as error:
