@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
 
 import sqlalchemy.exc
 from fastapi import FastAPI, Request, Response
@@ -128,22 +129,21 @@ class Bot:
 
     async def _ask_for_missed_deliveries(self) -> None:
         """What was sent while nobody listened did not arrive, and GitHub does not send it again unasked."""
-        fence, pauses = 0, iter([0.0])
+        turn, due = (0, 0), 0.0
+        pauses: Iterator[float] = iter(())
         while True:
+            await asyncio.sleep(FIRST_SWEEP_SECONDS)
             lease = self.leases.lease(INBOX)
-            if lease is None:
-                await asyncio.sleep(POLL_SECONDS)
+            if lease is None or not self.leases.holds(INBOX):
                 continue
-            if lease.fence != fence:
-                # The second look catches what was asked for before the socket listened; later ones, a network that was
-                # down.
-                fence, pauses = (
-                    lease.fence,
-                    itertools.chain((FIRST_SWEEP_SECONDS, 5.0), itertools.repeat(SWEEP_SECONDS)),
-                )
-            await asyncio.sleep(next(pauses))
-            if not self.leases.holds(INBOX):
+            if turn != (lease.fence, self.leases.outages):
+                # After every time that nobody could listen: at once, and again for what was asked for before the
+                # socket listened. Later looks are for a network that was down.
+                turn = (lease.fence, self.leases.outages)
+                due, pauses = 0.0, itertools.chain((5.0,), itertools.repeat(SWEEP_SECONDS))
+            if time.monotonic() < due:
                 continue
+            due = time.monotonic() + next(pauses)
             try:
                 missed = await self.app.redeliver_missed()
             except PostdocError as error:
