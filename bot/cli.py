@@ -305,7 +305,7 @@ def serve(
     address, bound = listening.getsockname()[:2]
     logging.getLogger("postdoc").info("listening for webhooks at http://%s:%s/webhook", address, bound)
     server.run(sockets=[listening])
-    return DONE if server.started else FAILED
+    return FAILED  # it returns only when serving could not begin
 
 
 @app.command()

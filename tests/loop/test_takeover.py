@@ -129,7 +129,7 @@ def test_what_one_process_receives_is_done_by_the_one_that_holds_the_goal(pair: 
     holder = holder_of(world, pair, issue)
     [reader] = [each for each in pair if each is not holder]
     # The inbox changes hands as it does when its reader has died and come back.
-    [executor] = ask(world, "SELECT id FROM executors WHERE id LIKE :pid", pid=f"{reader.process.pid}-%")  # type: ignore[union-attr]
+    [executor] = ask(world, "SELECT id FROM executors WHERE id LIKE :pid", pid=f"{reader.process.pid}-%")
     ask(world, "UPDATE leases SET holder = :id, fence = fence + 1 WHERE name = 'inbox'", id=executor)
     time.sleep(2.5)
     pull = world.pulls()[0]["number"]
@@ -148,10 +148,10 @@ def test_process_that_ends_in_order_hands_over_at_once(pair: tuple[World, World]
     world.until(lambda: any("train-01" in job for job in world.runner.launches()), "the first training job")
     holder = holder_of(world, pair, issue)
     asked_at = time.monotonic()
-    holder.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
+    holder.process.send_signal(signal.SIGTERM)
     world.until(lambda: holder_of(world, pair, issue) is not holder, "the handover")
     print(f"handed over after {time.monotonic() - asked_at:.2f} s")
-    assert holder.process.wait(timeout=20) == 0  # type: ignore[union-attr]
+    assert holder.process.wait(timeout=20) == 0
     world.runner.release("train-01")
     assert world.until_ended(issue, 60) == "met"
     assert_nothing_twice(world, issue)
