@@ -94,7 +94,8 @@ class Engine:
             # A new one for each process, so that DBOS by itself recovers nothing: leases decide who does.
             executor_id=self.leases.executor,
             sys_db_pool_size=5,
-            log_level="WARNING",
+            # Its threads warn at length of every outage; ours says it once.
+            log_level="ERROR",
         )
         DBOS(config=config)
         await asyncio.to_thread(DBOS.launch)
