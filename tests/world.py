@@ -92,13 +92,15 @@ class World:
     peers: list[World] = field(default_factory=list)
     """More processes on the same database, each as a world of its own."""
     name: str = "bot"
+    root: Path = ROOT
+    """Where the code of the bot's process lies."""
 
     # The bot's process
 
     def start(self) -> None:
         log = (self.folder / f"{self.name}.log").open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.serving"], cwd=ROOT, env=self.environment, stdout=log, stderr=log
+            [sys.executable, "-m", "tests.serving"], cwd=self.root, env=self.environment, stdout=log, stderr=log
         )
         log.close()
 
