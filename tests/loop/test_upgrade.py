@@ -127,6 +127,7 @@ def test_goal_begun_by_the_new_version_is_finished_by_the_old(world: World, tmp_
     assert_nothing_twice(world, issue)
 
 
+@pytest.mark.slow
 def test_goal_with_an_event_only_the_new_version_knows_is_left_alone_by_the_old(world: World, tmp_path: Path) -> None:
     """And by nothing else: the old version pursues other goals, and the new one goes on where it stopped."""
     root = newer(tmp_path / "new", *NEW_KIND)

@@ -55,7 +55,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def test_finished_workflows_are_forgotten_and_unfinished_ones_kept(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
