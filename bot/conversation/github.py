@@ -337,6 +337,11 @@ class Repository:
         found: dict[str, Any] = await self._call("GET", f"/pulls/{number}")
         return found
 
+    async def pull_request_or_none(self, number: int) -> dict[str, Any] | None:
+        """None when that number is an issue's."""
+        found: dict[str, Any] | None = await self._get_or_none(f"/pulls/{number}")
+        return found
+
     async def permission(self, login: str, user_id: int) -> str:
         """`admin`, `maintain`, `write`, `triage`, `read` or `none`, asked now.
 

@@ -13,12 +13,15 @@ from fastapi import FastAPI
 from bot import __version__
 from bot.config import Settings
 from bot.conversation.github import GitHubApp, OnWrite
+from bot.conversation.policy import Policy
+from bot.domain.fold import experiment_of
 from bot.errors import PostdocError, TransientError
 from bot.loop.actions import performer
 from bot.loop.database import open_database
 from bot.loop.engine import Engine, Point
 from bot.loop.inbox import Inbox
 from bot.loop.journal import Journal
+from bot.loop.treasury import Treasury
 from bot.loop.world import World
 from bot.server.api import api_routes
 from bot.server.handlers import Handlers
@@ -49,7 +52,7 @@ class Bot:
         folder.mkdir(parents=True, exist_ok=True)
         database_url = settings.database_url or f"sqlite:///{folder / 'postdoc.sqlite'}"
         database = open_database(database_url)
-        self.inbox, self.journal = Inbox(database), Journal(database)
+        self.inbox, self.journal, self.treasury = Inbox(database), Journal(database), Treasury(database)
         self.app = GitHubApp(
             app_id=settings.app_id, private_key=settings.key(), base_url=settings.github_url, on_write=on_write
         )
@@ -57,6 +60,7 @@ class Bot:
         self.world = World(
             app=self.app,
             runner=self.runner,
+            treasury=self.treasury,
             data_folder=folder,
             model_folders=(*settings.model_folders, folder / "models"),
             benchmark_folders=settings.benchmark_folders,
@@ -74,10 +78,17 @@ class Bot:
         await self.app.__aenter__()
         if isinstance(self.runner, LocalRunner):
             await asyncio.to_thread(self.runner.sweep)
+        await asyncio.to_thread(self._restore_treasury)
         await self.engine.start()
         work = (self._read_inbox(), self.watcher.watch(), self._ask_for_missed_deliveries())
         self._tasks = [asyncio.create_task(each) for each in work]
         self.ready = True
+
+    def _restore_treasury(self) -> None:
+        """What a crash left unsettled, and all of it after the journals were rebuilt."""
+        for goal_id in self.journal.goals():
+            x = experiment_of(goal_id, self.journal.read(goal_id))
+            self.treasury.restore(x, Policy.from_dict(x.policy).usd_per_hour)
 
     async def stop(self) -> None:
         self.ready = False

@@ -106,6 +106,13 @@ async def refuse(world: World, x: Experiment, reason: str) -> NewEvent:
     return NewEvent(EventKind.REFUSED, f"refused/{x.text_version}", {"reason": reason})
 
 
+async def repository_policy(world: World, repository: Repository) -> Policy:
+    """The policy as it stands on the default branch now; the default one while that file cannot be read."""
+    _, sha = await repository.default_branch()
+    policy, _ = await _policy(repository, sha)
+    return policy or Policy.from_dict({})
+
+
 async def _policy(repository: Repository, ref: str) -> tuple[Policy | None, list[str]]:
     text = await repository.file(POLICY_PATH, ref)
     if text is None:
