@@ -10,6 +10,7 @@ was lost gets them back with the journals.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import time
 from collections.abc import Callable
@@ -79,6 +80,10 @@ class Treasury:
 
     def __init__(self, engine: sa.Engine, *, clock: Callable[[], float] = time.time) -> None:
         self._engine, self._clock = engine, clock
+        # One row that every reservation updates first: it takes SQLite's write lock and a row lock in PostgreSQL, so
+        # that two goals never see the same room.
+        with contextlib.suppress(sa.exc.IntegrityError), engine.begin() as connection:
+            connection.execute(_lock.insert().values(id=1, turns=0))
 
     def reserve(self, job_id: str, x: Experiment, wanted: Spend, ceilings: Spend) -> Spend | Refusal:
         """Reserve up to `wanted` (usd, gpu_hours) for a job of `x`, under its repository's `ceilings` of the month.
@@ -88,9 +93,7 @@ class Treasury:
         """
         month = month_of(self._clock())
         with self._engine.begin() as connection:
-            # Takes the write lock of SQLite and a row lock in PostgreSQL, so that two goals never see the same room.
-            if connection.execute(_lock.update().values(turns=_lock.c.turns + 1)).rowcount == 0:
-                connection.execute(_lock.insert().values(id=1, turns=1))
+            connection.execute(_lock.update().values(turns=_lock.c.turns + 1))
             if (halt := _halt_over(connection, x.full_name)) is not None:
                 return Refusal(halt.sentence(), halted=True)
             known = connection.execute(

@@ -177,9 +177,9 @@ def reply_unhalted(was_halted: bool) -> str:
 
 def reply_vouched(branch: str, sha: str, url: str) -> str:
     return (
-        f"Copied {short(sha)} to the branch {code(branch, 200)}. Nothing is trained by that. To use it, "
-        f"[open a pull request from it]({url}) into the branch that it is meant for; what is merged there by a person "
-        "is read as a push by that person."
+        f"Copied {short(sha)} to the branch {code(branch, 200)}. Nothing is trained by that. To use it, open a pull "
+        f"request from it into the branch that it is meant for: {url}\n\n"
+        "What a person merges there is read as a push by that person."
     )
 
 
