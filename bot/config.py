@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+import secrets
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bot.errors import SettingsError
+
+_ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,100}(/[A-Za-z0-9_.-]{1,100})?")
 
 
 def cache_folder() -> Path:
@@ -50,11 +54,41 @@ class Settings(BaseSettings):
     api_token: SecretStr | None = Field(
         None, description="Bearer token of the read-only `/api`; without one it answers on loopback only."
     )
+    allowed_accounts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Accounts served, `owner` or `owner/repo`, separated by `,`; empty: wherever it is installed."
+    )
+    pull: bool = Field(
+        False, description="Read deliveries from GitHub instead of waiting for them; `postdoc serve --pull`."
+    )
+    sweep_seconds: float = Field(
+        300.0, ge=0.2, description="Time between two looks for deliveries that GitHub could not deliver."
+    )
 
     @field_validator("model_folders", "benchmark_folders", mode="before")
     @classmethod
     def _folders(cls, value: object) -> object:
         return tuple(Path(part) for part in value.split(":") if part) if isinstance(value, str) else value
+
+    @field_validator("allowed_accounts", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("allowed_accounts")
+    @classmethod
+    def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = next((name for name in value if not _ACCOUNT.fullmatch(name)), None)
+        if wrong is not None:
+            raise ValueError(f"{wrong!r} is neither an owner nor owner/repo")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _needs_no_secret(cls, values: Any) -> Any:
+        """What is read from GitHub carries no signature; a secret that nobody knows lets nothing else in."""
+        if isinstance(values, dict) and str(values.get("pull", "")).lower() in ("1", "true", "yes", "on", "t", "y"):
+            values.setdefault("webhook_secret", secrets.token_hex(32))
+        return values
 
     @field_validator("github_url")
     @classmethod
@@ -98,13 +132,13 @@ class Settings(BaseSettings):
         return tuple(values)
 
 
-def load_settings() -> Settings:
-    """The settings of this process.
+def load_settings(**given: Any) -> Settings:
+    """The settings of this process; `given` stands before the environment.
 
     Raises: SettingsError naming the first variable that is missing or wrong.
     """
     try:
-        settings = Settings()  # type: ignore[call-arg]  # pydantic-settings fills them from the environment
+        settings = Settings(**given)
     except ValidationError as error:
         first = error.errors()[0]
         name = "POSTDOC_" + str(first["loc"][0]).upper()

@@ -14,7 +14,6 @@ import asyncio
 import base64
 import datetime
 import urllib.parse
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,7 +105,6 @@ class GitHubApp:
         self._installations: dict[int, GitHub[Any]] = {}
         self._on_write = on_write
         self._login: str | None = None
-        self._asked: Counter[str] = Counter()
         self.writes = 0
 
     async def __aenter__(self) -> GitHubApp:
@@ -122,34 +120,28 @@ class GitHubApp:
             self._login = f"{app['slug']}[bot]"
         return self._login
 
-    async def redeliver_missed(self, *, limit: int = 300) -> int:
-        """Ask again for the App's deliveries that never arrived, newest first; returns how many.
+    async def deliveries(
+        self, *, cursor: str | None = None, status: str | None = None
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """(up to 100 of the App's webhook deliveries, newest first; the cursor of the older ones, if there are).
 
-        GitHub does not retry by itself and keeps deliveries for three days:
-        https://docs.github.com/en/webhooks/using-webhooks/automatically-redelivering-failed-deliveries-for-a-github-app-webhook
+        `status` is `success` or `failure`. GitHub keeps them for three days:
+        https://docs.github.com/en/rest/apps/webhooks#list-deliveries-for-an-app-webhook
         """
-        arrived: set[str] = set()
-        missed: dict[str, int] = {}
-        cursor, seen = None, 0
-        while seen < limit:
-            params = {"per_page": 100} | ({"cursor": cursor} if cursor else {})
-            response = await self._request(self._github, "GET", "/app/hook/deliveries", params=params)
-            rows = response.json()
-            for row in rows:
-                seen += 1
-                if 200 <= row["status_code"] < 300:
-                    arrived.add(row["guid"])
-                else:
-                    missed.setdefault(row["guid"], row["id"])
-            cursor = _cursor(response.headers.get("link", ""))
-            if not rows or cursor is None:
-                break
-        # At most twice by one process: a delivery that is refused again and again is not a missed one.
-        lost = [(guid, each) for guid, each in missed.items() if guid not in arrived and self._asked[guid] < 2]
-        for guid, delivery_id in reversed(lost):
-            self._asked[guid] += 1
-            await self._request(self._github, "POST", f"/app/hook/deliveries/{delivery_id}/attempts")
-        return len(lost)
+        given = {"per_page": 100, "cursor": cursor, "status": status}
+        params = {name: value for name, value in given.items() if value is not None}
+        response = await self._request(self._github, "GET", "/app/hook/deliveries", params=params)
+        rows: list[dict[str, Any]] = response.json()
+        return rows, _cursor(response.headers.get("link", "")) if rows else None
+
+    async def delivery(self, delivery_id: int) -> dict[str, Any]:
+        """One delivery with its `request.payload`."""
+        found: dict[str, Any] = (await self._request(self._github, "GET", f"/app/hook/deliveries/{delivery_id}")).json()
+        return found
+
+    async def redeliver(self, delivery_id: int) -> None:
+        """Have GitHub send it once more, under the same GUID and a new delivery id."""
+        await self._request(self._github, "POST", f"/app/hook/deliveries/{delivery_id}/attempts")
 
     def repository(self, installation_id: int, owner: str, name: str) -> Repository:
         return Repository(self, installation_id, owner, name)
@@ -331,6 +323,14 @@ class Repository:
 
     async def issue(self, number: int) -> dict[str, Any]:
         found: dict[str, Any] = await self._call("GET", f"/issues/{number}")
+        return found
+
+    async def labelled_by(self, number: int, label: str) -> tuple[int, str, str] | None:
+        """(id, login, account type) of whoever put `label` on the issue last; None when nobody is known to have."""
+        found = None
+        for row in await self._pages(f"/issues/{number}/events", limit=3):
+            if row["event"] == "labeled" and (row.get("label") or {}).get("name") == label and row.get("actor"):
+                found = (int(row["actor"]["id"]), str(row["actor"]["login"]), str(row["actor"].get("type", "User")))
         return found
 
     async def pull_request(self, number: int) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def _on_head_moved(x: Experiment, event: Event) -> None:
 def _on_head_read(x: Experiment, event: Event) -> None:
     d = event.data
     x.head_sha = d["head_sha"]
-    if x.unread_head == d["head_sha"]:
+    if x.unread_head in (d["head_sha"], d.get("asked")):  # the branch may have moved on before it was read
         x.unread_head = None
     x.recipe = d["recipe"]
     x.recipe_digests = dict(d["digests"])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-import logging
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
@@ -15,7 +13,6 @@ from bot.config import Settings
 from bot.conversation.github import GitHubApp, OnWrite
 from bot.conversation.policy import Policy
 from bot.domain.fold import experiment_of
-from bot.errors import PostdocError, TransientError
 from bot.loop.actions import performer
 from bot.loop.database import open_database
 from bot.loop.engine import Engine, Point
@@ -24,16 +21,13 @@ from bot.loop.journal import Journal
 from bot.loop.treasury import Treasury
 from bot.loop.world import World
 from bot.server.api import api_routes
+from bot.server.deliveries import pull_deliveries, sweep_deliveries
 from bot.server.handlers import Handlers
+from bot.server.reader import InboxReader
 from bot.server.watcher import Watcher
-from bot.server.webhook import webhook_routes
+from bot.server.webhook import Admission, webhook_routes
 from runners.job import Runner
 from runners.local import LocalRunner
-
-log = logging.getLogger("postdoc.server")
-
-FIRST_SWEEP_SECONDS, SWEEP_SECONDS = 0.3, 300.0
-INBOX_RETRY_SECONDS = 2.0
 
 
 class Bot:
@@ -70,7 +64,10 @@ class Bot:
         )
         self.engine = Engine(self.journal, performer(self.world), database_url=database_url, at=at)
         self.watcher = Watcher(self.world, self.engine, settings.check_update_seconds)
+        self.admission = Admission(settings.allowed_accounts)
         self.arrived = asyncio.Event()
+        """Set when the inbox holds something new."""
+        self.reader = InboxReader(self.inbox, Handlers(self.engine, self.app, label=settings.label), self.arrived)
         self._tasks: list[asyncio.Task[None]] = []
         self.ready = False
 
@@ -80,7 +77,8 @@ class Bot:
             await asyncio.to_thread(self.runner.sweep)
         await asyncio.to_thread(self._restore_treasury)
         await self.engine.start()
-        work = (self._read_inbox(), self.watcher.watch(), self._ask_for_missed_deliveries())
+        fetch = pull_deliveries if self.settings.pull else sweep_deliveries
+        work = (self.reader.run(), self.watcher.watch(), fetch(self))
         self._tasks = [asyncio.create_task(each) for each in work]
         self.ready = True
 
@@ -96,45 +94,8 @@ class Bot:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.engine.stop()
+        await asyncio.to_thread(self.inbox.close)
         await self.app.__aexit__(None, None, None)
-
-    async def _ask_for_missed_deliveries(self) -> None:
-        """What was sent while this process was away did not arrive, and GitHub does not send it again unasked."""
-        # The second look catches what was asked for before the socket listened; later ones, a network that was down.
-        for pause in itertools.chain((FIRST_SWEEP_SECONDS, 5.0), itertools.repeat(SWEEP_SECONDS)):
-            await asyncio.sleep(pause)
-            try:
-                missed = await self.app.redeliver_missed()
-            except PostdocError as error:
-                log.warning("deliveries that were missed could not be asked for: %s", error)
-                continue
-            if missed:
-                log.warning("asked again for %d deliveries that had not arrived", missed)
-
-    async def _read_inbox(self) -> None:
-        """Hand stored deliveries to the handlers in the order they arrived."""
-        handlers: Handlers | None = None
-        while True:
-            self.arrived.clear()
-            for delivery in await asyncio.to_thread(self.inbox.unhandled):
-                try:
-                    if handlers is None:
-                        login = await self.app.login()
-                        handlers = Handlers(self.engine, app_login=login, label=self.settings.label)
-                    outcome = await handlers.handle(delivery)
-                except TransientError as error:
-                    # Not handled, so it stays first in line: what a person asked for is never dropped for an outage.
-                    log.warning("delivery %s has to wait: %s", delivery.delivery_id, error)
-                    await asyncio.sleep(INBOX_RETRY_SECONDS)
-                    self.arrived.set()
-                    break
-                except Exception as error:
-                    log.exception("delivery %s could not be handled", delivery.delivery_id)
-                    outcome = f"error: {type(error).__name__}"
-                await asyncio.to_thread(self.inbox.mark_handled, delivery.seq, outcome)
-            with contextlib.suppress(TimeoutError):
-                # The time-out is for deliveries stored by another process on the same database.
-                await asyncio.wait_for(self.arrived.wait(), timeout=5.0)
 
 
 def create_app(bot: Bot) -> FastAPI:
