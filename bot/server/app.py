@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from bot import __version__
 from bot.config import Settings
-from bot.conversation.github import GitHubApp, OnWrite
+from bot.conversation.github import GitHubApp, OnWrite, Pacing
 from bot.errors import PostdocError, TransientError
 from bot.loop.actions import performer
 from bot.loop.database import open_database
@@ -51,8 +51,9 @@ class Bot:
         database = open_database(database_url)
         self.inbox, self.journal = Inbox(database), Journal(database)
         self.app = GitHubApp(
-            app_id=settings.app_id, private_key=settings.key(), base_url=settings.github_url, on_write=on_write
-        )
+            app_id=settings.app_id, private_key=settings.key(), base_url=settings.github_url, on_write=on_write,
+            pacing=Pacing(settings.write_pause_seconds, settings.writes_per_hour),
+        )  # fmt: skip
         self.runner = runner or LocalRunner(folder / "jobs", python=settings.job_python, slots=settings.job_slots)
         self.world = World(
             app=self.app,
