@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     private_key_path: Path | None = Field(None, description="The App's `.pem` file.")
     webhook_secret: SecretStr = Field(min_length=8, description="Signs every delivery.")
     github_url: str = Field(
-        "https://api.github.com", description="REST root; `https://HOST/api/v3` on GitHub Enterprise Server."
+        "https://api.github.com", description="GitHub's address; on GitHub Enterprise Server `https://HOST`."
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8787, ge=0, le=65535, description="Port to listen on.")
@@ -62,6 +62,12 @@ class Settings(BaseSettings):
     )
     sweep_seconds: float = Field(
         300.0, ge=0.2, description="Time between two looks for deliveries that GitHub could not deliver."
+    )
+    write_pause_seconds: float = Field(
+        1.0, ge=0, le=60, description="Time between two writes of an installation; 0 where GitHub counts nothing."
+    )
+    writes_per_hour: int = Field(
+        400, ge=0, description="Writes of an installation in an hour, by this process; GitHub allows about 500. 0: any."
     )
 
     @field_validator("model_folders", "benchmark_folders", mode="before")

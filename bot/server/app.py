@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from bot import __version__
 from bot.config import Settings
-from bot.conversation.github import GitHubApp, OnWrite
+from bot.conversation.github import GitHubApp, OnWrite, Pacing
 from bot.conversation.policy import Policy
 from bot.domain.fold import experiment_of
 from bot.loop.actions import performer
@@ -48,8 +48,9 @@ class Bot:
         database = open_database(database_url)
         self.inbox, self.journal, self.treasury = Inbox(database), Journal(database), Treasury(database)
         self.app = GitHubApp(
-            app_id=settings.app_id, private_key=settings.key(), base_url=settings.github_url, on_write=on_write
-        )
+            app_id=settings.app_id, private_key=settings.key(), base_url=settings.github_url, on_write=on_write,
+            pacing=Pacing(settings.write_pause_seconds, settings.writes_per_hour),
+        )  # fmt: skip
         self.runner = runner or LocalRunner(folder / "jobs", python=settings.job_python, slots=settings.job_slots)
         self.world = World(
             app=self.app,
