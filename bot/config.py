@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import secrets
+import urllib.parse
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +39,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8787, ge=0, le=65535, description="Port to listen on.")
     data_folder: Path = Field(Path("postdoc-data"), description="Journal, jobs, traces, trained models.")
-    database_url: str = Field("", description="SQLAlchemy URL; empty: a SQLite file in the data folder.")
+    database_url: str = Field(
+        "", description="`postgresql://user:password@host/name`; empty: SQLite in the data folder."
+    )
     model_folders: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Folders of base models, separated by `:`; a model is `FOLDER/owner/name`."
     )
@@ -69,6 +72,11 @@ class Settings(BaseSettings):
     writes_per_hour: int = Field(
         400, ge=0, description="Writes of an installation in an hour, by this process; GitHub allows about 500. 0: any."
     )
+    lease_seconds: float = Field(
+        30.0, ge=2, description="How long a process of several may be silent before others take over its goals."
+    )
+    drain_seconds: float = Field(20.0, ge=0, description="How long actions in progress may take to end on SIGTERM.")
+    keep_days: float = Field(30.0, ge=4, description="How long finished steps are kept for looking up; journals stay.")
 
     @field_validator("model_folders", "benchmark_folders", mode="before")
     @classmethod
@@ -135,6 +143,8 @@ class Settings(BaseSettings):
             values.append(self.key())
         if self.api_token is not None:
             values.append(self.api_token.get_secret_value())
+        if password := urllib.parse.urlsplit(self.database_url).password:
+            values += [password, urllib.parse.unquote(password)]
         return tuple(values)
 
 

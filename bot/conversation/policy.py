@@ -161,8 +161,8 @@ class Policy:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Policy:
-        """The policy that `as_dict` wrote; what is absent has its default."""
-        return _PolicyModel.model_validate(dict(data)).policy()
+        """The policy that `as_dict` wrote; what is absent has its default, what is unknown here is left out."""
+        return _PolicyModel.model_validate(dict(data), extra="ignore").policy()
 
 
 class ParsedPolicy(NamedTuple):

@@ -138,9 +138,10 @@ class Envelope:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Envelope:
+        ceilings = data.get("ceilings", {})
         return cls(
             goal_hash=data["goal_hash"],
-            ceilings=Budget(**data.get("ceilings", {})),
+            ceilings=Budget(**{key: value for key, value in ceilings.items() if key in Budget.__dataclass_fields__}),
             keys=frozenset(data.get("keys", ())),
             expires_at=data.get("expires_at"),
         )

@@ -182,6 +182,11 @@ class Score:
     lenient: float | None = None
     termination_rate: float | None = None
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Score:
+        """What a newer version wrote beside the fields of this one is left out."""
+        return cls(**{key: data[key] for key in cls.__dataclass_fields__ if key in data})
+
 
 @dataclass(slots=True)
 class Run:
@@ -332,6 +337,9 @@ class Experiment:
     ended_at: float | None = None
     published: dict[str, Any] | None = None
     """Where the best model lies on the Hub."""
+    unreadable: str = ""
+    """Why the journal cannot be read to its end by this version. Such a goal is left alone."""
+    unreadable_error: str = ""
 
     @property
     def ceilings(self) -> Budget:

@@ -25,12 +25,23 @@ from bot.domain.goal import Goal, GoalId
 
 
 def experiment_of(goal_id: GoalId, journal: Iterable[Event]) -> Experiment:
-    """The experiment that `journal` tells. Pure: the same journal gives the same experiment."""
+    """The experiment that `journal` tells. Pure: the same journal gives the same experiment.
+
+    An event that cannot be read, because another version wrote it, ends the telling: see `Experiment.unreadable`.
+    """
     experiment = Experiment(goal_id=goal_id)
     for event in journal:
         experiment.length += 1
         experiment.last_at = event.at
-        _FOLDS[event.kind](experiment, event)
+        if experiment.unreadable:
+            continue
+        try:
+            _FOLDS[event.kind](experiment, event)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            writer = "another" if event.kind in _FOLDS else "a newer"
+            experiment.unreadable = f"event {event.seq} (`{event.kind}`) was written by {writer} version of Postdoc"
+            experiment.unreadable_error = f"{type(error).__name__}: {error}"
+            experiment.reason = experiment.unreadable
     return experiment
 
 
@@ -167,7 +178,7 @@ def _on_job_ended(x: Experiment, event: Event) -> None:
 
 
 def _on_baseline_recorded(x: Experiment, event: Event) -> None:
-    x.baseline = Score(**event.data["score"])
+    x.baseline = Score.from_dict(event.data["score"])
     x.state = State.PLAN if x.pull_request is None else State.PROPOSED
 
 
@@ -228,7 +239,7 @@ def _on_run_started(x: Experiment, event: Event) -> None:
 def _on_diagnosed(x: Experiment, event: Event) -> None:
     d = event.data
     run = x.runs[d["run"] - 1]
-    run.score = Score(**d["score"]) if d["score"] else None
+    run.score = Score.from_dict(d["score"]) if d["score"] else None
     run.verdict = d["verdict"]
     run.against_baseline, run.against_best = d["against_baseline"], d["against_best"]
     run.failure = d["failure"]

@@ -19,7 +19,7 @@ from bot.server.handlers import Handlers
 log = logging.getLogger("postdoc.inbox")
 
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 2.0, 60.0
-LOOK_AGAIN_SECONDS = 5.0
+LOOK_AGAIN_SECONDS = 1.0
 """Without being told of an arrival: another process on the same database may have stored one."""
 MOST_IN_HAND = 200
 PRUNE_SECONDS = 3600.0

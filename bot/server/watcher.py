@@ -50,7 +50,9 @@ class Watcher:
         """Poll until cancelled."""
         while True:
             halts = await self._halts()
-            for goal_id, experiment in list(self.engine.waiting.items()):
+            # An end that cannot be written down now is seen again later.
+            seen = list(self.engine.waiting.items()) if self.engine.leases.reachable else []
+            for goal_id, experiment in seen:
                 try:
                     await self._stop_if_halted(goal_id, experiment, halts)
                     await self._look(goal_id, experiment)

@@ -62,6 +62,8 @@ class Requests:
         self._gates: dict[int, Gate] = {}
         self._lock = threading.Lock()
         self._on_write = on_write
+        self.may_write: Callable[[], None] | None = None
+        """Called right before every write of an installation; what it raises prevents the write."""
         self._transport = transport or Connections(proxy_for(self.server.rest, os.environ))
         self._client = httpx.AsyncClient(
             transport=self._transport,
@@ -175,6 +177,8 @@ class Requests:
         changes = request.method in _WRITES if write is None else write
         for attempt in (1, 2):
             async with gate.passage(write=changes, urgency=urgency, resource=resource):
+                if changes and self.may_write is not None:
+                    self.may_write()
                 credential, skew = await self._credential(installation_id), self._credentials.skew_seconds
                 request.headers["Authorization"] = f"Bearer {credential}"
                 response = await self._exchange(gate, request, conditional)
