@@ -48,8 +48,10 @@ class Settings(BaseSettings):
     check_update_seconds: float = Field(30.0, ge=0.2, description="Shortest time between two updates of a check run.")
     label: str = Field("postdoc", description="The label that makes an issue a goal.")
     api_token: SecretStr | None = Field(
-        None, description="Bearer token of the read-only `/api`; without one it answers on loopback only."
+        None,
+        description="Opens the pages and, as a bearer token, `/api`; without one they answer on this machine only.",
     )
+    metrics_open: bool = Field(False, description="`true`: `/metrics` answers anybody; it names no goal or person.")
 
     @field_validator("model_folders", "benchmark_folders", mode="before")
     @classmethod

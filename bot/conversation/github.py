@@ -28,6 +28,8 @@ from bot.errors import PostdocError, TransientError
 
 OnWrite = Callable[[str], Awaitable[None]]
 """Called with `METHOD path` after each request that changed something."""
+OnAnswer = Callable[[str, int, Mapping[str, str]], None]
+"""Called with method, status and headers of each answer; with status 0 and no headers where none came."""
 
 
 class StaleHead(PostdocError):
@@ -59,14 +61,22 @@ class _Connections(httpx.AsyncBaseTransport):
     recovers on a loop of its own, where the connections of the server's loop cannot be used.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_answer: OnAnswer | None = None) -> None:
+        self._on_answer = on_answer
         self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncHTTPTransport] = WeakKeyDictionary()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         loop = asyncio.get_running_loop()
         if loop not in self._pools:
             self._pools[loop] = httpx.AsyncHTTPTransport(trust_env=False)
-        return await self._pools[loop].handle_async_request(request)
+        status, headers = 0, httpx.Headers()
+        try:
+            response = await self._pools[loop].handle_async_request(request)
+            status, headers = response.status_code, response.headers
+        finally:
+            if self._on_answer is not None:
+                self._on_answer(request.method, status, headers)
+        return response
 
     async def aclose(self) -> None:
         return None
@@ -91,8 +101,9 @@ class GitHubApp:
         private_key: str,
         base_url: str = "https://api.github.com",
         on_write: OnWrite | None = None,
+        on_answer: OnAnswer | None = None,
     ) -> None:
-        self._connections = _Connections()
+        self._connections = _Connections(on_answer)
         self._github = GitHub(
             AppAuthStrategy(app_id, private_key),
             base_url=base_url,

@@ -72,6 +72,13 @@ class Inbox:
         with self._engine.connect() as connection:
             return [Delivery(*row) for row in connection.execute(query)]
 
+    def waiting(self) -> tuple[int, float | None]:
+        """How many deliveries nobody has acted on yet, and when the oldest of them arrived (Unix seconds)."""
+        query = sa.select(sa.func.count(), sa.func.min(_inbox.c.received_at)).where(_inbox.c.handled_at.is_(None))
+        with self._engine.connect() as connection:
+            count, oldest = connection.execute(query).one()
+        return int(count), oldest
+
     def mark_handled(self, seq: int, error: str | None = None) -> None:
         statement = _inbox.update().where(_inbox.c.seq == seq).values(handled_at=self._clock(), error=error)
         with self._lock, self._engine.begin() as connection:

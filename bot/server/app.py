@@ -20,8 +20,13 @@ from bot.loop.engine import Engine, Point
 from bot.loop.inbox import Inbox
 from bot.loop.journal import Journal
 from bot.loop.world import World
+from bot.server.access import Access
 from bot.server.api import api_routes
 from bot.server.handlers import Handlers
+from bot.server.metrics import Metrics, TimedDeliveries, metrics_routes
+from bot.server.pages import page_routes
+from bot.server.pages.curve_files import CurveFiles
+from bot.server.summaries import Summaries
 from bot.server.watcher import Watcher
 from bot.server.webhook import webhook_routes
 from runners.job import Runner
@@ -50,9 +55,12 @@ class Bot:
         database_url = settings.database_url or f"sqlite:///{folder / 'postdoc.sqlite'}"
         database = open_database(database_url)
         self.inbox, self.journal = Inbox(database), Journal(database)
+        self.access, self.summaries, self.curves = Access(settings), Summaries(self.journal), CurveFiles()
+        self.metrics = Metrics()
         self.app = GitHubApp(
-            app_id=settings.app_id, private_key=settings.key(), base_url=settings.github_url, on_write=on_write
-        )
+            app_id=settings.app_id, private_key=settings.key(), base_url=settings.github_url, on_write=on_write,
+            on_answer=self.metrics.github_answered,
+        )  # fmt: skip
         self.runner = runner or LocalRunner(folder / "jobs", python=settings.job_python, slots=settings.job_slots)
         self.world = World(
             app=self.app,
@@ -64,8 +72,10 @@ class Bot:
             train_memory_gib=settings.job_memory_gib,
             cpu_threads=settings.job_threads,
         )
-        self.engine = Engine(self.journal, performer(self.world), database_url=database_url, at=at)
+        perform = self.metrics.counted(performer(self.world))
+        self.engine = Engine(self.journal, perform, database_url=database_url, at=at)
         self.watcher = Watcher(self.world, self.engine, settings.check_update_seconds)
+        self.metrics.watch(self)
         self.arrived = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.ready = False
@@ -121,6 +131,7 @@ class Bot:
                     log.exception("delivery %s could not be handled", delivery.delivery_id)
                     outcome = f"error: {type(error).__name__}"
                 await asyncio.to_thread(self.inbox.mark_handled, delivery.seq, outcome)
+                self.metrics.handled(delivery.event, outcome)
             with contextlib.suppress(TimeoutError):
                 # The time-out is for deliveries stored by another process on the same database.
                 await asyncio.wait_for(self.arrived.wait(), timeout=5.0)
@@ -136,6 +147,7 @@ def create_app(bot: Bot) -> FastAPI:
         await bot.stop()
 
     app = FastAPI(title="Postdoc", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-    for routes in (webhook_routes, api_routes):
+    for routes in (webhook_routes, api_routes, metrics_routes, page_routes):
         app.include_router(routes(bot))
+    app.add_middleware(TimedDeliveries, metrics=bot.metrics)
     return app
