@@ -55,7 +55,8 @@ class Settings(BaseSettings):
     check_update_seconds: float = Field(30.0, ge=0.2, description="Shortest time between two updates of a check run.")
     label: str = Field("postdoc", description="The label that makes an issue a goal.")
     api_token: SecretStr | None = Field(
-        None, description="Bearer token of the read-only `/api`; without one it answers on loopback only."
+        None,
+        description="Opens the pages and, as a bearer token, `/api`; without one they answer on this machine only.",
     )
     allowed_accounts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Accounts served, `owner` or `owner/repo`, separated by `,`; empty: wherever it is installed."
@@ -77,6 +78,7 @@ class Settings(BaseSettings):
     )
     drain_seconds: float = Field(20.0, ge=0, description="How long actions in progress may take to end on SIGTERM.")
     keep_days: float = Field(30.0, ge=4, description="How long finished steps are kept for looking up; journals stay.")
+    metrics_open: bool = Field(False, description="`true`: `/metrics` answers anybody; it names no goal or person.")
 
     @field_validator("model_folders", "benchmark_folders", mode="before")
     @classmethod

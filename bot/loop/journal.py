@@ -54,6 +54,12 @@ class Journal:
         with self._engine.connect() as connection:
             return [GoalId(row[0]) for row in connection.execute(query)]
 
+    def lengths(self) -> dict[GoalId, int]:
+        """How many events each goal's journal has, in one query."""
+        query = sa.select(_journal.c.goal_id, sa.func.count()).group_by(_journal.c.goal_id)
+        with self._engine.connect() as connection:
+            return {GoalId(goal_id): length for goal_id, length in connection.execute(query)}
+
     def read(self, goal_id: GoalId) -> Sequence[Event]:
         """The goal's events in order, those of other processes included; empty for an unknown goal."""
         known = self._cache.get(goal_id, ())

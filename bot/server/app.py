@@ -25,12 +25,17 @@ from bot.loop.engine import Engine, Point
 from bot.loop.inbox import Inbox
 from bot.loop.journal import Journal
 from bot.loop.leases import INBOX, POLL_SECONDS, Leases
-from bot.loop.treasury import Treasury
+from bot.loop.treasury import SERVER, Treasury
 from bot.loop.world import World
+from bot.server.access import Access
 from bot.server.api import api_routes
 from bot.server.deliveries import pull_deliveries, sweep_deliveries
 from bot.server.handlers import Handlers
+from bot.server.metrics import Metrics, TimedDeliveries, metrics_routes
+from bot.server.pages import page_routes
+from bot.server.pages.curve_files import CurveFiles
 from bot.server.reader import InboxReader
+from bot.server.summaries import Summaries
 from bot.server.watcher import Watcher
 from bot.server.webhook import Admission, webhook_routes
 from runners.job import Runner
@@ -58,8 +63,11 @@ class Bot:
         database_url = settings.database_url or f"sqlite:///{folder / 'postdoc.sqlite'}"
         database = open_database(database_url)
         self.inbox, self.journal, self.treasury = Inbox(database), Journal(database), Treasury(database)
+        self.access, self.summaries, self.curves = Access(settings), Summaries(self.journal), CurveFiles()
+        self.metrics = Metrics()
         self.app = GitHubApp(
             app_id=settings.app_id, private_key=settings.key(), base_url=settings.github_url, on_write=on_write,
+            on_answer=self.metrics.github_answered,
             pacing=Pacing(settings.write_pause_seconds, settings.writes_per_hour),
         )  # fmt: skip
         self.runner = runner or LocalRunner(folder / "jobs", python=settings.job_python, slots=settings.job_slots)
@@ -78,17 +86,20 @@ class Bot:
         self.engine = Engine(
             self.journal,
             self.leases,
-            performer(self.world),
+            self.metrics.counted(performer(self.world)),
             database_url=database.url.render_as_string(hide_password=False),
             at=at,
         )
         self.app.may_write = self.leases.check_write
         self.watcher = Watcher(self.world, self.engine, settings.check_update_seconds)
         self.admission = Admission(settings.allowed_accounts)
+        self.metrics.watch(self)
         self.arrived = asyncio.Event()
         """Set when the inbox holds something new."""
         handlers = Handlers(self.engine, self.app, label=settings.label)
-        self.reader = InboxReader(self.inbox, handlers, self.arrived, may_read=lambda: self.leading)
+        self.reader = InboxReader(
+            self.inbox, handlers, self.arrived, may_read=lambda: self.leading, on_handled=self.metrics.handled
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._started = False
 
@@ -133,6 +144,16 @@ class Bot:
         """From any thread, before the process ends at once: write nothing more, and let others take over."""
         self.leases.abandon()
 
+    def halted(self) -> str | None:
+        """What of all spending is halted, in a sentence; None when nothing is. Blocks for a query."""
+        halts = self.treasury.halts()
+        if not halts:
+            return None
+        server = next((halt for halt in halts if halt.scope == SERVER), None)
+        if server is not None:
+            return f"On this server, by @{server.by}."
+        return f"In {', '.join(f'{halt.scope} by @{halt.by}' for halt in halts)}."
+
     @property
     def leading(self) -> bool:
         """True when this process is the one of several that reads the inbox and asks GitHub for what is missing."""
@@ -170,8 +191,9 @@ def create_app(bot: Bot) -> FastAPI:
     app = FastAPI(title="Postdoc", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     for kind in (TransientError, sqlalchemy.exc.TimeoutError):
         app.add_exception_handler(kind, _unavailable)
-    for routes in (webhook_routes, api_routes):
+    for routes in (webhook_routes, api_routes, metrics_routes, page_routes):
         app.include_router(routes(bot))
+    app.add_middleware(TimedDeliveries, metrics=bot.metrics)
     return app
 
 
