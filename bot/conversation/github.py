@@ -51,6 +51,14 @@ class InlineComment:
     body: str
 
 
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """One account's installation of the App."""
+
+    id: int
+    suspended: bool
+
+
 class _Connections(httpx.AsyncBaseTransport):
     """One pool of connections for every client, and one for each event loop.
 
@@ -150,6 +158,28 @@ class GitHubApp:
             self._asked[guid] += 1
             await self._request(self._github, "POST", f"/app/hook/deliveries/{delivery_id}/attempts")
         return len(lost)
+
+    async def installations(self) -> list[Installation]:
+        """Every account that the App is installed on, the suspended ones too."""
+        found: list[Installation] = []
+        for page in range(1, 101):
+            params = {"per_page": 100, "page": page}
+            rows = (await self._request(self._github, "GET", "/app/installations", params=params)).json()
+            found += [Installation(int(row["id"]), row.get("suspended_at") is not None) for row in rows]
+            if len(rows) < 100:
+                break
+        return found
+
+    async def installation_repositories(self, installation_id: int) -> list[dict[str, Any]]:
+        """The repositories that the installation may see, as GitHub describes them."""
+        found: list[dict[str, Any]] = []
+        for page in range(1, 101):
+            params = {"per_page": 100, "page": page}
+            rows = (await self.call(installation_id, "GET", "/installation/repositories", params=params)).json()
+            found += rows["repositories"]
+            if len(rows["repositories"]) < 100:
+                break
+        return found
 
     def repository(self, installation_id: int, owner: str, name: str) -> Repository:
         return Repository(self, installation_id, owner, name)

@@ -227,6 +227,7 @@ class PracticeWorld:
             "POSTDOC_PORT": self.bot_url.rpartition(":")[2],
             "POSTDOC_DATA_FOLDER": str(self.data_folder),
             "POSTDOC_MODEL_FOLDERS": str(self.folder / "models"),
+            "POSTDOC_ONBOARDING": "false",
             **self._settings,
         }
 

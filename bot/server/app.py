@@ -12,16 +12,22 @@ from fastapi import FastAPI
 
 from bot import __version__
 from bot.config import Settings
+from bot.conversation.events import Occurrence
 from bot.conversation.github import GitHubApp, OnWrite
+from bot.conversation.policy import load_server_policy
 from bot.errors import PostdocError, TransientError
 from bot.loop.actions import performer
 from bot.loop.database import open_database
 from bot.loop.engine import Engine, Point
 from bot.loop.inbox import Inbox
 from bot.loop.journal import Journal
+from bot.loop.onboarding import Offer
 from bot.loop.world import World
 from bot.server.api import api_routes
 from bot.server.handlers import Handlers
+from bot.server.onboarding import Onboarding
+from bot.server.policy_check import PolicyChecks
+from bot.server.schema import SCHEMA_PATH, schema_routes
 from bot.server.watcher import Watcher
 from bot.server.webhook import webhook_routes
 from runners.job import Runner
@@ -63,9 +69,14 @@ class Bot:
             known_secrets=settings.secrets(),
             train_memory_gib=settings.job_memory_gib,
             cpu_threads=settings.job_threads,
+            server_policy=load_server_policy(settings.policy_file),
         )
         self.engine = Engine(self.journal, performer(self.world), database_url=database_url, at=at)
         self.watcher = Watcher(self.world, self.engine, settings.check_update_seconds)
+        schema_url = f"{settings.public_url}{SCHEMA_PATH}" if settings.public_url else None
+        offer = Offer(settings.label, schema_url)
+        self.onboarding = Onboarding(self.app, offer, per_hour=settings.onboarding_per_hour)
+        self.policy_checks = PolicyChecks(self.app, server_policy=self.world.server_policy, label=settings.label)
         self.arrived = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.ready = False
@@ -75,7 +86,9 @@ class Bot:
         if isinstance(self.runner, LocalRunner):
             await asyncio.to_thread(self.runner.sweep)
         await self.engine.start()
-        work = (self._read_inbox(), self.watcher.watch(), self._ask_for_missed_deliveries())
+        work = [self._read_inbox(), self.watcher.watch(), self._ask_for_missed_deliveries()]
+        if self.settings.onboarding:
+            work.append(self.onboarding.run())
         self._tasks = [asyncio.create_task(each) for each in work]
         self.ready = True
 
@@ -100,6 +113,12 @@ class Bot:
             if missed:
                 log.warning("asked again for %d deliveries that had not arrived", missed)
 
+    async def _observe(self, event: Occurrence) -> None:
+        """What a repository needs besides its goals. Raises: TransientError, so that the delivery waits."""
+        await self.policy_checks.note(event)
+        if self.settings.onboarding:
+            await self.onboarding.note(event)
+
     async def _read_inbox(self) -> None:
         """Hand stored deliveries to the handlers in the order they arrived."""
         handlers: Handlers | None = None
@@ -109,7 +128,9 @@ class Bot:
                 try:
                     if handlers is None:
                         login = await self.app.login()
-                        handlers = Handlers(self.engine, app_login=login, label=self.settings.label)
+                        handlers = Handlers(
+                            self.engine, app_login=login, label=self.settings.label, observe=self._observe
+                        )
                     outcome = await handlers.handle(delivery)
                 except TransientError as error:
                     # Not handled, so it stays first in line: what a person asked for is never dropped for an outage.
@@ -136,6 +157,6 @@ def create_app(bot: Bot) -> FastAPI:
         await bot.stop()
 
     app = FastAPI(title="Postdoc", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-    for routes in (webhook_routes, api_routes):
+    for routes in (webhook_routes, api_routes, schema_routes):
         app.include_router(routes(bot))
     return app

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from bot.conversation import events as hooks
 from bot.conversation.commands import new_commands, parse_commands
@@ -17,12 +17,15 @@ from bot.loop.inbox import Delivery
 
 log = logging.getLogger("postdoc.handlers")
 
+Observe = Callable[[hooks.Occurrence], Awaitable[None]]
+"""Told of every event, for what a repository needs besides its goals."""
+
 
 class Handlers:
     """Reads stored deliveries in the order they arrived and appends what they mean."""
 
-    def __init__(self, engine: Engine, *, app_login: str, label: str) -> None:
-        self._engine, self._app_login, self._label = engine, app_login, label
+    def __init__(self, engine: Engine, *, app_login: str, label: str, observe: Observe | None = None) -> None:
+        self._engine, self._app_login, self._label, self._observe = engine, app_login, label, observe
         self._pull_requests: dict[tuple[str, int], GoalId] = {}
 
     async def handle(self, delivery: Delivery) -> str | None:
@@ -35,6 +38,8 @@ class Handlers:
         if parsed.occurrence is None:
             return parsed.reason
         found = await self._meaning(parsed.occurrence)
+        if self._observe is not None:
+            await self._observe(parsed.occurrence)
         if found is None:
             return "about no goal"
         goal_id, events = found

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from bot.conversation.inert import code
-from bot.conversation.policy.value import Policy
+from bot.conversation.policy.form import PolicyForm
+from bot.conversation.policy.value import Policy, settings_in
 from bot.conversation.yaml_reader import Limits, Place, read_mapping
 
 POLICY_PATH = ".github/postdoc.yml"
@@ -28,7 +30,8 @@ def parse_policy(text: str) -> ParsedPolicy:
     if document.problems:
         return ParsedPolicy(None, [str(problem) for problem in document.problems])
     try:
-        return ParsedPolicy(Policy.from_dict(document.values or {}), [])
+        values = document.values or {}
+        return ParsedPolicy(replace(PolicyForm.model_validate(values).policy(), stated=settings_in(values)), [])
     except ValidationError as error:
         problems = [_sentence(dict(detail), document.places) for detail in error.errors(include_url=False)]
         return ParsedPolicy(None, sorted(set(problems), key=_place_of))

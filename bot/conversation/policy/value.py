@@ -177,10 +177,10 @@ class Policy:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Policy:
-        """The policy that `as_dict` wrote; what is absent has its default."""
+        """The policy that `as_dict` wrote; absent settings have their default, unknown ones are a newer version's."""
         from bot.conversation.policy.form import PolicyForm  # which needs this class
 
-        return replace(PolicyForm.model_validate(dict(data)).policy(), stated=_leaves(data))
+        return replace(PolicyForm.model_validate(dict(data), extra="ignore").policy(), stated=settings_in(data))
 
 
 def skip_ci_trailer(policy: Policy) -> str:
@@ -209,11 +209,11 @@ def _shown(value: Any) -> str:
     return str(value) if isinstance(value, int) else code(value, 80)
 
 
-def _leaves(values: Mapping[str, Any], above: str = "") -> frozenset[str]:
+def settings_in(values: Mapping[str, Any], above: str = "") -> frozenset[str]:
     """Dotted paths of the settings in a mapping of mappings."""
     found: set[str] = set()
     for name, value in values.items():
-        found |= _leaves(value, f"{above}{name}.") if isinstance(value, Mapping) else {f"{above}{name}"}
+        found |= settings_in(value, f"{above}{name}.") if isinstance(value, Mapping) else {f"{above}{name}"}
     return frozenset(found)
 
 
