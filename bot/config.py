@@ -8,6 +8,7 @@ import secrets
 import urllib.parse
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -79,6 +80,16 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(20.0, ge=0, description="How long actions in progress may take to end on SIGTERM.")
     keep_days: float = Field(30.0, ge=4, description="How long finished steps are kept for looking up; journals stay.")
     metrics_open: bool = Field(False, description="`true`: `/metrics` answers anybody; it names no goal or person.")
+    public_url: str = Field(
+        "", description="Address at which GitHub and people reach this server, `https://postdoc.example.org`."
+    )
+    policy_file: Path | None = Field(
+        None, description="The server's own policy, in the form of `.github/postdoc.yml`: an upper bound of every one."
+    )
+    onboarding: bool = Field(True, description="Offer repositories without a policy one pull request that adds it.")
+    onboarding_per_hour: int = Field(
+        6, ge=1, le=1000, description="Such pull requests an hour and installation; further repositories wait."
+    )
 
     @field_validator("model_folders", "benchmark_folders", mode="before")
     @classmethod
@@ -109,6 +120,14 @@ class Settings(BaseSettings):
     @field_validator("github_url")
     @classmethod
     def _no_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+    @field_validator("public_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment):
+            raise ValueError("write an address such as https://postdoc.example.org")
         return value.rstrip("/")
 
     @property

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bot.conversation.github import GitHubApp, Repository
+from bot.conversation.policy import Policy
 from bot.domain.experiment import Experiment
 from bot.loop.treasury import Treasury
 from runners.job import Runner
@@ -37,6 +38,8 @@ class World:
     environment: Mapping[str, str] = field(default_factory=dict)
     """Given to every job; never a secret."""
     clock: Callable[[], float] = time.time
+    server_policy: Policy | None = None
+    """Bounds every repository's policy."""
 
     def repository(self, x: Experiment) -> Repository:
         return self.app.repository(x.installation_id, x.owner, x.repository)

@@ -14,8 +14,9 @@ from fastapi.responses import JSONResponse
 
 from bot import __version__
 from bot.config import Settings
+from bot.conversation.events import Occurrence
 from bot.conversation.github import GitHubApp, OnWrite, Pacing
-from bot.conversation.policy import Policy
+from bot.conversation.policy import Policy, load_server_policy
 from bot.domain.fold import experiment_of
 from bot.errors import TransientError
 from bot.loop import workflows
@@ -25,6 +26,7 @@ from bot.loop.engine import Engine, Point
 from bot.loop.inbox import Inbox
 from bot.loop.journal import Journal
 from bot.loop.leases import INBOX, POLL_SECONDS, Leases
+from bot.loop.onboarding import Offer
 from bot.loop.treasury import SERVER, Treasury
 from bot.loop.world import World
 from bot.server.access import Access
@@ -32,9 +34,12 @@ from bot.server.api import api_routes
 from bot.server.deliveries import pull_deliveries, sweep_deliveries
 from bot.server.handlers import Handlers
 from bot.server.metrics import Metrics, TimedDeliveries, metrics_routes
+from bot.server.onboarding import Onboarding
 from bot.server.pages import page_routes
 from bot.server.pages.curve_files import CurveFiles
+from bot.server.policy_check import PolicyChecks
 from bot.server.reader import InboxReader
+from bot.server.schema import SCHEMA_PATH, schema_routes
 from bot.server.summaries import Summaries
 from bot.server.watcher import Watcher
 from bot.server.webhook import Admission, webhook_routes
@@ -81,6 +86,7 @@ class Bot:
             known_secrets=settings.secrets(),
             train_memory_gib=settings.job_memory_gib,
             cpu_threads=settings.job_threads,
+            server_policy=load_server_policy(settings.policy_file),
         )
         self.leases = Leases(database, folder / "executors", seconds=settings.lease_seconds)
         self.engine = Engine(
@@ -94,9 +100,13 @@ class Bot:
         self.watcher = Watcher(self.world, self.engine, settings.check_update_seconds)
         self.admission = Admission(settings.allowed_accounts)
         self.metrics.watch(self)
+        schema_url = f"{settings.public_url}{SCHEMA_PATH}" if settings.public_url else None
+        offer = Offer(settings.label, schema_url)
+        self.onboarding = Onboarding(self.app, offer, per_hour=settings.onboarding_per_hour)
+        self.policy_checks = PolicyChecks(self.app, server_policy=self.world.server_policy, label=settings.label)
         self.arrived = asyncio.Event()
         """Set when the inbox holds something new."""
-        handlers = Handlers(self.engine, self.app, label=settings.label)
+        handlers = Handlers(self.engine, self.app, label=settings.label, observe=self._observe)
         self.reader = InboxReader(
             self.inbox, handlers, self.arrived, may_read=lambda: self.leading, on_handled=self.metrics.handled
         )
@@ -115,7 +125,9 @@ class Bot:
         await asyncio.to_thread(self._restore_treasury)
         await self.engine.start()
         fetch = pull_deliveries if self.settings.pull else sweep_deliveries
-        work = (self._lead(), self.reader.run(), self.watcher.watch(), fetch(self), self._prune())
+        work = [self._lead(), self.reader.run(), self.watcher.watch(), fetch(self), self._prune()]
+        if self.settings.onboarding:
+            work.append(self.onboarding.run(lambda: self.leading))
         self._tasks = [asyncio.create_task(each) for each in work]
         self._started = True
 
@@ -143,6 +155,12 @@ class Bot:
     def abandon(self) -> None:
         """From any thread, before the process ends at once: write nothing more, and let others take over."""
         self.leases.abandon()
+
+    async def _observe(self, event: Occurrence) -> None:
+        """What a repository needs besides its goals. Raises: TransientError, so that the delivery waits."""
+        await self.policy_checks.note(event)
+        if self.settings.onboarding:
+            await self.onboarding.note(event)
 
     def halted(self) -> str | None:
         """What of all spending is halted, in a sentence; None when nothing is. Blocks for a query."""
@@ -191,7 +209,7 @@ def create_app(bot: Bot) -> FastAPI:
     app = FastAPI(title="Postdoc", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     for kind in (TransientError, sqlalchemy.exc.TimeoutError):
         app.add_exception_handler(kind, _unavailable)
-    for routes in (webhook_routes, api_routes, metrics_routes, page_routes):
+    for routes in (webhook_routes, api_routes, metrics_routes, page_routes, schema_routes):
         app.include_router(routes(bot))
     app.add_middleware(TimedDeliveries, metrics=bot.metrics)
     return app
