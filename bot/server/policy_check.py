@@ -73,9 +73,9 @@ class PolicyChecks:
 
     async def _again(self, event: hooks.CheckRunRerequested) -> None:
         repository = self._repository(event.where)
-        data = await repository.file(POLICY_PATH, event.pull.head_sha)
+        data = await repository.file(POLICY_PATH, event.head_sha)
         default = await repository.file(POLICY_PATH, event.where.default_branch)
-        await self._check(event.where, event.pull.head_sha, data, default, again=event.check_run_id)
+        await self._check(event.where, event.head_sha, data, default, again=event.check_run_id)
 
     async def _changed_file(self, where: hooks.Where, number: int) -> str | None:
         """`there` or `removed` when the pull request changes the policy; None when it does not."""
