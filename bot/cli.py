@@ -287,8 +287,6 @@ def serve(
     import logging
     import socket
 
-    import uvicorn
-
     from bot.config import load_settings
 
     given = {"host": host, "port": port, "pull": pull or None}
@@ -302,19 +300,14 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
-    from bot.server.app import Bot, create_app
+    from bot.server.app import Bot
+    from bot.server.serving import Server
 
-    bot = Bot(settings)
-    config = uvicorn.Config(
-        create_app(bot), access_log=False, log_level="warning", log_config=None, timeout_graceful_shutdown=5, ws="none"
-    )
-    server = uvicorn.Server(config)
+    server = Server(Bot(settings))
     address, bound = listening.getsockname()[:2]
     place = f"http://{address}:{bound}"
     said = f"reading deliveries from {settings.github_url}; pages at {place}" if settings.pull else ""
     logging.getLogger("postdoc").info(said or f"listening for webhooks at {place}/webhook")
-    # uvicorn raises the signal again once it has shut down; SIGTERM is how a service is stopped, and no failure.
-    signal.signal(signal.SIGTERM, lambda *_: None)
     server.run(sockets=[listening])
     return DONE if server.started else FAILED
 

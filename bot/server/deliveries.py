@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from bot.conversation.events import acts_on
 from bot.conversation.github import Refused
 from bot.errors import PostdocError
+from bot.loop.leases import INBOX, POLL_SECONDS
 
 if TYPE_CHECKING:
     from bot.conversation.github import GitHubApp
@@ -48,11 +49,21 @@ Row = dict[str, Any]
 async def sweep_deliveries(bot: Bot) -> None:
     """Ask again for what did not arrive, until cancelled."""
     sweep = Sweep(bot.app, bot.inbox)
-    # The second look catches what was asked for before the socket listened; later ones, a network that was down.
-    for pause in itertools.chain(
-        (FIRST_SWEEP_SECONDS, SECOND_SWEEP_SECONDS), itertools.repeat(bot.settings.sweep_seconds)
-    ):
-        await asyncio.sleep(min(pause, bot.settings.sweep_seconds))
+    fence, pauses = 0, iter([0.0])
+    while True:
+        lease = bot.leases.lease(INBOX)
+        if lease is None:
+            await asyncio.sleep(POLL_SECONDS)
+            continue
+        if lease.fence != fence:
+            # Whoever did this before may have died with deliveries unanswered. The second look catches what was asked
+            # for before the socket listened; later ones, a network that was down.
+            fence = lease.fence
+            soon = (FIRST_SWEEP_SECONDS, SECOND_SWEEP_SECONDS)
+            pauses = itertools.chain(soon, itertools.repeat(bot.settings.sweep_seconds))
+        await asyncio.sleep(min(next(pauses), bot.settings.sweep_seconds))
+        if not bot.leading:
+            continue
         try:
             asked = await sweep.look()
         except (PostdocError, sa.exc.SQLAlchemyError) as error:
@@ -120,6 +131,9 @@ async def pull_deliveries(bot: Bot) -> None:
     pull = Pull(bot.app, bot.inbox, bot.admission)
     pause = FIRST_PULL_SECONDS
     while True:
+        if not bot.leading:
+            await asyncio.sleep(POLL_SECONDS)
+            continue
         try:
             stored = await pull.look()
         except (PostdocError, sa.exc.SQLAlchemyError) as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from bot.conversation import events as hooks
@@ -40,11 +40,15 @@ class Reading:
     """Occurrences of one lane are acted on one after another, in the order they arrived: a goal is a lane."""
 
 
+Observe = Callable[[hooks.Occurrence], Awaitable[None]]
+"""Told of every event, for what a repository needs besides its goals."""
+
+
 class Handlers:
     """Reads a delivery, and appends what it means. `load` comes first."""
 
-    def __init__(self, engine: Engine, app: GitHubApp, *, label: str) -> None:
-        self._engine, self._app, self._label = engine, app, label
+    def __init__(self, engine: Engine, app: GitHubApp, *, label: str, observe: Observe | None = None) -> None:
+        self._engine, self._app, self._label, self._observe = engine, app, label, observe
         self._goals = GoalIndex(engine.journal, app)
 
     async def load(self) -> None:
@@ -65,7 +69,7 @@ class Handlers:
             case None:
                 return Reading(None, reason)
             case hooks.Push():
-                return Reading(None, "ignored: the pull request tells of its pushes")
+                return Reading(occurrence, lane=f"{occurrence.where.full_name} {occurrence.ref}")
             case hooks.InstallationChanged():
                 return Reading(occurrence, lane=f"installation {occurrence.installation_id}")
             case hooks.CheckRunAction() | hooks.CheckRunRerequested():
@@ -82,6 +86,8 @@ class Handlers:
         Raises: TransientError when GitHub or the database has to be asked again later.
         """
         found = await self._meaning(event)
+        if self._observe is not None:
+            await self._observe(event)
         if found is None:
             return "about no goal"
         goal_id, events = found

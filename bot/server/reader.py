@@ -19,7 +19,7 @@ from bot.server.handlers import Handlers
 log = logging.getLogger("postdoc.inbox")
 
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 2.0, 60.0
-LOOK_AGAIN_SECONDS = 5.0
+LOOK_AGAIN_SECONDS = 1.0
 """Without being told of an arrival: another process on the same database may have stored one."""
 MOST_IN_HAND = 200
 PRUNE_SECONDS = 3600.0
@@ -33,16 +33,22 @@ class InboxReader:
     """
 
     def __init__(
-        self, inbox: Inbox, handlers: Handlers, arrived: asyncio.Event, *, may_read: Callable[[], bool] = lambda: True
+        self,
+        inbox: Inbox,
+        handlers: Handlers,
+        arrived: asyncio.Event,
+        *,
+        may_read: Callable[[], bool] = lambda: True,
+        on_handled: Callable[[str, str | None], None] = lambda event, outcome: None,
     ) -> None:
         self._inbox, self._handlers, self._arrived = inbox, handlers, arrived
-        self._may_read = may_read
+        self._may_read, self._on_handled = may_read, on_handled
         """Of several processes on one database, one reads: two would each keep the order and together lose it."""
         self._after = 0
         self._looked_whole = 0.0
         self._in_hand: set[int] = set()
         self._no_room = False
-        self._lanes: dict[str, deque[tuple[int, Occurrence]]] = {}
+        self._lanes: dict[str, deque[tuple[int, str, Occurrence]]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._blocked: dict[str, int] = {}
         """Lane -> the first delivery that waits for its outage to end."""
@@ -105,17 +111,18 @@ class InboxReader:
                 continue
             if reading.occurrence is None:
                 settled.append((delivery.seq, reading.reason))
+                self._on_handled(delivery.event, reading.reason)
             elif reading.lane in self._blocked:
                 self._blocked[reading.lane] = min(self._blocked[reading.lane], delivery.seq)
             else:
-                self._queue(reading.lane, delivery.seq, reading.occurrence)
+                self._queue(reading.lane, delivery.seq, delivery.event, reading.occurrence)
         if settled:
             await self._inbox.mark_handled(settled)
         return bool(page)
 
-    def _queue(self, lane: str, seq: int, occurrence: Occurrence) -> None:
+    def _queue(self, lane: str, seq: int, event: str, occurrence: Occurrence) -> None:
         self._in_hand.add(seq)
-        self._lanes.setdefault(lane, deque()).append((seq, occurrence))
+        self._lanes.setdefault(lane, deque()).append((seq, event, occurrence))
         if lane not in self._tasks:
             self._tasks[lane] = asyncio.create_task(self._work(lane), name=f"inbox {lane}")
 
@@ -123,7 +130,7 @@ class InboxReader:
         queue = self._lanes[lane]
         try:
             while queue:
-                seq, occurrence = queue[0]
+                seq, event, occurrence = queue[0]
                 try:
                     outcome = await self._handlers.act(occurrence)
                 except (TransientError, sa.exc.SQLAlchemyError) as error:
@@ -137,11 +144,12 @@ class InboxReader:
                 except TransientError as error:
                     self._block(lane, seq, error)
                     return
+                self._on_handled(event, outcome)
                 self._failures.pop(lane, None)
                 queue.popleft()
                 self._in_hand.discard(seq)
         finally:
-            self._in_hand.difference_update(seq for seq, _ in queue)
+            self._in_hand.difference_update(seq for seq, _, _ in queue)
             del self._lanes[lane], self._tasks[lane]
             if self._no_room:
                 self._arrived.set()
