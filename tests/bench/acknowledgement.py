@@ -62,11 +62,10 @@ def measure(repeat: int) -> tuple[list[str], list[dict[str, Any]]]:
                     raise SystemExit(f"{acknowledged} deliveries acknowledged, {stored(database) - before} stored")
     size = len(json.dumps(body, separators=(",", ":")))
     lines = [f"Acknowledgement of {size:,} bytes over {CONNECTIONS} connections, beside Probot 14 in the same run"]
-    lines += [
-        f"  {name:<9} {each[name]['rate']:8,.0f} a second   p50 {each[name]['p50']:6.2f} ms   p99 {each[name]['p99']:6.2f} ms"
-        for each in rounds
-        for name in ("probot", "postdoc")
-    ]
+    for each in rounds:
+        for name, found in each.items():
+            rate, middle, tail = found["rate"], found["p50"], found["p99"]
+            lines.append(f"  {name:<9} {rate:8,.0f} a second   p50 {middle:6.2f} ms   p99 {tail:6.2f} ms")
     rates = [each["postdoc"]["rate"] / each["probot"]["rate"] for each in rounds]
     tails = [each["postdoc"]["p99"] / each["probot"]["p99"] for each in rounds]
     lines.append(figure("rate ÷ Probot's", rates, FLOOR_RATE, at_least=True))
