@@ -7,6 +7,7 @@ under new ones: a signature covers the body alone.
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
@@ -18,6 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 
+from bot.conversation.events import acts_on
+
 
 class Disorder:
     def __init__(self, target: str, seed: int, *, copies: int) -> None:
@@ -27,6 +30,7 @@ class Disorder:
         self._waiting: list[tuple[float, int, dict[str, str], bytes]] = []
         self._count = 0
         self._lost: set[str] = set()
+        """Those that the bot wants and has to ask for."""
         self._passed: set[str] = set()
         self._busy = False
         self._over = False
@@ -42,7 +46,8 @@ class Disorder:
         guid = headers["X-GitHub-Delivery"]
         with self._lock:
             if guid not in self._lost and self._random.random() < 0.2:
-                self._lost.add(guid)
+                if acts_on(headers["X-GitHub-Event"], json.loads(body).get("action")):
+                    self._lost.add(guid)
                 self.dropped += 1
                 return 502
             self._passed.add(guid)
