@@ -94,7 +94,7 @@ class Sweep:
         for guid in [g for g, m in self._missed.items() if g in arrived or m.first_at < now - WINDOW_SECONDS]:
             del self._missed[guid]
         due = [missed for missed in self._missed.values() if missed.again_at <= now]
-        for missed in sorted(due, key=lambda missed: missed.first_at):
+        for missed in sorted(due, key=lambda missed: (missed.first_at, missed.id)):
             # One that fails again and again is asked for ever more seldom, as long as GitHub keeps it.
             missed.pause = min(max(FIRST_AGAIN_SECONDS, missed.pause * 4), LONGEST_AGAIN_SECONDS)
             missed.again_at = now + missed.pause

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -31,14 +32,14 @@ def test_whole_goal_is_pursued_without_a_public_address(tmp_path: Path) -> None:
         del world.environment["POSTDOC_WEBHOOK_SECRET"]
         issue = world.open_goal()
         world.start()
-        world.wait_ready()
+        world.wait_ready(60)
         world.until_event(issue, "run_started")
         pull = world.pulls()[0]["number"]
         comment = world.comment(pull, "/postdoc status")
         world.kill()
         world.api("ada", "PATCH", f"/repos/{REPOSITORY}/issues/comments/{comment}", json={"body": "/postdoc help"})
         world.start()
-        world.wait_ready()
+        world.wait_ready(60)
         assert world.until_ended(issue, 60) == "met"
         world.until_event(issue, "command_answered", 2)
         commands = [event["data"]["verb"] for event in world.events(issue) if event["kind"] == "command"]
@@ -48,6 +49,30 @@ def test_whole_goal_is_pursued_without_a_public_address(tmp_path: Path) -> None:
         rows = world.forge.webhooks.deliveries(world.forge.apps[world.app_id])
         assert rows
         assert not any(row.status_code == 200 or row.redelivery for row in rows)
+
+
+@pytest.mark.parametrize("point", ["committed", "acknowledged"])
+def test_killed_between_storing_answering_and_handling_acts_once(tmp_path: Path, point: str) -> None:
+    with practice_world(tmp_path) as world:
+        world.environment["POSTDOC_TEST_DIES"] = point
+        world.start()
+        world.wait_ready(60)
+        issue = world.open_goal()
+        assert world.process is not None
+        assert world.process.wait(60) == -9
+        assert world.forge.settle()
+        app = world.forge.apps[world.app_id]
+        first = next(row for row in world.forge.webhooks.deliveries(app)[::-1] if row.action == "opened")
+        assert (first.status_code == 202) is (point == "acknowledged")
+        del world.environment["POSTDOC_TEST_DIES"]
+        world.start()
+        world.wait_ready(60)
+        assert world.until_ended(issue, 60) == "met"
+        assert len(world.bot_comments(issue)) == len(world.pulls()) == 1
+        assert len(set(world.runner.launches())) == len(world.runner.launches())
+        with sqlite3.connect(tmp_path / "data" / "postdoc.sqlite") as database:
+            counts = database.execute("SELECT count(*) FROM inbox GROUP BY delivery_id").fetchall()
+        assert {count for (count,) in counts} == {1}
 
 
 class FakeApp:
