@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
 
+from tests.server.conftest import client_of, make_bot
 from tests.world import practice_world
 
 
@@ -25,23 +29,26 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         assert "Traceback" not in world.log()
 
 
-schema = schemathesis.pytest.from_fixture("described")
+def test_no_request_is_answered_with_a_server_error(described: Any) -> None:
+    # By hand instead of `schema.parametrize`: the plugin reads names that pytest 9 no longer has.
+    tried = 0
+    for found in described.get_all_operations():
+        operation = found.ok()
 
+        @settings(max_examples=15, deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate],
+                  suppress_health_check=list(HealthCheck))  # fmt: skip
+        @given(case=st.one_of(operation.as_strategy(), operation.as_strategy(GenerationMode.NEGATIVE)))
+        def asked(case: Any) -> None:
+            answer = case.call(timeout=20)
+            assert answer.status_code < 500, (case.method, case.formatted_path, answer.text[:500])
+            assert "Traceback" not in answer.text
 
-@schema.parametrize()
-@settings(max_examples=15, deadline=None, phases=[Phase.explicit, Phase.generate], derandomize=True,
-          suppress_health_check=list(HealthCheck))  # fmt: skip
-def test_no_request_is_answered_with_a_server_error(case: Any) -> None:
-    answer = case.call(timeout=20)
-    assert answer.status_code < 500, (case.method, case.formatted_path, answer.text[:500])
-    assert "Traceback" not in answer.text
+        asked()
+        tried += 1
+    assert tried >= 4
 
 
 def test_the_webhook_takes_no_other_method(tmp_path: Path) -> None:
-    import asyncio
-
-    from tests.server.conftest import client_of, make_bot
-
     async def ask() -> list[int]:
         bot = make_bot(tmp_path)
         async with client_of(bot) as client:
