@@ -230,6 +230,7 @@ class PracticeWorld:
             # The practice forge counts requests as GitHub does, but nobody is disturbed by a fast writer there.
             "POSTDOC_WRITE_PAUSE_SECONDS": "0",
             "POSTDOC_WRITES_PER_HOUR": "0",
+            "POSTDOC_ONBOARDING": "false",
             **self._settings,
         }
 

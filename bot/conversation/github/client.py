@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from bot.conversation.github.answers import read_json, read_list
@@ -33,11 +31,6 @@ class GitHubApp(Requests):
     """The App on one GitHub server, as `Requests` reaches it."""
 
     _app: dict[str, Any] | None = None
-
-    @cached_property
-    def _asked(self) -> Counter[str]:
-        """How often this process asked for a delivery again, by GUID."""
-        return Counter()
 
     @property
     def writes(self) -> int:
@@ -102,16 +95,21 @@ class GitHubApp(Requests):
         """`url`, `content_type`, `insecure_ssl` and, where one is set, `secret` (stars)."""
         return dict(read_json(await self.call_as_app("GET", "/app/hook/config")))
 
-    async def deliveries(self, *, cursor: str | None = None) -> tuple[list[dict[str, Any]], str | None]:
-        """(at most 100 deliveries, newest first; the cursor of the next page or None).
+    async def deliveries(
+        self, *, cursor: str | None = None, status: str | None = None
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """(at most 100 deliveries, newest first; the cursor of the older ones, None when there are none).
 
-        GitHub keeps them for three days: https://docs.github.com/en/rest/apps/webhooks
+        `status` is `success` or `failure`. GitHub keeps them for three days:
+        https://docs.github.com/en/rest/apps/webhooks#list-deliveries-for-an-app-webhook
         """
-        params = {"per_page": "100"} | ({"cursor": cursor} if cursor else {})
+        given = {"per_page": "100", "cursor": cursor, "status": status}
+        params = {name: value for name, value in given.items() if value is not None}
         response = await self.call_as_app("GET", "/app/hook/deliveries", params=params)
         url = self._next_page(response)
         following = None if url is None else url.params.get("cursor")
-        return read_list(response), following
+        rows = read_list(response)
+        return rows, following if rows else None
 
     async def delivery(self, delivery_id: int) -> dict[str, Any]:
         """One delivery with its request (headers, payload) and response."""
@@ -120,29 +118,3 @@ class GitHubApp(Requests):
     async def redeliver(self, delivery_id: int) -> None:
         """Have GitHub send a delivery once more: the same GUID under a new id."""
         await self.call_as_app("POST", f"/app/hook/deliveries/{delivery_id}/attempts")
-
-    async def redeliver_missed(self, *, limit: int = 300) -> int:
-        """Ask again for the App's deliveries that never arrived, newest first; returns how many.
-
-        GitHub does not retry by itself and keeps deliveries for three days:
-        https://docs.github.com/en/webhooks/using-webhooks/automatically-redelivering-failed-deliveries-for-a-github-app-webhook
-        """
-        arrived: set[str] = set()
-        missed: dict[str, int] = {}
-        cursor, seen = None, 0
-        while seen < limit:
-            rows, cursor = await self.deliveries(cursor=cursor)
-            for row in rows:
-                seen += 1
-                if 200 <= row["status_code"] < 300:
-                    arrived.add(row["guid"])
-                else:
-                    missed.setdefault(row["guid"], row["id"])
-            if not rows or cursor is None:
-                break
-        # At most twice by one process: a delivery that is refused again and again is not a missed one.
-        lost = [(guid, each) for guid, each in missed.items() if guid not in arrived and self._asked[guid] < 2]
-        for guid, delivery_id in reversed(lost):
-            self._asked[guid] += 1
-            await self.redeliver(delivery_id)
-        return len(lost)

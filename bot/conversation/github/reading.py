@@ -152,6 +152,14 @@ class Reader:
         found: dict[str, Any] = await self._call("GET", f"/issues/{number}", conditional=True)
         return found
 
+    async def labelled_by(self, number: int, label: str) -> tuple[int, str, str] | None:
+        """(id, login, account type) of whoever put `label` on the issue last; None when nobody is known to have."""
+        found = None
+        for row in await self._pages(f"/issues/{number}/events"):
+            if row["event"] == "labeled" and (row.get("label") or {}).get("name") == label and row.get("actor"):
+                found = (int(row["actor"]["id"]), str(row["actor"]["login"]), str(row["actor"].get("type", "User")))
+        return found
+
     async def issues(
         self, *, labels: Sequence[str] = (), state: str = "open", since: str | None = None
     ) -> list[dict[str, Any]]:
@@ -172,6 +180,11 @@ class Reader:
 
     async def pull_request(self, number: int) -> dict[str, Any]:
         found: dict[str, Any] = await self._call("GET", f"/pulls/{number}", conditional=True)
+        return found
+
+    async def pull_request_or_none(self, number: int) -> dict[str, Any] | None:
+        """None when that number is an issue's."""
+        found: dict[str, Any] | None = await self._get_or_none(f"/pulls/{number}")
         return found
 
     async def pull_requests(self, *, state: str = "open", head: str | None = None) -> list[dict[str, Any]]:

@@ -22,6 +22,8 @@ from bot.conversation.github.limits import Gate, Pacing, Urgency
 from bot.conversation.github.servers import server_at
 from bot.errors import TransientError
 
+OnAnswer = Callable[[str, int, Mapping[str, str]], None]
+"""Called with method, status and headers of each answer; with status 0 and no headers where none came."""
 OnWrite = Callable[[str], Awaitable[None]]
 """Called with `METHOD path` after each request that changed something."""
 
@@ -50,6 +52,7 @@ class Requests:
         private_key: str,
         base_url: str = "https://api.github.com",
         on_write: OnWrite | None = None,
+        on_answer: OnAnswer | None = None,
         pacing: Pacing | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.time,
@@ -64,7 +67,9 @@ class Requests:
         self._gates: dict[int, Gate] = {}
         self._mints: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[int, asyncio.Lock]] = WeakKeyDictionary()
         self._lock = threading.Lock()
-        self._on_write = on_write
+        self._on_write, self._on_answer = on_write, on_answer
+        self.may_write: Callable[[], None] | None = None
+        """Called right before every write of an installation; what it raises prevents the write."""
         self._transport = transport or Connections(proxy_for(self.server.rest, os.environ))
         self._client = httpx.AsyncClient(
             transport=self._transport,
@@ -178,6 +183,8 @@ class Requests:
         changes = request.method in _WRITES if write is None else write
         for attempt in (1, 2):
             async with gate.passage(write=changes, urgency=urgency, resource=resource):
+                if changes and self.may_write is not None:
+                    self.may_write()
                 credential, skew = await self._credential(installation_id), self._credentials.skew_seconds
                 request.headers["Authorization"] = f"Bearer {credential}"
                 response = await self._exchange(gate, request, conditional)
@@ -228,14 +235,14 @@ class Requests:
             try:
                 response = await self._client.send(request)
             except httpx.TimeoutException as error:
-                self.counts["unanswered"] += 1
+                self._answered(request, 0, {})
                 raise gate.unreachable("GitHub did not answer in time") from error
             except (httpx.RequestError, httpx.InvalidURL) as error:
-                self.counts["unanswered"] += 1
+                self._answered(request, 0, {})
                 raise gate.unreachable(f"GitHub could not be reached: {error or type(error).__name__}") from error
             self._credentials.observe(response)
             status = response.status_code
-            self.counts["304" if status == 304 else f"{status // 100}xx"] += 1
+            self._answered(request, status, response.headers)
             failed = gate.heard(response, started=started, github_time=self._credentials.github_time())
             if failed is not None:
                 raise failed
@@ -247,6 +254,12 @@ class Requests:
                 return response
             request = self._moved(request, response)
         raise Refused(response.status_code, "it sends requests in a circle")
+
+    def _answered(self, request: httpx.Request, status: int, headers: Mapping[str, str]) -> None:
+        name = "unanswered" if not status else "304" if status == 304 else f"{status // 100}xx"
+        self.counts[name] += 1
+        if self._on_answer is not None:
+            self._on_answer(request.method, status, headers)
 
     def _moved(self, request: httpx.Request, response: httpx.Response) -> httpx.Request:
         """The same request at its new place (a renamed repository). GitHub has it repeated verbatim, writes too:
