@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import email.utils
+import itertools
+import time
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bot.conversation.github import Pacing, Refused, Urgency
+from bot.conversation.github.fitting import fitted
+from bot.conversation.github.limits import Gate
 from bot.errors import TransientError
 from tests.fakes.clockwork import in_no_time, ticks
 from tests.fakes.github import FakeGitHub, fail, refuse, reply
@@ -326,3 +333,56 @@ def test_limit_on_the_apps_own_name_reaches_whoever_needs_a_token() -> None:
         await app.call(1, *READ)
 
     in_no_time(work())
+
+
+def test_two_event_loops_share_one_line() -> None:
+    gate = Gate(Pacing(write_pause_seconds=0.05, writes_per_hour=0))
+
+    async def work() -> list[float]:
+        went = []
+        for _ in range(5):
+            async with gate.passage(write=True):
+                went.append(time.monotonic())
+        return went
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        went = sorted(itertools.chain(*pool.map(lambda _: asyncio.run(work()), range(2))))
+    assert len(went) == 10
+    # A thread may be put to sleep between its leave and its note of the time, so single gaps are not judged.
+    assert went[-1] - went[0] >= 9 * 0.05 - 0.02
+
+
+HEADERS = st.dictionaries(
+    st.sampled_from(["retry-after", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "date", "age"]),
+    st.one_of(
+        st.integers().map(str), st.floats().map(str), st.text(st.characters(codec="ascii", exclude_characters="\r\n\0"))
+    ),
+)
+
+
+@given(
+    st.sampled_from([200, 304, 403, 404, 429, 500, 503]), HEADERS, st.one_of(st.none(), st.text(), st.lists(st.none()))
+)
+def test_whatever_an_answer_says_the_wait_is_between_a_second_and_an_hour(
+    status: int, headers: dict[str, str], message: Any
+) -> None:
+    gate = Gate(Pacing(), tick=lambda: 100.0)
+    try:
+        response = httpx.Response(status, headers=headers, json={"message": message, "errors": message})
+    except UnicodeEncodeError:
+        return
+    failed = gate.heard(response, started=99.0, github_time=1.8e9)
+    assert (failed is not None) >= (status == 429 or status >= 500)
+    if failed is not None:
+        assert failed.retry_after_seconds is not None
+        assert 1 <= failed.retry_after_seconds <= 3600
+    assert 0 <= gate.closed_seconds() <= 3601
+
+
+@given(st.text(), st.integers(200, 400))
+def test_cut_text_fits_and_begins_as_it_did(text: str, most: int) -> None:
+    long = "<!-- key -->\n" + text * (1 + 500 // (len(text) or 1))
+    found = fitted(long, most)
+    assert len(found) <= most
+    assert found.startswith("<!-- key -->")
+    assert found == long or found.endswith(f"*Cut here: GitHub takes {most:,} characters.*")
