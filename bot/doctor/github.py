@@ -98,7 +98,9 @@ def _clock(app: GitHubApp) -> list[Finding]:
     if not app.counts["2xx"] + app.counts["4xx"]:
         return []  # nobody answered, so nobody said what time it is
     if abs(skew) <= CLOCK_SECONDS:
-        detail = f"{abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} GitHub's" if skew else "GitHub's"
+        detail = (
+            f"{abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} GitHub's" if skew else "agrees with GitHub's"
+        )
         return [Finding("clock", True, detail)]
     side = "behind" if skew > 0 else "ahead of"
     advice = "let the machine's clock follow the network's: `timedatectl set-ntp true`"
@@ -226,7 +228,8 @@ async def _installations(
             advice = "its owner lifts that under Settings, Applications; until then its goals rest"
             yield Finding(name, False, "suspended", advice)
             continue
-        if lacking := _lacking(each.permissions):
+        asked = _lacking(about.get("permissions") or {})
+        if lacking := [need for need in _lacking(each.permissions) if need not in asked]:
             advice = "its owner accepts the App's new permissions under Settings, Applications"
             yield Finding(name, False, f"not granted: {', '.join(lacking)}", advice)
         async for finding in _installation(app, settings, each, name):
@@ -239,7 +242,7 @@ async def _installation(
     core = (await app.rate_limit(installed.id)).get("core") or {}
     repositories = await app.installation_repositories(installed.id)
     served = [row for row in repositories if _served(row["full_name"], settings.allowed_accounts)]
-    detail = f"{len(repositories)} repositories"
+    detail = f"{len(repositories)} repositor{'y' if len(repositories) == 1 else 'ies'}"
     if len(served) < len(repositories):
         detail += f", {len(served)} of them in POSTDOC_ALLOWED_ACCOUNTS"
     if core:

@@ -116,7 +116,7 @@ def test_app_that_is_set_up_well(scene: Scene, capsys: pytest.CaptureFixture[str
     assert found["App"]["detail"].startswith(f"postdoc at {scene.url}/api/v3")
     assert found["webhook"]["detail"] == f"{scene.receiver.url}, signed"
     assert "× 202; the last one, ping, 0 min ago: OK" in found["deliveries"]["detail"]
-    assert "1 repositories; " in found["installed on acme"]["detail"]
+    assert "1 repository; " in found["installed on acme"]["detail"]
     assert "of 5,000 requests left" in found["installed on acme"]["detail"]
     assert all(found[name]["ok"] for name in ("clock", "permissions", "events", "policy of acme/lab"))
     assert cli.run(["doctor", "--github"]) == 0
