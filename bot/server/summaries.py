@@ -15,7 +15,7 @@ from bot.conversation.messages.wording import state_sentence
 from bot.conversation.permissions import Tier
 from bot.conversation.policy import Month, Policy
 from bot.domain.budget import NOTHING, Spend
-from bot.domain.experiment import Event, Experiment, Job, JobRole, Score, State
+from bot.domain.experiment import Event, EventKind, Experiment, Job, JobRole, Score, State
 from bot.domain.fold import experiment_of
 from bot.domain.goal import Budget, Goal, GoalId
 from bot.loop.journal import Journal
@@ -94,8 +94,16 @@ class Summaries:
             del self._known[gone]
         for goal_id, length in lengths.items():
             if goal_id not in self._known or self._known[goal_id][0] != length:
-                journal = self._journal.read(goal_id)
-                self._known[goal_id] = (length, summary_of(goal_id, journal))
+                self._known[goal_id] = (length, summary_of(goal_id, read_events(self._journal, goal_id)))
+
+
+def read_events(journal: Journal, goal_id: GoalId) -> Sequence[Event]:
+    """The goal's events; where the journal holds some that this version does not know, one that stands for them all."""
+    try:
+        return journal.read(goal_id)
+    except ValueError:
+        log.exception("goal %s: its journal cannot be read", goal_id)
+        return [Event(0, EventKind.GOAL_OPENED, "unreadable", 0.0, {})]
 
 
 def summary_of(goal_id: GoalId, journal: Sequence[Event]) -> Summary | None:

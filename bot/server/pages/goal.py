@@ -25,10 +25,10 @@ from bot.loop.policy import consent_missing
 from bot.server.pages.charts import curves as drawn
 from bot.server.pages.charts import values_by_run
 from bot.server.pages.overview import slots_of
-from bot.server.pages.queue import about, ordinal, placed
+from bot.server.pages.queue import Live, about, ordinal, placed
 from bot.server.pages.timeline import FAILURES, task_of, timeline
 from bot.server.pages.view import NotHere, View
-from bot.server.summaries import summary_of
+from bot.server.summaries import read_events, summary_of
 
 if TYPE_CHECKING:
     from bot.server.app import Bot
@@ -42,7 +42,7 @@ def goal_page(bot: Bot, request: Request) -> View:
     """Raises: NotHere when nobody opened such a goal."""
     parts = request.path_params
     goal_id = GoalId(f"{parts['owner']}/{parts['repository']}#{parts['issue']}")
-    journal = bot.journal.read(goal_id)
+    journal = read_events(bot.journal, goal_id)
     summary = summary_of(goal_id, journal)
     if summary is None:
         raise NotHere("There is no goal here that Postdoc knows. The dashboard lists all of them.")
@@ -63,14 +63,14 @@ def _shown(bot: Bot, x: Experiment, journal: Sequence[Event], wanted: str, every
     policy = Policy.from_dict(x.policy)
     run = _chosen(x, wanted)
     listed_runs = x.runs if every_run else _telling(x, run)
-    progress = bot.watcher.progress.get(x.goal_id)
+    live = Live.of(bot.watcher.progress.get(x.goal_id)) if x.running_jobs else None
     return {
         "x": x,
         "run": run,
         "runs": [_ledger_row(x, each) for each in listed_runs],
         "hidden_runs": len(x.runs) - len(listed_runs),
-        "progress": progress if progress is not None and x.running_jobs else None,
-        "task": task_of(str(progress["role"]), int(str(progress["run"]))) if progress is not None else "",
+        "live": live,
+        "task": task_of(live.role, live.run) if live is not None else "",
         "values_chart": values_by_run(x.runs, x.baseline, x.goal.target if x.goal is not None else None),
         "charts": _charts(bot, x, run) if run is not None else [],
         "diagnoses": _reports(x, listed_runs, run),

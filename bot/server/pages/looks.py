@@ -51,6 +51,11 @@ def cleaner(known_secrets: Sequence[str]) -> Callable[[Any], Any]:
     return cleaned
 
 
+def shortened(cleaned: Callable[[Any], Any]) -> Callable[[str, int], str]:
+    """A filter that cuts a text to so many characters, once no secret is left in it that a cut would hide."""
+    return lambda text, limit: clipped(str(cleaned(text)), limit)
+
+
 def ticked(cleaned: Callable[[Any], Any]) -> Callable[[str], Markup]:
     """A filter that turns `code` in a sentence into a code element; everything else is text."""
 
