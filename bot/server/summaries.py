@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 import threading
 import time
@@ -20,6 +19,7 @@ from bot.domain.fold import experiment_of
 from bot.domain.goal import Budget, Goal, GoalId
 from bot.loop.journal import Journal
 from bot.loop.policy import spend_of
+from bot.loop.treasury import month_of
 
 log = logging.getLogger("postdoc.summaries")
 
@@ -58,7 +58,9 @@ class Summary:
     lasted: tuple[tuple[JobRole, float], ...] = ()
     """Role and seconds of each job that succeeded."""
     months: Mapping[str, Spend] = field(default_factory=dict)
-    """`2026-07` -> what was spent in that month (UTC); a job counts in the month in which it ended."""
+    """`2026-07` -> what was spent in that month (UTC); a job counts in the month in which it was started."""
+    reserved: Mapping[str, Spend] = field(default_factory=dict)
+    """The same of what is reserved for jobs under way."""
     month_ceiling: Month = field(default_factory=Month)
 
     @property
@@ -94,16 +96,7 @@ class Summaries:
             del self._known[gone]
         for goal_id, length in lengths.items():
             if goal_id not in self._known or self._known[goal_id][0] != length:
-                self._known[goal_id] = (length, summary_of(goal_id, read_events(self._journal, goal_id)))
-
-
-def read_events(journal: Journal, goal_id: GoalId) -> Sequence[Event]:
-    """The goal's events; where the journal holds some that this version does not know, one that stands for them all."""
-    try:
-        return journal.read(goal_id)
-    except ValueError:
-        log.exception("goal %s: its journal cannot be read", goal_id)
-        return [Event(0, EventKind.GOAL_OPENED, "unreadable", 0.0, {})]
+                self._known[goal_id] = (length, summary_of(goal_id, self._journal.read(goal_id)))
 
 
 def summary_of(goal_id: GoalId, journal: Sequence[Event]) -> Summary | None:
@@ -111,23 +104,26 @@ def summary_of(goal_id: GoalId, journal: Sequence[Event]) -> Summary | None:
     opened = next((event for event in journal if event.kind == "goal_opened"), None)
     if opened is None:
         return None
+    x = experiment_of(goal_id, journal)
     try:
-        return _summary(experiment_of(goal_id, journal), journal)
+        if not x.unreadable:
+            return _summary(x, journal)
     except Exception:
-        # One journal that a newer version wrote must not take every other goal from the page.
-        log.exception("goal %s: its journal cannot be read", goal_id)
-        full_name, _, number = goal_id.rpartition("#")
-        return Summary(
-            goal_id, opened.at, journal[-1].at, full_name, int(number) if number.isdigit() else 0,
-            title=str(opened.data.get("title", "")), author=str(opened.data.get("author", "")),
-            words="This version of Postdoc cannot read this goal's journal.",
-            next_step="look at the server's log, or start the newer version that wrote it.",
-        )  # fmt: skip
+        # One journal that makes no sense must not take every other goal from the page.
+        log.exception("goal %s: its journal cannot be summed up", goal_id)
+    full_name, _, number = goal_id.rpartition("#")
+    return Summary(
+        goal_id, opened.at, journal[-1].at, full_name, int(number) if number.isdigit() else 0,
+        title=str(opened.data.get("title", "")), author=str(opened.data.get("author", "")), reason=x.unreadable,
+        words="This version of Postdoc cannot read this goal's journal.",
+        next_step="start the newer version that wrote it, or look at the server's log.",
+    )  # fmt: skip
 
 
 def _summary(x: Experiment, journal: Sequence[Event]) -> Summary:
     best = x.best_run
     policy = Policy.from_dict(x.policy)
+    spent, reserved = _months(x, journal, policy.usd_per_hour)
     return Summary(
         goal_id=x.goal_id,
         opened_at=x.opened_at,
@@ -146,19 +142,14 @@ def _summary(x: Experiment, journal: Sequence[Event]) -> Summary:
         best=(best.n, best.score) if best is not None and best.score is not None else None,
         runs=len(x.runs),
         spent=spend_of(x),
-        ceilings=ceilings_of(x),
+        ceilings=x.ceilings,
         waits_for=waits_for(x, policy),
         running=tuple(x.running_jobs),
         lasted=tuple((job.role, job.seconds) for job in x.jobs.values() if job.succeeded),
-        months=_months(x, journal, policy.usd_per_hour),
+        months=spent,
+        reserved=reserved,
         month_ceiling=policy.month,
     )
-
-
-def ceilings_of(x: Experiment) -> Budget:
-    """The goal's budget and what was granted beyond it."""
-    budget = x.goal.budget if x.goal is not None else Budget()
-    return Budget(budget.usd, budget.gpu_hours, budget.runs + x.extra_runs, budget.wall_hours)
 
 
 def waits_for(x: Experiment, policy: Policy) -> str:
@@ -174,27 +165,26 @@ def waits_for(x: Experiment, policy: Policy) -> str:
     return ""
 
 
-def month_of(at: float) -> str:
-    """`2026-07`, in UTC, as a policy's ceilings count."""
-    return datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m")
+def _months(x: Experiment, journal: Sequence[Event], usd_per_hour: float) -> tuple[dict[str, Spend], dict[str, Spend]]:
+    """(spent, reserved) by month, as the treasury counts them, and what the language model cost."""
+    spent: dict[str, Spend] = {}
+    reserved: dict[str, Spend] = {}
 
-
-def _months(x: Experiment, journal: Sequence[Event], usd_per_hour: float) -> dict[str, Spend]:
-    months: dict[str, Spend] = {}
-
-    def add(at: float, spend: Spend) -> None:
+    def add(months: dict[str, Spend], at: float, spend: Spend) -> None:
         months[month_of(at)] = months.get(month_of(at), NOTHING) + spend
 
     for job in x.jobs.values():
-        if job.status is not None and job.seconds > 0:
+        if job.ended:
             hours = job.seconds / 3600
-            add(float(job.status["ended_at"]), Spend(usd=hours * usd_per_hour, gpu_hours=hours))
+            add(spent, job.launched_at, Spend(usd=hours * usd_per_hour, gpu_hours=hours))
+        else:
+            add(reserved, job.launched_at, Spend.from_dict(job.reserved))
     for event in journal:
-        if event.kind == "llm_spent":
-            add(event.at, Spend(usd=float(event.data["usd"])))
+        if event.kind is EventKind.LLM_SPENT:
+            add(spent, event.at, Spend(usd=float(event.data["usd"])))
     for run in x.runs:
-        add(run.started_at, Spend(runs=1))
-    return months
+        add(spent, run.started_at, Spend(runs=1))
+    return spent, reserved
 
 
 def sums(months: Sequence[Mapping[str, Any]]) -> dict[str, Spend]:

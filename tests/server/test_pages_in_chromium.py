@@ -53,7 +53,7 @@ def test_every_page_can_be_read_wide_and_narrow_light_and_dark(tab: Tab, tmp_pat
     bot = make_bot(tmp_path)
     made = every_state(bot)
     started_jobs(bot, made)
-    bot.halted = lambda: "@ada wrote `/postdoc halt` in acme/maths."  # type: ignore[attr-defined]
+    bot.halted = lambda: "@ada wrote `/postdoc halt` in acme/maths."  # type: ignore[method-assign]
     goals = [made[name] for name in ("training", "awaiting consent", "needs author", "met", "baseline", "hostile",
                                      "without numbers", "forty runs", "foreign words", "plan")]  # fmt: skip
     with shown(bot) as url:

@@ -21,14 +21,14 @@ from bot.domain.goal import GoalId
 from bot.domain.recipe import line_with
 from bot.loop.actions.jobs import goal_folder
 from bot.loop.actions.traces import job_path
-from bot.loop.policy import consent_missing
+from bot.loop.policy import consent_missing, remedy_waits
 from bot.server.pages.charts import curves as drawn
 from bot.server.pages.charts import values_by_run
 from bot.server.pages.overview import slots_of
 from bot.server.pages.queue import Live, about, ordinal, placed
 from bot.server.pages.timeline import FAILURES, task_of, timeline
 from bot.server.pages.view import NotHere, View
-from bot.server.summaries import read_events, summary_of
+from bot.server.summaries import summary_of
 
 if TYPE_CHECKING:
     from bot.server.app import Bot
@@ -42,7 +42,7 @@ def goal_page(bot: Bot, request: Request) -> View:
     """Raises: NotHere when nobody opened such a goal."""
     parts = request.path_params
     goal_id = GoalId(f"{parts['owner']}/{parts['repository']}#{parts['issue']}")
-    journal = read_events(bot.journal, goal_id)
+    journal = bot.journal.read(goal_id)
     summary = summary_of(goal_id, journal)
     if summary is None:
         raise NotHere("There is no goal here that Postdoc knows. The dashboard lists all of them.")
@@ -172,8 +172,10 @@ def _blame(x: Experiment, run: Run, opened: bool) -> RunReport:
 def _asked(x: Experiment) -> dict[str, Any]:
     """The question that waits for a person, and the line that answers it."""
     remedy = x.run.remedy if x.run is not None and not x.changed else None
-    keys = (remedy["key"], *remedy["also"]) if remedy is not None else tuple(x.changed)
-    why = consent_missing(x, keys=keys) if x.goal is not None else None
+    if x.run is not None and remedy is not None:
+        why = remedy_waits(x, x.run)
+    else:
+        why = consent_missing(x, keys=tuple(x.changed)) if x.goal is not None else None
     changed = changes(x.changed)
     if remedy is not None:
         changed = f"`{remedy['key']}` to `{setting(remedy['value'])}`: {remedy['why']}"

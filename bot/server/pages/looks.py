@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
@@ -90,18 +90,6 @@ def ago(seconds: float) -> str:
         if seconds >= size:
             return f"{int(seconds // size)} {unit} ago"
     return "just now"
-
-
-def web_root(github_url: str) -> str:
-    """Where people read what the REST root `github_url` serves.
-
-    https://docs.github.com/en/enterprise-server@latest/rest/using-the-rest-api/getting-started-with-the-rest-api and,
-    for data residency (`api.NAME.ghe.com`), https://docs.github.com/en/enterprise-cloud@latest/admin/data-residency
-    """
-    parts = urlsplit(github_url)
-    if parts.path in ("", "/") and parts.netloc.startswith("api."):
-        return f"{parts.scheme}://{parts.netloc.removeprefix('api.')}"
-    return f"{parts.scheme}://{parts.netloc}{parts.path.removesuffix('/').removesuffix('/api/v3')}"
 
 
 def path(text: object) -> str:
