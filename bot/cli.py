@@ -20,6 +20,8 @@ import typer
 from bot.errors import PostdocError, SettingsError, UserError
 
 if TYPE_CHECKING:
+    import socket
+
     from bot.domain.evaluation import Evaluation
     from bot.practice.demo import Outcome
     from bot.practice.terminal import Screen
@@ -279,24 +281,29 @@ def _end_jobs(data_folder: Path) -> None:
 def serve(
     host: Annotated[str | None, typer.Option("--host", help="Instead of POSTDOC_HOST.")] = None,
     port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Instead of POSTDOC_PORT.")] = None,
+    setup: Annotated[
+        bool, typer.Option("--setup", help="Register the App in a browser first, if none is there.")
+    ] = False,
 ) -> int:
     """Serve the GitHub App; its settings are POSTDOC_* variables."""
     import logging
-    import socket
 
     import uvicorn
 
-    from bot.config import load_settings
+    from bot.config import load_settings, load_setup_settings
+    from bot.conversation.policy import load_server_policy
 
+    given = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
+    if setup and (unset := load_setup_settings()) is not None:
+        from bot.server.setup.serving import serve_setup
+
+        unset = unset.model_copy(update=given)
+        if not serve_setup(unset, _listen(unset.host, unset.port)):
+            return DONE
     settings = load_settings()
-    given = {"host": host, "port": port}
-    settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        listening = socket.create_server((settings.host, settings.port), family=family)
-    except OSError as error:
-        problem = f"{settings.host}:{settings.port} cannot be listened on: {error.strerror or error}."
-        raise SettingsError(f"{problem} Set POSTDOC_HOST and POSTDOC_PORT, or --host and --port.") from error
+    settings = settings.model_copy(update=given)
+    load_server_policy(settings.policy_file)  # a mistake in it is said before anything is opened
+    listening = _listen(settings.host, settings.port)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
@@ -313,6 +320,45 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: None)
     server.run(sockets=[listening])
     return DONE if server.started else FAILED
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises: SettingsError when the address cannot be had."""
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        problem = f"{host}:{port} cannot be listened on: {error.strerror or error}."
+        raise SettingsError(f"{problem} Set POSTDOC_HOST and POSTDOC_PORT, or --host and --port.") from error
+
+
+@app.command()
+def policy(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Instead of .github/postdoc.yml here.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of the file instead.")] = False,
+) -> int:
+    """Say what a repository's policy grants, or what is wrong in it."""
+    from bot.conversation.policy import POLICY_PATH, policy_schema, read_policy
+
+    if schema:
+        print(json.dumps(policy_schema(), indent=2))
+        return DONE
+    path = file or Path(POLICY_PATH)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{path}: {error.strerror}. Name a policy file, or run this in a repository with one."
+        ) from error
+    found, problems = read_policy(data)
+    if found is None:
+        for problem in problems[:-1]:
+            _complain(f"{path}:{problem}", WRONG_WORDS)
+        return _complain(f"{path}:{problems[-1]}", WRONG_WORDS)
+    _say(found.lines(), None)
+    return DONE
 
 
 @app.command()
