@@ -41,13 +41,16 @@ class Tokens:
         repositories: list[Repository] | None = None,
         permissions: dict[str, str] | None = None,
     ) -> InstallationToken:
-        """A token for an hour, narrowed as asked. Raises: ApiError 422 for more than was granted."""
+        """A token for an hour, narrowed as asked; one that is not reaches what the installation does at any time.
+
+        Raises: ApiError 422 for more than was granted.
+        """
         if repositories is not None and any(each not in installation.repositories for each in repositories):
             raise ApiError(422, NOT_IN_INSTALLATION)
         token = InstallationToken(
             token=new_installation_token(installation.app),
             installation=installation,
-            repositories=list(installation.repositories) if repositories is None else repositories,
+            repositories=installation.repositories if repositories is None else repositories,
             permissions=narrow(installation, permissions),
             narrowed=repositories is not None,
             expires_at=expires_at(self._clock()),
