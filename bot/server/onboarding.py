@@ -198,7 +198,8 @@ class Onboarding:
         if answer.standing in _SETTLED:
             self._settled.add(wish.full_name)
         if answer.opened_at is not None:
-            self._opened[wish.installation_id][wish.full_name] = answer.opened_at
+            at = self._clock() if answer.opened_now else answer.opened_at
+            self._opened[wish.installation_id][wish.full_name] = at
         if answer.opened_now:
             log.info("%s: onboarding pull request #%d is open", wish.full_name, answer.pull_request)
         elif answer.standing is Standing.UNFIT:
