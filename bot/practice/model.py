@@ -78,6 +78,8 @@ class App:
     hook_id: int
     webhook_url: str | None
     webhook_secret: str | None
+    public: bool = False
+    """True: anybody may install it."""
 
     @property
     def node_id(self) -> str:

@@ -42,7 +42,10 @@ class Tokens:
         repositories: list[Repository] | None = None,
         permissions: dict[str, str] | None = None,
     ) -> InstallationToken:
-        """A token for an hour, narrowed as asked. Raises: ApiError 422 for more than was granted."""
+        """A token for an hour, narrowed as asked; one that is not reaches what the installation does at any time.
+
+        Raises: ApiError 422 for more than was granted, 403 while the installation is suspended.
+        """
         if installation.suspended_at is not None:
             raise ApiError(403, SUSPENDED)
         if repositories is not None and any(each not in installation.repositories for each in repositories):
@@ -50,7 +53,7 @@ class Tokens:
         token = InstallationToken(
             token=new_installation_token(installation.app),
             installation=installation,
-            repositories=list(installation.repositories) if repositories is None else repositories,
+            repositories=installation.repositories if repositories is None else repositories,
             permissions=narrow(installation, permissions),
             narrowed=repositories is not None,
             expires_at=expires_at(self._clock()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -42,7 +43,7 @@ def test_database_that_cannot_be_opened_is_one_clear_line(url: str) -> None:
 def test_serve_without_its_database_is_one_line_and_exit_code_2(
     postgres: Postgres, tmp_path: Path, change: object, says: str
 ) -> None:
-    url = change(postgres.url("good"), postgres.port)  # type: ignore[operator]
+    url = change(postgres.url("good"), postgres.port)
     key = "-----BEGIN PRIVATE KEY-----\nx\n-----END PRIVATE KEY-----"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("POSTDOC_")} | {
         "POSTDOC_APP_ID": "1", "POSTDOC_PRIVATE_KEY": key, "POSTDOC_WEBHOOK_SECRET": SECRET, "POSTDOC_PORT": "0",
@@ -60,10 +61,9 @@ def test_serve_without_its_database_is_one_line_and_exit_code_2(
 
 def test_columns_and_indexes_of_a_newer_version_are_added_and_an_older_one_still_writes(tmp_path: Path) -> None:
     path = tmp_path / "old.sqlite"
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, fence INTEGER NOT NULL)")
-        connection.execute("INSERT INTO leases VALUES ('inbox', 'somebody', 7)")
-    connection.close()
+    with contextlib.closing(sqlite3.connect(path)) as old, old:
+        old.execute("CREATE TABLE leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, fence INTEGER NOT NULL)")
+        old.execute("INSERT INTO leases VALUES ('inbox', 'somebody', 7)")
     engine = open_database(f"sqlite:///{path}")
     with engine.begin() as connection:
         assert connection.execute(sa.text("SELECT fence, poked FROM leases")).all() == [(7, 0)]
