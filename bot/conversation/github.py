@@ -4,6 +4,8 @@
 earlier, interrupted attempt may have left (a comment's hidden key, a check run's external id, a commit's trailer), so
 that a replayed action edits instead of saying the same thing again.
 
+Every text that is written passes `redaction` here, at the one door that all of them leave by.
+
 Raw requests are used instead of githubkit's typed models: the models cost about 190 MiB of memory once parsed, and a
 server of another version then fails on a field we never read.
 """
@@ -24,6 +26,7 @@ import httpx
 from githubkit import AppAuthStrategy, GitHub, Response
 from githubkit.exception import GitHubException, GraphQLFailed, RequestError, RequestFailed, RequestTimeout
 
+from bot.conversation.redaction import redact, redacted_bytes
 from bot.errors import PostdocError, TransientError
 
 OnWrite = Callable[[str], Awaitable[None]]
@@ -91,7 +94,9 @@ class GitHubApp:
         private_key: str,
         base_url: str = "https://api.github.com",
         on_write: OnWrite | None = None,
+        known_secrets: Sequence[str] = (),
     ) -> None:
+        self._known_secrets = tuple(known_secrets)
         self._connections = _Connections()
         self._github = GitHub(
             AppAuthStrategy(app_id, private_key),
@@ -168,7 +173,7 @@ class GitHubApp:
     async def graphql(self, installation_id: int, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         client = self._installation(installation_id)
         try:
-            answer: dict[str, Any] = await client.graphql.arequest(query, variables)
+            answer: dict[str, Any] = await client.graphql.arequest(query, self._clean(variables))
         except GraphQLFailed as error:
             errors = error.response.errors or []
             text = "; ".join(str(item.message) for item in errors)
@@ -187,6 +192,8 @@ class GitHubApp:
         return self._installations[installation_id]
 
     async def _request(self, client: GitHub[Any], method: str, path: str, **options: Any) -> Response[Any, Any]:
+        if options.get("json") is not None:
+            options["json"] = self._clean(options["json"])
         try:
             response = await client.arequest(method, path, **{k: v for k, v in options.items() if v is not None})
         except GitHubException as error:
@@ -194,6 +201,16 @@ class GitHubApp:
         if method != "GET":
             await self._wrote(f"{method} {path}")
         return response
+
+    def _clean(self, value: Any, name: str = "") -> Any:
+        """A copy of what is about to be sent without secrets; `contents` is a file of a commit, in base64."""
+        if isinstance(value, str):
+            if name == "contents":
+                return base64.b64encode(redacted_bytes(base64.b64decode(value), self._known_secrets)).decode()
+            return redact(value, self._known_secrets)
+        if isinstance(value, Mapping):
+            return {key: self._clean(content, key) for key, content in value.items()}
+        return [self._clean(content) for content in value] if isinstance(value, (list, tuple)) else value
 
     async def _wrote(self, what: str) -> None:
         self.writes += 1

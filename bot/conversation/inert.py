@@ -23,6 +23,8 @@ _WORD_COMMAND = re.compile(
 )
 # An underscore inside a word is no emphasis, and escaping it would spoil every key in the plain text of a mail.
 _MARKUP = re.compile(r"([\\`*~|$\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+# ECMA-48 control sequences, and operating system commands up to the bell or the string terminator that ends them.
+_TERMINAL = re.compile(r"\x1b(?:\[[0-?]{0,64}[ -/]{0,16}[@-~]|\][^\x07\x1b\n]{0,2000}(?:\x07|\x1b\\)?|[@-Z\\^_])")
 _BACKTICKS = re.compile(r"`+")
 
 
@@ -70,6 +72,12 @@ def fenced(text: str, language: str = "") -> str:
     longest = max((len(run) for run in _BACKTICKS.findall(text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text}\n{fence}"
+
+
+def printable(text: str) -> str:
+    """A log as it may lie in a repository: no character that a terminal obeys or that an editor does not show."""
+    text = _TERMINAL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return "".join(character for character in text if not is_invisible(character))
 
 
 def clipped(text: str, limit: int) -> str:

@@ -7,12 +7,14 @@ import contextlib
 import itertools
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 
 from fastapi import FastAPI
 
 from bot import __version__
 from bot.config import Settings
 from bot.conversation.github import GitHubApp, OnWrite
+from bot.conversation.redaction import redacted
 from bot.errors import PostdocError, TransientError
 from bot.loop.actions import performer
 from bot.loop.database import open_database
@@ -22,6 +24,7 @@ from bot.loop.journal import Journal
 from bot.loop.world import World
 from bot.server.api import api_routes
 from bot.server.handlers import Handlers
+from bot.server.logs import redact_logs
 from bot.server.watcher import Watcher
 from bot.server.webhook import webhook_routes
 from runners.job import Runner
@@ -49,9 +52,16 @@ class Bot:
         folder.mkdir(parents=True, exist_ok=True)
         database_url = settings.database_url or f"sqlite:///{folder / 'postdoc.sqlite'}"
         database = open_database(database_url)
-        self.inbox, self.journal = Inbox(database), Journal(database)
+        known_secrets = settings.secrets()
+        redact_logs(known_secrets)
+        self.inbox = Inbox(database)
+        self.journal = Journal(database, clean=partial(redacted, known=known_secrets))
         self.app = GitHubApp(
-            app_id=settings.app_id, private_key=settings.key(), base_url=settings.github_url, on_write=on_write
+            app_id=settings.app_id,
+            private_key=settings.key(),
+            base_url=settings.github_url,
+            on_write=on_write,
+            known_secrets=known_secrets,
         )
         self.runner = runner or LocalRunner(folder / "jobs", python=settings.job_python, slots=settings.job_slots)
         self.world = World(
@@ -60,7 +70,7 @@ class Bot:
             data_folder=folder,
             model_folders=(*settings.model_folders, folder / "models"),
             benchmark_folders=settings.benchmark_folders,
-            known_secrets=settings.secrets(),
+            known_secrets=known_secrets,
             train_memory_gib=settings.job_memory_gib,
             cpu_threads=settings.job_threads,
         )
