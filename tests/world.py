@@ -88,6 +88,8 @@ class World:
     environment: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
     read: set[int] = field(default_factory=set)
+    recorder: Recorder = field(default_factory=Recorder)
+    """Every exchange of the forge, where GitHub's description is installed to judge it."""
 
     # The bot's process
 
@@ -292,7 +294,9 @@ def practice_world(folder: Path, *, policy: str | None = POLICY, deaths: Path | 
         if deaths is not None:
             environment["POSTDOC_TEST_DEATHS"] = str(deaths)
         tokens = {login: forge.user_token(login) for login in ("ada", "bob", "mallory")}
-        world = World(forge, url, folder, runner, registration.app_id, port, tokens, environment)
+        world = World(
+            forge, url, folder, runner, registration.app_id, port, tokens, environment, recorder=recorder
+        )  # fmt: skip
         try:
             yield world
         finally:
