@@ -86,7 +86,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         issue = found.open_goal(body, title=f"Raise it with {one_line[0]}")
         found.until_event(issue, "proposed")
         pull = found.pulls()[0]["number"]
-        found.comment(pull, f"/postdoc status {one_line[1]}\n/postdoc {one_line[2]}\n/postdoc set learning_rate={SECRET}")
+        found.comment(
+            pull, f"/postdoc status {one_line[1]}\n/postdoc {one_line[2]}\n/postdoc set learning_rate={SECRET}"
+        )
         found.comment(pull, "\n".join(plain))
         sha = found.api("ada", "GET", "/repos/acme/speller/git/ref/heads/main")["object"]["sha"]
         for name in (one_line[0], one_line[6]):
