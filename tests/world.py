@@ -94,6 +94,8 @@ class World:
     peers: list[World] = field(default_factory=list)
     """More processes on the same database, each as a world of its own."""
     name: str = "bot"
+    recorder: Recorder = field(default_factory=Recorder)
+    """Every exchange of the forge, where GitHub's description is installed to judge it."""
 
     # The bot's process
 
@@ -313,7 +315,9 @@ def practice_world(
         if deaths is not None:
             environment["POSTDOC_TEST_DEATHS"] = str(deaths)
         tokens = {login: forge.user_token(login) for login in ("ada", "bob", "mallory")}
-        world = World(forge, url, folder, runner, registration.app_id, ports[0], tokens, environment)
+        world = World(
+            forge, url, folder, runner, registration.app_id, ports[0], tokens, environment, recorder=recorder
+        )  # fmt: skip
         for n, port in enumerate(ports[1:], start=2):
             own = environment | {"POSTDOC_PORT": str(port)}
             world.peers.append(replace(world, port=port, environment=own, peers=[], name=f"bot-{n}"))
