@@ -80,13 +80,13 @@ def test_people_are_not_judged() -> None:
 
 
 def test_graphql_variables_are_judged() -> None:
-    from bot.conversation.github.repository import _COMMIT
+    from bot.conversation.github.repository import COMMIT
 
     good = {"branch": {"repositoryNameWithOwner": "a/b", "branchName": "c"}, "message": {"headline": "h"},
             "expectedHeadOid": "0" * 40, "fileChanges": {"additions": [{"path": "p", "contents": "eA=="}]}}  # fmt: skip
-    assert judged("POST", "/graphql", {"query": _COMMIT, "variables": {"input": good}}) == []
+    assert judged("POST", "/graphql", {"query": COMMIT, "variables": {"input": good}}) == []
     for wrong in (good | {"files": []}, {k: v for k, v in good.items() if k != "expectedHeadOid"}):
-        assert judged("POST", "/graphql", {"query": _COMMIT, "variables": {"input": wrong}}) != []
+        assert judged("POST", "/graphql", {"query": COMMIT, "variables": {"input": wrong}}) != []
     assert judged("POST", "/graphql", {"query": "{ viewer { surname } }"}) != []
 
 
