@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,6 @@ OVERLAP_SECONDS = 300.0
 FIRST_AGAIN_SECONDS, LONGEST_AGAIN_SECONDS = 4.0, 6 * 3600.0
 REFUSED_BY_US = frozenset({400, 401, 413})
 """Asked for again, it would be refused again."""
-PAGE = 100
 PULLED = "pulled until"
 """The mark in the database: the moment up to which every delivery has been read."""
 
@@ -49,21 +49,21 @@ Row = dict[str, Any]
 async def sweep_deliveries(bot: Bot) -> None:
     """Ask again for what did not arrive, until cancelled."""
     sweep = Sweep(bot.app, bot.inbox)
-    fence, pauses = 0, iter([0.0])
+    turn, due = (0, 0), 0.0
+    pauses: Iterator[float] = iter(())
     while True:
+        await asyncio.sleep(FIRST_SWEEP_SECONDS)
         lease = bot.leases.lease(INBOX)
-        if lease is None:
-            await asyncio.sleep(POLL_SECONDS)
+        if lease is None or not bot.leading:
             continue
-        if lease.fence != fence:
-            # Whoever did this before may have died with deliveries unanswered. The second look catches what was asked
-            # for before the socket listened; later ones, a network that was down.
-            fence = lease.fence
-            soon = (FIRST_SWEEP_SECONDS, SECOND_SWEEP_SECONDS)
-            pauses = itertools.chain(soon, itertools.repeat(bot.settings.sweep_seconds))
-        await asyncio.sleep(min(next(pauses), bot.settings.sweep_seconds))
-        if not bot.leading:
+        if turn != (lease.fence, bot.leases.outages):
+            # After every time that nobody could listen: at once, and again for what was asked for before the socket
+            # listened. Later looks are for a network that was down.
+            turn = (lease.fence, bot.leases.outages)
+            due, pauses = 0.0, itertools.chain((SECOND_SWEEP_SECONDS,), itertools.repeat(bot.settings.sweep_seconds))
+        if time.monotonic() < due:
             continue
+        due = time.monotonic() + min(next(pauses), bot.settings.sweep_seconds)
         try:
             asked = await sweep.look()
         except (PostdocError, sa.exc.SQLAlchemyError) as error:
@@ -95,7 +95,7 @@ class Sweep:
         for guid in [g for g, m in self._missed.items() if g in arrived or m.first_at < now - WINDOW_SECONDS]:
             del self._missed[guid]
         due = [missed for missed in self._missed.values() if missed.again_at <= now]
-        for missed in sorted(due, key=lambda missed: missed.first_at):
+        for missed in sorted(due, key=lambda missed: (missed.first_at, missed.id)):
             # One that fails again and again is asked for ever more seldom, as long as GitHub keeps it.
             missed.pause = min(max(FIRST_AGAIN_SECONDS, missed.pause * 4), LONGEST_AGAIN_SECONDS)
             missed.again_at = now + missed.pause
@@ -166,8 +166,7 @@ class Pull:
         """Returns how many deliveries were new. Raises: PostdocError, sqlalchemy's errors."""
         until = float(str(await asyncio.to_thread(self._inbox.mark, PULLED) or 0))
         since = max(until - OVERLAP_SECONDS, time.time() - WINDOW_SECONDS)
-        listed = await self._list(since)
-        top = {row["id"] for row in listed[:PAGE]}
+        listed, top = await self._list(since)
         if top == self._top:
             return 0
         rows = [row for row in listed if _moment(row) >= since and acts_on(row["event"], row.get("action"))]
@@ -198,15 +197,14 @@ class Pull:
             return None
         return (found.get("request") or {}).get("payload")
 
-    async def _list(self, since: float) -> list[Row]:
-        """What was delivered since then, newest first; the first page alone when nothing on it is new."""
-        listed: list[Row] = []
-        cursor = None
-        while True:
+    async def _list(self, since: float) -> tuple[list[Row], set[int]]:
+        """(what was delivered since then, newest first; ids of the first page). Reads no further when that is known."""
+        listed, cursor = await self._app.deliveries(cursor=None)
+        top = {row["id"] for row in listed}
+        while cursor is not None and listed and _moment(listed[-1]) >= since and top != self._top:
             rows, cursor = await self._app.deliveries(cursor=cursor)
-            listed += rows
-            if cursor is None or not rows or _moment(rows[-1]) < since or {row["id"] for row in listed} == self._top:
-                return listed
+            listed = [*listed, *rows]
+        return listed, top
 
 
 def _moment(row: Row) -> float:

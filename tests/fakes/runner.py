@@ -20,8 +20,9 @@ from runners.job import FailureKind, JobId, JobSpec, JobState, JobStatus, read_j
 class ScriptedRunner:
     """Reads `script.json` in its root: {"train-01": {...}, "evaluate-01": {...}, ...}, by role and run.
 
-    Outcome keys: `value` (share of items answered right), `curve` (`good`, `flat`, `diverged`, or `unseen`: no metrics), `fail` (log text of a
-    failed job), `state` (of a failed job), `suggested` (a probe's rate), `hold` (true: runs until `release(name)`).
+    Outcome keys: `value` (share of items answered right), `curve` (`good`, `flat`, `diverged`, or `unseen`: no
+    metrics), `fail` (log text of a failed job), `state` (of a failed job), `suggested` (a probe's
+    rate), `hold` (true: runs until `release(name)`).
     """
 
     name = "scripted"
