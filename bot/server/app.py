@@ -138,7 +138,7 @@ class Bot:
         await asyncio.to_thread(self._restore_treasury)
         await self.engine.start()
         fetch = pull_deliveries if self.settings.pull else sweep_deliveries
-        work = [self._lead(), self.reader.run(), self.watcher.watch(), fetch(self), self._prune()]
+        work = [self._warm_pages(), self._lead(), self.reader.run(), self.watcher.watch(), fetch(self), self._prune()]
         if self.settings.onboarding:
             work.append(self.onboarding.run(lambda: self.leading))
         self._tasks = [asyncio.create_task(each) for each in work]
@@ -149,6 +149,11 @@ class Bot:
         for goal_id in self.journal.goals():
             x = experiment_of(goal_id, self.journal.read(goal_id))
             self.treasury.restore(x, Policy.from_dict(x.policy).usd_per_hour)
+
+    async def _warm_pages(self) -> None:
+        """Every journal is summed up once, so that the first visitor does not wait for it."""
+        with contextlib.suppress(TransientError, sqlalchemy.exc.SQLAlchemyError):
+            await asyncio.to_thread(self.summaries.all)
 
     async def drain(self, limit_seconds: float) -> None:
         """Be ready for nothing more, and let actions in progress end, up to the limit. `stop` comes after."""

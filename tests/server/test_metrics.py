@@ -138,7 +138,9 @@ def test_github_answers_are_counted_by_class() -> None:
     assert of(samples, "postdoc_github_rate_limit_remaining", resource="graphql") == 12
 
 
-async def test_odd_goals_add_no_series_and_are_not_named(bot: Bot, client: httpx.AsyncClient) -> None:
+async def test_1000_odd_goals_add_no_series_are_not_named_and_are_summed_in_less_than_100_ms(
+    bot: Bot, client: httpx.AsyncClient
+) -> None:
     every_state(bot)
     before = read((await client.get("/metrics")).text)
     many_goals(bot, 1_000)
@@ -157,6 +159,13 @@ async def test_odd_goals_add_no_series_and_are_not_named(bot: Bot, client: httpx
         "postdoc_github_requests_created", "postdoc_github_rate_limit_remaining",
     }  # fmt: skip
     assert len(after) < 250
+    taken = []
+    for _ in range(5):
+        bot.summaries._looked_at = float("-inf")
+        began = time.process_time()
+        assert (await client.get("/metrics")).status_code == 200
+        taken.append(time.process_time() - began)
+    assert min(taken) < 0.1, taken
     for word in ("acme", "speller", "private", "mallory", "secret", "event-", "resource-"):
         assert word not in text
 
@@ -169,18 +178,6 @@ def test_labels_can_take_few_values_only() -> None:
     names = {sample.name for family in metrics.registry.collect() for sample in family.samples}
     series = sum(len(family.samples) for family in metrics.registry.collect())
     assert series < 250, names
-
-
-async def test_1000_goals_are_summed_in_less_than_100_ms(bot: Bot, client: httpx.AsyncClient) -> None:
-    many_goals(bot, 1_000)
-    assert (await client.get("/metrics")).status_code == 200  # folds every journal once
-    taken = []
-    for _ in range(5):
-        bot.summaries._looked_at = float("-inf")
-        began = time.process_time()
-        assert (await client.get("/metrics")).status_code == 200
-        taken.append(time.process_time() - began)
-    assert min(taken) < 0.1, taken
 
 
 async def test_setting_opens_the_metrics_and_nothing_else(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import html
 import re
 import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from bot.domain.experiment import EventKind, State
 from bot.domain.goal import Budget
+from bot.errors import TransientError
 from bot.server.app import Bot, create_app
 from bot.server.pages.timeline import SPOKEN, timeline
 from tests.server.pages_world import PLATEAU, Story, every_state, make_bot, started_jobs
@@ -218,12 +219,60 @@ def test_every_kind_of_event_has_a_sentence(bot: Bot) -> None:
     assert len(said) > 18
 
 
-async def test_banner_says_that_spending_is_halted(bot: Bot, client: httpx.AsyncClient) -> None:
+async def test_banner_says_that_spending_is_halted(tmp_path: Path) -> None:
+    bot = make_bot(tmp_path, api_token="a-token-for-tests")
     Story(bot, 1)
-    assert "halted" not in words(await client.get("/"))
-    bot.halted = lambda: "@ada wrote `/postdoc halt`."  # type: ignore[method-assign]
-    for path in ("/", "/queue", "/spend", "/goals/acme/speller/1"):
-        assert "Spending is halted. @ada wrote /postdoc halt ." in words(await client.get(path))
+    async with browser(bot) as client:
+        bot.treasury.halt("acme/secret-maths", "ada")
+        assert "secret-maths" not in (await client.get("/sign-in")).text
+        client.headers["Authorization"] = "Bearer a-token-for-tests"
+        for path in ("/", "/queue", "/spend", "/goals/acme/speller/1"):
+            assert "Spending is halted. In acme/secret-maths by @ada." in words(await client.get(path))
+        bot.treasury.lift("acme/secret-maths")
+        assert "halted" not in words(await client.get("/"))
+
+
+async def test_what_is_reserved_counts_against_the_month(bot: Bot, client: httpx.AsyncClient) -> None:
+    story = Story(bot, 1).understood(usd_per_hour=3.0).planned().agreed().started(1)
+    reserved = {"usd": 12.0, "gpu_hours": 4.0}
+    story.say(
+        "job_launched", job_id="speller-1-train-01-1", role="train", run=1, attempt=1, expects="", reserved=reserved
+    )
+    said = words(await client.get("/spend"))
+    assert "0.13 USD of 100.00 USD and 12.00 USD reserved" in said
+    assert "0.04 h of 100 h and 4 h reserved" in said
+    assert "postdoc_reserved_usd 12.0" in (await client.get("/metrics")).text
+    # The same months as those that the treasury holds goals to.
+    bot._restore_treasury()
+    assert bot.treasury.month_spend("acme/speller").usd == pytest.approx(12.0 + 160 / 3600 * 3)
+
+
+async def test_database_that_is_away_and_a_bug_are_said_plainly(
+    bot: Bot, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Story(bot, 1)
+    gone = sa.exc.OperationalError("SELECT secret", {}, Exception("no route to host"))
+    for error, status in ((gone, 503), (TransientError("gone"), 503), (KeyError("a bug"), 500)):
+        for name in ("read", "lengths"):
+            monkeypatch.setattr(bot.journal, name, raising(error))
+        for path in ("/", "/queue", "/spend", "/goals/acme/speller/1"):
+            bot.summaries._looked_at = float("-inf")
+            reply = await client.get(path)
+            assert reply.status_code == status
+            assert "This page cannot be shown" in reply.text
+            assert "secret" not in reply.text and "Traceback" not in reply.text and "a bug" not in reply.text
+    monkeypatch.setattr(bot.journal, "lengths", raising(gone))
+    bot.summaries._looked_at = float("-inf")
+    reply = await client.get("/metrics")
+    assert reply.status_code == 200
+    assert "postdoc_database_reachable 0.0" in reply.text and "process_resident_memory_bytes" in reply.text
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def raised(*_: object) -> None:
+        raise error
+
+    return raised
 
 
 async def test_500_goals_take_less_than_300_ms(bot: Bot, client: httpx.AsyncClient) -> None:

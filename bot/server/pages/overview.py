@@ -14,7 +14,7 @@ from starlette.requests import Request
 from bot.conversation.policy import Month
 from bot.domain.budget import NOTHING, Spend
 from bot.loop.treasury import month_of
-from bot.server.pages.queue import about, ordinal, placed
+from bot.server.pages.queue import Live, about, ordinal, placed
 from bot.server.pages.view import View
 from bot.server.summaries import Summary, sums
 
@@ -38,8 +38,10 @@ def dashboard(bot: Bot, request: Request) -> View:
     pages = max(1, math.ceil(len(chosen) / GOALS_A_PAGE))
     page = min(max(1, _whole(request.query_params.get("page", "1"))), pages)
     month = month_of(time.time())
+    shown = chosen[(page - 1) * GOALS_A_PAGE : page * GOALS_A_PAGE]
     values = {
-        "goals": chosen[(page - 1) * GOALS_A_PAGE : page * GOALS_A_PAGE],
+        "goals": shown,
+        "live": {each.goal_id: Live.of(bot.watcher.progress.get(each.goal_id)) for each in shown if each.running},
         "counts": counts, "kind": kind, "page": page, "pages": pages,
         "jobs": sum(len(summary.running) for summary in summaries),
         "this_month": sums([summary.months for summary in summaries]).get(month, NOTHING),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from fastapi import APIRouter
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from bot.conversation.github.servers import server_at
+from bot.errors import TransientError
 from bot.server.access import SESSION_COOKIE, SESSION_SECONDS, Denied
 from bot.server.pages import charts, looks, overview
 from bot.server.pages.goal import goal_page
@@ -24,6 +27,8 @@ from bot.server.pages.view import NotHere, View
 
 if TYPE_CHECKING:
     from bot.server.app import Bot
+
+log = logging.getLogger("postdoc.pages")
 
 HERE = Path(__file__).parent
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -67,6 +72,12 @@ class Site:
                 return self._message(request, denied.status, str(denied))
             except NotHere as missing:
                 return self._message(request, 404, str(missing))
+            except (TransientError, SQLAlchemyError) as error:
+                log.warning("the page %s cannot be made now: %s", request.url.path, type(error).__name__)
+                return self._message(request, 503, "The database cannot be read now. Try again in a moment.")
+            except Exception:
+                log.exception("the page %s failed", request.url.path)
+                return self._message(request, 500, "Postdoc failed at this page. The server's log says why.")
 
         return answer
 
