@@ -226,7 +226,7 @@ def test_bounded_policy_is_never_looser_than_either(own: dict[str, object], serv
     assert bounded.usd_per_hour >= policy.usd_per_hour
     for tier in Tier:
         assert not bounded.allows(tier, "read") or policy.allows(tier, "read")
-        if tier in server.get("permissions", {}):  # type: ignore[operator]
+        if tier in server.get("permissions", {}):
             for role in ("read", "write", "maintain", "admin"):
                 assert not bounded.allows(tier, role) or bound.allows(tier, role)
     goal = make_goal(budget=Budget(usd=5, gpu_hours=0, runs=5))
