@@ -281,6 +281,9 @@ def _end_jobs(data_folder: Path) -> None:
 def serve(
     host: Annotated[str | None, typer.Option("--host", help="Instead of POSTDOC_HOST.")] = None,
     port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Instead of POSTDOC_PORT.")] = None,
+    pull: Annotated[
+        bool, typer.Option("--pull", help="Read deliveries from GitHub: for a machine without a public address.")
+    ] = False,
     setup: Annotated[
         bool, typer.Option("--setup", help="Register the App in a browser first, if none is there.")
     ] = False,
@@ -288,38 +291,33 @@ def serve(
     """Serve the GitHub App; its settings are POSTDOC_* variables."""
     import logging
 
-    import uvicorn
-
     from bot.config import load_settings, load_setup_settings
     from bot.conversation.policy import load_server_policy
 
-    given = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
+    said = {"host": host, "port": port, "pull": pull or None}
+    given = {name: value for name, value in said.items() if value is not None}
     if setup and (unset := load_setup_settings()) is not None:
         from bot.server.setup.serving import serve_setup
 
         unset = unset.model_copy(update=given)
         if not serve_setup(unset, _listen(unset.host, unset.port)):
             return DONE
-    settings = load_settings()
-    settings = settings.model_copy(update=given)
+    settings = load_settings(**given)
     load_server_policy(settings.policy_file)  # a mistake in it is said before anything is opened
     listening = _listen(settings.host, settings.port)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
-    from bot.server.app import Bot, create_app
+    from bot.server.app import Bot
+    from bot.server.serving import Server
 
-    bot = Bot(settings)
-    config = uvicorn.Config(
-        create_app(bot), access_log=False, log_level="warning", log_config=None, timeout_graceful_shutdown=5, ws="none"
-    )
-    server = uvicorn.Server(config)
+    server = Server(Bot(settings))
     address, bound = listening.getsockname()[:2]
-    logging.getLogger("postdoc").info("listening for webhooks at http://%s:%s/webhook", address, bound)
-    # uvicorn raises the signal again once it has shut down; SIGTERM is how a service is stopped, and no failure.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    place = f"http://{address}:{bound}"
+    pulls = f"reading deliveries from {settings.github_url}; pages at {place}"
+    logging.getLogger("postdoc").info(pulls if settings.pull else f"listening for webhooks at {place}/webhook")
     server.run(sockets=[listening])
-    return DONE if server.started else FAILED
+    return FAILED  # it returns only when serving could not begin
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -362,14 +360,38 @@ def policy(
 
 
 @app.command()
-def doctor(json_file: JsonFile = None) -> None:
-    """Say what this machine can do and what it lacks."""
+def doctor(
+    json_file: JsonFile = None,
+    github: Annotated[bool, typer.Option("--github", help="Look at the App on GitHub instead of the machine.")] = False,
+    redeliver: Annotated[
+        bool, typer.Option("--redeliver", help="With --github: have GitHub send its last delivery once more.")
+    ] = False,
+) -> int:
+    """Say what this machine can do and what it lacks, or whether the App is set up on GitHub."""
+    _check_json(json_file)
+    if redeliver and not github:
+        raise UserError("--redeliver asks GitHub: write `postdoc doctor --github --redeliver`.")
+    if github:
+        return _doctor_of_github(json_file, redeliver)
     from bot.doctor import as_json, examination, report_lines
 
-    _check_json(json_file)
     findings = examination()
     _say(report_lines(findings), json_file)
     _write_json(json_file, as_json(findings))
+    return DONE
+
+
+def _doctor_of_github(json_file: str | None, redeliver: bool) -> int:
+    import asyncio
+
+    from bot.config import load_settings
+    from bot.doctor.github import github_examination, github_json, github_lines
+
+    findings = asyncio.run(github_examination(load_settings(), redeliver=redeliver))
+    _say(github_lines(findings), json_file)
+    result = github_json(findings)
+    _write_json(json_file, result)
+    return DONE if result["ok"] else FAILED
 
 
 @app.command()

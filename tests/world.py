@@ -14,8 +14,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from bot.practice.auth import new_key_pair
 from bot.practice.forge import Forge
 from bot.practice.server import serve
 from tests.fakes.runner import ScriptedRunner
+from tests.front import front
 from tests.openapi import Recorder, available
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,17 +89,22 @@ class World:
     environment: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
     read: set[int] = field(default_factory=set)
+    http: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False))
+    """One for all requests: making one reads the system's certificates, 30 ms for a poll of 1."""
+    peers: list[World] = field(default_factory=list)
+    """More processes on the same database, each as a world of its own."""
+    name: str = "bot"
 
     # The bot's process
 
     def start(self) -> None:
-        log = (self.folder / "bot.log").open("ab")
+        log = (self.folder / f"{self.name}.log").open("ab")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.serving"], cwd=ROOT, env=self.environment, stdout=log, stderr=log
         )
         log.close()
 
-    def wait_ready(self, timeout_seconds: float = 20.0) -> bool:
+    def wait_ready(self, timeout_seconds: float = 60.0) -> bool:
         """True once it serves; False when its process ended first."""
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
@@ -106,7 +112,7 @@ class World:
             if self.process.poll() is not None:
                 return False
             with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{self.bot_url}/readyz", timeout=2).status_code == 200:
+                if self.http.get(f"{self.bot_url}/readyz", timeout=2).status_code == 200:
                     return True
             time.sleep(0.02)
         raise AssertionError(f"the bot did not start:\n{self.log()}")
@@ -126,7 +132,8 @@ class World:
         self.process.wait()
 
     def log(self) -> str:
-        return (self.folder / "bot.log").read_text(errors="replace")[-8000:]
+        texts = [(self.folder / f"{each.name}.log") for each in (self, *self.peers)]
+        return "\n".join(path.read_text(errors="replace")[-8000:] for path in texts if path.exists())
 
     @property
     def bot_url(self) -> str:
@@ -136,7 +143,7 @@ class World:
 
     def api(self, login: str, method: str, path: str, **options: Any) -> Any:
         headers = {"Authorization": f"Bearer {self.tokens[login]}"}
-        response = httpx.request(method, f"{self.url}/api/v3{path}", headers=headers, timeout=20, **options)
+        response = self.http.request(method, f"{self.url}/api/v3{path}", headers=headers, timeout=20, **options)
         assert response.status_code < 400, f"{method} {path}: {response.status_code} {response.text}"
         return response.json() if response.content else None
 
@@ -182,7 +189,7 @@ class World:
     def file(self, ref: str, path: str) -> str:
         headers = {"Authorization": f"Bearer {self.tokens['ada']}", "Accept": "application/vnd.github.raw+json"}
         url = f"{self.url}/api/v3/repos/{REPOSITORY}/contents/{path}"
-        return httpx.get(url, params={"ref": ref}, headers=headers, timeout=20).raise_for_status().text
+        return self.http.get(url, params={"ref": ref}, headers=headers, timeout=20).raise_for_status().text
 
     def commit(self, path: str, text: str, *, branch: str = "main", login: str = "ada") -> str:
         """Put a file as a person; returns the commit."""
@@ -199,10 +206,11 @@ class World:
     # What the bot knows
 
     def events(self, issue: int) -> list[dict[str, Any]]:
-        with contextlib.suppress(httpx.HTTPError):
-            found = httpx.get(f"{self.bot_url}/api/goals/{REPOSITORY}/{issue}/events", timeout=10)
-            if found.status_code == 200:
-                return list(found.json()["events"])
+        for each in (self, *self.peers):
+            with contextlib.suppress(httpx.HTTPError):
+                found = self.http.get(f"{each.bot_url}/api/goals/{REPOSITORY}/{issue}/events", timeout=10)
+                if found.status_code == 200:
+                    return list(found.json()["events"])
         return []
 
     def first(self, issue: int, kind: str) -> dict[str, Any]:
@@ -211,7 +219,7 @@ class World:
 
     def state(self, issue: int) -> str | None:
         with contextlib.suppress(httpx.HTTPError):
-            for goal in httpx.get(f"{self.bot_url}/api/goals", timeout=10).json():
+            for goal in self.http.get(f"{self.bot_url}/api/goals", timeout=10).json():
                 if goal["goal_id"] == f"{REPOSITORY}#{issue}":
                     return str(goal["state"])
         return None
@@ -251,8 +259,18 @@ def tiny_model(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def practice_world(folder: Path, *, policy: str | None = POLICY, deaths: Path | None = None) -> Iterator[World]:
-    """A running world; the bot is not started yet."""
+def practice_world(
+    folder: Path,
+    *,
+    policy: str | None = POLICY,
+    deaths: Path | None = None,
+    processes: int = 1,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[World]:
+    """A running world; the bot is not started yet.
+
+    With more than one process the others are `world.peers`, and a front passes deliveries to whichever takes them.
+    """
     global _private_key
     _private_key = _private_key or new_key_pair()[0]
     forge = Forge(folder / "forge")
@@ -270,33 +288,41 @@ def practice_world(folder: Path, *, policy: str | None = POLICY, deaths: Path | 
     forge.add_repository(owner, name, files)
     for login, permission in (("ada", "admin"), ("bob", "write"), ("mallory", "read")):
         forge.add_collaborator(REPOSITORY, login, permission)
-    port = _free_port()
+    ports = [_free_port() for _ in range(processes)]
+    stack = contextlib.ExitStack()
+    address = f"http://127.0.0.1:{ports[0]}" if processes == 1 else stack.enter_context(front(ports))
     registration = forge.register_app(
         slug="postdoc", permissions=PERMISSIONS, events=EVENTS, private_key_pem=_private_key,
-        webhook_url=f"http://127.0.0.1:{port}/webhook", webhook_secret=SECRET,
+        webhook_url=f"{address}/webhook", webhook_secret=SECRET,
     )  # fmt: skip
     forge.install_app(registration.app_id, REPOSITORY)
     tiny_model(folder / "models")
     runner = ScriptedRunner(folder / "runner")
     runner.script(GOOD)
     recorder = Recorder()
-    with serve(forge, wrap=recorder.wrap if available() else None) as url:
+    with stack, serve(forge, wrap=recorder.wrap if available() else None) as url:
         environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("POSTDOC_")},
             "POSTDOC_APP_ID": str(registration.app_id), "POSTDOC_PRIVATE_KEY": registration.private_key_pem,
-            "POSTDOC_WEBHOOK_SECRET": SECRET, "POSTDOC_GITHUB_URL": f"{url}/api/v3", "POSTDOC_PORT": str(port),
+            "POSTDOC_WEBHOOK_SECRET": SECRET, "POSTDOC_GITHUB_URL": f"{url}/api/v3", "POSTDOC_PORT": str(ports[0]),
             "POSTDOC_DATA_FOLDER": str(folder / "data"), "POSTDOC_MODEL_FOLDERS": str(folder / "models"),
             "POSTDOC_TEST_RUNNER": str(runner.root), "POSTDOC_CHECK_UPDATE_SECONDS": "0.2",
-            "HF_HUB_OFFLINE": "1", "POSTDOC_ONBOARDING": "false",
+            "POSTDOC_WRITE_PAUSE_SECONDS": "0", "POSTDOC_WRITES_PER_HOUR": "0",
+            "HF_HUB_OFFLINE": "1", "POSTDOC_ONBOARDING": "false", **(settings or {}),
         }  # fmt: skip
         if deaths is not None:
             environment["POSTDOC_TEST_DEATHS"] = str(deaths)
         tokens = {login: forge.user_token(login) for login in ("ada", "bob", "mallory")}
-        world = World(forge, url, folder, runner, registration.app_id, port, tokens, environment)
+        world = World(forge, url, folder, runner, registration.app_id, ports[0], tokens, environment)
+        for n, port in enumerate(ports[1:], start=2):
+            own = environment | {"POSTDOC_PORT": str(port)}
+            world.peers.append(replace(world, port=port, environment=own, peers=[], name=f"bot-{n}"))
         try:
             yield world
         finally:
-            world.stop()
+            for each in (world, *world.peers):
+                each.stop()
+                each.http.close()
             forge.close()
     if available():
         # Whatever the test was about: everything the forge said was GitHub's own shape.

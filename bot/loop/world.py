@@ -11,6 +11,7 @@ from pathlib import Path
 from bot.conversation.github import GitHubApp, Repository
 from bot.conversation.policy import Policy
 from bot.domain.experiment import Experiment
+from bot.loop.treasury import Treasury
 from runners.job import Runner
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -23,6 +24,7 @@ METHODS = tuple(sorted(path.stem for path in (TEMPLATES / "scripts").glob("*.py"
 class World:
     app: GitHubApp
     runner: Runner
+    treasury: Treasury
     data_folder: Path
     """Where traces, built items and diagnosis folders lie; nothing in it is needed that the journal cannot rebuild."""
     model_folders: tuple[Path, ...]

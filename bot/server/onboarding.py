@@ -75,10 +75,14 @@ class Onboarding:
                     self._wish([_Wish(event.where.installation_id, event.where.full_name, event.comment_id)])
         self._changed.set()
 
-    async def run(self) -> None:
-        """Work until cancelled."""
+    async def run(self, may_work: Callable[[], bool] = lambda: True) -> None:
+        """Work until cancelled, while `may_work` says so: of several processes, one does."""
         listed = False
         while True:
+            if not may_work():
+                listed = False  # whoever did it last may not have come to the end
+                await asyncio.sleep(1.0)
+                continue
             self._changed.clear()
             if not listed and not (listed := await self._list_installations()):
                 await asyncio.sleep(RETRY_SECONDS)

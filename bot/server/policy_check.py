@@ -43,7 +43,7 @@ class PolicyChecks:
 
     async def _pull_request(self, event: hooks.PullRequestOpened | hooks.PullRequestSynchronized) -> None:
         # Goals' own branches change with every run and never touch the policy.
-        if event.sender.login == await self._app.login() and event.head_ref != BRANCH:
+        if event.sender.login == await self._app.login() and event.pull.head_ref != BRANCH:
             return
         changed = await self._changed_file(event.where, event.number)
         if changed is None:
@@ -52,13 +52,13 @@ class PolicyChecks:
         data = None
         if changed == "there":
             # A fork's commit is part of the base repository too, as refs/pull/N/head.
-            data = await repository.file(POLICY_PATH, event.head_sha)
+            data = await repository.file(POLICY_PATH, event.pull.head_sha)
             data = data if data is not None else await repository.file(POLICY_PATH, f"refs/pull/{event.number}/head")
             if data is None:
                 log.warning("%s#%d: the changed policy could not be read", event.where.full_name, event.number)
                 return
         default = await repository.file(POLICY_PATH, event.where.default_branch)
-        await self._check(event.where, event.head_sha, data, default)
+        await self._check(event.where, event.pull.head_sha, data, default)
 
     async def _push(self, event: hooks.Push) -> None:
         repository = self._repository(event.where)

@@ -143,7 +143,7 @@ async def test_same_event_again_and_two_processes_make_one_check(place: Place) -
     assert len(checks_of(place)) == 1
     again = hooks.CheckRunRerequested(
         where=where(place), sender=PERSON, check_run_id=checks_of(place)[0].id, name="postdoc / policy",
-        head_sha=event.head_sha,
+        head_sha=event.pull.head_sha, external_id="",
     )  # fmt: skip
     await noted(place, again, times=2)
     assert [check.conclusion for check in checks_of(place)] == ["success", "success"]

@@ -104,6 +104,13 @@ async def refuse(world: World, x: Experiment, reason: str) -> NewEvent:
     return NewEvent(EventKind.REFUSED, f"refused/{x.text_version}", {"reason": reason})
 
 
+async def repository_policy(world: World, repository: Repository) -> Policy:
+    """The policy as it stands on the default branch now; the default one while that file cannot be read."""
+    _, sha = await repository.default_branch()
+    policy, _ = await _policy(world, repository, sha)
+    return policy or Policy().bounded_by(world.server_policy)
+
+
 async def _policy(world: World, repository: Repository, ref: str) -> tuple[Policy | None, list[str]]:
     """The repository's policy at `ref` as this server bounds it, or what is wrong with the file."""
     data = await repository.file(POLICY_PATH, ref)
