@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from bot.conversation import events as hooks
-from bot.conversation.policy import Policy, parse_policy
+from bot.conversation.policy import Policy, parse_policy, policy_schema
 from bot.errors import TransientError
 from bot.practice.commits import commit_files
 from bot.practice.model import CheckRun
@@ -246,3 +247,5 @@ def test_running_server_checks_a_pull_request_and_bounds_what_is_merged(tmp_path
         contract = world.bot_comments(issue)[0]
         assert "This server allows less than the repository's policy: `budget.runs` 9 → 3; " in contract
         assert "Nothing is granted without asking" in contract
+        served = httpx.get(f"{world.bot_url}/schema/postdoc.json", trust_env=False)
+        assert (served.json(), served.headers["access-control-allow-origin"]) == (policy_schema(), "*")
