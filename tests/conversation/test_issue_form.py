@@ -74,6 +74,7 @@ def test_every_field_of_the_form_is_read() -> None:
             metric="Exact match",
             method="sft",
             dataset="data/train.jsonl",
+            data_licence="CC-BY-4.0",
             recipe="learning_rate: 2e-5\nmax_length: 2048",
             script="scripts/train.py",
             licences="Apache-2.0, MIT",
@@ -94,6 +95,7 @@ def test_every_field_of_the_form_is_read() -> None:
         metric="exact_match",
         method="sft",
         dataset="data/train.jsonl",
+        data_licence="cc-by-4.0",
         recipe="learning_rate: 2e-5\nmax_length: 2048\n",
         script="scripts/train.py",
         licences=("apache-2.0", "mit"),
@@ -159,7 +161,7 @@ def test_rates_are_read_in_every_usual_form(text: str, rate: float | None) -> No
         ({"dataset": "/etc/passwd"}, "is absolute: write a path inside this repository"),
         ({"dataset": "../x.jsonl"}, "leaves its folder"),
         ({"dataset": "a/../../x.jsonl"}, "leaves its folder"),
-        ({"dataset": "https://example.org/x.jsonl"}, "is an address: write"),
+        ({"dataset": "https://example.org/x.jsonl"}, "may not be fetched, because `data.urls`"),
         ({"dataset": "data/$(id).jsonl"}, "characters a path may not have"),
         ({"dataset": ".git/config"}, "characters a path may not have"),
         ({"script": "train.sh"}, "is not a Python file"),
@@ -457,7 +459,7 @@ def test_goal_file_with_nonsense_lists_all_of_it(text: str, parts: list[str]) ->
 
 
 def test_goal_has_no_field_that_the_file_forgets() -> None:
-    values: dict[str, Any] = yaml.safe_load(goal_yaml(make_goal(method="sft", dataset="d.jsonl", script="s.py")))
+    values: dict[str, Any] = yaml.safe_load(goal_yaml(make_goal(method="sft", dataset="d.jsonl", data_licence="mit", script="s.py")))
 
     assert set(values) == {field.name for field in dataclasses.fields(Goal)}
     assert set(values["budget"]) == {field.name for field in dataclasses.fields(Budget)}
