@@ -63,6 +63,8 @@ class Bot:
             known_secrets=settings.secrets(),
             train_memory_gib=settings.job_memory_gib,
             cpu_threads=settings.job_threads,
+            hub_token=settings.hub_token.get_secret_value() if settings.hub_token else "",
+            private_data_hosts=settings.private_data_hosts,
         )
         self.engine = Engine(self.journal, performer(self.world), database_url=database_url, at=at)
         self.watcher = Watcher(self.world, self.engine, settings.check_update_seconds)
