@@ -282,7 +282,9 @@ def _benchmark(text: str, world: World) -> str:
         # Whether the file is there, and is a benchmark, is found out where it is read: on the default branch.
         problem = path_problem(text)
         if problem is not None:
-            raise WrongField(f"Benchmark {code(text, 80)} {problem.replace('data/train.jsonl', 'benchmarks/ours.yaml')}.")
+            raise WrongField(
+                f"Benchmark {code(text, 80)} {problem.replace('data/train.jsonl', 'benchmarks/ours.yaml')}."
+            )
         return text
     if known is None:
         if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,120}", text) and ".." not in text:
@@ -431,9 +433,7 @@ def address_problem(source: AddressSource, policy: Policy) -> str | None:
 def _data_licence(text: str, world: World) -> str | None:
     names = _licences(text, world)
     if len(names) > 1:
-        raise WrongField(
-            f"Licence of the data {code(text, 80)} names several: write the one that covers all of it, or split the data."
-        )
+        raise WrongField(f"Licence of the data {code(text, 80)} names several: write the one that covers all of it.")
     return names[0] if names else None
 
 

@@ -1,7 +1,7 @@
 """The file of a benchmark, read and checked; every problem is named by its line and column.
 
-A benchmark `team/faq` is the file `team/faq.yaml` in a folder of the server (POSTDOC_BENCHMARK_FOLDERS), or a team's own
-in its repository, named by its path: `benchmarks/ours.yaml`, as it stands on the default branch.
+A benchmark `team/faq` is the file `team/faq.yaml` in a folder of the server (POSTDOC_BENCHMARK_FOLDERS). A team's own
+in its repository is named by its path, `benchmarks/ours.yaml`, and read as it stands on the default branch.
 
     name: team/faq                      for readers; the path says what it is called
     description: Does the model know our product?
@@ -136,15 +136,16 @@ def _loaded(name: str, text: str) -> tuple[Any, _Places]:
     try:
         for event in yaml.parse(text):
             if isinstance(event, yaml.AliasEvent):  # a few of them expand to gigabytes
-                line, column = event.start_mark.line + 1, event.start_mark.column + 1
-                raise UserError(f"`{name}.yaml` {line}:{column} uses YAML aliases (*name); write the values out.")
+                mark = event.start_mark
+                place = f"{mark.line + 1}:{mark.column + 1} " if mark is not None else ""
+                raise UserError(f"`{name}.yaml` {place}uses YAML aliases (*name); write the values out.")
         content = yaml.safe_load(text)
         json.dumps(content)
         places: dict[tuple[str, ...], tuple[int, int]] = {}
         _collect(yaml.compose(text, Loader=yaml.SafeLoader), (), places)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{mark.line + 1}:{mark.column + 1} " if mark is not None else ""
+        at = getattr(error, "problem_mark", None)
+        place = f"{at.line + 1}:{at.column + 1} " if at is not None else ""
         raise UserError(f"`{name}.yaml` is not YAML: {place}{' '.join(str(error).split())[:300]}") from error
     except TypeError as error:
         raise UserError(f"`{name}.yaml` holds a value that is no text or number; put quotes around dates.") from error
@@ -171,7 +172,9 @@ def _problem(content: Any) -> _Problem | None:
         if not isinstance(content.get(key, ""), str):
             return _Problem((key,), f"{key} must be text; put it in quotes")
     named = content.get("dataset") or []
-    if not all(isinstance(one, str) and _HUB_NAME.fullmatch(one) for one in (named if isinstance(named, list) else [named])):
+    if not all(
+        isinstance(one, str) and _HUB_NAME.fullmatch(one) for one in (named if isinstance(named, list) else [named])
+    ):
         return _Problem(("dataset",), "dataset names data sets of the Hub; write owner/name, or a list of them")
     for key in ("generation", "extraction", "chat"):
         if not isinstance(content.get(key) or {}, dict):
@@ -184,7 +187,12 @@ def _problem(content: Any) -> _Problem | None:
         return _Problem(("items", "task"), f"there is no practice task {shown}; write one of {', '.join(tasks.TASKS)}")
     if "file" in source:
         parts = PurePosixPath(str(source["file"])).parts
-        if not parts or ".." in parts or parts[0].startswith("/") or not re.fullmatch(r"[\w .@+=/-]+", str(source["file"])):
+        if (
+            not parts
+            or ".." in parts
+            or parts[0].startswith("/")
+            or not re.fullmatch(r"[\w .@+=/-]+", str(source["file"]))
+        ):
             return _Problem(("items", "file"), "items.file must lie beside the YAML file")
         if not str(source["file"]).endswith(".jsonl"):
             return _Problem(("items", "file"), "items.file must be a .jsonl file, one JSON object per line")

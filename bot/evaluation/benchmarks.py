@@ -29,6 +29,8 @@ LONGEST_NAME = 100
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*(?:[./][a-z0-9][a-z0-9_-]*)*", re.IGNORECASE)
 _COLUMN = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     id: str
@@ -90,7 +92,11 @@ def _items_of_file(benchmark: Benchmark, split: str) -> list[Item]:
     path = benchmark.path.parent / source["file"]
     reference = str(source.get("reference", "reference"))
     found: dict[str, Item] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError:
+        raise UserError(f"`{source['file']}` is not UTF-8 text: save it as UTF-8.") from None
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:

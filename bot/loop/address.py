@@ -40,7 +40,7 @@ async def fetch_address(
 
     Raises: UserError, beginning with the address, for what its author has to mend; TransientError.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     partial = folder / f".{uuid.uuid4().hex}"
     try:
         async with asyncio.timeout(TOTAL_SECONDS):

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import sys
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,6 +19,7 @@ import yaml
 from bot.data.licences import licence_of_card
 from bot.domain.data_source import SUFFIXES, HubSource
 from bot.errors import TransientError, UserError
+from bot.loop.kept import kept_folder
 
 MOST_BYTES = 128 * 1024 * 1024
 """Of one source. A data job may use 2 GiB, and rows read into it take several times their size in the file."""
@@ -73,26 +73,20 @@ async def fetch(data: HubData, folder: Path, token: str) -> None:
 
     Raises: UserError, TransientError.
     """
-    partial = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
-    partial.mkdir(parents=True)
-    request = {
-        "do": "download", "repo": data.source.repo, "revision": data.source.revision, "token": token,
-        "files": list(data.files), "folder": str(partial), "bytes": MOST_BYTES, "seconds": DOWNLOAD_SECONDS,
-    }  # fmt: skip
-    try:
+    with kept_folder(folder) as partial:
+        request = {
+            "do": "download", "repo": data.source.repo, "revision": data.source.revision, "token": token,
+            "files": list(data.files), "folder": str(partial), "bytes": MOST_BYTES, "seconds": DOWNLOAD_SECONDS,
+        }  # fmt: skip
         answer = await _ask(data.source, request)
-        shutil.rmtree(partial / ".cache", ignore_errors=True)
-        if sum(size for _, size, _ in answer["files"]) > MOST_BYTES:
-            raise UserError(_too_large(data.source, sum(size for _, size, _ in answer["files"])))
-        manifest = {"licence": data.licence, "files": answer["files"]}
-        (partial / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # another goal that wanted the same was faster
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if (total := sum(size for _, size, _ in answer["files"])) > MOST_BYTES:
+            raise UserError(_too_large(data.source, total, len(answer["files"])))
+        await asyncio.to_thread(_finish, partial, {"licence": data.licence, "files": answer["files"]})
+
+
+def _finish(folder: Path, manifest: Mapping[str, Any]) -> None:
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the library's own notes
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
 def training_files(source: HubSource, files: Sequence[tuple[str, int]], card: Mapping[str, Any]) -> list[str]:
@@ -180,7 +174,7 @@ def _without_rows(name: str, source: HubSource, files: Sequence[tuple[str, int]]
     return f"{name} holds {found}. Rows are read from {', '.join(SUFFIXES)} files alone: name a data set that has them."
 
 
-def _too_large(source: HubSource, size: int, count: int = 1) -> str:
+def _too_large(source: HubSource, size: int, count: int) -> str:
     held = f"{size / 2**20:,.0f} MiB in {count:,} file{'' if count == 1 else 's'}"
     return (
         f"The data set `{source}` holds {held}; at most {MOST_BYTES // 2**20} MiB and {MOST_FILES} files are fetched. "
@@ -241,8 +235,8 @@ def _raised(source: HubSource, answer: Mapping[str, Any]) -> Exception:
             return UserError(f"A file of the data set `{source}` is gone from the Hub: name another revision.")
         case "offline":
             return UserError(
-                f"{repo} cannot be fetched, because this server is kept off the Hub (HF_HUB_OFFLINE): put the rows into "
-                "this repository and write their path."
+                f"{repo} cannot be fetched, because this server is kept off the Hub (HF_HUB_OFFLINE): put the rows "
+                "into this repository and write their path."
             )
         case "broken":
             return RuntimeError(f"asking the Hub for {source.repo} failed: {answer['detail']}")

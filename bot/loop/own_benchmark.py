@@ -8,8 +8,6 @@ a change on any other branch counts nowhere. No item goes into the journal, a pu
 from __future__ import annotations
 
 import asyncio
-import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -21,6 +19,7 @@ from bot.domain.goal import digest_of
 from bot.errors import UserError
 from bot.evaluation.benchmark_file import LARGEST_FILE_BYTES, Benchmark, items_path, read_benchmark_file
 from bot.evaluation.benchmarks import items, load_benchmark
+from bot.loop.kept import kept_folder
 from bot.loop.world import World, digest
 
 LARGEST_ITEMS_BYTES = 32 * 1024 * 1024
@@ -56,9 +55,9 @@ async def read_own_benchmark(world: World, repository: Repository, path: str, re
     Raises: UserError, TransientError.
     """
     name = _name_of(path)
-    text = await _content(repository, path, ref, LARGEST_FILE_BYTES, "benchmark")
     if path != f"{name}.yaml":
         raise UserError(f"The benchmark `{path}` must be called `{name}.yaml`: rename it.")
+    text = await _content(repository, path, ref, LARGEST_FILE_BYTES, "benchmark")
     try:
         beside = items_path(name, text.decode())
     except UnicodeDecodeError:
@@ -120,20 +119,11 @@ def _folder(world: World, pin: Mapping[str, Any]) -> Path:
 def _keep(world: World, pin: Mapping[str, Any], files: Mapping[str, bytes]) -> Path:
     """The folder that holds the files; it appears whole or not at all."""
     folder = _folder(world, pin)
-    if folder.is_dir():
-        return folder
-    partial = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
-    try:
-        for name, content in files.items():
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            (partial / name).write_bytes(content)
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    if not folder.is_dir():
+        with kept_folder(folder) as partial:
+            for name, content in files.items():
+                (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                (partial / name).write_bytes(content)
     return folder
 
 
@@ -145,9 +135,9 @@ def _notes(benchmark: Benchmark, rows: bytes) -> list[str]:
     notes = []
     for split in (Split.DEV, Split.SEALED):
         found = len(items(benchmark, split))
-        if found < min(FEW_ITEMS, benchmark.size(split)) or found < FEW_ITEMS:
+        if found < FEW_ITEMS:
             notes.append(
-                f"The benchmark's {split} split has {found} items, so its values come with wide intervals: add items to "
-                "tell smaller differences apart."
+                f"The benchmark's {split} split has {found} items, so its values come with wide intervals: add items "
+                "to tell smaller differences apart."
             )
     return notes

@@ -18,9 +18,9 @@ from bot.conversation.policy import Policy
 from bot.data.licences import licence_of_card
 from bot.domain.data_source import SUFFIXES, AddressSource, HubSource, RepositorySource, Source, is_pinned, parse_source
 from bot.domain.experiment import Experiment
-from bot.domain.goal import Goal, digest_of
+from bot.domain.goal import digest_of
 from bot.errors import TransientError, UserError
-from bot.evaluation.benchmarks import Benchmark
+from bot.evaluation.benchmark_file import Benchmark
 from bot.loop import hub
 from bot.loop.address import fetch_address
 from bot.loop.own_benchmark import LFS_ADVICE, is_lfs_pointer
@@ -40,16 +40,14 @@ class Pinned(NamedTuple):
 
 
 async def pin(
-    world: World, repository: Repository, ref: str, policy: Policy, goal: Goal, benchmark: Benchmark,
+    world: World, repository: Repository, ref: str, policy: Policy, line: str, benchmark: Benchmark,
     benchmark_pin: Mapping[str, Any] | None,
-) -> Pinned | None:  # fmt: skip
-    """The goal's training data, looked at and pinned; None when the goal names none.
+) -> Pinned:  # fmt: skip
+    """The training data that `line` names, looked at and pinned. `ref` is the default branch's commit.
 
     Raises: UserError, TransientError.
     """
-    if goal.dataset is None:
-        return None
-    source = parse_source(goal.dataset)
+    source = parse_source(line)
     if isinstance(source, RepositorySource):
         await _check_path(repository, source.path, ref)
         check_independence(source, benchmark, benchmark_pin)
@@ -61,7 +59,9 @@ async def pin(
         files = f"{len(data.files)} file{'' if len(data.files) == 1 else 's'}"
         return Pinned(str(data.source), f"The training data is {files} of `{data.source}`, pinned to that commit.")
     fetched = await _fetched_address(world, source, policy)
-    return Pinned(str(fetched), f"The training data is pinned to what lies at its address now, sha256 `{fetched.sha256[:12]}`.")
+    return Pinned(
+        str(fetched), f"The training data is pinned to what lies at its address now, sha256 `{fetched.sha256[:12]}`."
+    )
 
 
 def check_independence(
@@ -150,7 +150,9 @@ async def _check_path(repository: Repository, path: str, ref: str) -> None:
     names = [path] if entry["type"] == "file" else await repository.folder(path, ref)
     readable = [name for name in names if name.lower().endswith(SUFFIXES)]
     if not readable:
-        raise UserError(f"The training data `{path}` holds no {', '.join(SUFFIXES)} file: write the path of one that is there.")
+        raise UserError(
+            f"The training data `{path}` holds no {', '.join(SUFFIXES)} file: write the path of one that is there."
+        )
     if is_lfs_pointer(await repository.file(readable[0], ref)):
         raise UserError(f"The training data `{readable[0]}` {LFS_ADVICE}")
 
@@ -206,7 +208,7 @@ async def _kept_hub_data(world: World, source: HubSource) -> tuple[Path, list[st
 
 
 async def _fetched_address(world: World, source: AddressSource, policy: Policy) -> AddressSource:
-    """The address pinned, its bytes kept. The policy is asked each time: what it no longer allows is not used either."""
+    """The address pinned, its bytes kept. The policy is asked each time: what it no longer allows is not used."""
     if (why := address_problem(source, policy)) is not None:
         raise UserError(f"The training data `{source.url}` {why}.")
     if source.sha256 and (_addresses(world) / source.sha256).is_file():

@@ -52,7 +52,7 @@ class Handlers:
                 goal_id = await self._goal(full_name, event.number)
                 if goal_id is None or event.sender.is_bot:
                     return None
-                data = {"title": event.title, "body": event.body, "by": event.sender.login}
+                data = {"title": event.title, "body": event.body, "by": event.sender.login, "by_id": event.sender.id}
                 version = hashlib.sha256(f"{event.title}\0{event.body}\0{event.where.delivery_id}".encode()).hexdigest()
                 return goal_id, [NewEvent(EventKind.GOAL_EDITED, f"edited/{version[:16]}", data)]
             case hooks.CommentCreated() | hooks.CommentEdited():

@@ -459,7 +459,9 @@ def test_goal_file_with_nonsense_lists_all_of_it(text: str, parts: list[str]) ->
 
 
 def test_goal_has_no_field_that_the_file_forgets() -> None:
-    values: dict[str, Any] = yaml.safe_load(goal_yaml(make_goal(method="sft", dataset="d.jsonl", data_licence="mit", script="s.py")))
+    values: dict[str, Any] = yaml.safe_load(
+        goal_yaml(make_goal(method="sft", dataset="d.jsonl", data_licence="mit", script="s.py"))
+    )
 
     assert set(values) == {field.name for field in dataclasses.fields(Goal)}
     assert set(values["budget"]) == {field.name for field in dataclasses.fields(Budget)}
