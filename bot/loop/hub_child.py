@@ -54,6 +54,8 @@ def resolve(request: Json) -> Json:
         request["repo"], revision=request["revision"] or None, files_metadata=True, token=request["token"] or False,
         timeout=20,
     )  # fmt: skip
+    if info.gated:  # its facts are for everybody, its files are not: better said now than when they are fetched
+        HfApi().auth_check(request["repo"], repo_type="dataset", token=request["token"] or False)
     card = info.card_data.to_dict() if info.card_data is not None else {}
     files = [[file.rfilename, int(file.size or 0)] for file in info.siblings or ()]
     # Dates and the like of somebody's front matter: only what JSON knows goes further.
