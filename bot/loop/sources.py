@@ -49,8 +49,8 @@ async def pin(
     """
     source = parse_source(line)
     if isinstance(source, RepositorySource):
-        await _check_path(repository, source.path, ref)
         check_independence(source, benchmark, benchmark_pin)
+        await _check_path(repository, source.path, ref)
         return Pinned(source.path)
     if isinstance(source, HubSource):
         check_independence(source, benchmark, benchmark_pin)

@@ -31,7 +31,7 @@ class DataSet:
 
     @property
     def sha(self) -> str:
-        return hashlib.sha1(repr(sorted(self.files.items())).encode()).hexdigest()  # noqa: S324
+        return hashlib.sha1(repr(sorted(self.files.items())).encode()).hexdigest()
 
 
 @dataclass
@@ -125,7 +125,7 @@ class FakeHub:
             _send(request, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
             return
         siblings = [
-            {"rfilename": path, "size": found.claims.get(path, len(data)), "blobId": hashlib.sha1(data).hexdigest()}  # noqa: S324
+            {"rfilename": path, "size": found.claims.get(path, len(data)), "blobId": hashlib.sha1(data).hexdigest()}
             for path, data in found.files.items()
         ]
         info = {
@@ -141,7 +141,11 @@ class FakeHub:
         if data is None or revision not in {found.sha, "main", *found.branches.values()}:
             _send(request, 404, b"{}", {"X-Error-Code": "EntryNotFound"})
             return
-        headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": found.sha, "Accept-Ranges": "bytes"}
+        headers = {
+            "ETag": f'"{hashlib.sha256(data).hexdigest()}"',
+            "X-Repo-Commit": found.sha,
+            "Accept-Ranges": "bytes",
+        }
         _send(request, 200, data, headers, truncate)
 
 

@@ -263,7 +263,11 @@ def test_table_with_a_broken_line_says_so(folder: Folder) -> None:
 
     assert folder.run().returncode == 0
     assert len(folder.rows()) == 2
-    assert folder.build["dropped"] == {"not as many cells as the header": 2, "not readable as a table": 1, "duplicate": 0}
+    assert folder.build["dropped"] == {
+        "not as many cells as the header": 2,
+        "not readable as a table": 1,
+        "duplicate": 0,
+    }
 
 
 def test_parquet_is_read_where_pyarrow_is(folder: Folder) -> None:
