@@ -66,13 +66,10 @@ def test_own_benchmark_is_pinned_and_its_items_reach_evaluations_alone(world: Wo
     given = {path.parent.parent.name: path for path in world.runner.root.glob("*/work/items.jsonl")}
     assert {name.split("-")[-3] for name in given} == {"baseline", "evaluate", "confirm"}
     dev, sealed = (
-        {
-            json.loads(line)["prompt"]
-            for name, path in given.items()
-            if role in name
-            for line in path.read_text().splitlines()
-        }
+        {json.loads(line)["prompt"] for line in given[name].read_text().splitlines()}
         for role in ("evaluate", "confirm")
+        for name in sorted(given)
+        if f"-{role}-02-" in name
     )
     assert len(dev) == len(sealed) == 60
     assert not dev & sealed
@@ -81,7 +78,7 @@ def test_own_benchmark_is_pinned_and_its_items_reach_evaluations_alone(world: Wo
         assert not any("canary item" in path.read_text() for path in job.rglob("*") if path.is_file())
     pull = next(pull for pull in world.pulls() if pull["head"]["ref"] == branch)["number"]
     files = world.api("ada", "GET", f"/repos/{REPOSITORY}/pulls/{pull}/files?per_page=100")
-    ours = [file["filename"] for file in files if file["filename"].startswith("experiments/")]
+    ours = [file["filename"] for file in files if file["filename"].startswith("experiments/") and file["additions"]]
     said = [world.file(branch, name) for name in ours] + world.bot_comments(issue) + world.bot_comments(pull)
     assert len(ours) > 8
     assert not any("canary item" in text for text in [*said, json.dumps(world.events(issue))])
