@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bot.conversation.github import GitHubApp, Repository
+from bot.conversation.policy import Policy
 from bot.domain.experiment import Experiment
+from bot.loop.treasury import Treasury
 from runners.job import Runner
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -22,6 +24,7 @@ METHODS = tuple(sorted(path.stem for path in (TEMPLATES / "scripts").glob("*.py"
 class World:
     app: GitHubApp
     runner: Runner
+    treasury: Treasury
     data_folder: Path
     """Where traces, built items and diagnosis folders lie; nothing in it is needed that the journal cannot rebuild."""
     model_folders: tuple[Path, ...]
@@ -39,6 +42,8 @@ class World:
     private_data_hosts: tuple[str, ...] = ()
     """`host` or `host:port` names on a private network that training data may be fetched from."""
     clock: Callable[[], float] = time.time
+    server_policy: Policy | None = None
+    """Bounds every repository's policy."""
 
     def repository(self, x: Experiment) -> Repository:
         return self.app.repository(x.installation_id, x.owner, x.repository)

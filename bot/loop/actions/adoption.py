@@ -18,7 +18,7 @@ from bot.loop.actions.contract import say
 from bot.loop.actions.jobs import script_of
 from bot.loop.world import World, digest
 
-_LIGHT = frozenset({"title", "target", "budget", "licences", "data_licence"})
+_LIGHT = frozenset({"title", "target", "budget"})
 """Fields that a run under way does not depend on."""
 
 

@@ -14,7 +14,7 @@ from bot.conversation import messages
 from bot.conversation.github import Repository
 from bot.conversation.issue_form import parse_goal
 from bot.conversation.permissions import Tier
-from bot.conversation.policy import Policy, parse_policy
+from bot.conversation.policy import POLICY_PATH, Policy, read_policy
 from bot.domain.experiment import Edit, EventKind, Experiment, NewEvent
 from bot.domain.goal import Goal, slug
 from bot.domain.recipe import with_value
@@ -27,8 +27,6 @@ from bot.loop.own_benchmark import LFS_ADVICE, is_lfs_pointer, is_own, read_own_
 from bot.loop.policy import Action
 from bot.loop.sources import pin
 from bot.loop.world import METHODS, World, digest, shipped_prepare, shipped_script
-
-POLICY_PATH = ".github/postdoc.yml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ async def read_contract(world: World, x: Experiment, action: Action) -> list[New
     repository = world.repository(x)
     title, text = (x.edit.title, x.edit.body) if x.edit is not None else (x.title, x.body)
     _, base_sha = await repository.default_branch()
-    policy, problems = await read_policy(repository, base_sha)
+    policy, problems = await policy_at(world, repository, base_sha)
     if x.edit is not None and (denied := await edit_denied(repository, policy, x.edit)) is not None:
         return [await ignore_edit(repository, x, version, x.edit, denied)]
     granted = await repository.permission(x.author, x.author_id)
@@ -211,12 +209,20 @@ async def refuse(world: World, x: Experiment, reason: str) -> NewEvent:
     return NewEvent(EventKind.REFUSED, f"refused/{x.text_version}", {"reason": reason})
 
 
-async def read_policy(repository: Repository, ref: str) -> tuple[Policy | None, list[str]]:
-    text = await repository.file(POLICY_PATH, ref)
-    if text is None:
-        return Policy.from_dict({}), []
-    parsed = parse_policy(text.decode("utf-8", "replace"))
-    return parsed.policy, [f"`{POLICY_PATH}` {problem}" for problem in parsed.problems]
+async def repository_policy(world: World, repository: Repository) -> Policy:
+    """The policy as it stands on the default branch now; the default one while that file cannot be read."""
+    _, sha = await repository.default_branch()
+    policy, _ = await policy_at(world, repository, sha)
+    return policy or Policy().bounded_by(world.server_policy)
+
+
+async def policy_at(world: World, repository: Repository, ref: str) -> tuple[Policy | None, list[str]]:
+    """The repository's policy at `ref` as this server bounds it, or what is wrong with the file."""
+    data = await repository.file(POLICY_PATH, ref)
+    policy, problems = read_policy(data or b"")
+    if policy is None:
+        return None, [f"`{POLICY_PATH}` {problem}" for problem in problems]
+    return policy.bounded_by(world.server_policy), []
 
 
 async def _unmet(repository: Repository, goal: Goal, ref: str) -> list[str]:

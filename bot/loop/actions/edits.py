@@ -9,7 +9,7 @@ from bot.conversation.messages.wording import percent
 from bot.conversation.permissions import Tier
 from bot.domain.experiment import RESUMABLE_STATES, Edit, EventKind, Experiment, NewEvent
 from bot.domain.goal import Goal, digest_of
-from bot.loop.actions.contract import Reading, edit_denied, ignore_edit, read_policy, read_text, say
+from bot.loop.actions.contract import Reading, edit_denied, ignore_edit, policy_at, read_text, say
 from bot.loop.policy import Action
 from bot.loop.world import World
 
@@ -24,7 +24,7 @@ async def read_edit(world: World, x: Experiment, action: Action) -> list[NewEven
     version, edit = int(action.args["version"]), x.edit
     repository = world.repository(x)
     _, base_sha = await repository.default_branch()
-    policy, problems = await read_policy(repository, base_sha)
+    policy, problems = await policy_at(world, repository, base_sha)
     if (granted := await edit_denied(repository, policy, edit)) is not None:
         return [await ignore_edit(repository, x, version, edit, granted)]
     found = await read_text(world, repository, base_sha, edit.title, edit.body, policy, problems)
