@@ -15,7 +15,7 @@ from bot.conversation.goal_fields import LABELS, REQUIRED, World, empty_field, g
 from bot.conversation.goal_file import goal_from_yaml, goal_yaml
 from bot.conversation.inert import code
 from bot.conversation.policy import Policy
-from bot.conversation.visible import is_invisible, visible_text, without_comments
+from bot.conversation.visible import visible_markdown, visible_text
 from bot.domain.data_source import SUFFIXES
 from bot.domain.goal import Goal
 
@@ -85,8 +85,7 @@ def parse_goal(
 ) -> ParsedGoal:
     """The goal in an issue. Never raises; its time grows no faster than the text."""
     world = World(known_benchmarks, model_exists, policy or Policy())
-    body = body[:LONGEST_BODY].replace("\r\n", "\n").replace("\r", "\n")
-    body = "".join(character for character in without_comments(body) if not is_invisible(character))
+    body = visible_markdown(body[:LONGEST_BODY])
     sections, unknown = _sections(body)
     if len(sections) >= 2:
         return _from_form(title, sections, unknown, world)

@@ -465,3 +465,84 @@ def test_goal_has_no_field_that_the_file_forgets() -> None:
 
     assert set(values) == {field.name for field in dataclasses.fields(Goal)}
     assert set(values["budget"]) == {field.name for field in dataclasses.fields(Budget)}
+
+
+URLS = Policy(data_urls=("https://data.example.org/sets/",))
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("hf:acme/sums", "hf:acme/sums"),
+        ("`hf:acme/sums@v1.0/data/train.parquet`", "hf:acme/sums@v1.0/data/train.parquet"),
+        ("hf://datasets/acme/sums@refs/convert/parquet/default", "hf:acme/sums@refs/convert/parquet/default"),
+        ("https://huggingface.co/datasets/acme/sums", "hf:acme/sums"),
+        ("https://huggingface.co/datasets/acme/sums/tree/main/data", "hf:acme/sums@main/data"),
+        ("https://huggingface.co/datasets/acme/sums/viewer/default/train", "hf:acme/sums"),
+        ("<https://data.example.org/sets/rows.jsonl>", "https://data.example.org/sets/rows.jsonl"),
+        ("data/rows.parquet", "data/rows.parquet"),
+    ],
+)
+def test_data_is_understood_in_every_usual_way_in_form_and_prose(written: str, read: str) -> None:
+    assert goal_of(parsed(form(dataset=written, data_licence="mit"), policy=URLS)).dataset == read
+    prose = f"Raise Qwen/Qwen3-1.7B on gsm8k to 60 % with {written.strip('`')}.\n\nData licence: MIT\n"
+    goal = goal_of(parsed(prose, policy=URLS))
+    assert (goal.base_model, goal.dataset, goal.data_licence) == ("Qwen/Qwen3-1.7B", read, "mit")
+
+
+def test_prose_may_name_a_models_page_a_paper_and_a_benchmark_file() -> None:
+    found = parsed(
+        "Following https://arxiv.org/abs/2501.00001, raise https://huggingface.co/Qwen/Qwen3-1.7B on "
+        "benchmarks/ours.yaml to 60 %."
+    )
+
+    goal = goal_of(found)
+    assert (goal.base_model, goal.benchmark, goal.dataset) == ("Qwen/Qwen3-1.7B", "benchmarks/ours.yaml", None)
+
+
+def test_prose_with_two_data_sets_is_asked_which() -> None:
+    found = parsed("Raise Qwen/Qwen3-1.7B on gsm8k to 60 % with hf:acme/a or hf:acme/b.")
+
+    assert found.goal is None
+    assert found.questions == [
+        "The text names several values (`hf:acme/a`, `hf:acme/b`). Add the one meant: `Training data: hf:acme/a`."
+    ]
+
+
+def test_address_needs_a_licence_and_a_place_that_policy_allows() -> None:
+    assert "`Licence of the data: cc-by-4.0`" in parsed(
+        form(dataset="https://data.example.org/sets/a.jsonl"), policy=URLS
+    ).problems[0]  # fmt: skip
+    for address in (
+        "https://data.example.org/sets-too/a.jsonl",
+        "https://data.example.org:8443/sets/a.jsonl",
+        "https://evil.example.org/sets/a.jsonl",
+        "https://data.example.org.evil.org/sets/a.jsonl",
+        "https://data.example.org/a.jsonl",
+    ):
+        found = parsed(form(dataset=address, data_licence="mit"), policy=URLS)
+        assert "lies in none of the places" in found.problems[0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    dataset=st.one_of(
+        st.text(max_size=60),
+        st.from_regex(r"(hf:|hf://datasets/|https://huggingface.co/datasets/|https://[a-z.]{1,9}/)[ -~]{0,60}"),
+    ),
+    benchmark=st.one_of(st.text(max_size=30), st.from_regex(r"[ -~]{0,20}\.ya?ml")),
+)
+def test_no_data_or_benchmark_raises_and_what_is_read_is_what_is_written_down(dataset: str, benchmark: str) -> None:
+    policy = Policy(data_urls=("https://a/",))
+    for body in (
+        form(dataset=dataset, data_licence="mit", benchmark=benchmark),
+        f"Raise Qwen/Qwen3-1.7B on {benchmark} to 60 % with {dataset}",
+    ):
+        found = parsed(body, policy=policy)
+        assert (found.goal is None) == bool(found.problems or found.questions)
+        if found.goal is not None:
+            assert goal_from_yaml(goal_yaml(found.goal)).hash == found.goal.hash
+            source = found.goal.dataset
+            assert source is None or not any(part in ("..", ".") for part in source.split("/"))
+            assert found.goal.benchmark in KNOWN or found.goal.benchmark.lower().endswith((".yaml", ".yml"))
+            assert ".." not in found.goal.benchmark.split("/") and not found.goal.benchmark.startswith("/")

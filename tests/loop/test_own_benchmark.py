@@ -85,6 +85,7 @@ def test_own_benchmark_is_pinned_and_its_items_reach_evaluations_alone(world: Wo
     world.commit("benchmarks/ours.jsonl", item_lines())
 
 
+@pytest.mark.slow
 def test_rows_that_hold_its_items_are_found_by_the_scan(world: World) -> None:
     leaked = [
         {
@@ -102,6 +103,7 @@ def test_rows_that_hold_its_items_are_found_by_the_scan(world: World) -> None:
     world.runner.script(GOOD)
 
 
+@pytest.mark.slow
 def test_example_that_ships_is_a_benchmark(world: World) -> None:
     for file in EXAMPLE.iterdir():
         world.commit(f"evals/{file.name}", file.read_text())

@@ -122,6 +122,7 @@ def test_allowed_address_is_pinned_by_its_digest(places: Places) -> None:
     assert world.until_ended(issue) == "met"
 
 
+@pytest.mark.slow
 def test_hub_that_is_busy_for_a_moment_is_asked_again(places: Places) -> None:
     places.hub.faults = [
         Fault("/api/datasets/acme/flaky", 1, 429, {"Retry-After": "1"}),
@@ -177,6 +178,7 @@ def test_data_that_cannot_be_used_gets_one_sentence_that_says_what_to_write(plac
     assert len(world.runner.launches()) == jobs
 
 
+@pytest.mark.slow
 def test_data_set_without_a_licence_is_refused_and_the_goal_may_say_it(places: Places) -> None:
     world = places.world
     issue = world.open_goal(goal_body(Training_data="hf:acme/bare"))
@@ -199,6 +201,7 @@ def test_somebody_without_permission_makes_the_bot_fetch_nothing(places: Places)
     assert len(places.hub.asked) == asked
 
 
+@pytest.mark.slow
 def test_pushed_recipe_may_name_pinned_data_and_no_other(places: Places) -> None:
     world = places.world
     world.runner.script(GOOD | {"train-01": {"curve": "flat", "hold": True}})
