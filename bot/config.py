@@ -92,6 +92,18 @@ class Settings(BaseSettings):
     onboarding_per_hour: int = Field(
         6, ge=1, le=1000, description="Such pull requests an hour and installation; further repositories wait."
     )
+    hub_token: SecretStr | None = Field(
+        None, description="Hugging Face token that reads the data sets that goals name; empty: public ones only."
+    )
+    private_data_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Hosts on a private network that policies may let data be fetched from, separated by `,`."
+    )
+
+    @field_validator("private_data_hosts", mode="before")
+    @classmethod
+    def _hosts(cls, value: object) -> object:
+        parts = value.split(",") if isinstance(value, str) else value
+        return tuple(str(part).strip().lower() for part in parts if str(part).strip()) if parts else ()  # type: ignore[attr-defined]
 
     @field_validator("model_folders", "benchmark_folders", mode="before")
     @classmethod
@@ -164,8 +176,7 @@ class Settings(BaseSettings):
         values = [self.webhook_secret.get_secret_value()]
         if self.private_key is not None or self.private_key_path is not None:
             values.append(self.key())
-        if self.api_token is not None:
-            values.append(self.api_token.get_secret_value())
+        values += [token.get_secret_value() for token in (self.api_token, self.hub_token) if token is not None]
         if password := urllib.parse.urlsplit(self.database_url).password:
             values += [password, urllib.parse.unquote(password)]
         return tuple(values)

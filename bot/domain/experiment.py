@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from bot.domain.budget import Spend, raised
 from bot.domain.diagnosis import DiagnosisReport
-from bot.domain.goal import Budget, Goal, GoalId
+from bot.domain.goal import Budget, Goal, GoalId, digest_of
 
 BASELINE = 0
 """Run number that stands for the untouched base model."""
@@ -69,6 +69,10 @@ class EventKind(StrEnum):
     # From the bot's own actions
     CONTRACT_READ = "contract_read"
     JOB_LAUNCHED = "job_launched"
+    GOAL_READ = "goal_read"
+    """An edit of the issue has been read that does not move the goal by itself: an offer, or nothing."""
+    GOAL_ADOPTED = "goal_adopted"
+    """The goal is now the one that an edit offered."""
     REFUSED = "refused"
     """Found after the contract was read: the goal cannot be pursued as written."""
     BASELINE_RECORDED = "baseline_recorded"
@@ -220,6 +224,8 @@ class Run:
     reviewed: bool = False
     started_at: float = 0.0
     ended_at: float | None = None
+    yardstick: str = ""
+    """`Experiment.yardstick` when it was started: values of another one cannot be compared with this one's."""
 
     @property
     def symptoms(self) -> list[str]:
@@ -247,6 +253,21 @@ class Command:
     """Markdown, as shown below the command in the thread's one comment."""
 
 
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """The issue's text as somebody left it, not read yet."""
+
+    version: int
+    """The `text_version` that it is."""
+    title: str
+    body: str
+    by: str
+    by_id: int | None
+    """None in a journal from before it was recorded."""
+    seq: int
+    """Of its event."""
+
+
 @dataclass(slots=True)
 class Experiment:
     """All that one goal tries, as its journal tells it."""
@@ -269,10 +290,21 @@ class Experiment:
     title: str = ""
     body: str = ""
     text_version: int = 0
-    """Counts the issue text's versions; a contract is read once per version."""
+    """Counts the issue text's versions; the latest that is not read yet is read."""
+    edit: Edit | None = None
+    """The latest text, until it has been read."""
     # The contract
     contract_version: int = -1
+    """The latest text version that has been read."""
     goal: Goal | None = None
+    pins: dict[str, Any] = field(default_factory=dict)
+    """What the goal's names stood for when it was read: {"dataset": a pinned `data_source` line, "benchmark": {"path",
+    "commit", "digest", "items_path", "items_digest"}}, each only where there is one."""
+    offer: dict[str, Any] | None = None
+    """The goal that the edited issue states, when it is another than the agreed one: the data of its GOAL_READ's
+    `offer`. `/postdoc accept goal` adopts it."""
+    edit_told: str = ""
+    """What the contract comment says of the edited issue: offer, unreadable, ended, or nothing."""
     policy: dict[str, Any] = field(default_factory=dict)
     refusal: str | None = None
     contract_comment_id: int | None = None
@@ -358,8 +390,18 @@ class Experiment:
     @property
     def best_run(self) -> Run | None:
         """Highest dev value; the earliest among equals, because a later tie is more often luck."""
-        scored = [run for run in self.runs if run.score is not None]
+        scored = [run for run in self.runs if run.score is not None and run.yardstick in ("", self.yardstick)]
         return max(scored, key=lambda run: run.score.value if run.score else 0.0, default=None)
+
+    @property
+    def yardstick(self) -> str:
+        """Names what values are measured on and against: base model, benchmark with its pin, metric, seed."""
+        goal = self.goal
+        if goal is None:
+            return ""
+        pinned = (self.pins.get("benchmark") or {}).get("items_digest")
+        named = [goal.base_model, goal.base_revision, goal.benchmark, goal.metric, goal.seed, pinned]
+        return digest_of(named)[:12]
 
     @property
     def running_jobs(self) -> list[Job]:

@@ -11,6 +11,7 @@ from bot.domain.diagnosis import DiagnosisReport
 from bot.domain.experiment import (
     RESUMABLE_STATES,
     Command,
+    Edit,
     Event,
     EventKind,
     Experiment,
@@ -70,22 +71,64 @@ def _on_goal_opened(x: Experiment, event: Event) -> None:
 
 
 def _on_goal_edited(x: Experiment, event: Event) -> None:
-    # Once a pull request stands, the contract is bound to the text that was agreed; an edit does not move it.
-    if x.pull_request is None:
-        x.title, x.body = event.data["title"], event.data["body"]
-        x.text_version += 1
-        x.state, x.refusal, x.goal = State.CONTRACT, None, None
-        x.baseline, x.data = None, {}
-        x.concluded, x.ended_at, x.reason, x.stop_requested = False, None, "", None
-        x.crash, x.crash_reference = None, None
+    # Nothing moves before it has been read: whoever edited may be nobody who has a say.
+    d = event.data
+    if x.pull_request is not None and "by_id" not in d:
+        return  # written when an edit of an agreed goal was not read at all
+    x.text_version += 1
+    x.edit = Edit(x.text_version, d["title"], d["body"], d["by"], d.get("by_id"), event.seq)
+    if x.concluded:
+        x.crash, x.crash_reference = None, None  # told; what reading the new text meets is told again
+
+
+def _on_goal_read(x: Experiment, event: Event) -> None:
+    d = event.data
+    _text_read(x, d["text_version"])
+    x.offer = dict(d["offer"]) if d["offer"] else None
+    x.edit_told = d["told"]
+    x.contract_comment_id = d["comment_id"] or x.contract_comment_id
+
+
+def _on_goal_adopted(x: Experiment, event: Event) -> None:
+    """The offered goal replaces the agreed one. What was measured on another yardstick no longer counts, and consent is
+    asked for anew; a seal that was opened is not among what can change (`actions.adoption` refuses)."""
+    d = event.data
+    yardstick, licences = x.yardstick, (x.goal.licences, x.goal.data_licence) if x.goal is not None else None
+    x.goal, x.pins, x.policy = Goal.from_dict(d["goal"]), dict(d["pins"]), dict(d["policy"])
+    if x.yardstick != yardstick:
+        x.baseline, x.tried = None, {}
+    if x.yardstick != yardstick or licences != (x.goal.licences, x.goal.data_licence):
+        x.data = {}  # scanned for other items, or held against other licences
+    x.head_sha, x.recipe, x.recipe_digests = d["head_sha"], d["recipe"], dict(d["digests"])
+    x.shipped_digests = dict(d["shipped_digests"])
+    x.changed = {key: list(pair) for key, pair in d["changed"].items()}
+    x.changed_why, x.changed_by = d["why"], d["by"]
+    x.consent, x.consent_asked_for, x.refusal = None, "", None
+    x.offer, x.edit_told = None, ""
+    if x.state in RESUMABLE_STATES:
+        _reopen(x)
+
+
+def _text_read(x: Experiment, version: int) -> None:
+    x.contract_version = version
+    if x.edit is not None and x.edit.version <= version:
+        x.edit = None
 
 
 def _on_contract_read(x: Experiment, event: Event) -> None:
     d = event.data
-    x.contract_version = d["text_version"]
+    if d["text_version"] > 0:
+        x.title, x.body = d.get("title", x.title), d.get("body", x.body)
+        if x.edit is not None and "title" not in d:
+            x.title, x.body = x.edit.title, x.edit.body  # from before the event said it
+        x.baseline, x.data = None, {}
+        x.concluded, x.ended_at, x.reason, x.stop_requested = False, None, "", None
+        x.crash, x.crash_reference = None, None
+    _text_read(x, d["text_version"])
     x.contract_comment_id = d["comment_id"]
     x.refusal = d["refusal"]
     x.goal = Goal.from_dict(d["goal"]) if d["goal"] else None
+    x.pins = dict(d.get("pins") or {})
     x.policy = dict(d["policy"])
     x.state = State.NEEDS_AUTHOR if x.refusal else State.PLAN
     if not x.refusal:
@@ -229,6 +272,7 @@ def _on_run_started(x: Experiment, event: Event) -> None:
         changed={key: list(pair) for key, pair in d["changed"].items()},
         check_run_id=d["check_run_id"],
         started_at=event.at,
+        yardstick=x.yardstick,
     )
     x.runs.append(run)
     x.tried[run.recipe_hash] = run.n
@@ -315,6 +359,11 @@ def _on_issue_closed(x: Experiment, event: Event) -> None:
 
 def _on_crashed(x: Experiment, event: Event) -> None:
     x.crash, x.crash_reference = event.data["error"], event.data["reference"]
+    # The event is named by the journal's length when its action was decided. A text that was there by then comes
+    # before everything else, so it was its reading that broke: it is not read for ever, only its next edit is.
+    decided = event.key.rpartition("/")[2]
+    if x.edit is None or (decided.isdigit() and x.edit.seq < int(decided)):
+        x.contract_version = x.text_version
 
 
 def _reopen(x: Experiment) -> None:
@@ -328,6 +377,8 @@ _FOLDS = {
     EventKind.CONVERSATION_OPENED: _on_conversation_opened,
     EventKind.GOAL_OPENED: _on_goal_opened,
     EventKind.GOAL_EDITED: _on_goal_edited,
+    EventKind.GOAL_READ: _on_goal_read,
+    EventKind.GOAL_ADOPTED: _on_goal_adopted,
     EventKind.COMMAND: _on_command,
     EventKind.HEAD_MOVED: _on_head_moved,
     EventKind.PULL_REQUEST_CLOSED: _on_pull_request_closed,

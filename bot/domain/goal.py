@@ -34,7 +34,8 @@ class Goal:
     base_model: str
     """Hub id, or the name of a model in the server's model folder."""
     benchmark: str
-    """Name of a benchmark file, `practice/reverse` for example."""
+    """Name of a benchmark file, `practice/reverse` for example, or the path of the repository's own,
+    `benchmarks/ours.yaml`, as it stands on the default branch."""
     target: float
     """The value of `metric` to reach, in [0, 1]."""
     metric: str = "exact_match"
@@ -42,7 +43,8 @@ class Goal:
     method: str | None = None
     """sft, dpo, grpo ...; None leaves the choice to the brain."""
     dataset: str | None = None
-    """Path of a JSONL file or a folder in the repository (default branch). None: the benchmark's own training split."""
+    """A `data_source` line: a path on the default branch, a data set of the Hub, an address. None: the benchmark's own
+    training split."""
     recipe: str | None = None
     """Text of a starting recipe (YAML, one key per line) that runs first. None: the playbook's row."""
     script: str | None = None
@@ -51,11 +53,16 @@ class Goal:
     """SPDX identifiers allowed for data and base model. Empty: any licence that is known."""
     budget: Budget = field(default_factory=Budget)
     seed: int = 0
+    data_licence: str | None = None
+    """What the author says the training data is under; counts where the data has no card of its own."""
 
     @property
     def hash(self) -> str:
         """Twelve hex digits over every field; a consent names it, so that a changed goal voids the consent."""
-        return digest_of(self.as_dict())[:12]
+        fields = self.as_dict()
+        if self.data_licence is None:
+            del fields["data_licence"]  # it came later: a goal agreed before it keeps its hash
+        return digest_of(fields)[:12]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"licences": list(self.licences)}

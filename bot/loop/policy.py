@@ -32,6 +32,7 @@ EVALUATIONS_KEPT = 2.5
 
 class ActionKind(StrEnum):
     READ_CONTRACT = "read_contract"
+    READ_EDIT = "read_edit"
     ANSWER_COMMAND = "answer_command"
     READ_HEAD = "read_head"
     LAUNCH = "launch"
@@ -72,7 +73,8 @@ def next_action(x: Experiment) -> Action | None:
     if x.crash is not None and not x.concluded:
         return _conclude(State.NEEDS_HUMAN, x.crash)
     if x.contract_version < x.text_version:
-        return Action(ActionKind.READ_CONTRACT, {"version": x.text_version})
+        kind = ActionKind.READ_CONTRACT if x.pull_request is None else ActionKind.READ_EDIT
+        return Action(kind, {"version": x.text_version})
     if (command := x.pending_command) is not None:
         return Action(ActionKind.ANSWER_COMMAND, {"command": command.seq})
     if x.closed and not x.concluded:

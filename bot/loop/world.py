@@ -37,6 +37,10 @@ class World:
     cpu_threads: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
     """Given to every job; never a secret."""
+    hub_token: str = ""
+    """Reads data sets of the Hub; empty: public ones only. It reaches no job."""
+    private_data_hosts: tuple[str, ...] = ()
+    """`host` or `host:port` names on a private network that training data may be fetched from."""
     clock: Callable[[], float] = time.time
     server_policy: Policy | None = None
     """Bounds every repository's policy."""

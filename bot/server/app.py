@@ -99,6 +99,8 @@ class Bot:
             known_secrets=known_secrets,
             train_memory_gib=settings.job_memory_gib,
             cpu_threads=settings.job_threads,
+            hub_token=settings.hub_token.get_secret_value() if settings.hub_token else "",
+            private_data_hosts=settings.private_data_hosts,
             server_policy=load_server_policy(settings.policy_file),
         )
         self.leases = Leases(database, folder / "executors", seconds=settings.lease_seconds)

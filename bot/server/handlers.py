@@ -139,7 +139,7 @@ class Handlers:
             title = event.issue.title if event.title_before is None else event.title_before
             before = (title, event.issue.body if event.body_before is None else event.body_before)
         known = await self._journal(goal_id)
-        return goal_id, happenings.goal_edited(known, event.issue, event.sender.login, before=before)
+        return goal_id, happenings.goal_edited(known, event.issue, event.sender, before=before)
 
     async def _early(self, where: hooks.Where, issue: hooks.IssueText) -> Meaning | None:
         """A goal whose opening has not arrived (yet): the issue itself tells all but who put the label on it."""

@@ -48,7 +48,7 @@ def conversation_opened(where: Where, number: int) -> NewEvent:
 
 
 def goal_edited(
-    known: Sequence[Event], issue: IssueText, by: str, *, before: tuple[str, str] | None = None
+    known: Sequence[Event], issue: IssueText, by: Person, *, before: tuple[str, str] | None = None
 ) -> list[NewEvent]:
     """The text that `issue` has now; nothing when it is known already or older than what is.
 
@@ -62,7 +62,7 @@ def goal_edited(
         if older or standing == (issue.title, issue.body):
             return []
     key = f"edited/{issue.updated_at:.0f}/{_digest(issue.title, issue.body)}"
-    data = {"title": issue.title, "body": issue.body, "by": by, "updated_at": issue.updated_at}
+    data = {"title": issue.title, "body": issue.body, "by": by.login, "by_id": by.id, "updated_at": issue.updated_at}
     return [NewEvent(EventKind.GOAL_EDITED, key, data)]
 
 

@@ -146,6 +146,22 @@ class Reader:
         rows = await self._get_or_none(f"/contents/{quoted(path)}", params={"ref": ref})
         return [row["path"] for row in rows if row["type"] == "file"] if isinstance(rows, list) else []
 
+    async def entry(self, path: str, ref: str) -> dict[str, Any] | None:
+        """`type` (file, dir, symlink or submodule), `size` and `sha` of what lies at `path`; None when nothing does.
+
+        Asked of the folder, because a file's own answer follows a symbolic link without saying so:
+        https://docs.github.com/en/rest/repos/contents#get-repository-content
+        """
+        parent = path.strip("/").rpartition("/")[0]
+        rows = await self._get_or_none(f"/contents/{quoted(parent)}" if parent else "/contents", params={"ref": ref})
+        if not isinstance(rows, list):
+            return None
+        found: dict[str, Any] | None = next((row for row in rows if row["path"] == path.strip("/")), None)
+        if found is None and len(rows) >= 1_000:  # the most that a folder's answer lists
+            direct = await self._get_or_none(f"/contents/{quoted(path)}", params={"ref": ref})
+            found = {"type": "dir", "size": 0, "sha": "", "path": path} if isinstance(direct, list) else direct
+        return found
+
     # Conversations
 
     async def issue(self, number: int) -> dict[str, Any]:

@@ -4,7 +4,17 @@ Text from outside passes `inert` on its way in; whoever posts passes the whole t
 """
 
 from bot.conversation.messages.charts import Curve, sparkline, told, xychart
-from bot.conversation.messages.contract import contract, policy_refusal, refusal
+from bot.conversation.messages.contract import (
+    agreed_contract,
+    contract,
+    edit_after_end,
+    edit_ignored,
+    edit_unreadable,
+    goal_changes,
+    offer,
+    policy_refusal,
+    refusal,
+)
 from bot.conversation.messages.endings import VERDICT_CHECK, crash_apology, ending, ending_name, verdict_check
 from bot.conversation.messages.keys import hidden_key, key, key_of, message, within_limit
 from bot.conversation.messages.progress import (
@@ -79,6 +89,7 @@ __all__ = [
     "PlanFacts",
     "Progress",
     "agreed_check",
+    "agreed_contract",
     "answers",
     "boxes_ticked",
     "check_conclusion",
@@ -95,8 +106,12 @@ __all__ = [
     "crash_apology",
     "diagnosis_labels",
     "diagnosis_named",
+    "edit_after_end",
+    "edit_ignored",
+    "edit_unreadable",
     "ending",
     "ending_name",
+    "goal_changes",
     "head_refused",
     "hidden_key",
     "inline_comment",
@@ -105,6 +120,7 @@ __all__ = [
     "labels_of",
     "message",
     "next_step_of",
+    "offer",
     "plan",
     "policy_refusal",
     "proposal_message",

@@ -8,6 +8,7 @@ from bot.domain.experiment import Experiment, NewEvent
 from bot.loop.actions.commands import answer_command
 from bot.loop.actions.consent import ask_consent, consent_by_policy
 from bot.loop.actions.contract import read_contract
+from bot.loop.actions.edits import read_edit
 from bot.loop.actions.ending import close_issue, conclude, confirm
 from bot.loop.actions.heads import read_head
 from bot.loop.actions.jobs import launch
@@ -19,6 +20,7 @@ from bot.loop.world import World
 
 _ACTIONS: dict[ActionKind, Callable[[World, Experiment, Action], Awaitable[list[NewEvent]]]] = {
     ActionKind.READ_CONTRACT: read_contract,
+    ActionKind.READ_EDIT: read_edit,
     ActionKind.ANSWER_COMMAND: answer_command,
     ActionKind.READ_HEAD: read_head,
     ActionKind.LAUNCH: launch,

@@ -17,10 +17,12 @@ from bot.domain.budget import Spend
 from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent, State
 from bot.domain.goal import digest_of, slug
 from bot.errors import PlatformError, TransientError, UserError
-from bot.evaluation.benchmarks import Benchmark, load_benchmark, write_job_files
+from bot.evaluation.benchmarks import write_job_files
 from bot.evaluation.tasks import training_rows
 from bot.loop.models import fetched_model
+from bot.loop.own_benchmark import benchmark_of
 from bot.loop.policy import SHORTEST_JOB_HOURS, Action, allowance, data_key
+from bot.loop.sources import source_files
 from bot.loop.treasury import Refusal
 from bot.loop.world import World, digest
 from runners.job import Caps, JobId, JobSpec
@@ -114,8 +116,8 @@ async def _data_spec(world: World, x: Experiment, job_id: JobId) -> JobSpec:
         ),
     }
     for source in sources_of(x.recipe):
-        for path, content in (await _source_files(world, x, source)).items():
-            files[f"inputs/{path}"] = _write(inputs / "sources" / path, content)
+        for path, file in (await _source_files(world, x, source, inputs / "sources")).items():
+            files[f"inputs/{path}"] = file
     argv = ("{python}", "data/prepare.py", "--config", "recipe.yaml", "--inputs", "inputs", "--output", "data")
     return JobSpec(job_id, argv, files=files, caps=_caps(world, memory_gib=2.0), trusted=_trusted(x, x.recipe_digests))
 
@@ -151,7 +153,7 @@ async def _training_spec(world: World, x: Experiment, job_id: JobId, run: int, e
 
 async def _evaluation_spec(world: World, x: Experiment, job_id: JobId, model: Path, split: str, name: str) -> JobSpec:
     inputs = goal_folder(world, x) / "inputs" / job_id
-    files = write_job_files(benchmark_of(world, x), split, inputs, _seed(x))
+    files = write_job_files(await benchmark_of(world, x), split, inputs, _seed(x))
     argv = ("{python}", "bundle/evaluate.py", "--model", "{mount:model}", "--benchmark", "benchmark.yaml",
             "--items", "items.jsonl", "--split", split, "--output", "out/evaluation.json",
             "--model_name", name)  # fmt: skip
@@ -207,38 +209,24 @@ async def script_of(world: World, x: Experiment, path: str, wanted: str, ref: st
 
 
 def sources_of(recipe: str) -> list[str]:
-    """Repository paths named by `data_sources`.
-
-    Raises: UserError for a path that would lead out of the repository.
-    """
+    """What `data_sources` names: paths, data sets of the Hub, addresses. Whether one may be read is `sources`' part."""
     value = (yaml.safe_load(recipe) or {}).get("data_sources") or ""
     parts = [str(part).strip() for part in (value if isinstance(value, list) else str(value).split(","))]
     for part in parts:
         path = PurePosixPath(part)
-        if path.is_absolute() or ".." in path.parts or "\\" in part or ":" in part:
+        if path.is_absolute() or ".." in path.parts or "\\" in part:
             raise UserError(f"`data_sources` names `{part}`; write a path inside this repository, `data/train.jsonl`.")
     return [part for part in parts if part]
 
 
-async def _source_files(world: World, x: Experiment, source: str) -> dict[str, bytes]:
-    if source == BENCHMARK_SOURCE:
-        task = benchmark_of(world, x).task
-        assert task is not None, "the contract was read, so the benchmark makes training rows"
-        return {source: jsonl(training_rows(task, BENCHMARK_ROWS, _seed(x)))}
-    repository = world.repository(x)
-    ref = x.head_sha or (await repository.default_branch())[1]
-    single = await repository.file(source, ref)
-    if single is not None:
-        return {source: single}
-    found: dict[str, bytes] = {}
-    for path in await repository.folder(source, ref):
-        if path.endswith((".jsonl", ".json")) and (content := await repository.file(path, ref)) is not None:
-            found[path] = content
-    if not found:
-        raise UserError(
-            f"`data_sources` names `{source}`, which is neither a file nor a folder of JSONL files in this repository."
-        )
-    return found
+async def _source_files(world: World, x: Experiment, source: str, folder: Path) -> Mapping[str, str]:
+    """Path among the data job's inputs -> file on this machine."""
+    if source != BENCHMARK_SOURCE:
+        return await source_files(world, x, source, folder)
+    task = (await benchmark_of(world, x)).task
+    if task is None:
+        raise UserError(f"`data_sources` names `{source}`, but this benchmark makes no training rows. Name a file.")
+    return {source: _write(folder / source, jsonl(training_rows(task, BENCHMARK_ROWS, _seed(x))))}
 
 
 async def base_model(world: World, x: Experiment) -> Path:
@@ -255,11 +243,6 @@ def finished(world: World, x: Experiment, role: JobRole, run: int) -> Path:
     job = x.job_for(role, run)
     assert job is not None, f"no {role} job for run {run}"
     return world.runner.folder(JobId(job.job_id))
-
-
-def benchmark_of(world: World, x: Experiment) -> Benchmark:
-    assert x.goal is not None
-    return load_benchmark(x.goal.benchmark, world.benchmark_folders)
 
 
 def goal_folder(world: World, x: Experiment) -> Path:

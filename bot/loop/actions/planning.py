@@ -14,7 +14,7 @@ from bot.conversation.messages.wording import percent
 from bot.conversation.policy import Policy
 from bot.data.audit import audit
 from bot.data.card import dataset_card
-from bot.data.licences import GateResult, find_licence, licence_gate, licence_of_card, normalise_licence
+from bot.data.licences import GateResult, find_licence, licence_gate, normalise_licence
 from bot.data.scan import ScanReport, scan
 from bot.diagnosis import preflight
 from bot.domain.evaluation import Evaluation
@@ -27,14 +27,15 @@ from bot.loop.actions.contract import refuse
 from bot.loop.actions.jobs import (
     BENCHMARK_SOURCE,
     base_model,
-    benchmark_of,
     goal_folder,
     script_of,
     sources_of,
     status_of,
 )
 from bot.loop.actions.traces import output, output_json
+from bot.loop.own_benchmark import benchmark_of
 from bot.loop.policy import Action, consent_missing, data_key, next_run_hours, spend_of
+from bot.loop.sources import source_licence
 from bot.loop.world import World
 from runners.job import JobId
 
@@ -77,7 +78,7 @@ async def record_baseline(world: World, x: Experiment, action: Action) -> list[N
         tail = world.runner.log_tail(JobId(job.job_id), 5).strip().splitlines()[-1:]
         raise UserError(f"the base model could not be evaluated ({status_of(job).get('failure')}: {' '.join(tail)})")
     evaluation = load_result(world.runner.folder(JobId(job.job_id)))
-    key = f"baseline/{action.args['goal_hash']}"
+    key = f"baseline/{x.contract_version}/{action.args['goal_hash']}"
     events = [NewEvent(EventKind.BASELINE_RECORDED, key, {"score": score_of(evaluation, job.job_id)})]
     if evaluation.value >= x.goal.target:
         reason = (
@@ -94,12 +95,14 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
     job = x.job_for(JobRole.DATA, int(action.args["run"]), key)
     assert job is not None
     found: dict[str, Any] = {"data_key": key, "job_id": job.job_id}
+    # The same rows are looked at again for another goal, and for a text that has been read again.
+    name = f"data/{key}/{x.contract_version}/{x.goal.hash if x.goal else ''}"
     if not job.succeeded:
         tail = world.runner.log_tail(JobId(job.job_id), 20).strip()
         found["build_failed"] = tail.splitlines()[-1] if tail else "the build wrote nothing"
-        return [NewEvent(EventKind.DATA_CHECKED, f"data/{key}", found)]
+        return [NewEvent(EventKind.DATA_CHECKED, name, found)]
     folder = world.runner.folder(JobId(job.job_id))
-    benchmark = benchmark_of(world, x)
+    benchmark = await benchmark_of(world, x)
     held_out = [item for split in ("dev", "sealed") for item in items(benchmark, split, _seed(x))]
     content = output(folder, "data/train.jsonl") or b""
     try:
@@ -108,7 +111,7 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
         rows = []
     if not rows or not all(isinstance(row, dict) for row in rows):
         found["build_failed"] = "data/prepare.py left no train.jsonl whose every line is a JSON object"
-        return [NewEvent(EventKind.DATA_CHECKED, f"data/{key}", found)]
+        return [NewEvent(EventKind.DATA_CHECKED, name, found)]
     report = await asyncio.to_thread(scan, rows, held_out)
     licences = await _licences(world, x)
     found |= {
@@ -122,7 +125,7 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
         },
     }
     found["blocked"] = _blocked(report, [gate for _, gate in licences.values()])
-    events = [NewEvent(EventKind.DATA_CHECKED, f"data/{key}", found)]
+    events = [NewEvent(EventKind.DATA_CHECKED, name, found)]
     if found["blocked"] and x.pull_request is None:
         events.append(await refuse(world, x, found["blocked"]))
     return events
@@ -162,17 +165,12 @@ async def _licences(world: World, x: Experiment) -> dict[str, tuple[str | None, 
     name = x.goal.base_model
     found = find_licence(await base_model(world, x))
     gates = {name: (found.identifier, licence_gate(found, allowed, what=f"the base model `{name}`", file="README.md"))}
-    repository = world.repository(x)
-    ref = x.head_sha or (await repository.default_branch())[1]
     for source in sources_of(x.recipe):
         if source == BENCHMARK_SOURCE:
-            licence, card_path = normalise_licence(benchmark_of(world, x).licence), ""
+            licence, place = normalise_licence((await benchmark_of(world, x)).licence), ""
         else:
-            parent = source.rpartition("/")[0] if source.endswith((".jsonl", ".json")) else source
-            card_path = f"{parent}/README.md" if parent else "README.md"
-            card = await repository.file(card_path, ref)
-            licence = licence_of_card(card.decode("utf-8", "replace")) if card is not None else None
-        gate = licence_gate(licence, allowed, what=f"the training data `{source}`", file=card_path)
+            licence, place = await source_licence(world, x, source)
+        gate = licence_gate(licence, allowed, what=f"the training data `{source}`", file=place)
         gates[source] = (licence, gate)
     return gates
 
