@@ -54,6 +54,7 @@ class Engine:
         self._tasks: dict[GoalId, asyncio.Task[None]] = {}
         self._again: set[GoalId] = set()
         self._recovering: dict[GoalId, list[str]] = {}
+        self._held: set[GoalId] = set()
         self.waiting: dict[GoalId, Experiment] = {}
         """Goals that have been turned and wait for the world, as they then stood."""
         self._stopping = False
@@ -107,7 +108,7 @@ class Engine:
 
     def turn(self, goal_id: GoalId) -> None:
         """See to it that the goal is looked at, now or right after the action it is busy with."""
-        if self._stopping:
+        if self._stopping or goal_id in self._held:
             return
         if goal_id in self._tasks:
             self._again.add(goal_id)
@@ -115,6 +116,30 @@ class Engine:
         task = asyncio.create_task(self._turn(goal_id), name=f"turn {goal_id}")
         self._tasks[goal_id] = task
         task.add_done_callback(lambda _: self._tasks.pop(goal_id, None))
+
+    def hold(self, goal_id: GoalId) -> None:
+        """Do not turn this goal until it is let go: somebody is putting its journal together."""
+        self._held.add(goal_id)
+
+    def let_go(self, goal_id: GoalId) -> None:
+        """Turn a goal that was held."""
+        self._held.discard(goal_id)
+        self.turn(goal_id)
+
+    async def act(self, goal_id: GoalId) -> bool:
+        """Perform the next action of a goal that is held, and no other; False when that brought nothing new."""
+        experiment = await self.experiment(goal_id)
+        action = next_action(experiment)
+        if action is None:
+            return False
+        await self._run(goal_id, experiment.length, action)
+        return (await self.experiment(goal_id)).length > experiment.length
+
+    async def forget(self, goal_id: GoalId) -> None:
+        """Drop what is left of this goal's workflows: its journal was lost, and their numbers will be used again."""
+        left = await DBOS.list_workflows_async(workflow_id_prefix=f"{goal_id}/", load_input=False, load_output=False)
+        if left:
+            await DBOS.delete_workflows_async([status.workflow_id for status in left])
 
     async def _turn(self, goal_id: GoalId) -> None:
         for workflow_id in self._recovering.pop(goal_id, ()):
@@ -145,6 +170,11 @@ class Engine:
         # The journal as it stood when this was decided: a replay then sees what the first attempt saw, and names what
         # it makes by the same keys, whatever has arrived since.
         journal = await asyncio.to_thread(self.journal.read, goal_id)
+        if len(journal) < n:
+            log.error(
+                "goal %s: action %s was decided on a journal that is lost; it is left alone", goal_id, action.kind
+            )
+            return 0
         before = experiment_of(goal_id, journal[:n])
         try:
             events = await self._patiently(goal_id, journal[:n], action)

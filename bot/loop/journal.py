@@ -79,6 +79,20 @@ class Journal:
             self._cache[goal_id] = [*known, *added]
             return added
 
+    def restore(self, goal_id: GoalId, events: Sequence[Event]) -> bool:
+        """Put back the journal of a goal that has none, places and times as they were; False when it has one."""
+        if not events or self.read(goal_id):
+            return False
+        with self._lock:
+            try:
+                with self._engine.begin() as connection:
+                    connection.execute(_journal.insert(), [_row(goal_id, event) for event in events])
+            except sa.exc.IntegrityError:
+                return False  # somebody else was first
+            finally:
+                self._cache.pop(goal_id, None)
+        return True
+
 
 def _row(goal_id: GoalId, event: Event) -> dict[str, Any]:
     data = json.dumps(event.data, separators=(",", ":"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from bot.conversation.github import GitHubApp, Repository
 from bot.domain.experiment import Experiment
+from bot.loop.record import Record
 from runners.job import Runner
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -35,9 +37,15 @@ class World:
     environment: Mapping[str, str] = field(default_factory=dict)
     """Given to every job; never a secret."""
     clock: Callable[[], float] = time.time
+    record: Record | None = None
+    """Of the journals, for the bot's own commits; without one they carry none."""
 
     def repository(self, x: Experiment) -> Repository:
         return self.app.repository(x.installation_id, x.owner, x.repository)
+
+    async def record_files(self, x: Experiment) -> dict[str, bytes]:
+        """Files that every commit of the bot on the goal's branch carries along."""
+        return await asyncio.to_thread(self.record.files, x) if self.record is not None else {}
 
 
 def shipped_script(method: str) -> bytes:

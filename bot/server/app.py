@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -19,9 +22,13 @@ from bot.loop.database import open_database
 from bot.loop.engine import Engine, Point
 from bot.loop.inbox import Inbox
 from bot.loop.journal import Journal
+from bot.loop.record import Record, seal_key
 from bot.loop.world import World
 from bot.server.api import api_routes
 from bot.server.handlers import Handlers
+from bot.server.looking import Looker, Told
+from bot.server.rebuild import Rebuilder
+from bot.server.reconcile import Reconciler
 from bot.server.watcher import Watcher
 from bot.server.webhook import webhook_routes
 from runners.job import Runner
@@ -50,6 +57,8 @@ class Bot:
         database_url = settings.database_url or f"sqlite:///{folder / 'postdoc.sqlite'}"
         database = open_database(database_url)
         self.inbox, self.journal = Inbox(database), Journal(database)
+        keys = [seal_key(pem) for pem in (settings.key(), *settings.retired_keys())]
+        record = Record(self.journal, keys, known_secrets=settings.secrets(), folders=_folders(settings, folder))
         self.app = GitHubApp(
             app_id=settings.app_id, private_key=settings.key(), base_url=settings.github_url, on_write=on_write
         )
@@ -63,9 +72,16 @@ class Bot:
             known_secrets=settings.secrets(),
             train_memory_gib=settings.job_memory_gib,
             cpu_threads=settings.job_threads,
+            record=record,
         )
         self.engine = Engine(self.journal, performer(self.world), database_url=database_url, at=at)
         self.watcher = Watcher(self.world, self.engine, settings.check_update_seconds)
+        looker = Looker(self.app, self.engine, record, settings.label)
+        self.rebuilder = Rebuilder(self.world, self.engine, looker, self._told, label=settings.label, database=database)
+        self.reconciler = Reconciler(
+            self.world, self.engine, looker, self.rebuilder, self._told, settings.reconcile_seconds
+        )
+        self._handlers: Handlers | None = None
         self.arrived = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.ready = False
@@ -75,7 +91,10 @@ class Bot:
         if isinstance(self.runner, LocalRunner):
             await asyncio.to_thread(self.runner.sweep)
         await self.engine.start()
-        work = (self._read_inbox(), self.watcher.watch(), self._ask_for_missed_deliveries())
+        await self.rebuilder.begin()
+        # A goal whose journal is lost must be back before anything is heard of it, or it would start anew.
+        later = (self._read_inbox, self.watcher.watch, self._ask_for_missed_deliveries)
+        work = (self.reconciler.run(), *(self._once_rebuilt(each) for each in later))
         self._tasks = [asyncio.create_task(each) for each in work]
         self.ready = True
 
@@ -86,6 +105,20 @@ class Bot:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.engine.stop()
         await self.app.__aexit__(None, None, None)
+
+    async def _once_rebuilt(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        await self.rebuilder.done.wait()
+        await work()
+
+    async def _told(self, told: Told) -> str | None:
+        """What somebody who went and looked tells, meant as if a delivery had told it."""
+        return await (await self._meaning()).told(told.event, told.payload)
+
+    async def _meaning(self) -> Handlers:
+        if self._handlers is None:
+            login = await self.app.login()
+            self._handlers = Handlers(self.engine, app_login=login, label=self.settings.label)
+        return self._handlers
 
     async def _ask_for_missed_deliveries(self) -> None:
         """What was sent while this process was away did not arrive, and GitHub does not send it again unasked."""
@@ -102,15 +135,11 @@ class Bot:
 
     async def _read_inbox(self) -> None:
         """Hand stored deliveries to the handlers in the order they arrived."""
-        handlers: Handlers | None = None
         while True:
             self.arrived.clear()
             for delivery in await asyncio.to_thread(self.inbox.unhandled):
                 try:
-                    if handlers is None:
-                        login = await self.app.login()
-                        handlers = Handlers(self.engine, app_login=login, label=self.settings.label)
-                    outcome = await handlers.handle(delivery)
+                    outcome = await (await self._meaning()).handle(delivery)
                 except TransientError as error:
                     # Not handled, so it stays first in line: what a person asked for is never dropped for an outage.
                     log.warning("delivery %s has to wait: %s", delivery.delivery_id, error)
@@ -124,6 +153,12 @@ class Bot:
             with contextlib.suppress(TimeoutError):
                 # The time-out is for deliveries stored by another process on the same database.
                 await asyncio.wait_for(self.arrived.wait(), timeout=5.0)
+
+
+def _folders(settings: Settings, data_folder: Path) -> tuple[Path, ...]:
+    """Places of this machine whose names a public record leaves out."""
+    python = (settings.job_python.parent.parent,) if settings.job_python is not None else ()
+    return (data_folder, *settings.model_folders, *settings.benchmark_folders, *python, Path(sys.prefix), Path.home())
 
 
 def create_app(bot: Bot) -> FastAPI:

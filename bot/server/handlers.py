@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bot.conversation import events as hooks
 from bot.conversation.commands import new_commands, parse_commands
@@ -40,6 +41,11 @@ class Handlers:
         goal_id, events = found
         added = await self._engine.append(goal_id, list(events))
         return None if added else "nothing new"
+
+    async def told(self, event: str, payload: Mapping[str, Any]) -> str | None:
+        """The same for what no delivery told, but somebody who went and looked."""
+        moment = str((payload.get("pull_request") or payload.get("issue") or {}).get("updated_at"))
+        return await self.handle(Delivery(0, f"looked/{moment}", event, json.dumps(payload).encode()))
 
     async def _meaning(self, event: hooks.Occurrence) -> tuple[GoalId, Sequence[NewEvent]] | None:
         if isinstance(event, hooks.InstallationChanged):
