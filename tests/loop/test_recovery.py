@@ -23,8 +23,8 @@ FOLDER = re.compile(r"/[^\s\"]*/runner/")
 TIMES = re.compile(r"\b\d+(\.\d+)? (s|min|h|hours?|minutes?|seconds?|days?)\b( \d+ (s|min))?|under 0\.\d+|\d\d:\d\d")
 
 
-def pursue(world: World, act: Callable[[World, int], None] | None = None) -> int:
-    """Open a goal and restart the bot as often as it dies; returns how many deaths there were."""
+def pursue(world: World, act: Callable[[World, int], None] | None = None, *, lose_database: bool = False) -> int:
+    """Open a goal and restart the bot as often as it dies, its database lost or not; returns how many deaths."""
     world.start()
     deaths, acted = 0, act is None
     issue = 0
@@ -34,6 +34,8 @@ def pursue(world: World, act: Callable[[World, int], None] | None = None) -> int
         if world.process.poll() is not None:
             assert world.process.returncode == -9, world.log()
             deaths += 1
+            if lose_database:
+                world.lose_database()
             world.start()
         if not issue and world.wait_ready():
             issue = world.open_goal()
