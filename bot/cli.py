@@ -279,18 +279,18 @@ def _end_jobs(data_folder: Path) -> None:
 def serve(
     host: Annotated[str | None, typer.Option("--host", help="Instead of POSTDOC_HOST.")] = None,
     port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Instead of POSTDOC_PORT.")] = None,
+    pull: Annotated[
+        bool, typer.Option("--pull", help="Read deliveries from GitHub: for a machine without a public address.")
+    ] = False,
 ) -> int:
     """Serve the GitHub App; its settings are POSTDOC_* variables."""
     import logging
     import socket
 
-    import uvicorn
-
     from bot.config import load_settings
 
-    settings = load_settings()
-    given = {"host": host, "port": port}
-    settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
+    given = {"host": host, "port": port, "pull": pull or None}
+    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         listening = socket.create_server((settings.host, settings.port), family=family)
@@ -300,17 +300,14 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
-    from bot.server.app import Bot, create_app
+    from bot.server.app import Bot
+    from bot.server.serving import Server
 
-    bot = Bot(settings)
-    config = uvicorn.Config(
-        create_app(bot), access_log=False, log_level="warning", log_config=None, timeout_graceful_shutdown=5, ws="none"
-    )
-    server = uvicorn.Server(config)
+    server = Server(Bot(settings))
     address, bound = listening.getsockname()[:2]
-    logging.getLogger("postdoc").info("listening for webhooks at http://%s:%s/webhook", address, bound)
-    # uvicorn raises the signal again once it has shut down; SIGTERM is how a service is stopped, and no failure.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    place = f"http://{address}:{bound}"
+    said = f"reading deliveries from {settings.github_url}; pages at {place}" if settings.pull else ""
+    logging.getLogger("postdoc").info(said or f"listening for webhooks at {place}/webhook")
     server.run(sockets=[listening])
     return DONE if server.started else FAILED
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+import secrets
+import urllib.parse
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bot.errors import SettingsError
+
+_ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,100}(/[A-Za-z0-9_.-]{1,100})?")
 
 
 def cache_folder() -> Path:
@@ -29,12 +35,14 @@ class Settings(BaseSettings):
     private_key_path: Path | None = Field(None, description="The App's `.pem` file.")
     webhook_secret: SecretStr = Field(min_length=8, description="Signs every delivery.")
     github_url: str = Field(
-        "https://api.github.com", description="REST root; `https://HOST/api/v3` on GitHub Enterprise Server."
+        "https://api.github.com", description="GitHub's address; on GitHub Enterprise Server `https://HOST`."
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8787, ge=0, le=65535, description="Port to listen on.")
     data_folder: Path = Field(Path("postdoc-data"), description="Journal, jobs, traces, trained models.")
-    database_url: str = Field("", description="SQLAlchemy URL; empty: a SQLite file in the data folder.")
+    database_url: str = Field(
+        "", description="`postgresql://user:password@host/name`; empty: SQLite in the data folder."
+    )
     model_folders: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Folders of base models, separated by `:`; a model is `FOLDER/owner/name`."
     )
@@ -48,7 +56,39 @@ class Settings(BaseSettings):
     check_update_seconds: float = Field(30.0, ge=0.2, description="Shortest time between two updates of a check run.")
     label: str = Field("postdoc", description="The label that makes an issue a goal.")
     api_token: SecretStr | None = Field(
-        None, description="Bearer token of the read-only `/api`; without one it answers on loopback only."
+        None,
+        description="Opens the pages and, as a bearer token, `/api`; without one they answer on this machine only.",
+    )
+    allowed_accounts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Accounts served, `owner` or `owner/repo`, separated by `,`; empty: wherever it is installed."
+    )
+    pull: bool = Field(
+        False, description="Read deliveries from GitHub instead of waiting for them; `postdoc serve --pull`."
+    )
+    sweep_seconds: float = Field(
+        300.0, ge=0.2, description="Time between two looks for deliveries that GitHub could not deliver."
+    )
+    write_pause_seconds: float = Field(
+        1.0, ge=0, le=60, description="Time between two writes of an installation; 0 where GitHub counts nothing."
+    )
+    writes_per_hour: int = Field(
+        400, ge=0, description="Writes of an installation in an hour, by this process; GitHub allows about 500. 0: any."
+    )
+    lease_seconds: float = Field(
+        30.0, ge=2, description="How long a process of several may be silent before others take over its goals."
+    )
+    drain_seconds: float = Field(20.0, ge=0, description="How long actions in progress may take to end on SIGTERM.")
+    keep_days: float = Field(30.0, ge=4, description="How long finished steps are kept for looking up; journals stay.")
+    metrics_open: bool = Field(False, description="`true`: `/metrics` answers anybody; it names no goal or person.")
+    public_url: str = Field(
+        "", description="Address at which GitHub and people reach this server, `https://postdoc.example.org`."
+    )
+    policy_file: Path | None = Field(
+        None, description="The server's own policy, in the form of `.github/postdoc.yml`: an upper bound of every one."
+    )
+    onboarding: bool = Field(True, description="Offer repositories without a policy one pull request that adds it.")
+    onboarding_per_hour: int = Field(
+        6, ge=1, le=1000, description="Such pull requests an hour and installation; further repositories wait."
     )
 
     reconcile_seconds: float = Field(
@@ -63,9 +103,38 @@ class Settings(BaseSettings):
     def _folders(cls, value: object) -> object:
         return tuple(Path(part) for part in value.split(":") if part) if isinstance(value, str) else value
 
+    @field_validator("allowed_accounts", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("allowed_accounts")
+    @classmethod
+    def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = next((name for name in value if not _ACCOUNT.fullmatch(name)), None)
+        if wrong is not None:
+            raise ValueError(f"{wrong!r} is neither an owner nor owner/repo")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _needs_no_secret(cls, values: Any) -> Any:
+        """What is read from GitHub carries no signature; a secret that nobody knows lets nothing else in."""
+        if isinstance(values, dict) and str(values.get("pull", "")).lower() in ("1", "true", "yes", "on", "t", "y"):
+            values.setdefault("webhook_secret", secrets.token_hex(32))
+        return values
+
     @field_validator("github_url")
     @classmethod
     def _no_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+    @field_validator("public_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment):
+            raise ValueError("write an address such as https://postdoc.example.org")
         return value.rstrip("/")
 
     @property
@@ -109,16 +178,18 @@ class Settings(BaseSettings):
             values.append(self.key())
         if self.api_token is not None:
             values.append(self.api_token.get_secret_value())
+        if password := urllib.parse.urlsplit(self.database_url).password:
+            values += [password, urllib.parse.unquote(password)]
         return tuple(values)
 
 
-def load_settings() -> Settings:
-    """The settings of this process.
+def load_settings(**given: Any) -> Settings:
+    """The settings of this process; `given` stands before the environment.
 
     Raises: SettingsError naming the first variable that is missing or wrong.
     """
     try:
-        settings = Settings()  # type: ignore[call-arg]  # pydantic-settings fills them from the environment
+        settings = Settings(**given)
     except ValidationError as error:
         first = error.errors()[0]
         name = "POSTDOC_" + str(first["loc"][0]).upper()

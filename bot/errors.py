@@ -4,7 +4,8 @@
     ├── UserError        the text is posted to the person verbatim; it says what to write instead
     │   └── SettingsError    the same, for the person who starts the server: one line, exit code 2
     ├── TransientError   the durable step tries again (network, rate limit, a busy database)
-    └── PlatformError    the backend broke; the job is relaunched and the recipe is not blamed
+    ├── PlatformError    the backend broke; the job is relaunched and the recipe is not blamed
+    └── LeaseLost        another process has taken this over; stop, and leave it alone
 
 Anything else that escapes is a bug: it is logged, the goal it belongs to stops with an apology, and no other goal
 notices. Expected outcomes (a failed training, a denied permission, a spent budget) are values, not exceptions.
@@ -33,3 +34,7 @@ class TransientError(PostdocError):
 
 class PlatformError(PostdocError):
     """The machine or the backend failed, not the recipe."""
+
+
+class LeaseLost(PostdocError):
+    """Another process has taken over what this one was doing: nothing more may be written."""

@@ -8,17 +8,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
 from pathlib import Path
 
-import uvicorn
-
 from bot.config import load_settings
 from bot.domain.goal import GoalId
 from bot.loop.policy import Action
-from bot.server.app import Bot, create_app
+from bot.server.app import Bot
+from bot.server.serving import Server
 from tests.fakes.runner import ScriptedRunner
 
 
@@ -57,7 +57,8 @@ def main() -> None:
     runner = ScriptedRunner(Path(os.environ["POSTDOC_TEST_RUNNER"]))
     deaths = Deaths(Path(path)) if (path := os.environ.get("POSTDOC_TEST_DEATHS")) else None
     bot = Bot(settings, runner=runner, at=deaths.at if deaths else None, on_write=deaths.on_write if deaths else None)
-    uvicorn.run(create_app(bot), host=settings.host, port=settings.port, log_level="warning", lifespan="on")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    Server(bot).run()
 
 
 if __name__ == "__main__":

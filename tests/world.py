@@ -292,7 +292,8 @@ def practice_world(folder: Path, *, policy: str | None = POLICY, deaths: Path | 
             "POSTDOC_WEBHOOK_SECRET": SECRET, "POSTDOC_GITHUB_URL": f"{url}/api/v3", "POSTDOC_PORT": str(port),
             "POSTDOC_DATA_FOLDER": str(folder / "data"), "POSTDOC_MODEL_FOLDERS": str(folder / "models"),
             "POSTDOC_TEST_RUNNER": str(runner.root), "POSTDOC_CHECK_UPDATE_SECONDS": "0.2",
-            "HF_HUB_OFFLINE": "1",
+            "POSTDOC_WRITE_PAUSE_SECONDS": "0", "POSTDOC_WRITES_PER_HOUR": "0",
+            "HF_HUB_OFFLINE": "1", "POSTDOC_ONBOARDING": "false",
         }  # fmt: skip
         if deaths is not None:
             environment["POSTDOC_TEST_DEATHS"] = str(deaths)

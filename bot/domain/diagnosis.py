@@ -80,7 +80,10 @@ class Diagnosis:
         fields = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
         fields["symptom"] = Symptom(data["symptom"])
         fields["severity"] = Severity(data["severity"])
-        fields["evidence"] = tuple(Evidence(**item) for item in data.get("evidence", ()))
+        fields["evidence"] = tuple(
+            Evidence(**{key: item[key] for key in Evidence.__dataclass_fields__ if key in item})
+            for item in data.get("evidence", ())
+        )
         return cls(**fields)
 
 

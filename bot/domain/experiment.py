@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from bot.domain.budget import Spend, raised
 from bot.domain.diagnosis import DiagnosisReport
-from bot.domain.goal import Goal, GoalId
+from bot.domain.goal import Budget, Goal, GoalId
 
 BASELINE = 0
 """Run number that stands for the untouched base model."""
@@ -55,6 +56,8 @@ RESUMABLE_STATES = frozenset({State.STOPPED, State.EXHAUSTED, State.NEEDS_HUMAN}
 
 class EventKind(StrEnum):
     # From the world
+    CONVERSATION_OPENED = "conversation_opened"
+    """A command was written where there is no goal: the repository's own matters, a fork's pull request."""
     GOAL_OPENED = "goal_opened"
     GOAL_EDITED = "goal_edited"
     COMMAND = "command"
@@ -74,6 +77,10 @@ class EventKind(StrEnum):
     PROPOSED = "proposed"
     CONSENTED = "consented"
     CONSENT_ASKED = "consent_asked"
+    BUDGET_RAISED = "budget_raised"
+    SPENDING_REFUSED = "spending_refused"
+    """A job may not be started: all spending is halted, or a ceiling outside of the goal is reached."""
+    LLM_SPENT = "llm_spent"
     RUN_STARTED = "run_started"
     DIAGNOSED = "diagnosed"
     REVIEWED = "reviewed"
@@ -86,6 +93,7 @@ class EventKind(StrEnum):
     ENDED = "ended"
     ISSUE_CLOSED = "issue_closed"
     """The pull request was merged after the end, so its issue is done."""
+    PUBLISHED = "published"
     CRASHED = "crashed"
     """An action met a bug; the goal stops with an apology."""
 
@@ -133,6 +141,8 @@ class Job:
     """`runners.job.JobStatus.as_dict()` once it has ended."""
     expects: str = ""
     """What the job was built from (the data key, for role data)."""
+    reserved: Mapping[str, float] = field(default_factory=dict)
+    """{"usd", "gpu_hours"} that it may cost at most; its time-out is set from it."""
 
     @property
     def ended(self) -> bool:
@@ -171,6 +181,11 @@ class Score:
     strict: float | None = None
     lenient: float | None = None
     termination_rate: float | None = None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Score:
+        """What a newer version wrote beside the fields of this one is left out."""
+        return cls(**{key: data[key] for key in cls.__dataclass_fields__ if key in data})
 
 
 @dataclass(slots=True)
@@ -224,8 +239,12 @@ class Command:
     number: int
     """Issue or pull request it was written on."""
     head_sha: str | None = None
-    """The head that the author could see, when known."""
+    """The head that the author could see: as the event tells it, else as it stood when the command arrived."""
+    place: str = ""
+    """Where it was written: `issue`, `pull_request`, `review`, `review_comment`, `check`, `box`."""
     answered: bool = False
+    answer: str = ""
+    """Markdown, as shown below the command in the thread's one comment."""
 
 
 @dataclass(slots=True)
@@ -236,6 +255,8 @@ class Experiment:
     state: State = State.CONTRACT
     length: int = 0
     """Events in the journal; names the next action's workflow."""
+    is_goal: bool = False
+    """False: only a conversation, in which commands are answered and nothing is pursued."""
     opened_at: float = 0.0
     last_at: float = 0.0
     # Where it lives
@@ -280,8 +301,17 @@ class Experiment:
     changed_by: str = ""
     # Consent
     consent: dict[str, Any] | None = None
+    consented_at: float | None = None
+    """When the first consent was given; `wall_hours` count from here."""
     consent_asked_for: str = ""
     """Head for which the question was put."""
+    consent_check_id: int | None = None
+    """The check that says `action_required` on that head, until somebody has agreed."""
+    raised: Spend = field(default_factory=Spend)
+    """What a person granted beyond the goal's own budget."""
+    spending_refused: dict[str, Any] | None = None
+    """{"state", "reason"}: the ending that this means."""
+    llm_usd: float = 0.0
     # Work
     jobs: dict[str, Job] = field(default_factory=dict)
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -293,6 +323,7 @@ class Experiment:
     confirmation: dict[str, Any] | None = None
     commands: list[Command] = field(default_factory=list)
     stop_requested: str | None = None
+    """Why it was to stop, a sentence without its full stop."""
     closed: bool = False
     merged: bool = False
     issue_closed: bool = False
@@ -304,8 +335,16 @@ class Experiment:
     concluded: bool = False
     """The ending has been told on GitHub."""
     ended_at: float | None = None
-    extra_runs: int = 0
-    """Runs that a person granted beyond the budget by resuming."""
+    published: dict[str, Any] | None = None
+    """Where the best model lies on the Hub."""
+    unreadable: str = ""
+    """Why the journal cannot be read to its end by this version. Such a goal is left alone."""
+    unreadable_error: str = ""
+
+    @property
+    def ceilings(self) -> Budget:
+        """The goal's budget and what was granted beyond it."""
+        return raised(self.goal.budget if self.goal is not None else Budget(), self.raised)
 
     @property
     def full_name(self) -> str:

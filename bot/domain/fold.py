@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Iterable
 
+from bot.domain.budget import Spend
 from bot.domain.diagnosis import DiagnosisReport
 from bot.domain.experiment import (
     RESUMABLE_STATES,
@@ -13,6 +16,7 @@ from bot.domain.experiment import (
     Experiment,
     Job,
     JobRole,
+    NewEvent,
     Run,
     Score,
     State,
@@ -21,17 +25,45 @@ from bot.domain.goal import Goal, GoalId
 
 
 def experiment_of(goal_id: GoalId, journal: Iterable[Event]) -> Experiment:
-    """The experiment that `journal` tells. Pure: the same journal gives the same experiment."""
+    """The experiment that `journal` tells. Pure: the same journal gives the same experiment.
+
+    An event that cannot be read, because another version wrote it, ends the telling: see `Experiment.unreadable`.
+    """
     experiment = Experiment(goal_id=goal_id)
     for event in journal:
         experiment.length += 1
         experiment.last_at = event.at
-        _FOLDS[event.kind](experiment, event)
+        if experiment.unreadable:
+            continue
+        try:
+            _FOLDS[event.kind](experiment, event)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            writer = "another" if event.kind in _FOLDS else "a newer"
+            experiment.unreadable = f"event {event.seq} (`{event.kind}`) was written by {writer} version of Postdoc"
+            experiment.unreadable_error = f"{type(error).__name__}: {error}"
+            experiment.reason = experiment.unreadable
     return experiment
+
+
+def foreseen(experiment: Experiment, events: Iterable[NewEvent], at: float) -> Experiment:
+    """The experiment as it will be once `events` are in its journal; the one that was given stays as it is."""
+    after = copy.deepcopy(experiment)
+    for new in events:
+        event = Event(after.length, new.kind, new.key, at, json.loads(json.dumps(new.data)))
+        after.length, after.last_at = after.length + 1, at
+        _FOLDS[event.kind](after, event)
+    return after
+
+
+def _on_conversation_opened(x: Experiment, event: Event) -> None:
+    d = event.data
+    x.owner, x.repository, x.issue = d["owner"], d["repository"], d["issue"]
+    x.installation_id, x.opened_at = d["installation_id"], event.at
 
 
 def _on_goal_opened(x: Experiment, event: Event) -> None:
     d = event.data
+    x.is_goal = True
     x.owner, x.repository, x.issue = d["owner"], d["repository"], d["issue"]
     x.installation_id, x.author, x.author_id = d["installation_id"], d["author"], d["author_id"]
     x.title, x.body, x.opened_at = d["title"], d["body"], event.at
@@ -74,7 +106,8 @@ def _on_command(x: Experiment, event: Event) -> None:
             author_id=d["author_id"],
             comment_id=d["comment_id"],
             number=d["number"],
-            head_sha=d.get("head_sha"),
+            head_sha=d.get("head_sha") or x.head_sha or None,
+            place=d.get("place", ""),
         )
     )
 
@@ -82,7 +115,7 @@ def _on_command(x: Experiment, event: Event) -> None:
 def _on_command_answered(x: Experiment, event: Event) -> None:
     for command in x.commands:
         if command.seq == event.data["command"]:
-            command.answered = True
+            command.answered, command.answer = True, event.data.get("reply", "")
 
 
 def _on_head_moved(x: Experiment, event: Event) -> None:
@@ -93,7 +126,7 @@ def _on_head_moved(x: Experiment, event: Event) -> None:
 def _on_head_read(x: Experiment, event: Event) -> None:
     d = event.data
     x.head_sha = d["head_sha"]
-    if x.unread_head == d["head_sha"]:
+    if x.unread_head in (d["head_sha"], d.get("asked")):  # the branch may have moved on before it was read
         x.unread_head = None
     x.recipe = d["recipe"]
     x.recipe_digests = dict(d["digests"])
@@ -119,7 +152,15 @@ def _on_pull_request_reopened(x: Experiment, event: Event) -> None:
 def _on_job_launched(x: Experiment, event: Event) -> None:
     d = event.data
     role = JobRole(d["role"])
-    x.jobs[d["job_id"]] = Job(d["job_id"], role, d["run"], d["attempt"], event.at, expects=d.get("expects", ""))
+    x.jobs[d["job_id"]] = Job(
+        d["job_id"],
+        role,
+        d["run"],
+        d["attempt"],
+        event.at,
+        expects=d.get("expects", ""),
+        reserved=d.get("reserved", {}),
+    )
     states = {
         JobRole.BASELINE: State.BASELINE,
         JobRole.TRAIN: State.TRAINING,
@@ -137,7 +178,7 @@ def _on_job_ended(x: Experiment, event: Event) -> None:
 
 
 def _on_baseline_recorded(x: Experiment, event: Event) -> None:
-    x.baseline = Score(**event.data["score"])
+    x.baseline = Score.from_dict(event.data["score"])
     x.state = State.PLAN if x.pull_request is None else State.PROPOSED
 
 
@@ -163,12 +204,16 @@ def _on_proposed(x: Experiment, event: Event) -> None:
 
 def _on_consented(x: Experiment, event: Event) -> None:
     x.consent = dict(event.data)
+    if x.consented_at is None:
+        x.consented_at = event.at
+    x.consent_check_id = None  # the action that recorded this has completed it
     if x.state is State.AWAITING_CONSENT:
         x.state = State.PROPOSED
 
 
 def _on_consent_asked(x: Experiment, event: Event) -> None:
     x.consent_asked_for = event.data["head_sha"]
+    x.consent_check_id = event.data.get("check_run_id")
     x.state = State.AWAITING_CONSENT
 
 
@@ -194,7 +239,7 @@ def _on_run_started(x: Experiment, event: Event) -> None:
 def _on_diagnosed(x: Experiment, event: Event) -> None:
     d = event.data
     run = x.runs[d["run"] - 1]
-    run.score = Score(**d["score"]) if d["score"] else None
+    run.score = Score.from_dict(d["score"]) if d["score"] else None
     run.verdict = d["verdict"]
     run.against_baseline, run.against_best = d["against_baseline"], d["against_best"]
     run.failure = d["failure"]
@@ -218,6 +263,11 @@ def _on_revised(x: Experiment, event: Event) -> None:
     x.recipe = d["recipe"]
     x.changed = {key: list(pair) for key, pair in d["changed"].items()}
     x.changed_why, x.changed_by = d["why"], d["by"]
+    if d["by"] != "postdoc" and x.consent is not None:
+        allowed = set(x.consent["envelope"]["keys"])
+        if "*" not in allowed and not x.changed.keys() <= allowed:
+            # Changing is not spending: somebody has to agree to what Postdoc could not have changed by itself.
+            x.consent = None
     if x.state in RESUMABLE_STATES:
         _reopen(x)
 
@@ -228,12 +278,27 @@ def _on_confirmed(x: Experiment, event: Event) -> None:
 
 
 def _on_stopped(x: Experiment, event: Event) -> None:
-    x.stop_requested = event.data["by"]
+    x.stop_requested = event.data.get("reason") or f"{event.data['by']} asked to stop"
 
 
 def _on_resumed(x: Experiment, event: Event) -> None:
-    x.extra_runs += event.data.get("extra_runs", 0)
     _reopen(x)
+
+
+def _on_budget_raised(x: Experiment, event: Event) -> None:
+    x.raised = x.raised + Spend.from_dict(event.data["more"])
+
+
+def _on_spending_refused(x: Experiment, event: Event) -> None:
+    x.spending_refused = dict(event.data)
+
+
+def _on_llm_spent(x: Experiment, event: Event) -> None:
+    x.llm_usd += event.data["usd"]
+
+
+def _on_published(x: Experiment, event: Event) -> None:
+    x.published = dict(event.data)
 
 
 def _on_ended(x: Experiment, event: Event) -> None:
@@ -256,9 +321,11 @@ def _reopen(x: Experiment) -> None:
     """From an ending that is not final back to work."""
     x.state, x.concluded, x.ended_at, x.reason = State.PROPOSED, False, None, ""
     x.stop_requested, x.crash, x.crash_reference, x.confirmation = None, None, None, None
+    x.spending_refused = None
 
 
 _FOLDS = {
+    EventKind.CONVERSATION_OPENED: _on_conversation_opened,
     EventKind.GOAL_OPENED: _on_goal_opened,
     EventKind.GOAL_EDITED: _on_goal_edited,
     EventKind.COMMAND: _on_command,
@@ -275,6 +342,10 @@ _FOLDS = {
     EventKind.PROPOSED: _on_proposed,
     EventKind.CONSENTED: _on_consented,
     EventKind.CONSENT_ASKED: _on_consent_asked,
+    EventKind.BUDGET_RAISED: _on_budget_raised,
+    EventKind.SPENDING_REFUSED: _on_spending_refused,
+    EventKind.LLM_SPENT: _on_llm_spent,
+    EventKind.PUBLISHED: _on_published,
     EventKind.RUN_STARTED: _on_run_started,
     EventKind.DIAGNOSED: _on_diagnosed,
     EventKind.REVIEWED: _on_reviewed,

@@ -62,8 +62,10 @@ class Goal:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Goal:
-        fields = dict(data)
-        fields["budget"] = Budget(**fields.get("budget", {}))
+        """What a newer version wrote beside the fields of this one is left out."""
+        fields = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
+        budget = fields.get("budget", {})
+        fields["budget"] = Budget(**{key: budget[key] for key in Budget.__dataclass_fields__ if key in budget})
         fields["licences"] = tuple(fields.get("licences", ()))
         return cls(**fields)
 

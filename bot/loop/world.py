@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bot.conversation.github import GitHubApp, Repository
+from bot.conversation.policy import Policy
 from bot.domain.experiment import Experiment
 from bot.loop.record import Record
+from bot.loop.treasury import Treasury
 from runners.job import Runner
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -24,6 +26,7 @@ METHODS = tuple(sorted(path.stem for path in (TEMPLATES / "scripts").glob("*.py"
 class World:
     app: GitHubApp
     runner: Runner
+    treasury: Treasury
     data_folder: Path
     """Where traces, built items and diagnosis folders lie; nothing in it is needed that the journal cannot rebuild."""
     model_folders: tuple[Path, ...]
@@ -39,6 +42,8 @@ class World:
     clock: Callable[[], float] = time.time
     record: Record | None = None
     """Of the journals, for the bot's own commits; without one they carry none."""
+    server_policy: Policy | None = None
+    """Bounds every repository's policy."""
 
     def repository(self, x: Experiment) -> Repository:
         return self.app.repository(x.installation_id, x.owner, x.repository)

@@ -371,6 +371,7 @@ class Repository:
     pushed_at: datetime
     git: GitStore
     fork_of: Repository | None = None
+    archived: bool = False
     labels: dict[str, Label] = field(default_factory=dict)
     """Keyed by the name in lower case: GitHub's label names are case-insensitive."""
     issues: dict[int, Issue] = field(default_factory=dict)

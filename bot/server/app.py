@@ -7,37 +7,54 @@ import contextlib
 import itertools
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
-from fastapi import FastAPI
+import sqlalchemy.exc
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 
 from bot import __version__
 from bot.config import Settings
-from bot.conversation.github import GitHubApp, OnWrite
-from bot.errors import PostdocError, TransientError
+from bot.conversation.events import Occurrence
+from bot.conversation.github import GitHubApp, OnWrite, Pacing
+from bot.conversation.policy import Policy, load_server_policy
+from bot.domain.fold import experiment_of
+from bot.errors import TransientError
+from bot.loop import workflows
 from bot.loop.actions import performer
 from bot.loop.database import open_database
 from bot.loop.engine import Engine, Point
 from bot.loop.inbox import Inbox
 from bot.loop.journal import Journal
+from bot.loop.leases import INBOX, POLL_SECONDS, Leases
+from bot.loop.onboarding import Offer
 from bot.loop.record import Record, seal_key
+from bot.loop.treasury import SERVER, Treasury
 from bot.loop.world import World
+from bot.server.access import Access
 from bot.server.api import api_routes
+from bot.server.deliveries import pull_deliveries, sweep_deliveries
 from bot.server.handlers import Handlers
-from bot.server.looking import Looker, Told
+from bot.server.looking import Looker
+from bot.server.metrics import Metrics, TimedDeliveries, metrics_routes
+from bot.server.onboarding import Onboarding
+from bot.server.pages import page_routes
+from bot.server.pages.curve_files import CurveFiles
+from bot.server.policy_check import PolicyChecks
+from bot.server.reader import InboxReader
 from bot.server.rebuild import Rebuilder
 from bot.server.reconcile import Reconciler
+from bot.server.schema import SCHEMA_PATH, schema_routes
+from bot.server.summaries import Summaries
 from bot.server.watcher import Watcher
-from bot.server.webhook import webhook_routes
+from bot.server.webhook import Admission, webhook_routes
 from runners.job import Runner
 from runners.local import LocalRunner
 
 log = logging.getLogger("postdoc.server")
 
-FIRST_SWEEP_SECONDS, SWEEP_SECONDS = 0.3, 300.0
-INBOX_RETRY_SECONDS = 2.0
+FIRST_PRUNE_SECONDS, PRUNE_SECONDS = 600.0, 86400.0
 
 
 class Bot:
@@ -56,103 +73,150 @@ class Bot:
         folder.mkdir(parents=True, exist_ok=True)
         database_url = settings.database_url or f"sqlite:///{folder / 'postdoc.sqlite'}"
         database = open_database(database_url)
-        self.inbox, self.journal = Inbox(database), Journal(database)
         keys = [seal_key(pem) for pem in (settings.key(), *settings.retired_keys())]
+        self.inbox, self.journal, self.treasury = Inbox(database), Journal(database), Treasury(database)
         record = Record(self.journal, keys, known_secrets=settings.secrets(), folders=_folders(settings, folder))
+        self.access, self.summaries, self.curves = Access(settings), Summaries(self.journal), CurveFiles()
+        self.metrics = Metrics()
         self.app = GitHubApp(
-            app_id=settings.app_id, private_key=settings.key(), base_url=settings.github_url, on_write=on_write
-        )
+            app_id=settings.app_id, private_key=settings.key(), base_url=settings.github_url, on_write=on_write,
+            on_answer=self.metrics.github_answered,
+            pacing=Pacing(settings.write_pause_seconds, settings.writes_per_hour),
+        )  # fmt: skip
         self.runner = runner or LocalRunner(folder / "jobs", python=settings.job_python, slots=settings.job_slots)
         self.world = World(
             app=self.app,
             runner=self.runner,
+            treasury=self.treasury,
             data_folder=folder,
             model_folders=(*settings.model_folders, folder / "models"),
             benchmark_folders=settings.benchmark_folders,
             known_secrets=settings.secrets(),
             train_memory_gib=settings.job_memory_gib,
             cpu_threads=settings.job_threads,
+            server_policy=load_server_policy(settings.policy_file),
             record=record,
         )
-        self.engine = Engine(self.journal, performer(self.world), database_url=database_url, at=at)
-        self.watcher = Watcher(self.world, self.engine, settings.check_update_seconds)
-        looker = Looker(self.app, self.engine, record, settings.label)
-        self.rebuilder = Rebuilder(self.world, self.engine, looker, self._told, label=settings.label, database=database)
-        self.reconciler = Reconciler(
-            self.world, self.engine, looker, self.rebuilder, self._told, settings.reconcile_seconds
+        self.leases = Leases(database, folder / "executors", seconds=settings.lease_seconds)
+        self.engine = Engine(
+            self.journal,
+            self.leases,
+            self.metrics.counted(performer(self.world)),
+            database_url=database.url.render_as_string(hide_password=False),
+            at=at,
         )
-        self._handlers: Handlers | None = None
+        self.app.may_write = self.leases.check_write
+        self.watcher = Watcher(self.world, self.engine, settings.check_update_seconds)
+        self.admission = Admission(settings.allowed_accounts)
+        self.metrics.watch(self)
+        schema_url = f"{settings.public_url}{SCHEMA_PATH}" if settings.public_url else None
+        offer = Offer(settings.label, schema_url)
+        self.onboarding = Onboarding(self.app, offer, per_hour=settings.onboarding_per_hour)
+        self.policy_checks = PolicyChecks(self.app, server_policy=self.world.server_policy, label=settings.label)
         self.arrived = asyncio.Event()
+        """Set when the inbox holds something new."""
+        handlers = Handlers(self.engine, self.app, label=settings.label, observe=self._observe)
+        looker = Looker(self.app, self.engine, record, settings.label)
+        self.rebuilder = Rebuilder(
+            self.world, self.engine, looker, handlers.told, label=settings.label, database=database
+        )
+        self.reconciler = Reconciler(self.world, self.engine, looker, self.rebuilder, handlers.told)
+        self.reader = InboxReader(
+            self.inbox, handlers, self.arrived, may_read=lambda: self.hearing, on_handled=self.metrics.handled
+        )
         self._tasks: list[asyncio.Task[None]] = []
-        self.ready = False
+        self._started = False
+
+    @property
+    def ready(self) -> bool:
+        """True while deliveries can be stored and are acted upon."""
+        return self._started and self.leases.reachable
 
     async def start(self) -> None:
         await self.app.__aenter__()
         if isinstance(self.runner, LocalRunner):
             await asyncio.to_thread(self.runner.sweep)
+        await asyncio.to_thread(self._restore_treasury)
         await self.engine.start()
-        await self.rebuilder.begin()
-        # A goal whose journal is lost must be back before anything is heard of it, or it would start anew.
-        later = (self._read_inbox, self.watcher.watch, self._ask_for_missed_deliveries)
-        work = (self.reconciler.run(), *(self._once_rebuilt(each) for each in later))
+        await asyncio.to_thread(self.rebuilder.begin)
+        fetch = pull_deliveries if self.settings.pull else sweep_deliveries
+        work = [self._lead(), self.reader.run(), self.watcher.watch(), fetch(self), self._prune()]
+        work.append(self.reconciler.run(self.settings.reconcile_seconds, lambda: self.leading))
+        if self.settings.onboarding:
+            work.append(self.onboarding.run(lambda: self.leading))
         self._tasks = [asyncio.create_task(each) for each in work]
-        self.ready = True
+        self._started = True
 
-    async def stop(self) -> None:
-        self.ready = False
+    def _restore_treasury(self) -> None:
+        """What a crash left unsettled, and all of it after the journals were rebuilt."""
+        for goal_id in self.journal.goals():
+            x = experiment_of(goal_id, self.journal.read(goal_id))
+            self.treasury.restore(x, Policy.from_dict(x.policy).usd_per_hour)
+
+    async def drain(self, limit_seconds: float) -> None:
+        """Be ready for nothing more, and let actions in progress end, up to the limit. `stop` comes after."""
+        self._started = False
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if not await self.engine.drain(limit_seconds):
+            log.warning("an action took longer than %.0f s to end and is left to whoever takes over", limit_seconds)
+
+    async def stop(self) -> None:
+        await self.drain(0.0)
         await self.engine.stop()
+        await asyncio.to_thread(self.inbox.close)
         await self.app.__aexit__(None, None, None)
 
-    async def _once_rebuilt(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        await self.rebuilder.done.wait()
-        await work()
+    def abandon(self) -> None:
+        """From any thread, before the process ends at once: write nothing more, and let others take over."""
+        self.leases.abandon()
 
-    async def _told(self, told: Told) -> str | None:
-        """What somebody who went and looked tells, meant as if a delivery had told it."""
-        return await (await self._meaning()).told(told.event, told.payload)
+    async def _observe(self, event: Occurrence) -> None:
+        """What a repository needs besides its goals. Raises: TransientError, so that the delivery waits."""
+        await self.policy_checks.note(event)
+        if self.settings.onboarding:
+            await self.onboarding.note(event)
 
-    async def _meaning(self) -> Handlers:
-        if self._handlers is None:
-            login = await self.app.login()
-            self._handlers = Handlers(self.engine, app_login=login, label=self.settings.label)
-        return self._handlers
+    def halted(self) -> str | None:
+        """What of all spending is halted, in a sentence; None when nothing is. Blocks for a query."""
+        halts = self.treasury.halts()
+        if not halts:
+            return None
+        server = next((halt for halt in halts if halt.scope == SERVER), None)
+        if server is not None:
+            return f"On this server, by @{server.by}."
+        return f"In {', '.join(f'{halt.scope} by @{halt.by}' for halt in halts)}."
 
-    async def _ask_for_missed_deliveries(self) -> None:
-        """What was sent while this process was away did not arrive, and GitHub does not send it again unasked."""
-        # The second look catches what was asked for before the socket listened; later ones, a network that was down.
-        for pause in itertools.chain((FIRST_SWEEP_SECONDS, 5.0), itertools.repeat(SWEEP_SECONDS)):
-            await asyncio.sleep(pause)
-            try:
-                missed = await self.app.redeliver_missed()
-            except PostdocError as error:
-                log.warning("deliveries that were missed could not be asked for: %s", error)
-                continue
-            if missed:
-                log.warning("asked again for %d deliveries that had not arrived", missed)
+    @property
+    def leading(self) -> bool:
+        """True when this process is the one of several that reads the inbox and asks GitHub for what is missing."""
+        return self.leases.holds(INBOX)
 
-    async def _read_inbox(self) -> None:
-        """Hand stored deliveries to the handlers in the order they arrived."""
+    @property
+    def hearing(self) -> bool:
+        """True while this process reads the inbox. A goal whose journal is lost must be back before anything is heard
+        of it, or it would start anew."""
+        return self.leading and self.rebuilder.done
+
+    async def _lead(self) -> None:
+        """Become the one that reads the inbox as soon as nobody else is."""
         while True:
-            self.arrived.clear()
-            for delivery in await asyncio.to_thread(self.inbox.unhandled):
+            if not self.leading:
+                with contextlib.suppress(TransientError):
+                    if await asyncio.to_thread(self.leases.acquire, INBOX):
+                        self.arrived.set()
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _prune(self) -> None:
+        """Finished workflows would fill the disk within years."""
+        for pause in itertools.chain((FIRST_PRUNE_SECONDS,), itertools.repeat(PRUNE_SECONDS)):
+            await asyncio.sleep(pause)
+            if self.leading:
                 try:
-                    outcome = await (await self._meaning()).handle(delivery)
-                except TransientError as error:
-                    # Not handled, so it stays first in line: what a person asked for is never dropped for an outage.
-                    log.warning("delivery %s has to wait: %s", delivery.delivery_id, error)
-                    await asyncio.sleep(INBOX_RETRY_SECONDS)
-                    self.arrived.set()
-                    break
-                except Exception as error:
-                    log.exception("delivery %s could not be handled", delivery.delivery_id)
-                    outcome = f"error: {type(error).__name__}"
-                await asyncio.to_thread(self.inbox.mark_handled, delivery.seq, outcome)
-            with contextlib.suppress(TimeoutError):
-                # The time-out is for deliveries stored by another process on the same database.
-                await asyncio.wait_for(self.arrived.wait(), timeout=5.0)
+                    await workflows.prune(self.settings.keep_days)
+                except Exception:
+                    log.exception("finished workflows could not be pruned")
 
 
 def _folders(settings: Settings, data_folder: Path) -> tuple[Path, ...]:
@@ -171,6 +235,16 @@ def create_app(bot: Bot) -> FastAPI:
         await bot.stop()
 
     app = FastAPI(title="Postdoc", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-    for routes in (webhook_routes, api_routes):
+    for kind in (TransientError, sqlalchemy.exc.TimeoutError):
+        app.add_exception_handler(kind, _unavailable)
+    for routes in (webhook_routes, api_routes, metrics_routes, page_routes, schema_routes):
         app.include_router(routes(bot))
+    app.add_middleware(TimedDeliveries, metrics=bot.metrics)
     return app
+
+
+async def _unavailable(_: Request, error: Exception) -> Response:
+    """Nothing was stored, so nothing is acknowledged: the sender keeps it and sends it again."""
+    log.warning("a request was answered 503: %s", error)
+    body = {"error": "the database cannot be used now; nothing was stored, send it again"}
+    return JSONResponse(body, status_code=503, headers={"Retry-After": "10"})

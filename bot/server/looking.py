@@ -42,8 +42,8 @@ class Told(NamedTuple):
 
 
 Finding = Told | NewEvent
-Tell = Callable[[Told], Awaitable[str | None]]
-"""The handlers' way from what is told to the journal; answers why nothing was added, None when something was."""
+Tell = Callable[[str, Json], Awaitable[str | None]]
+"""The handlers' way from (event, payload) to the journal; answers why nothing was added, None when something was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,4 +258,4 @@ def _written(row: Json) -> float:
 
 
 def _tells_of_tick(event: Event, comment_id: int, at: float) -> bool:
-    return event.key.startswith(f"command/tick/{comment_id}/") and event.at >= at
+    return event.key.startswith(f"command/tick/{comment_id}/{at:.0f}/")

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from bot.conversation import messages
+from bot.conversation.policy import Policy
 from bot.conversation.survey import Json, Survey, installations, moment, repositories
 from bot.domain.experiment import Event, EventKind, Experiment, JobRole, NewEvent
 from bot.domain.goal import GoalId
@@ -35,7 +36,7 @@ from bot.loop.engine import Engine
 from bot.loop.policy import Action, ActionKind, next_action
 from bot.loop.record import NAME, BadRecord, Record
 from bot.loop.world import World
-from bot.server.looking import Finding, Looker, Sight, Tell, Told
+from bot.server.looking import Finding, Looker, Sight, Tell
 from runners.job import JobId
 
 log = logging.getLogger("postdoc.rebuild")
@@ -91,13 +92,12 @@ class Rebuilder:
         self._world, self._engine, self._looker, self._told = world, engine, looker, tell
         self._record: Record = world.record
         self._label, self._database = label, database
-        self.done = asyncio.Event()
-        """Deliveries are read and jobs watched from here on: a goal that is not back yet must not start anew."""
+        self.done = False
+        """Deliveries are read from here on: a goal that is not back yet must not start anew."""
 
-    async def begin(self) -> None:
-        """Say whether the journals are whole: `done` is set at once unless they are empty, or a rebuild broke off."""
-        if await asyncio.to_thread(self._is_whole):
-            self.done.set()
+    def begin(self) -> None:
+        """Say whether the journals are whole: they are not when they are empty, or when a rebuild broke off."""
+        self.done = self._is_whole()
 
     async def rebuild(self) -> int:
         """Bring back every goal that no journal knows; returns how many. One that cannot be read holds up no other.
@@ -116,9 +116,9 @@ class Rebuilder:
             for row in rows:
                 survey = Survey(self._world.app, int(installation["id"]), row["full_name"])
                 found += await self._rebuild_repository(survey, moment(installation["created_at"]))
-        if not self.done.is_set():
+        if not self.done:
             await asyncio.to_thread(self._finish)
-            self.done.set()
+            self.done = True
         return found
 
     async def _rebuild_repository(self, survey: Survey, installed_at: float) -> int:
@@ -129,7 +129,7 @@ class Rebuilder:
             log.warning("%s cannot be looked through for goals: %s", survey.full_name, error)
             return 0
         for place in places:
-            self._engine.hold(place.goal_id)
+            self._engine.keep_still(place.goal_id)
             try:
                 found += await self._bring_back(place)
             except PostdocError as error:
@@ -172,8 +172,12 @@ class Rebuilder:
                 return False
         elif not await asyncio.to_thread(self._engine.journal.restore, place.goal_id, record):
             return False
-        log.warning("goal %s is back: %d events from %s", place.goal_id, len(record or ()), sha[:12] or "its issue")
+        if record is None:
+            log.warning("goal %s is opened from its issue, which no delivery told of", place.goal_id)
+        else:
+            log.warning("goal %s is back: %d events from commit %s", place.goal_id, len(record), sha[:12])
         x = await self._engine.experiment(place.goal_id)
+        await asyncio.to_thread(self._world.treasury.restore, x, Policy.from_dict(x.policy).usd_per_hour)
         sight = await self._looker.see(x, int(place.pull["number"]) if place.pull is not None else None)
         evidence = await self._evidence(sight)
         if record is not None:
@@ -186,7 +190,9 @@ class Rebuilder:
         for finding in await self._looker.changes(x, sight):
             await self._tell(place.goal_id, finding)
         await self._note_ending(await self._engine.experiment(place.goal_id), evidence)
-        await self._note_closed_issue(await self._engine.experiment(place.goal_id), sight)
+        x = await self._engine.experiment(place.goal_id)
+        await self._note_closed_issue(x, sight)
+        await asyncio.to_thread(self._world.treasury.restore, x, Policy.from_dict(x.policy).usd_per_hour)
         return True
 
     async def _longest_record(self, place: Place) -> tuple[list[Event] | None, str]:
@@ -236,13 +242,13 @@ class Rebuilder:
             "repository": {"full_name": place.survey.full_name},
             "installation": {"id": place.survey.installation_id},
         }
-        return await self._told(Told("issues", payload)) is None
+        return await self._told("issues", payload) is None
 
     async def _tell(self, goal_id: GoalId, finding: Finding) -> None:
         if isinstance(finding, NewEvent):
             await self._engine.append(goal_id, [finding])
         else:
-            await self._told(finding)
+            await self._told(*finding)
 
     # What was done already
 

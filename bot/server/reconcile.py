@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 from bot.conversation.github import Refused
 from bot.conversation.survey import Survey, Touched, gone
@@ -32,27 +33,30 @@ OVERLAP_SECONDS = 120.0
 REMEMBERED_DAYS = 90.0
 """A goal that ended longer ago, and that nobody has touched since, is not looked at any more."""
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1.0, 300.0
+NOT_LEADING_SECONDS = 0.25
 BRANCHES = "postdoc/"
 
 
 class Reconciler:
     """The background task of the server."""
 
-    def __init__(
-        self, world: World, engine: Engine, looker: Looker, rebuilder: Rebuilder, tell: Tell, seconds: float
-    ) -> None:
+    def __init__(self, world: World, engine: Engine, looker: Looker, rebuilder: Rebuilder, tell: Tell) -> None:
         self._world, self._engine, self._looker, self._told = world, engine, looker, tell
-        self._rebuilder, self._seconds = rebuilder, seconds
+        self._rebuilder = rebuilder
         self._since: dict[str, float] = {}
         """Repository -> when its last pass began."""
         self._unclaimed: set[JobId] = set()
         """Running jobs that no journal wanted at the pass before."""
         self._told_of: set[JobId] = set()
 
-    async def run(self) -> None:
-        """Rebuild what is lost, then compare until cancelled."""
+    async def run(self, seconds: float, leading: Callable[[], bool]) -> None:
+        """Rebuild what is lost, then compare every `seconds` until cancelled, in the one process that leads."""
         number, failures = 0, 0
         while True:
+            if not leading():
+                number = 0
+                await asyncio.sleep(NOT_LEADING_SECONDS)
+                continue
             try:
                 if number % CLOSE_LOOK_EVERY == 0:
                     await self._rebuilder.rebuild()
@@ -66,7 +70,7 @@ class Reconciler:
                 failures += 1
                 log.exception("comparing GitHub with the journals failed")
             retry = min(FIRST_RETRY_SECONDS * 2.0 ** min(failures, 20), LONGEST_RETRY_SECONDS)
-            await asyncio.sleep(min(self._seconds, retry) if failures else self._seconds)
+            await asyncio.sleep(min(seconds, retry) if failures else seconds)
 
     async def look_at_all(self, *, closely: bool) -> None:
         """One pass. What goes wrong with one repository or goal is said, and the others are looked at all the same."""
@@ -105,7 +109,7 @@ class Reconciler:
             if isinstance(finding, NewEvent):
                 added = await self._engine.append(goal_id, [finding]) > 0
             else:
-                added = await self._told(finding) is None
+                added = await self._told(*finding) is None
             if added:
                 log.warning("goal %s: %s had not been told", goal_id, _name(finding))
 
@@ -133,7 +137,8 @@ class Reconciler:
         for goal_id in await asyncio.to_thread(self._engine.journal.goals):
             x = await self._engine.experiment(goal_id)
             wanted |= set(x.jobs)
-            prefixes[job_prefix(x)] = x
+            if x.is_goal:
+                prefixes[job_prefix(x)] = x
         unclaimed: set[JobId] = set()
         for job_id in await asyncio.to_thread(self._world.runner.jobs):
             if job_id in wanted:
@@ -158,6 +163,8 @@ class Reconciler:
 
 def _is_open(x: Experiment) -> bool:
     """Whether anything that people do could still matter to the goal."""
+    if not x.is_goal:
+        return False
     if not x.concluded:
         return True
     return not x.merged and time.time() - x.last_at < REMEMBERED_DAYS * 86400

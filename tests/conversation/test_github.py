@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.conversation import github
-from bot.conversation.github import GitHubApp, InlineComment, Refused, Repository, StaleHead
+from bot.conversation.github import GitHubApp, InlineComment, Pacing, Refused, Repository, StaleHead
+from bot.conversation.github.repository import COMMIT, MINIMIZE, READY
 from bot.errors import TransientError
 from bot.practice.auth import new_key_pair
 from bot.practice.forge import Forge
@@ -19,6 +19,7 @@ from bot.practice.server import serve
 from tests import graphql_schema
 from tests.openapi import Recorder, available
 
+FAST = Pacing(write_pause_seconds=0, writes_per_hour=0)
 KEY = "<!-- postdoc:acme/lab#1/sticky -->"
 PERMISSIONS = {"contents": "write", "issues": "write", "pull_requests": "write", "checks": "write"}
 
@@ -41,8 +42,9 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     try:
         with serve(forge, wrap=recorder.wrap if available() else None) as url:
             app = GitHubApp(
-                app_id=str(registration.app_id), private_key=registration.private_key_pem, base_url=f"{url}/api/v3"
-            )
+                app_id=str(registration.app_id), private_key=registration.private_key_pem, base_url=f"{url}/api/v3",
+                pacing=FAST,
+            )  # fmt: skip
             async with app:
                 yield Scene(forge, app.repository(installation, "acme", "lab"), app)
     finally:
@@ -59,7 +61,10 @@ def scene_for_loops(tmp_path: Path) -> Iterator[tuple[GitHubApp, int]]:
     installation = forge.install_app(registration.app_id, "acme/lab")
     with serve(forge) as url:
         key = registration.private_key_pem
-        yield GitHubApp(app_id=str(registration.app_id), private_key=key, base_url=f"{url}/api/v3"), installation
+        yield (
+            GitHubApp(app_id=str(registration.app_id), private_key=key, base_url=f"{url}/api/v3", pacing=FAST),
+            installation,
+        )
     forge.close()
 
 
@@ -220,7 +225,7 @@ def test_app_is_used_from_two_event_loops(scene_for_loops: tuple[GitHubApp, int]
         barrier.wait(timeout=10)
         repository = app.repository(installation, "acme", "lab")
         found = [await repository.branch_head("main") for _ in range(20)]
-        await app._connections.close()
+        await app.close()
         return found
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
@@ -230,6 +235,6 @@ def test_app_is_used_from_two_event_loops(scene_for_loops: tuple[GitHubApp, int]
 
 
 @pytest.mark.skipif(not graphql_schema.available(), reason="needs npm packages in tests/node")
-@pytest.mark.parametrize("document", [github._COMMIT, github._READY])
+@pytest.mark.parametrize("document", [COMMIT, READY, MINIMIZE])
 def test_graphql_documents_are_valid_on_githubs_own_schema(document: str) -> None:
     assert graphql_schema.problems(document) == []

@@ -66,12 +66,11 @@ def budget_words(budget: Budget) -> str:
 
 
 def spent_words(experiment: Experiment, spent_usd: float) -> str:
-    budget = experiment.goal.budget if experiment.goal is not None else Budget()
-    allowed = budget.runs + experiment.extra_runs
+    top = experiment.ceilings
     worked = experiment.job_hours()
     used = f"{worked:.2f}" if worked >= 0.01 or worked == 0 else "under 0.01"
-    money = f"{spent_usd:,.2f} of {usd(budget.usd)}" if budget.usd or spent_usd else "no money"
-    return f"{len(experiment.runs)} of {counted(allowed, 'run')}, {used} of {hours(budget.gpu_hours)}, {money}"
+    money = f"{spent_usd:,.2f} of {usd(top.usd)}" if top.usd or spent_usd else "no money"
+    return f"{len(experiment.runs)} of {counted(top.runs, 'run')}, {used} of {hours(top.gpu_hours)}, {money}"
 
 
 def run_seconds(experiment: Experiment, run: Run) -> float:

@@ -65,7 +65,7 @@ def _confirmation(x: Experiment) -> dict[str, Any] | None:
     found = x.confirmation
     if found is None or found["score"] is None:
         return None
-    score = Score(**found["score"])
+    score = Score.from_dict(found["score"])
     return {"evaluation": _evaluation(x, score, f"run {found['run']}"), "confirmed": found["confirmed"],
             "reason": found["reason"]}  # fmt: skip
 

@@ -12,7 +12,7 @@ from bot.conversation import messages
 from bot.conversation.github import Repository
 from bot.conversation.issue_form import ParsedGoal, parse_goal
 from bot.conversation.permissions import Tier
-from bot.conversation.policy import Policy, parse_policy
+from bot.conversation.policy import POLICY_PATH, Policy, read_policy
 from bot.domain.experiment import EventKind, Experiment, NewEvent
 from bot.domain.goal import Goal, slug
 from bot.errors import UserError
@@ -22,14 +22,12 @@ from bot.loop.models import fetched_model, model_problem
 from bot.loop.policy import Action
 from bot.loop.world import METHODS, World, digest, shipped_prepare, shipped_script
 
-POLICY_PATH = ".github/postdoc.yml"
-
 
 async def read_contract(world: World, x: Experiment, action: Action) -> list[NewEvent]:
     """Parse the goal against the policy of the default branch and answer with the contract or with what to write."""
     repository = world.repository(x)
     _, base_sha = await repository.default_branch()
-    policy, problems = await _policy(repository, base_sha)
+    policy, problems = await _policy(world, repository, base_sha)
     parsed = ParsedGoal(None, problems, [])
     if policy is not None:
         parsed = await asyncio.to_thread(
@@ -106,12 +104,20 @@ async def refuse(world: World, x: Experiment, reason: str) -> NewEvent:
     return NewEvent(EventKind.REFUSED, f"refused/{x.text_version}", {"reason": reason})
 
 
-async def _policy(repository: Repository, ref: str) -> tuple[Policy | None, list[str]]:
-    text = await repository.file(POLICY_PATH, ref)
-    if text is None:
-        return Policy.from_dict({}), []
-    parsed = parse_policy(text.decode("utf-8", "replace"))
-    return parsed.policy, [f"`{POLICY_PATH}` {problem}" for problem in parsed.problems]
+async def repository_policy(world: World, repository: Repository) -> Policy:
+    """The policy as it stands on the default branch now; the default one while that file cannot be read."""
+    _, sha = await repository.default_branch()
+    policy, _ = await _policy(world, repository, sha)
+    return policy or Policy().bounded_by(world.server_policy)
+
+
+async def _policy(world: World, repository: Repository, ref: str) -> tuple[Policy | None, list[str]]:
+    """The repository's policy at `ref` as this server bounds it, or what is wrong with the file."""
+    data = await repository.file(POLICY_PATH, ref)
+    policy, problems = read_policy(data or b"")
+    if policy is None:
+        return None, [f"`{POLICY_PATH}` {problem}" for problem in problems]
+    return policy.bounded_by(world.server_policy), []
 
 
 async def _unmet(repository: Repository, goal: Goal, ref: str) -> list[str]:

@@ -11,7 +11,7 @@ from bot.conversation.redaction import redact
 from bot.domain.experiment import EventKind, Experiment, JobRole, NewEvent, State
 from bot.domain.statistics import confirmation
 from bot.loop.actions.card import experiment_card
-from bot.loop.actions.jobs import finished, status_of, trained_model
+from bot.loop.actions.jobs import finished, settle, status_of, trained_model
 from bot.loop.actions.planning import load_result, post_sticky, score_of
 from bot.loop.actions.runs import complete_check
 from bot.loop.actions.traces import committed_files
@@ -55,6 +55,7 @@ async def conclude(world: World, x: Experiment, action: Action) -> list[NewEvent
             data = {"job_id": job.job_id, "status": status.as_dict()}
             events.append(NewEvent(EventKind.JOB_ENDED, f"job/{job.job_id}/ended", data))
             job.status = data["status"]  # type: ignore[assignment]
+    await settle(world, x)
     head = None
     if x.pull_request is not None:
         head = await _close_pull_request(world, x)

@@ -6,20 +6,22 @@ import asyncio
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
 from bot.conversation.policy import Policy
-from bot.domain.budget import remaining
-from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent
+from bot.domain.budget import Spend
+from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent, State
 from bot.domain.goal import digest_of, slug
 from bot.errors import PlatformError, TransientError, UserError
 from bot.evaluation.benchmarks import Benchmark, load_benchmark, write_job_files
 from bot.evaluation.tasks import training_rows
 from bot.loop.models import fetched_model
-from bot.loop.policy import Action, data_key, spend_of
+from bot.loop.policy import SHORTEST_JOB_HOURS, Action, allowance, data_key
+from bot.loop.treasury import Refusal
 from bot.loop.world import World, digest
 from runners.job import Caps, JobId, JobSpec
 from runners.outputs import read_output
@@ -35,13 +37,41 @@ async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
     role, run = JobRole(action.args["role"]), int(action.args["run"])
     attempt, expects = int(action.args["attempt"]), str(action.args["expects"])
     job_id = job_id_of(x, role, run, attempt, expects)
+    granted = await _reserve(world, x, role, job_id)
+    if isinstance(granted, Refusal):
+        state = State.STOPPED if granted.halted else State.EXHAUSTED
+        refused = {"state": str(state), "reason": granted.reason}
+        return [NewEvent(EventKind.SPENDING_REFUSED, f"spending-refused/{x.length}", refused)]
     spec = await _spec(world, x, role, run, job_id)
+    spec = replace(spec, caps=replace(spec.caps, timeout_seconds=granted.gpu_hours * 3600))
     try:
         await asyncio.to_thread(world.runner.launch, spec)
     except PlatformError as error:
         raise TransientError(f"the runner cannot start a job now: {error}") from error
-    data = {"job_id": job_id, "role": str(role), "run": run, "attempt": attempt, "expects": expects}
+    data = {
+        "job_id": job_id,
+        "role": str(role),
+        "run": run,
+        "attempt": attempt,
+        "expects": expects,
+        "reserved": {"usd": granted.usd, "gpu_hours": granted.gpu_hours},
+    }
     return [NewEvent(EventKind.JOB_LAUNCHED, f"job/{job_id}/launched", data)]
+
+
+async def _reserve(world: World, x: Experiment, role: JobRole, job_id: JobId) -> Spend | Refusal:
+    """What this job may cost at most, set aside under the goal's and the repository's ceilings before it starts."""
+    wanted = allowance(x, role, world.clock())
+    if wanted.gpu_hours < SHORTEST_JOB_HOURS:
+        return Refusal(f"what is left of the budget is too little for the {role} job")
+    month = Policy.from_dict(x.policy).month
+    ceilings = Spend(usd=month.usd, gpu_hours=month.gpu_hours)
+    return await asyncio.to_thread(world.treasury.reserve, job_id, x, wanted, ceilings)
+
+
+async def settle(world: World, x: Experiment) -> None:
+    """Bring what is reserved for the goal's jobs into line with what they took."""
+    await asyncio.to_thread(world.treasury.restore, x, Policy.from_dict(x.policy).usd_per_hour)
 
 
 def job_id_of(x: Experiment, role: JobRole, run: int, attempt: int, expects: str) -> JobId:
@@ -92,9 +122,7 @@ async def _data_spec(world: World, x: Experiment, job_id: JobId) -> JobSpec:
         for path, content in (await _source_files(world, x, source)).items():
             files[f"inputs/{path}"] = _write(inputs / "sources" / path, content)
     argv = ("{python}", "data/prepare.py", "--config", "recipe.yaml", "--inputs", "inputs", "--output", "data")
-    return JobSpec(
-        job_id, argv, files=files, caps=_caps(world, x, memory_gib=2.0), trusted=_trusted(x, x.recipe_digests)
-    )
+    return JobSpec(job_id, argv, files=files, caps=_caps(world, memory_gib=2.0), trusted=_trusted(x, x.recipe_digests))
 
 
 async def _training_spec(world: World, x: Experiment, job_id: JobId, run: int, extra: tuple[str, ...]) -> JobSpec:
@@ -121,7 +149,7 @@ async def _training_spec(world: World, x: Experiment, job_id: JobId, run: int, e
         files=files,
         mounts={"init": str(await base_model(world, x))},
         environment=world.environment,
-        caps=_caps(world, x, memory_gib=world.train_memory_gib),
+        caps=_caps(world, memory_gib=world.train_memory_gib),
         trusted=_trusted(x, digests),
     )
 
@@ -132,21 +160,15 @@ async def _evaluation_spec(world: World, x: Experiment, job_id: JobId, model: Pa
     argv = ("{python}", "bundle/evaluate.py", "--model", "{mount:model}", "--benchmark", "benchmark.yaml",
             "--items", "items.jsonl", "--split", split, "--output", "out/evaluation.json",
             "--model_name", name)  # fmt: skip
-    caps = _caps(world, x, memory_gib=world.train_memory_gib)
+    caps = _caps(world, memory_gib=world.train_memory_gib)
     return JobSpec(
         job_id, argv, files=files, mounts={"model": str(model)}, environment=world.environment, caps=caps, trusted=True
     )
 
 
-def _caps(world: World, x: Experiment, *, memory_gib: float) -> Caps:
-    assert x.goal is not None
-    left = remaining(x.goal.budget, spend_of(x))
-    price = Policy.from_dict(x.policy).usd_per_hour
-    left_hours = min(left.gpu_hours, left.usd / price) if price else left.gpu_hours
-    # A minute at least: a job that is allowed at all must be able to import its libraries.
-    return Caps(
-        memory_gib=memory_gib, timeout_seconds=max(60.0, left_hours * 3600), cpu_threads=world.cpu_threads, pids=512
-    )
+def _caps(world: World, *, memory_gib: float) -> Caps:
+    """Everything but the time-out, which is set from what the job was granted."""
+    return Caps(memory_gib=memory_gib, cpu_threads=world.cpu_threads, pids=512)
 
 
 def _trusted(x: Experiment, digests: Mapping[str, str]) -> bool:

@@ -17,10 +17,8 @@ from bot.data.card import dataset_card
 from bot.data.licences import GateResult, find_licence, licence_gate, licence_of_card, normalise_licence
 from bot.data.scan import ScanReport, scan
 from bot.diagnosis import preflight
-from bot.domain.budget import Envelope
 from bot.domain.evaluation import Evaluation
 from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent
-from bot.domain.goal import Budget
 from bot.domain.statistics import value_interval
 from bot.errors import UserError
 from bot.evaluation.benchmarks import items
@@ -36,7 +34,7 @@ from bot.loop.actions.jobs import (
     status_of,
 )
 from bot.loop.actions.traces import output, output_json
-from bot.loop.policy import Action, data_key, spend_of
+from bot.loop.policy import Action, consent_missing, data_key, next_run_hours, spend_of
 from bot.loop.world import World
 from runners.job import JobId
 
@@ -209,6 +207,7 @@ async def propose(world: World, x: Experiment, action: Action) -> list[NewEvent]
 
 def plan_facts(x: Experiment) -> dict[str, Any]:
     """`messages.PlanFacts` as plain data, from what the gates found."""
+    hours, price = next_run_hours(x), Policy.from_dict(x.policy).usd_per_hour
     checked = x.data.get(data_key(x.recipe, x.recipe_digests), {})
     build, found = checked.get("build", {}), checked.get("scan", {})
     licences = checked.get("licences", {})
@@ -227,8 +226,20 @@ def plan_facts(x: Experiment) -> dict[str, Any]:
         "scan_flagged": len(found.get("flagged", ())),
         "scan_rows": found.get("rows"),
         "warnings": checked.get("warnings", ()),
-        "usd_per_run": None if Policy.from_dict(x.policy).usd_per_hour else 0.0,
+        "seconds_per_run": None if hours is None else hours * 3600,
+        "usd_per_run": (None if hours is None else hours * price) if price else 0.0,
+        "consent": _consent_words(x),
     }
+
+
+def _consent_words(x: Experiment) -> str:
+    if x.pull_request is None:
+        return ""  # who agrees is decided after the proposal
+    waits = consent_missing(x, keys=tuple(x.changed))
+    if waits is None:
+        assert x.consent is not None
+        return f"Agreed by `{x.consent['by']}` at {messages.short(x.consent['head_sha'])}."
+    return f"It waits for consent: {waits}."
 
 
 async def _first_files(world: World, x: Experiment) -> dict[str, bytes | None]:
@@ -259,38 +270,9 @@ def data_card(x: Experiment) -> str:
 async def post_sticky(world: World, x: Experiment, next_step: str = "") -> int:
     """Create or edit the one comment that always says how things stand."""
     assert x.pull_request is not None
-    body = messages.sticky(x, next_step, spent_usd=spend_of(x).usd, boxes=("stop",))
+    body = messages.sticky(x, next_step, spent_usd=spend_of(x).usd)
     key = messages.hidden_key(x.goal_id, "sticky")
     return await world.repository(x).upsert_comment(x.pull_request, key, body, known_id=x.sticky_comment_id)
-
-
-async def consent_by_policy(world: World, x: Experiment, action: Action) -> list[NewEvent]:
-    """Record what the repository's policy grants by itself."""
-    assert x.goal is not None
-    grant, asked = Policy.from_dict(x.policy).consent, x.goal.budget
-    ceilings = Budget(
-        usd=min(grant.usd, asked.usd),
-        gpu_hours=min(grant.gpu_hours, asked.gpu_hours),
-        runs=min(grant.runs, asked.runs),
-        wall_hours=asked.wall_hours,
-    )
-    consent = {
-        "by": "policy",
-        "head_sha": action.args["head_sha"],
-        "envelope": Envelope(x.goal.hash, ceilings, frozenset(grant.recipe_keys)).as_dict(),
-    }
-    return [NewEvent(EventKind.CONSENTED, f"consent/{x.length}", consent)]
-
-
-async def ask_consent(world: World, x: Experiment, action: Action) -> list[NewEvent]:
-    """Put the question to people, once for each head, with the exact command that answers it."""
-    assert x.goal is not None and x.pull_request is not None
-    sha = str(action.args["head_sha"])
-    body = messages.consent_question(x, sha=sha, what=[str(action.args["why"])])
-    await world.repository(x).upsert_comment(
-        x.pull_request, messages.hidden_key(x.goal_id, f"consent/{sha[:12]}"), body
-    )
-    return [NewEvent(EventKind.CONSENT_ASKED, f"consent-asked/{sha}/{x.length}", {"head_sha": sha})]
 
 
 def _seed(x: Experiment) -> int:

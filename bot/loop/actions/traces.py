@@ -46,10 +46,10 @@ def job_path(world: World, x: Experiment, role: JobRole, run: int) -> Path | Non
     return world.runner.folder(JobId(job.job_id)) if job is not None else None
 
 
-def metrics_of(folder: Path | None) -> list[dict[str, Any]]:
+def metrics_of(folder: Path | None, path: str = "out/metrics.jsonl") -> list[dict[str, Any]]:
     """The logged steps of a training job, oldest first. A script writes what it likes: other lines are left out."""
     rows = []
-    for line in (output(folder, "out/metrics.jsonl") or b"").decode("utf-8", "replace").splitlines():
+    for line in (output(folder, path) or b"").decode("utf-8", "replace").splitlines():
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
@@ -61,7 +61,10 @@ def metrics_of(folder: Path | None) -> list[dict[str, Any]]:
 
 def number(value: Any) -> float | None:
     """A metric as a finite number; None for the strings that stand for not-a-number."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    try:
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    except OverflowError:  # JSON has integers of any length
+        return None
 
 
 def collect_trace(world: World, x: Experiment, run: Run) -> Path:

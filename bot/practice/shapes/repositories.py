@@ -106,7 +106,7 @@ def repository(forge: Forge, stored: Repository, actor: Actor | None = None) -> 
         "has_discussions": False,
         "has_pull_requests": True,
         "pull_request_creation_policy": "all",
-        "archived": False,
+        "archived": stored.archived,
         "disabled": False,
         "allow_forking": True,
         "is_template": False,
