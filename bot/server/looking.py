@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from bot.conversation.commands import PREFIX
+from bot.conversation.commands import PREFIX, parse_commands
 from bot.conversation.github import GitHubApp
 from bot.conversation.messages import boxes_ticked
 from bot.conversation.survey import Json, Survey, gone, moment
@@ -63,8 +64,8 @@ class Looker:
 
     def __init__(self, app: GitHubApp, engine: Engine, record: Record, label: str) -> None:
         self._app, self._engine, self._record, self._label = app, engine, record, label
-        self._own: dict[tuple[str, str], bool] = {}
-        """(node id, time of the latest edit) -> nobody but its author wrote it."""
+        self._changed_by_others: set[str] = set()
+        """Node ids of comments that speak for nobody, for good."""
 
     async def see(self, x: Experiment, pull: int | None = None) -> Sight:
         """Everything about the goal that a look compares: two requests, six with a pull request."""
@@ -118,7 +119,8 @@ class Looker:
         """Comments, reviews and comments on lines that hold a command, the oldest first."""
         rows = [("comment", row) for row in sight.comments]
         rows += [("line", row) for row in sight.review_comments] + [("review", row) for row in sight.reviews]
-        dated = [(_written(row), kind, row) for kind, row in rows if _commands_may_stand(row)]
+        journal = await self._journal(x)
+        dated = [(_written(row), kind, row) for kind, row in rows if _commands_unknown(journal, row)]
         since = await self._since(x, sight, [at for at, _, _ in dated])
         found: list[Finding] = []
         for _, kind, row in sorted((each for each in dated if each[0] >= since), key=lambda each: each[0]):
@@ -136,15 +138,14 @@ class Looker:
         return since
 
     async def _by_its_author(self, x: Experiment, row: Json) -> bool:
-        changed = str(row.get("updated_at", ""))  # reviews do not tell whether they were changed
-        if changed and changed == row.get("created_at"):
-            return True
-        key = (str(row["node_id"]), changed)
-        if key not in self._own or not changed:
-            self._own[key] = await self._survey(x).wholly_own(row)
-        if not self._own[key]:
+        # Not by comparing when it was made and changed: GitHub's moments are whole seconds.
+        node_id = str(row["node_id"])
+        if node_id not in self._changed_by_others:
+            if await self._survey(x).wholly_own(row):
+                return True
+            self._changed_by_others.add(node_id)
             log.warning("goal %s: a comment of %s that others changed is not read", x.goal_id, row["user"]["login"])
-        return self._own[key]
+        return False
 
     def _said(self, x: Experiment, kind: str, row: Json, sight: Sight) -> list[Finding]:
         sender = row["user"]
@@ -242,10 +243,14 @@ def farewell(x: Experiment, why: str) -> NewEvent:
     return NewEvent(EventKind.CRASHED, f"gone/{x.length}", {"error": why, "reference": None})
 
 
-def _commands_may_stand(row: Json) -> bool:
-    user = row["user"]
-    person = user is not None and user["type"] != "Bot" and not user["login"].endswith("[bot]")
-    return person and PREFIX in (row["body"] or "").lower()
+def _commands_unknown(journal: Sequence[Event], row: Json) -> bool:
+    """Whether a person's comment or review holds a command that the journal does not know."""
+    user, body = row["user"], row["body"] or ""
+    if user is None or user["type"] == "Bot" or user["login"].endswith("[bot]") or PREFIX not in body.lower():
+        return False
+    told = (event.data for event in journal if event.kind is EventKind.COMMAND)
+    known = Counter((data["verb"], tuple(data["args"])) for data in told if data["comment_id"] == row["id"])
+    return bool(Counter((item.verb, item.args) for item in parse_commands(body)) - known)
 
 
 def _is_made_for(x: Experiment, commit: Json) -> bool:
