@@ -121,6 +121,10 @@ class Survey:
     async def comments(self, number: int) -> list[Json]:
         return await self._pages(f"/issues/{number}/comments")
 
+    async def latest_comments(self) -> list[Json]:
+        """Of the whole repository's conversations, the newest first."""
+        return await self._pages("/issues/comments", sort="created", direction="desc")
+
     async def review_comments(self, number: int) -> list[Json]:
         return await self._pages(f"/pulls/{number}/comments")
 

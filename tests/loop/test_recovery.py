@@ -23,12 +23,18 @@ FOLDER = re.compile(r"/[^\s\"]*/runner/")
 TIMES = re.compile(r"\b\d+(\.\d+)? (s|min|h|hours?|minutes?|seconds?|days?)\b( \d+ (s|min))?|under 0\.\d+|\d\d:\d\d")
 
 
-def pursue(world: World, act: Callable[[World, int], None] | None = None, *, lose_database: bool = False) -> int:
+def pursue(
+    world: World,
+    act: Callable[[World, int], None] | None = None,
+    *,
+    lose_database: bool = False,
+    limit_seconds: float = 600.0,
+) -> int:
     """Open a goal and restart the bot as often as it dies, its database lost or not; returns how many deaths."""
     world.start()
     deaths, acted = 0, act is None
     issue = 0
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + limit_seconds
     while time.monotonic() < deadline:
         assert world.process is not None
         if world.process.poll() is not None:
@@ -37,7 +43,7 @@ def pursue(world: World, act: Callable[[World, int], None] | None = None, *, los
             if lose_database:
                 world.lose_database()
             world.start()
-        if not issue and world.wait_ready():
+        if not issue and world.wait_ready(60):
             issue = world.open_goal()
         events = world.events(issue) if issue else []
         if act is not None and not acted and any(event["kind"] == "run_started" for event in events):
