@@ -212,6 +212,7 @@ class CheckRunAction(_Occurred):
     check_run_id: int
     name: str
     head_sha: str
+    external_id: str
     identifier: str
 
 
@@ -220,6 +221,7 @@ class CheckRunRerequested(_Occurred):
     check_run_id: int
     name: str
     head_sha: str
+    external_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -475,7 +477,12 @@ def _on_check_run(payload: wire.Payload, delivery_id: str) -> Occurrence:
     check = payload.check_run
     if check is None:
         raise _Odd("no check run")
-    fields = _basics(payload, delivery_id) | {"check_run_id": check.id, "name": check.name, "head_sha": check.head_sha}
+    fields = _basics(payload, delivery_id) | {
+        "check_run_id": check.id,
+        "name": check.name,
+        "head_sha": check.head_sha,
+        "external_id": check.external_id or "",
+    }
     if payload.action == "rerequested":
         return CheckRunRerequested(**fields)
     if payload.requested_action is None:

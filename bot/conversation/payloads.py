@@ -72,6 +72,7 @@ class CheckRun(_Model):
     id: int
     name: str = ""
     head_sha: str = ""
+    external_id: str | None = None
 
 
 class Action(_Model):

@@ -37,6 +37,8 @@ def api_routes(bot: Bot) -> APIRouter:
         found = []
         for goal_id in await asyncio.to_thread(bot.journal.goals):
             x = await bot.engine.experiment(goal_id)
+            if not x.is_goal:
+                continue
             found.append({"goal_id": goal_id, "state": x.state, "pull_request": x.pull_request, "runs": len(x.runs)})
         return found
 

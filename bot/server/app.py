@@ -30,6 +30,7 @@ from bot.loop.journal import Journal
 from bot.loop.leases import INBOX, POLL_SECONDS, Leases
 from bot.loop.onboarding import Offer
 from bot.loop.record import Record, seal_key
+from bot.loop.reports import Reports
 from bot.loop.treasury import SERVER, Treasury
 from bot.loop.world import World
 from bot.server.access import Access
@@ -42,6 +43,7 @@ from bot.server.onboarding import Onboarding
 from bot.server.pages import page_routes
 from bot.server.pages.curve_files import CurveFiles
 from bot.server.policy_check import PolicyChecks
+from bot.server.progress import progress_routes
 from bot.server.reader import InboxReader
 from bot.server.rebuild import Rebuilder
 from bot.server.reconcile import Reconciler
@@ -76,6 +78,7 @@ class Bot:
         keys = [seal_key(pem) for pem in (settings.key(), *settings.retired_keys())]
         self.inbox, self.journal, self.treasury = Inbox(database), Journal(database), Treasury(database)
         record = Record(self.journal, keys, known_secrets=settings.secrets(), folders=_folders(settings, folder))
+        self.reports = Reports(database)
         self.access, self.summaries, self.curves = Access(settings), Summaries(self.journal), CurveFiles()
         self.metrics = Metrics()
         self.app = GitHubApp(
@@ -106,7 +109,7 @@ class Bot:
             at=at,
         )
         self.app.may_write = self.leases.check_write
-        self.watcher = Watcher(self.world, self.engine, settings.check_update_seconds)
+        self.watcher = Watcher(self.world, self.engine, self.reports, settings.check_update_seconds)
         self.admission = Admission(settings.allowed_accounts)
         self.metrics.watch(self)
         schema_url = f"{settings.public_url}{SCHEMA_PATH}" if settings.public_url else None
@@ -209,14 +212,15 @@ class Bot:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _prune(self) -> None:
-        """Finished workflows would fill the disk within years."""
+        """Finished workflows and old reports would fill the disk within years."""
         for pause in itertools.chain((FIRST_PRUNE_SECONDS,), itertools.repeat(PRUNE_SECONDS)):
             await asyncio.sleep(pause)
             if self.leading:
                 try:
                     await workflows.prune(self.settings.keep_days)
+                    await asyncio.to_thread(self.reports.prune)
                 except Exception:
-                    log.exception("finished workflows could not be pruned")
+                    log.exception("what is old could not be pruned")
 
 
 def _folders(settings: Settings, data_folder: Path) -> tuple[Path, ...]:
@@ -237,7 +241,7 @@ def create_app(bot: Bot) -> FastAPI:
     app = FastAPI(title="Postdoc", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     for kind in (TransientError, sqlalchemy.exc.TimeoutError):
         app.add_exception_handler(kind, _unavailable)
-    for routes in (webhook_routes, api_routes, metrics_routes, page_routes, schema_routes):
+    for routes in (webhook_routes, api_routes, metrics_routes, page_routes, schema_routes, progress_routes):
         app.include_router(routes(bot))
     app.add_middleware(TimedDeliveries, metrics=bot.metrics)
     return app

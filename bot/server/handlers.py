@@ -7,6 +7,7 @@ issue whose opening has not arrived.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from typing import Any
 from bot.conversation import events as hooks
 from bot.conversation.github import GitHubApp, Refused
 from bot.conversation.messages import boxes_ticked
-from bot.domain.experiment import Event, NewEvent
+from bot.domain.experiment import Event, EventKind, NewEvent
 from bot.domain.goal import GoalId
+from bot.errors import PostdocError
 from bot.loop.engine import Engine
 from bot.loop.inbox import Delivery
 from bot.server import happenings
@@ -45,12 +47,20 @@ Observe = Callable[[hooks.Occurrence], Awaitable[None]]
 """Told of every event, for what a repository needs besides its goals."""
 
 
+def goal_of_check(event: hooks.CheckRunAction | hooks.CheckRunRerequested) -> GoalId | None:
+    """Our checks carry their goal in the external id; a check of the repository's own matters carries none."""
+    goal_id = "/".join(event.external_id.split("/")[:2])
+    full_name, mark, number = goal_id.rpartition("#")
+    return GoalId(goal_id) if mark and number.isdigit() and full_name == event.where.full_name else None
+
+
 class Handlers:
     """Reads a delivery, and appends what it means. `load` comes first."""
 
     def __init__(self, engine: Engine, app: GitHubApp, *, label: str, observe: Observe | None = None) -> None:
         self._engine, self._app, self._label, self._observe = engine, app, label, observe
         self._goals = GoalIndex(engine.journal, app)
+        self._reactions: set[asyncio.Task[None]] = set()
 
     async def load(self) -> None:
         """Raises: TransientError while GitHub cannot be asked who we are."""
@@ -74,7 +84,7 @@ class Handlers:
             case hooks.InstallationChanged():
                 return Reading(occurrence, lane=f"installation {occurrence.installation_id}")
             case hooks.CheckRunAction() | hooks.CheckRunRerequested():
-                return Reading(occurrence, lane=occurrence.where.full_name)
+                return Reading(occurrence, lane=goal_of_check(occurrence) or occurrence.where.full_name)
         full_name = occurrence.where.full_name
         pull = getattr(occurrence, "pull", None)
         if pull is not None:
@@ -112,6 +122,8 @@ class Handlers:
                 return await self._on_comment(event)
             case hooks.PullRequestClosed() | hooks.PullRequestReopened() | hooks.PullRequestSynchronized():
                 return await self._on_pull_request(event)
+            case hooks.CheckRunAction() | hooks.CheckRunRerequested():
+                return await self._on_check(event)
         return None
 
     # Issues
@@ -165,16 +177,39 @@ class Handlers:
             before = event.before or "" if isinstance(event, hooks.CommentEdited) else ""
             events = happenings.commands_in(
                 event.body, before=before, comment_id=event.comment_id, author=event.author, number=event.number,
-                head_sha=event.head_sha,
+                head_sha=event.head_sha, place=event.place,
             )  # fmt: skip
-        if events and event.on_pull_request:
+        if not events:
+            return None
+        self._acknowledge(event)
+        if event.on_pull_request:
             goal_id = await self._goals.asked(event.where, event.number)
         else:
             goal_id = await self._goals.goal(event.where.full_name, event.number)
         if goal_id is not None:
             return goal_id, events
         opened = await self._early(event.where, event.issue) if event.issue is not None else None
-        return (opened[0], [*opened[1], *events]) if opened is not None else None
+        if opened is not None:
+            return opened[0], [*opened[1], *events]
+        conversation = happenings.conversation_opened(event.where, event.number)
+        return GoalId(f"{event.where.full_name}#{event.number}"), [conversation, *events]
+
+    def _acknowledge(self, event: hooks.CommentCreated | hooks.CommentEdited) -> None:
+        """Eyes on the comment, at once: the answer may have to wait for an action that is under way.
+
+        Nothing depends on it, so it is not waited for; the answer brings a reaction of its own.
+        """
+        if event.author.is_bot or event.place is hooks.CommentPlace.REVIEW:
+            return  # a ticked box is its own acknowledgement, and GitHub has no reactions on a review's body
+        repository = self._app.repository(event.where.installation_id, event.where.owner, event.where.repository)
+
+        async def react() -> None:
+            with contextlib.suppress(PostdocError):
+                await repository.react_to_comment(event.comment_id, "eyes", place=event.place)
+
+        task = asyncio.create_task(react(), name=f"acknowledge {event.comment_id}")
+        self._reactions.add(task)
+        task.add_done_callback(self._reactions.discard)
 
     def _ticked(self, event: hooks.CommentCreated | hooks.CommentEdited) -> list[NewEvent]:
         """A box that a person ticked in one of our own comments is that person's command."""
@@ -206,6 +241,29 @@ class Handlers:
                 return goal_id, happenings.pull_request_closed(known, merged=event.merged, by=by, at=at)
             case hooks.PullRequestReopened():
                 return goal_id, happenings.pull_request_reopened(known, by=by, at=at)
+
+    # Checks
+
+    async def _on_check(self, event: hooks.CheckRunAction | hooks.CheckRunRerequested) -> Meaning | None:
+        """A button is its presser's command; GitHub's own Re-run button is the wish to go on."""
+        goal_id = goal_of_check(event)
+        if goal_id is None or event.sender.is_bot:
+            return None
+        proposed = next((e for e in await self._journal(goal_id) if e.kind is EventKind.PROPOSED), None)
+        if proposed is None:
+            return None
+        match event:
+            case hooks.CheckRunAction(identifier="agree"):
+                verb, args = "run", [event.head_sha]
+            case hooks.CheckRunAction():
+                verb, *args = event.identifier.split() or [""]
+            case hooks.CheckRunRerequested():
+                verb, args = "resume", []
+        pressed = happenings.button_pressed(
+            verb, args, delivery_id=event.where.delivery_id, check_run_id=event.check_run_id, author=event.sender,
+            number=int(proposed.data["pull_request"]), head_sha=event.head_sha,
+        )  # fmt: skip
+        return goal_id, [pressed]
 
     async def _journal(self, goal_id: GoalId) -> Sequence[Event]:
         return await asyncio.to_thread(self._engine.journal.read, goal_id)

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from bot.conversation.commands import parse_commands
-from bot.conversation.events import IssueText, Person, Where
+from bot.conversation.events import CommentPlace, IssueText, Person, Where
 from bot.domain.experiment import Event, EventKind, NewEvent
 
 
@@ -34,6 +34,17 @@ def goal_opened(where: Where, issue: IssueText, by: Person, delivery_id: str = "
         "updated_at": issue.updated_at,
     }
     return NewEvent(EventKind.GOAL_OPENED, "opened", data)
+
+
+def conversation_opened(where: Where, number: int) -> NewEvent:
+    """Commands were written where there is no goal. A goal may still be opened there later."""
+    data = {
+        "owner": where.owner,
+        "repository": where.repository,
+        "issue": number,
+        "installation_id": where.installation_id,
+    }
+    return NewEvent(EventKind.CONVERSATION_OPENED, "conversation", data)
 
 
 def goal_edited(
@@ -56,7 +67,14 @@ def goal_edited(
 
 
 def commands_in(
-    body: str, *, before: str = "", comment_id: int, author: Person, number: int, head_sha: str | None = None
+    body: str,
+    *,
+    before: str = "",
+    comment_id: int,
+    author: Person,
+    number: int,
+    head_sha: str | None = None,
+    place: str = CommentPlace.ISSUE,
 ) -> list[NewEvent]:
     """The commands of a comment that its earlier text did not hold.
 
@@ -72,7 +90,14 @@ def commands_in(
             key = f"{comment_id}/{_digest(item.verb, *item.args)}/{count[same]}"
             events.append(
                 _command(
-                    item.verb, item.args, key, comment_id=comment_id, author=author, number=number, head_sha=head_sha
+                    item.verb,
+                    item.args,
+                    key,
+                    comment_id=comment_id,
+                    author=author,
+                    number=number,
+                    head_sha=head_sha,
+                    place=place,
                 )
             )
     return events
@@ -81,11 +106,27 @@ def commands_in(
 def box_ticked(verb: str, args: Sequence[str], *, comment_id: int, at: float, author: Person, number: int) -> NewEvent:
     """A box in one of our comments, ticked by the edit of the moment `at`. It is answered without a reaction."""
     key = f"tick/{comment_id}/{at:.0f}/{verb}"
-    return _command(verb, args, key, comment_id=0, author=author, number=number, head_sha=None)
+    return _command(verb, args, key, comment_id=0, author=author, number=number, head_sha=None, place="box")
+
+
+def button_pressed(
+    verb: str, args: Sequence[str], *, delivery_id: str, check_run_id: int, author: Person, number: int, head_sha: str
+) -> NewEvent:
+    """A button of one of our checks. GitHub gives the press no id or moment of its own, so the delivery names it."""
+    key = f"button/{check_run_id}/{delivery_id}"
+    return _command(verb, args, key, comment_id=0, author=author, number=number, head_sha=head_sha, place="check")
 
 
 def _command(
-    verb: str, args: Sequence[str], key: str, *, comment_id: int, author: Person, number: int, head_sha: str | None
+    verb: str,
+    args: Sequence[str],
+    key: str,
+    *,
+    comment_id: int,
+    author: Person,
+    number: int,
+    head_sha: str | None,
+    place: str,
 ) -> NewEvent:
     data = {
         "verb": verb,
@@ -95,6 +136,7 @@ def _command(
         "comment_id": comment_id,
         "number": number,
         "head_sha": head_sha,
+        "place": place,
     }
     return NewEvent(EventKind.COMMAND, f"command/{key}", data)
 

@@ -19,6 +19,7 @@ from bot.loop.actions.jobs import settle
 from bot.loop.actions.traces import metrics_of, number, output_json
 from bot.loop.engine import Engine
 from bot.loop.policy import spend_of
+from bot.loop.reports import Reports
 from bot.loop.treasury import SERVER, Halt
 from bot.loop.world import World
 from runners.job import JobId, JobState, JobStatus
@@ -36,6 +37,7 @@ class Watcher:
 
     world: World
     engine: Engine
+    reports: Reports
     check_update_seconds: float = 30.0
     progress: dict[GoalId, dict[str, object]] = field(default_factory=dict)
     """What the running job of each goal has come to, for the read-only views."""
@@ -106,6 +108,10 @@ class Watcher:
         folder = self.world.runner.folder(JobId(job.job_id))
         metrics = await asyncio.to_thread(metrics_of, folder) if job.role is JobRole.TRAIN else []
         setup = output_json(folder, "out/setup.json") or {}
+        if job.role is JobRole.TRAIN and not metrics:
+            # A backend that cannot be watched: what the job itself reports is all there is.
+            metrics = await asyncio.to_thread(self.reports.steps, job.job_id)
+            setup = {"max_steps": metrics[-1].get("max_steps")} if metrics else setup
         progress = self._progress(x, job, metrics, setup)
         self.progress[goal_id] = {"job_id": job.job_id, "role": str(job.role), "run": job.run} | asdict(progress)
         if job.role is not JobRole.TRAIN or now - self._told_at.get(job.job_id, now - 1e9) < self.check_update_seconds:

@@ -20,8 +20,9 @@ from runners.job import FailureKind, JobId, JobSpec, JobState, JobStatus, read_j
 class ScriptedRunner:
     """Reads `script.json` in its root: {"train-01": {...}, "evaluate-01": {...}, ...}, by role and run.
 
-    Outcome keys: `value` (share of items answered right), `curve` (`good`, `flat` or `diverged`), `fail` (log text of a
-    failed job), `state` (of a failed job), `suggested` (a probe's rate), `hold` (true: runs until `release(name)`).
+    Outcome keys: `value` (share of items answered right), `curve` (`good`, `flat`, `diverged`, or `unseen`: no
+    metrics), `fail` (log text of a failed job), `state` (of a failed job), `suggested` (a probe's
+    rate), `hold` (true: runs until `release(name)`).
     """
 
     name = "scripted"
@@ -136,7 +137,8 @@ def _produce(work: Path, name: str, outcome: dict[str, Any]) -> None:
         build = {"sources": [], "rows": len(rows), "validation_rows": 1, "dropped": {}, "columns": {}, "sha256": "0"}
         (work / "data" / "build.json").write_text(json.dumps(build))
     elif role == "train":
-        _jsonl(out / "metrics.jsonl", _curve(outcome.get("curve", "good")))
+        if outcome.get("curve") != "unseen":
+            _jsonl(out / "metrics.jsonl", _curve(outcome.get("curve", "good")))
         (out / "setup.json").write_text(json.dumps({"max_steps": 100}))
         (out / "summary.json").write_text(json.dumps({"steps": 100}))
         (out / "model").mkdir()

@@ -85,8 +85,10 @@ class Repository(Reader):
         path = f"/issues/{number}/reactions"
         await self._call("POST", path, json={"content": content}, urgency=Urgency.ANSWER)
 
-    async def react_to_comment(self, comment_id: int, content: str) -> None:
-        path = f"/issues/comments/{comment_id}/reactions"
+    async def react_to_comment(self, comment_id: int, content: str, *, place: str = "issue") -> None:
+        """`place` is `issue` (a conversation) or `review_comment` (a line of the diff)."""
+        kind = "pulls" if place == "review_comment" else "issues"
+        path = f"/{kind}/comments/{comment_id}/reactions"
         await self._call("POST", path, json={"content": content}, urgency=Urgency.ANSWER)
 
     async def close_issue(self, number: int, *, completed: bool) -> None:

@@ -54,8 +54,8 @@ async def answer_command(world: World, x: Experiment, action: Action) -> list[Ne
     )
     events = [*answer.events, done]
     repository = world.repository(x)
-    if command.comment_id:
-        await repository.react_to_comment(command.comment_id, answer.reaction)
+    if command.comment_id and command.place != "review":  # GitHub has no reactions on a review's body
+        await repository.react_to_comment(command.comment_id, answer.reaction, place=command.place or "issue")
     # What is shown already knows what the command brought about.
     after = foreseen(x, events, world.clock())
     if command.number == x.pull_request:

@@ -56,11 +56,11 @@ async def ask_consent(world: World, x: Experiment, action: Action) -> list[NewEv
     await repository.upsert_comment(x.pull_request, key, body)
     title, summary = messages.consent_check(x, sha, left)
     output = {"title": title, "summary": summary}
-    check = await repository.create_check(
-        name=messages.CONSENT_CHECK, sha=sha, external_id=f"{x.goal_id}/consent/{sha}", output=output
-    )
     button = {"label": "Agree", "description": "Train this, within the ceilings", "identifier": AGREE}
-    await repository.update_check(check, output=output, conclusion="action_required", actions=[button])
+    check = await repository.create_check(
+        name=messages.CONSENT_CHECK, sha=sha, external_id=f"{x.goal_id}/consent/{sha}", output=output,
+        conclusion="action_required", actions=[button],
+    )  # fmt: skip
     asked = {"head_sha": sha, "check_run_id": check}
     return [NewEvent(EventKind.CONSENT_ASKED, f"consent-asked/{sha}/{x.length}", asked)]
 

@@ -81,10 +81,10 @@ async def _close_pull_request(world: World, x: Experiment) -> str | None:
         verdict = messages.verdict_check(x)
         output = {"title": verdict.title, "summary": redact(verdict.summary, world.known_secrets)}
         external_id = f"{x.goal_id}/verdict/{x.length}"
-        check = await repository.create_check(
-            name=messages.VERDICT_CHECK, sha=head, external_id=external_id, output=output
-        )
-        await repository.update_check(check, output=output, conclusion=verdict.conclusion)
+        await repository.create_check(
+            name=messages.VERDICT_CHECK, sha=head, external_id=external_id, output=output,
+            conclusion=verdict.conclusion,
+        )  # fmt: skip
     await post_sticky(world, x)
     if x.state is State.MET and not x.closed:
         assert x.pull_request is not None
