@@ -313,14 +313,38 @@ def serve(
 
 
 @app.command()
-def doctor(json_file: JsonFile = None) -> None:
-    """Say what this machine can do and what it lacks."""
+def doctor(
+    json_file: JsonFile = None,
+    github: Annotated[bool, typer.Option("--github", help="Look at the App on GitHub instead of the machine.")] = False,
+    redeliver: Annotated[
+        bool, typer.Option("--redeliver", help="With --github: have GitHub send its last delivery once more.")
+    ] = False,
+) -> int:
+    """Say what this machine can do and what it lacks, or whether the App is set up on GitHub."""
+    _check_json(json_file)
+    if redeliver and not github:
+        raise UserError("--redeliver asks GitHub: write `postdoc doctor --github --redeliver`.")
+    if github:
+        return _doctor_of_github(json_file, redeliver)
     from bot.doctor import as_json, examination, report_lines
 
-    _check_json(json_file)
     findings = examination()
     _say(report_lines(findings), json_file)
     _write_json(json_file, as_json(findings))
+    return DONE
+
+
+def _doctor_of_github(json_file: str | None, redeliver: bool) -> int:
+    import asyncio
+
+    from bot.config import load_settings
+    from bot.doctor.github import github_examination, github_json, github_lines
+
+    findings = asyncio.run(github_examination(load_settings(), redeliver=redeliver))
+    _say(github_lines(findings), json_file)
+    result = github_json(findings)
+    _write_json(json_file, result)
+    return DONE if result["ok"] else FAILED
 
 
 @app.command()

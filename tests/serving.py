@@ -4,15 +4,18 @@
   POSTDOC_TEST_RUNNER   folder of the ScriptedRunner
   POSTDOC_TEST_DEATHS   file of labels; the process kills itself at the first point whose label is not in it yet
   POSTDOC_TEST_DEATHS_AT  pattern; with it, only at points whose label it is found in
+  POSTDOC_TEST_DIES     `committed` or `acknowledged`: it kills itself when it has stored a delivery, or answered for it
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 from bot.config import load_settings
 from bot.domain.goal import GoalId
@@ -52,11 +55,34 @@ class Deaths:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def die_with_a_delivery(bot: Bot, point: str) -> None:
+    """Between the commit and the 202, or between the 202 and the handling of the first delivery."""
+    commit, read = bot.inbox._commit, bot.reader._handlers.read
+
+    def committed(batch: Any) -> Any:
+        results = commit(batch)
+        if any(work.row is not None for work in batch):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return results
+
+    async def acknowledged(delivery: Any) -> Any:
+        await asyncio.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return await read(delivery)
+
+    if point == "committed":
+        bot.inbox._commit = committed  # type: ignore[method-assign]
+    else:
+        bot.reader._handlers.read = acknowledged  # type: ignore[method-assign]
+
+
 def main() -> None:
     settings = load_settings()
     runner = ScriptedRunner(Path(os.environ["POSTDOC_TEST_RUNNER"]))
     deaths = Deaths(Path(path)) if (path := os.environ.get("POSTDOC_TEST_DEATHS")) else None
     bot = Bot(settings, runner=runner, at=deaths.at if deaths else None, on_write=deaths.on_write if deaths else None)
+    if point := os.environ.get("POSTDOC_TEST_DIES"):
+        die_with_a_delivery(bot, point)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     Server(bot).run()
 

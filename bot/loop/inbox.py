@@ -199,7 +199,7 @@ class Inbox:
                     break
                 found.append((seq, delivery_id, event))
             bodies = sa.select(_inbox.c.seq, _inbox.c.body).where(_inbox.c.seq.in_([row[0] for row in found]))
-            body_of: dict[int, bytes] = dict(connection.execute(bodies).tuples().all())
+            body_of: dict[int, bytes] = dict(connection.execute(bodies).all())
         return [Delivery(*row, body=body_of[row[0]]) for row in found if row[0] in body_of]
 
     def known(self, delivery_ids: Iterable[str]) -> set[str]:

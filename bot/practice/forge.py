@@ -210,6 +210,16 @@ class Forge:
             outgoing.installation(self, installation, "installation", "created", {"repositories": repositories})
             return installation.id
 
+    def suspend_app(self, installation_id: int, *, suspended: bool = True) -> None:
+        """An owner suspends the installation, or lifts that."""
+        with self.lock:
+            self.installations[installation_id].suspended_at = self.clock() if suspended else None
+
+    def uninstall_app(self, installation_id: int) -> None:
+        """An owner removes the App; its tokens end with that."""
+        with self.lock:
+            self.tokens.end(self.installations.pop(installation_id))
+
     def ping_app(self, app_id: int) -> None:
         """What GitHub sends when a webhook is set up."""
         outgoing.ping(self, self.apps[app_id])

@@ -93,6 +93,7 @@ class Installation:
     permissions: dict[str, str]
     created_at: datetime
     updated_at: datetime
+    suspended_at: datetime | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -38,7 +38,6 @@ OVERLAP_SECONDS = 300.0
 FIRST_AGAIN_SECONDS, LONGEST_AGAIN_SECONDS = 4.0, 6 * 3600.0
 REFUSED_BY_US = frozenset({400, 401, 413})
 """Asked for again, it would be refused again."""
-PAGE = 100
 PULLED = "pulled until"
 """The mark in the database: the moment up to which every delivery has been read."""
 
@@ -95,7 +94,7 @@ class Sweep:
         for guid in [g for g, m in self._missed.items() if g in arrived or m.first_at < now - WINDOW_SECONDS]:
             del self._missed[guid]
         due = [missed for missed in self._missed.values() if missed.again_at <= now]
-        for missed in sorted(due, key=lambda missed: missed.first_at):
+        for missed in sorted(due, key=lambda missed: (missed.first_at, missed.id)):
             # One that fails again and again is asked for ever more seldom, as long as GitHub keeps it.
             missed.pause = min(max(FIRST_AGAIN_SECONDS, missed.pause * 4), LONGEST_AGAIN_SECONDS)
             missed.again_at = now + missed.pause
@@ -166,8 +165,7 @@ class Pull:
         """Returns how many deliveries were new. Raises: PostdocError, sqlalchemy's errors."""
         until = float(str(await asyncio.to_thread(self._inbox.mark, PULLED) or 0))
         since = max(until - OVERLAP_SECONDS, time.time() - WINDOW_SECONDS)
-        listed = await self._list(since)
-        top = {row["id"] for row in listed[:PAGE]}
+        listed, top = await self._list(since)
         if top == self._top:
             return 0
         rows = [row for row in listed if _moment(row) >= since and acts_on(row["event"], row.get("action"))]
@@ -198,15 +196,14 @@ class Pull:
             return None
         return (found.get("request") or {}).get("payload")
 
-    async def _list(self, since: float) -> list[Row]:
-        """What was delivered since then, newest first; the first page alone when nothing on it is new."""
-        listed: list[Row] = []
-        cursor = None
-        while True:
+    async def _list(self, since: float) -> tuple[list[Row], set[int]]:
+        """(what was delivered since then, newest first; ids of the first page). Reads no further when that is known."""
+        listed, cursor = await self._app.deliveries(cursor=None)
+        top = {row["id"] for row in listed}
+        while cursor is not None and listed and _moment(listed[-1]) >= since and top != self._top:
             rows, cursor = await self._app.deliveries(cursor=cursor)
-            listed += rows
-            if cursor is None or not rows or _moment(rows[-1]) < since or {row["id"] for row in listed} == self._top:
-                return listed
+            listed = [*listed, *rows]
+        return listed, top
 
 
 def _moment(row: Row) -> float:

@@ -149,8 +149,10 @@ def head_moved(known: Sequence[Event], *, before: str, after: str, by: str, at: 
     moves = [event for event in known if event.kind is EventKind.HEAD_MOVED]
     if any(move.data.get("at", 0.0) > at > 0.0 for move in moves):
         return []
-    if any(move.data.get("at", 0.0) == at and move.data.get("before") == after != before for move in moves):
-        return []
+    same_second = [move.data for move in moves if move.data.get("at", 0.0) == at]
+    follows = not same_second or before == same_second[-1]["head_sha"]
+    if not follows and any(move.get("before") == after for move in same_second):
+        return []  # one of the known pushes came on top of this one
     key = f"head/{after}"
     there = next((move for move in moves if move.key == key), None)
     if there is not None and 0.0 < there.data.get("at", 0.0) < at:

@@ -154,6 +154,8 @@ class _Now:
         depth, age = bot.inbox.backlog()
         yield GaugeMetricFamily("postdoc_inbox_waiting", "Stored deliveries that nobody has acted on.", depth)
         yield GaugeMetricFamily("postdoc_inbox_oldest_seconds", "Age of the oldest of them.", age)
+        halts = len(bot.treasury.halts())
+        yield GaugeMetricFamily("postdoc_halts", "Repositories, or the server, whose spending is halted.", halts)
         yield from self._goals()
 
     def _goals(self) -> Iterable[Metric]:
@@ -180,6 +182,8 @@ class _Now:
         yield CounterMetricFamily("postdoc_spend_usd", "Spent by all goals together, US dollars.", money)
         hours = sum(summary.spent.gpu_hours for summary in summaries)
         yield CounterMetricFamily("postdoc_spend_job_hours", "Job time of all goals together, hours.", hours)
+        reserved = sum(spend.usd for summary in summaries for spend in summary.reserved.values())
+        yield GaugeMetricFamily("postdoc_reserved_usd", "Reserved for jobs under way, US dollars.", reserved)
         yield CounterMetricFamily("postdoc_runs", "Training runs of all goals.", sum(s.runs for s in summaries))
 
 

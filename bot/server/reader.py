@@ -99,13 +99,16 @@ class InboxReader:
         if now - self._looked_whole >= LOOK_AGAIN_SECONDS:
             # Another process may commit a lower number later than this one read a higher.
             self._after, self._looked_whole = 0, now
-        page = await asyncio.to_thread(self._inbox.unhandled, after=self._after)
+        reached, in_hand = self._after, frozenset(self._in_hand)
+        page = await asyncio.to_thread(self._inbox.unhandled, after=reached)
         settled: list[tuple[int, str | None]] = []
         for delivery in page:
-            self._after = delivery.seq
-            if delivery.seq in self._in_hand:
-                continue
             reading = await self._handlers.read(delivery)
+            if self._after != reached:
+                break  # an outage has ended meanwhile, and what waited for that comes before this
+            self._after = reached = delivery.seq
+            if delivery.seq in in_hand or delivery.seq in self._in_hand:
+                continue  # also one that was finished while the page was read
             if reading.occurrence is None:
                 settled.append((delivery.seq, reading.reason))
                 self._on_handled(delivery.event, reading.reason)

@@ -26,7 +26,7 @@ MOST_BYTES_ARRIVING = 256 * 1024 * 1024
 """In all the bodies that are being read; more are turned away."""
 BODY_SECONDS = 10.0
 """GitHub gives up after as long: https://docs.github.com/en/webhooks/using-webhooks/best-practices-for-using-webhooks"""
-_EVENT = re.compile(r"[a-z_]{1,100}")
+_EVENT = re.compile(r"[a-z0-9_]{1,100}")
 _DELIVERY = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import httpx
 
@@ -63,6 +65,7 @@ class Requests:
         self._etags = ETags()
         self._pacing, self._tick = pacing or Pacing(), tick
         self._gates: dict[int, Gate] = {}
+        self._mints: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[int, asyncio.Lock]] = WeakKeyDictionary()
         self._lock = threading.Lock()
         self._on_write, self._on_answer = on_write, on_answer
         self.may_write: Callable[[], None] | None = None
@@ -200,19 +203,28 @@ class Requests:
         if installation_id is None:
             return self._credentials.app_jwt()
         token = self._credentials.token(installation_id)
-        if token is None:
-            path = f"/app/installations/{installation_id}/access_tokens"
-            try:
-                response = await self._send(None, self._client.build_request("POST", self._url(path)), write=False)
-            except Refused as refused:
-                if refused.status == 404:
-                    raise Gone(404, f"the App is not installed any more (installation {installation_id})") from refused
-                raise
-            try:
-                token = self._credentials.keep(installation_id, read_json(response))
-            except KeyError as error:
-                raise TransientError("GitHub's answer held no token") from error
-        return token
+        if token is not None:
+            return token
+        async with self._minting(installation_id):
+            return self._credentials.token(installation_id) or await self._new_token(installation_id)
+
+    def _minting(self, installation_id: int) -> asyncio.Lock:
+        """Held by whoever asks for the installation's token: the others wait for it instead of asking too."""
+        with self._lock:
+            locks = self._mints.setdefault(asyncio.get_running_loop(), {})
+            return locks.setdefault(installation_id, asyncio.Lock())
+
+    async def _new_token(self, installation_id: int) -> str:
+        path = f"/app/installations/{installation_id}/access_tokens"
+        try:
+            response = await self._send(None, self._client.build_request("POST", self._url(path)), write=False)
+            return self._credentials.keep(installation_id, read_json(response))
+        except Refused as refused:
+            if refused.status == 404:
+                raise Gone(404, f"the App is not installed any more (installation {installation_id})") from refused
+            raise
+        except KeyError as error:
+            raise TransientError("GitHub's answer held no token") from error
 
     async def _exchange(self, gate: Gate, request: httpx.Request, conditional: bool) -> httpx.Response:
         """Send the request, follow it where GitHub has moved it, and learn from the answer. Raises: TransientError."""

@@ -121,7 +121,7 @@ def repository_installation(call: Call) -> Reply:
 @routes.get("/app/hook/config")
 def hook_config(call: Call) -> Reply:
     app = call.app()
-    config = {"content_type": "json", "insecure_ssl": "0", "url": app.webhook_url or ""}
+    config = {"content_type": "json", "insecure_ssl": "0"} | ({"url": app.webhook_url} if app.webhook_url else {})
     return Reply(body=config | ({"secret": "********"} if app.webhook_secret else {}))
 
 

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from bot.conversation.inert import clipped
+from bot.conversation.github.servers import server_at
 from bot.server.access import SESSION_COOKIE, SESSION_SECONDS, Denied
 from bot.server.pages import charts, looks, overview
 from bot.server.pages.goal import goal_page
@@ -72,11 +72,13 @@ class Site:
 
     def show(self, request: Request, view: View) -> Response:
         """A view as a page; 304 to a browser that already shows it."""
+        framed, trusted = view.template != "sign_in.html", view.template not in ("sign_in.html", "message.html")
         html = self.templates.get_template(view.template).render(
             **view.values,
             place=view.place,
-            halted=self.bot.halted(),
-            signed_in=self.bot.access.needs_token and view.template not in ("sign_in.html", "message.html"),
+            halted=self.bot.halted() if trusted else None,
+            framed=framed,
+            signed_in=trusted and self.bot.access.needs_token,
             version=VERSION,
         )
         tag = f'W/"{hashlib.sha256(html.encode()).hexdigest()[:24]}"'
@@ -146,10 +148,10 @@ def _templates(bot: Bot) -> Environment:
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, finalize=cleaned,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    made.filters |= {"ticked": looks.ticked(cleaned), "path": looks.path, "clipped": clipped}
+    made.filters |= {"ticked": looks.ticked(cleaned), "path": looks.path, "clipped": looks.shortened(cleaned)}
     made.globals |= looks.WORDS | {
         "when": looks.when, "moment": looks.moment, "tone": looks.tone, "hours": looks.hours, "share": looks.share,
-        "strip": charts.strip, "meter": charts.meter, "web": looks.web_root(bot.settings.github_url),
+        "strip": charts.strip, "meter": charts.meter, "web": server_at(bot.settings.github_url).html,
     }  # fmt: skip
     return made
 

@@ -1,17 +1,12 @@
-"""Speed and memory of the demo, printed as figures and ratios with this machine's name: `make bench`.
+"""Speed and memory of the demo.
 
 The time outside jobs is what is left of the pursuit when every second in which some training or evaluation process ran
-is taken away. Nothing here is asserted; machines differ, and the README says on which one its figures were printed.
+is taken away.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
-import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,37 +20,21 @@ from bot.practice.demo import open_demo_issue
 from bot.practice.goals import demo_goals, practice_place
 from bot.practice.tiny_base import NAME, cached_path, is_built
 from bot.practice.world import PracticeWorld
+from tests.bench.printing import figure
 
 BAR_SECONDS, BAR_OVERHEAD, BAR_MEMORY_MIB = 90.0, 0.15, 200.0
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--goal", type=int, default=1)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+def measure(goal: int, repeat: int) -> tuple[list[str], list[dict[str, Any]]]:
+    """Lines to print, and what they were made of."""
     if not is_built(cached_path()):
         subprocess.run([sys.executable, "-m", "bot.practice.tiny_base", "--quiet"], check=True)
-    results = [measured(arguments.goal, seed) for seed in range(arguments.repeat)]
-    print(f"{machine()}; goal {arguments.goal}, {arguments.repeat} pursuits, median (range)\n")
-    for name, bar in (("seconds", BAR_SECONDS), ("outside_jobs", BAR_OVERHEAD), ("bot_mib", BAR_MEMORY_MIB)):
-        values = [result[name] for result in results]
-        middle = statistics.median(values)
-        spread = f"({min(values):.3g} to {max(values):.3g})"
-        print(f"  {name:<14} {middle:8.3g}  {spread:<20} {middle / bar:5.2f} of the bar {bar:g}")
+    results = [measured(goal, seed) for seed in range(repeat)]
+    bars = (("seconds", BAR_SECONDS), ("outside_jobs", BAR_OVERHEAD), ("bot_mib", BAR_MEMORY_MIB))
+    lines = [f"Demo goal {goal}, the real bot and real training"]
+    lines += [figure(name, [result[name] for result in results], bar) for name, bar in bars]
     states = ", ".join(f"{result['state']} after {result['runs']} runs" for result in results)
-    print(f"  ended          {states}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
-
-
-def machine() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{line.split(':')[1].strip()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    return [*lines, f"  ended              {states}"], results
 
 
 def measured(goal: int, seed: int) -> dict[str, Any]:
@@ -117,9 +96,3 @@ def peak_memory(pid: int) -> Iterator[list[float]]:
     finally:
         over.set()
         thread.join()
-
-
-if __name__ == "__main__":
-    started = time.monotonic()
-    main()
-    print(f"\n{time.monotonic() - started:.0f} s in all")
