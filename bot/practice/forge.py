@@ -184,13 +184,6 @@ class Forge:
             app = self.apps[app_id]
             app.webhook_url, app.webhook_secret = url, secret or app.webhook_secret
 
-    def uninstall_app(self, app_id: int) -> None:
-        """Takes an App off every account. No event is sent: an App that missed it is the harder case."""
-        with self.lock:
-            for installation in [each for each in self.installations.values() if each.app.id == app_id]:
-                del self.installations[installation.id]
-                self.tokens.revoke_all(installation)
-
     def install_app(self, app_id: int, *full_names: str) -> int:
         """Installs an App on repositories of one owner; adds to the installation that the owner already has."""
         with self.lock:

@@ -58,11 +58,6 @@ class Tokens:
         self._installations[token.token] = token
         return token
 
-    def revoke_all(self, installation: Installation) -> None:
-        """As when the App is uninstalled: its tokens are nobody's at once."""
-        for token in [each for each in self._installations.values() if each.installation is installation]:
-            self.revoke(token)
-
     def revoke(self, token: InstallationToken) -> None:
         self._installations.pop(token.token, None)
 

@@ -152,7 +152,7 @@ def test_deleted_issue_ends_its_goal_and_says_why_on_the_pull_request(deaf: Worl
 
 def test_uninstalled_app_ends_its_jobs_and_says_why(deaf: World) -> None:
     issue, _ = training(deaf)
-    deaf.forge.uninstall_app(deaf.app_id)
+    deaf.forge.uninstall_app(deaf.first(issue, "goal_opened")["installation_id"])
     assert deaf.until_ended(issue) == "needs human"
     [ended] = [event["data"] for event in deaf.events(issue) if event["kind"] == "ended"]
     assert ended["reason"] == "the App was uninstalled"
