@@ -309,7 +309,7 @@ def serve(
     said = f"reading deliveries from {settings.github_url}; pages at {place}" if settings.pull else ""
     logging.getLogger("postdoc").info(said or f"listening for webhooks at {place}/webhook")
     server.run(sockets=[listening])
-    return DONE if server.started else FAILED
+    return FAILED  # it returns only when serving could not begin
 
 
 @app.command()

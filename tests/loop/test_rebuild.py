@@ -40,7 +40,7 @@ def compare(folder: Path, points: str) -> int:
         expected = seen(world, 1)
     with practice_world(folder / "lost", deaths=folder / "deaths") as world:
         world.environment["POSTDOC_TEST_DEATHS_AT"] = points
-        deaths = pursue(world, lose_database=True, limit_seconds=1500)
+        deaths = pursue(world, lose_database=True)
         found = seen(world, 1)
     for what in expected:
         assert found[what] == expected[what], f"{what}:\n" + "\n".join(difference(expected[what], found[what]))
