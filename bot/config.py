@@ -105,7 +105,14 @@ class Settings(BaseSettings):
         parts = value.split(",") if isinstance(value, str) else value
         return tuple(str(part).strip().lower() for part in parts if str(part).strip()) if parts else ()  # type: ignore[attr-defined]
 
-    @field_validator("model_folders", "benchmark_folders", mode="before")
+    reconcile_seconds: float = Field(
+        600.0, ge=0.5, description="How often GitHub is compared with the journals, for deliveries that never arrived."
+    )
+    retired_key_paths: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="The App's earlier private keys, separated by `:`: records sealed with them can still be read."
+    )
+
+    @field_validator("model_folders", "benchmark_folders", "retired_key_paths", mode="before")
     @classmethod
     def _folders(cls, value: object) -> object:
         return tuple(Path(part) for part in value.split(":") if part) if isinstance(value, str) else value
@@ -170,6 +177,13 @@ class Settings(BaseSettings):
                 "The App's private key is not a PEM key; download it again from the App's settings page."
             )
         return text
+
+    def retired_keys(self) -> tuple[str, ...]:
+        """PEM texts of the App's earlier private keys. Raises: SettingsError when one cannot be read."""
+        try:
+            return tuple(path.read_text(encoding="utf-8") for path in self.retired_key_paths)
+        except OSError as error:
+            raise SettingsError(f"POSTDOC_RETIRED_KEY_PATHS: {error.filename}: {error.strerror}.") from error
 
     def secrets(self) -> tuple[str, ...]:
         """Exact values that nothing the server writes may carry."""

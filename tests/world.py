@@ -99,6 +99,11 @@ class World:
 
     # The bot's process
 
+    def lose_database(self) -> None:
+        """Delete everything that the stopped bot's database held."""
+        for path in (self.folder / "data").glob("postdoc.sqlite*"):
+            path.unlink()
+
     def start(self) -> None:
         log = (self.folder / f"{self.name}.log").open("ab")
         self.process = subprocess.Popen(

@@ -107,6 +107,20 @@ class Journal:
                 return added
         raise TransientError(f"the journal of {goal_id} is being written by too many at once")
 
+    def restore(self, goal_id: GoalId, events: Sequence[Event]) -> bool:
+        """Put back the journal of a goal that has none, places and times as they were; False when it has one."""
+        if not events or self.read(goal_id):
+            return False
+        with self._lock:
+            try:
+                with self._engine.begin() as connection:
+                    connection.execute(_journal.insert(), [_row(goal_id, event) for event in events])
+            except sa.exc.IntegrityError:
+                return False  # somebody else was first
+            finally:
+                self._cache.pop(goal_id, None)
+        return True
+
     def _placed(self, known: Sequence[Event], wanted: Iterable[NewEvent]) -> list[Event]:
         keys = {event.key for event in known}
         added: list[Event] = []

@@ -159,6 +159,8 @@ class IssueComment:
     updated_at: datetime
     reactions: list[Reaction] = field(default_factory=list)
     minimized_reason: str | None = None
+    editors: list[User] = field(default_factory=list)
+    """Who changed the text, in order."""
 
     @property
     def node_id(self) -> str:
@@ -225,6 +227,7 @@ class ReviewComment:
     in_reply_to: ReviewComment | None = None
     reactions: list[Reaction] = field(default_factory=list)
     minimized_reason: str | None = None
+    editors: list[User] = field(default_factory=list)
     resolved: bool = False
     """The thread that starts with this comment has been marked as resolved."""
     applied: bool = False

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import sys
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 
 import sqlalchemy.exc
 from fastapi import FastAPI, Request, Response
@@ -29,6 +31,7 @@ from bot.loop.inbox import Inbox
 from bot.loop.journal import Journal
 from bot.loop.leases import INBOX, POLL_SECONDS, Leases
 from bot.loop.onboarding import Offer
+from bot.loop.record import Record, seal_key
 from bot.loop.reports import Reports
 from bot.loop.treasury import SERVER, Treasury
 from bot.loop.world import World
@@ -37,6 +40,7 @@ from bot.server.api import api_routes
 from bot.server.deliveries import pull_deliveries, sweep_deliveries
 from bot.server.handlers import Handlers
 from bot.server.logs import redact_logs
+from bot.server.looking import Looker
 from bot.server.metrics import Metrics, TimedDeliveries, metrics_routes
 from bot.server.onboarding import Onboarding
 from bot.server.pages import page_routes
@@ -44,6 +48,8 @@ from bot.server.pages.curve_files import CurveFiles
 from bot.server.policy_check import PolicyChecks
 from bot.server.progress import progress_routes
 from bot.server.reader import InboxReader
+from bot.server.rebuild import Rebuilder
+from bot.server.reconcile import Reconciler
 from bot.server.schema import SCHEMA_PATH, schema_routes
 from bot.server.summaries import Summaries
 from bot.server.watcher import Watcher
@@ -76,6 +82,8 @@ class Bot:
         redact_logs(known_secrets)
         self.inbox, self.treasury = Inbox(database), Treasury(database)
         self.journal = Journal(database, clean=partial(redacted, known=known_secrets))
+        keys = [seal_key(pem) for pem in (settings.key(), *settings.retired_keys())]
+        record = Record(self.journal, keys, known_secrets=known_secrets, folders=_folders(settings, folder))
         self.reports = Reports(database)
         self.access, self.summaries, self.curves = Access(settings), Summaries(self.journal), CurveFiles()
         self.metrics = Metrics()
@@ -102,6 +110,7 @@ class Bot:
             hub_token=settings.hub_token.get_secret_value() if settings.hub_token else "",
             private_data_hosts=settings.private_data_hosts,
             server_policy=load_server_policy(settings.policy_file),
+            record=record,
         )
         self.leases = Leases(database, folder / "executors", seconds=settings.lease_seconds)
         self.engine = Engine(
@@ -122,8 +131,13 @@ class Bot:
         self.arrived = asyncio.Event()
         """Set when the inbox holds something new."""
         handlers = Handlers(self.engine, self.app, label=settings.label, observe=self._observe)
+        looker = Looker(self.app, self.engine, record, settings.label)
+        self.rebuilder = Rebuilder(
+            self.world, self.engine, looker, handlers.told, label=settings.label, database=database
+        )
+        self.reconciler = Reconciler(self.world, self.engine, looker, self.rebuilder, handlers.told)
         self.reader = InboxReader(
-            self.inbox, handlers, self.arrived, may_read=lambda: self.leading, on_handled=self.metrics.handled
+            self.inbox, handlers, self.arrived, may_read=lambda: self.hearing, on_handled=self.metrics.handled
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._started = False
@@ -139,8 +153,10 @@ class Bot:
             await asyncio.to_thread(self.runner.sweep)
         await asyncio.to_thread(self._restore_treasury)
         await self.engine.start()
+        await asyncio.to_thread(self.rebuilder.begin)
         fetch = pull_deliveries if self.settings.pull else sweep_deliveries
         work = [self._warm_pages(), self._lead(), self.reader.run(), self.watcher.watch(), fetch(self), self._prune()]
+        work.append(self.reconciler.run(self.settings.reconcile_seconds, lambda: self.leading))
         if self.settings.onboarding:
             work.append(self.onboarding.run(lambda: self.leading))
         self._tasks = [asyncio.create_task(each) for each in work]
@@ -197,6 +213,12 @@ class Bot:
         """True when this process is the one of several that reads the inbox and asks GitHub for what is missing."""
         return self.leases.holds(INBOX)
 
+    @property
+    def hearing(self) -> bool:
+        """True while this process reads the inbox. A goal whose journal is lost must be back before anything is heard
+        of it, or it would start anew."""
+        return self.leading and self.rebuilder.done
+
     async def _lead(self) -> None:
         """Become the one that reads the inbox as soon as nobody else is."""
         while True:
@@ -216,6 +238,12 @@ class Bot:
                     await asyncio.to_thread(self.reports.prune)
                 except Exception:
                     log.exception("what is old could not be pruned")
+
+
+def _folders(settings: Settings, data_folder: Path) -> tuple[Path, ...]:
+    """Places of this machine whose names a public record leaves out."""
+    python = (settings.job_python.parent.parent,) if settings.job_python is not None else ()
+    return (data_folder, *settings.model_folders, *settings.benchmark_folders, *python, Path(sys.prefix), Path.home())
 
 
 def create_app(bot: Bot) -> FastAPI:

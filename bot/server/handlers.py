@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bot.conversation import events as hooks
 from bot.conversation.github import GitHubApp, Refused
@@ -103,6 +104,13 @@ class Handlers:
         goal_id, events = found
         added = await self._engine.append(goal_id, list(events))
         return None if added else "nothing new"
+
+    async def told(self, event: str, payload: Mapping[str, Any]) -> str | None:
+        """The same for what no delivery told, but somebody who went and looked. `load` need not have come before."""
+        if not self._goals.login:
+            await self.load()
+        reading = await self.read(Delivery(0, "looked", event, json.dumps(payload).encode()))
+        return reading.reason if reading.occurrence is None else await self.act(reading.occurrence)
 
     async def _meaning(self, event: hooks.Occurrence) -> Meaning | None:
         match event:

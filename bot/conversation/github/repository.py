@@ -116,8 +116,8 @@ class Repository(Reader):
     ) -> str:
         """Commit `files` (None deletes) on `branch`; returns the new head.
 
-        `key` goes into a trailer; when the branch's head already carries it, that head is the answer.
-        Raises: StaleHead when the branch stands elsewhere.
+        `key` goes into a trailer; when one of the branch's newest commits already carries it, that commit is the
+        answer, also where somebody has pushed on top of it. Raises: StaleHead when the branch stands elsewhere.
         """
         trailer = f"Postdoc-Key: {key}"
         headline, _, rest = message.partition("\n")
@@ -125,8 +125,11 @@ class Repository(Reader):
         head = await self.branch_head(branch)
         if head is None:
             raise Refused(404, f"branch {branch} is gone")
-        if trailer in (await self._call("GET", f"/git/commits/{head}"))["message"].splitlines():
-            return head
+        login = await self._app.login()
+        for commit in await self._call("GET", "/commits", params={"sha": head, "per_page": 30}):
+            by_us = (commit["author"] or {}).get("login") == login  # null for an address without an account
+            if by_us and trailer in commit["commit"]["message"].splitlines():
+                return str(commit["sha"])
         if head != expected_head:
             raise StaleHead(f"{branch} is at {head[:12]}, not {expected_head[:12]}")
         changes = {

@@ -95,6 +95,7 @@ async def _close_pull_request(world: World, x: Experiment) -> str | None:
 async def _closing_commit(world: World, x: Experiment) -> str | None:
     """The commit that carries the last results and the report; None when the branch is gone or has moved on."""
     files: dict[str, bytes | None] = {f"{x.folder}/README.md": experiment_card(world, x)}
+    files |= await world.record_files(x)
     for run in x.runs:
         if run.diagnosed:
             files |= committed_files(world, x, run)

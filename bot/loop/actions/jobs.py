@@ -77,9 +77,14 @@ async def settle(world: World, x: Experiment) -> None:
 
 
 def job_id_of(x: Experiment, role: JobRole, run: int, attempt: int, expects: str) -> JobId:
-    """The same for the same work, so that a replayed launch is recognised."""
-    unique = digest_of([x.goal_id, expects])[:6]
-    return JobId(f"{slug(x.repository, limit=24)}-{x.issue}-{unique}-{role}-{run:02d}-{attempt}")
+    """The same for the same work, so that a replayed launch is recognised; another recipe is other work."""
+    work = expects if role in (JobRole.DATA, JobRole.BASELINE) else x.runs[run - 1].recipe_hash
+    return JobId(f"{job_prefix(x)}{digest_of([x.goal_id, work])[:6]}-{role}-{run:02d}-{attempt}")
+
+
+def job_prefix(x: Experiment) -> str:
+    """How the ids of this goal's jobs begin, and no other goal's."""
+    return f"{slug(x.repository, limit=24)}-{x.issue}-{digest_of(x.goal_id)[:6]}-"
 
 
 async def _spec(world: World, x: Experiment, role: JobRole, run: int, job_id: JobId) -> JobSpec:

@@ -185,7 +185,7 @@ async def propose(world: World, x: Experiment, action: Action) -> list[NewEvent]
     facts = plan_facts(x)
     plan = {"facts": facts, "base": base, "base_sha": base_sha}
     x.plan = plan
-    files = await _first_files(world, x)
+    files = await _first_files(world, x) | await world.record_files(x)
     message = messages.proposal_message(x)
     head = await repository.commit(
         x.branch, expected_head=branch_head, message=f"{message.headline}\n\n{message.body}", key=key, files=files

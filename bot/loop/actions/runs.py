@@ -206,7 +206,7 @@ async def commit_change(
     for run in x.runs:
         if run.reviewed:
             files |= committed_files(world, x, run)
-    files[f"{x.folder}/README.md"] = experiment_card(world, x)
+    files |= {f"{x.folder}/README.md": experiment_card(world, x)} | await world.record_files(x)
     message = messages.commit_message(x, len(x.runs), changed, f"{symptom}: {why}" if symptom else why)
     key = f"{x.goal_id}/change/{digest_of([x.head_sha, text])[:12]}"
     try:

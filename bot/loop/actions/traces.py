@@ -102,6 +102,8 @@ def committed_files(world: World, x: Experiment, run: Run) -> dict[str, bytes]:
     """`runs/NN/...` of one run: provenance, curve, evaluation without texts, diagnosis, the log's tail."""
     root = f"{x.folder}/runs/{run.n:02d}"
     train = x.job_for(JobRole.TRAIN, run.n)
+    if train is not None and not world.runner.folder(JobId(train.job_id)).exists():
+        return {}  # the jobs' folders are lost: what was committed of them before stands
     log = world.runner.log_tail(JobId(train.job_id), LOG_LINES) if train is not None else ""
     files = {
         f"{root}/run.json": _json(provenance(world, x, run)),
