@@ -46,10 +46,11 @@ async def noted(place: Place, *events: hooks.Occurrence, server: Policy | None =
 def pull_request(place: Place, number: int, **changes: Any) -> hooks.PullRequestOpened:
     pull = place.forge.repository(REPOSITORY).issues[number].pull
     assert pull is not None
-    values: dict[str, Any] = {
-        "where": where(place), "sender": PERSON, "number": number, "author": PERSON, "head_ref": pull.head_ref,
-        "head_sha": pull.head_sha, "from_fork": pull.head_repository is not pull.repository,
-    }  # fmt: skip
+    foreign = pull.head_repository is not pull.repository
+    text = hooks.PullText(
+        number=number, author=PERSON, head_ref=pull.head_ref, head_sha=pull.head_sha, from_fork=foreign
+    )
+    values: dict[str, Any] = {"where": where(place), "sender": PERSON, "pull": text}
     return hooks.PullRequestOpened(**(values | changes))
 
 
