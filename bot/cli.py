@@ -20,6 +20,8 @@ import typer
 from bot.errors import PostdocError, SettingsError, UserError
 
 if TYPE_CHECKING:
+    import socket
+
     from bot.domain.evaluation import Evaluation
     from bot.practice.demo import Outcome
     from bot.practice.terminal import Screen
@@ -282,21 +284,27 @@ def serve(
     pull: Annotated[
         bool, typer.Option("--pull", help="Read deliveries from GitHub: for a machine without a public address.")
     ] = False,
+    setup: Annotated[
+        bool, typer.Option("--setup", help="Register the App in a browser first, if none is there.")
+    ] = False,
 ) -> int:
     """Serve the GitHub App; its settings are POSTDOC_* variables."""
     import logging
-    import socket
 
-    from bot.config import load_settings
+    from bot.config import load_settings, load_setup_settings
+    from bot.conversation.policy import load_server_policy
 
-    given = {"host": host, "port": port, "pull": pull or None}
-    settings = load_settings(**{name: value for name, value in given.items() if value is not None})
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        listening = socket.create_server((settings.host, settings.port), family=family)
-    except OSError as error:
-        problem = f"{settings.host}:{settings.port} cannot be listened on: {error.strerror or error}."
-        raise SettingsError(f"{problem} Set POSTDOC_HOST and POSTDOC_PORT, or --host and --port.") from error
+    said = {"host": host, "port": port, "pull": pull or None}
+    given = {name: value for name, value in said.items() if value is not None}
+    if setup and (unset := load_setup_settings()) is not None:
+        from bot.server.setup.serving import serve_setup
+
+        unset = unset.model_copy(update=given)
+        if not serve_setup(unset, _listen(unset.host, unset.port)):
+            return DONE
+    settings = load_settings(**given)
+    load_server_policy(settings.policy_file)  # a mistake in it is said before anything is opened
+    listening = _listen(settings.host, settings.port)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
@@ -306,21 +314,84 @@ def serve(
     server = Server(Bot(settings))
     address, bound = listening.getsockname()[:2]
     place = f"http://{address}:{bound}"
-    said = f"reading deliveries from {settings.github_url}; pages at {place}" if settings.pull else ""
-    logging.getLogger("postdoc").info(said or f"listening for webhooks at {place}/webhook")
+    pulls = f"reading deliveries from {settings.github_url}; pages at {place}"
+    logging.getLogger("postdoc").info(pulls if settings.pull else f"listening for webhooks at {place}/webhook")
     server.run(sockets=[listening])
-    return DONE if server.started else FAILED
+    return FAILED  # it returns only when serving could not begin
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises: SettingsError when the address cannot be had."""
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        problem = f"{host}:{port} cannot be listened on: {error.strerror or error}."
+        raise SettingsError(f"{problem} Set POSTDOC_HOST and POSTDOC_PORT, or --host and --port.") from error
 
 
 @app.command()
-def doctor(json_file: JsonFile = None) -> None:
-    """Say what this machine can do and what it lacks."""
+def policy(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Instead of .github/postdoc.yml here.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of the file instead.")] = False,
+) -> int:
+    """Say what a repository's policy grants, or what is wrong in it."""
+    from bot.conversation.policy import POLICY_PATH, policy_schema, read_policy
+
+    if schema:
+        print(json.dumps(policy_schema(), indent=2))
+        return DONE
+    path = file or Path(POLICY_PATH)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{path}: {error.strerror}. Name a policy file, or run this in a repository with one."
+        ) from error
+    found, problems = read_policy(data)
+    if found is None:
+        for problem in problems[:-1]:
+            _complain(f"{path}:{problem}", WRONG_WORDS)
+        return _complain(f"{path}:{problems[-1]}", WRONG_WORDS)
+    _say(found.lines(), None)
+    return DONE
+
+
+@app.command()
+def doctor(
+    json_file: JsonFile = None,
+    github: Annotated[bool, typer.Option("--github", help="Look at the App on GitHub instead of the machine.")] = False,
+    redeliver: Annotated[
+        bool, typer.Option("--redeliver", help="With --github: have GitHub send its last delivery once more.")
+    ] = False,
+) -> int:
+    """Say what this machine can do and what it lacks, or whether the App is set up on GitHub."""
+    _check_json(json_file)
+    if redeliver and not github:
+        raise UserError("--redeliver asks GitHub: write `postdoc doctor --github --redeliver`.")
+    if github:
+        return _doctor_of_github(json_file, redeliver)
     from bot.doctor import as_json, examination, report_lines
 
-    _check_json(json_file)
     findings = examination()
     _say(report_lines(findings), json_file)
     _write_json(json_file, as_json(findings))
+    return DONE
+
+
+def _doctor_of_github(json_file: str | None, redeliver: bool) -> int:
+    import asyncio
+
+    from bot.config import load_settings
+    from bot.doctor.github import github_examination, github_json, github_lines
+
+    findings = asyncio.run(github_examination(load_settings(), redeliver=redeliver))
+    _say(github_lines(findings), json_file)
+    result = github_json(findings)
+    _write_json(json_file, result)
+    return DONE if result["ok"] else FAILED
 
 
 @app.command()

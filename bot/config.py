@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import secrets
+import shutil
+import tempfile
 import urllib.parse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -20,8 +24,6 @@ _ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,100}(/[A-Za-z0-9_.-]{1,100})?")
 
 def cache_folder() -> Path:
     """`$XDG_CACHE_HOME/postdoc`, `~/.cache/postdoc` by default."""
-    import os
-
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "postdoc"
 
 
@@ -169,18 +171,105 @@ class Settings(BaseSettings):
         return tuple(values)
 
 
+class SetupSettings(Settings):
+    """The settings of a server that has no App yet."""
+
+    app_id: str = ""
+    webhook_secret: SecretStr = SecretStr("")
+
+
 def load_settings(**given: Any) -> Settings:
-    """The settings of this process; `given` stands before the environment.
+    """The settings of this process: `given`, then the environment, then an App that `postdoc serve --setup` has kept.
 
     Raises: SettingsError naming the first variable that is missing or wrong.
     """
+    settings = _read(Settings, _from_kept_app(kept_app(_data_folder())) | given)
+    settings.key()
+    return settings
+
+
+def load_setup_settings() -> SetupSettings | None:
+    """The settings for registering an App; None when there is one already, in the environment or kept.
+
+    Raises: SettingsError as `load_settings`, and when an App is half there.
+    """
+    there = [name for name in ("APP_ID", "PRIVATE_KEY", "PRIVATE_KEY_PATH") if os.environ.get(f"POSTDOC_{name}")]
+    if there or kept_app(_data_folder()):
+        load_settings()
+        return None
+    return _read(SetupSettings, {})
+
+
+_S = TypeVar("_S", bound=Settings)
+
+
+def _read(kind: type[_S], given: Mapping[str, Any]) -> _S:
     try:
-        settings = Settings(**given)
+        return kind(**given)
     except ValidationError as error:
         first = error.errors()[0]
         name = "POSTDOC_" + str(first["loc"][0]).upper()
         if first["type"] == "missing":
-            raise SettingsError(f"{name} is not set. `postdoc doctor` lists what a server needs.") from error
+            raise SettingsError(
+                f"{name} is not set. `postdoc serve --setup` registers an App in the browser; "
+                "`postdoc doctor` lists what a server needs."
+            ) from error
         raise SettingsError(f"{name}: {first['msg']}.") from error
-    settings.key()
-    return settings
+
+
+# --- the App that /setup has registered, in files
+
+_APP_FILES = {"app_id": "id", "private_key": "private-key.pem", "webhook_secret": "webhook-secret"}
+
+
+def kept_app(data_folder: Path) -> dict[str, str]:
+    """`app_id`, `private_key` and `webhook_secret` of the App that was registered at /setup; empty when none was.
+
+    Raises: SettingsError when the files are there and cannot be read.
+    """
+    folder = data_folder / "app"
+    if not folder.is_dir():
+        return {}
+    try:
+        return {name: (folder / file).read_text(encoding="utf-8").strip() for name, file in _APP_FILES.items()}
+    except OSError as error:
+        raise SettingsError(
+            f"{error.filename}: {error.strerror}. Mend it, or remove the folder {folder} and set the App up again."
+        ) from error
+
+
+def keep_app(data_folder: Path, values: Mapping[str, str]) -> Path:
+    """Write what `kept_app` reads, for the owner alone to read; returns the folder. All three files or none.
+
+    Raises: OSError.
+    """
+    data_folder.mkdir(parents=True, exist_ok=True)
+    folder = data_folder / "app"
+    new = Path(tempfile.mkdtemp(prefix=".app-", dir=data_folder))  # readable by its owner alone, as mkdtemp promises
+    try:
+        for name, file in _APP_FILES.items():
+            descriptor = os.open(new / file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(values[name].strip() + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+        new.rename(folder)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    return folder
+
+
+def _data_folder() -> Path:
+    return Path(os.environ.get("POSTDOC_DATA_FOLDER") or Settings.model_fields["data_folder"].default)
+
+
+def _from_kept_app(kept: Mapping[str, str]) -> dict[str, str]:
+    """What of the kept App is used: what the environment does not say itself, and nothing beside another App's id."""
+    named = os.environ.get("POSTDOC_APP_ID")
+    if named and named != kept.get("app_id"):
+        return {}
+    found = {name: value for name, value in kept.items() if not os.environ.get(f"POSTDOC_{name.upper()}")}
+    if os.environ.get("POSTDOC_PRIVATE_KEY_PATH"):
+        found.pop("private_key", None)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -22,6 +23,10 @@ FLAGS = (
 LAUNCH = "import os, sys; [os.dup2(int(sys.argv[n]), n + 2) for n in (1, 2)]; os.execv(sys.argv[3], sys.argv[3:])"
 
 
+class Navigated(AssertionError):
+    """The page was left for another while it was being asked."""
+
+
 class Tab:
     """One tab of a Chromium, spoken to in its debugging protocol: JSON texts that end in a zero byte."""
 
@@ -36,10 +41,11 @@ class Tab:
         os.close(to_read)
         os.close(to_write)
         self.buffer, self.count, self.complaints = b"", 0, list[str]()
+        self.requests: list[str] = []
         self.session = ""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
+        for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
@@ -52,7 +58,11 @@ class Tab:
             answer = self._next()
             if answer.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
                 self.complaints.append(json.dumps(answer["params"])[:400])
+            if answer.get("method") == "Network.requestWillBeSent":
+                self.requests.append(answer["params"]["request"]["url"])
             if answer.get("id") == self.count:
+                if any(word in str(answer.get("error")) for word in ("navigated", "context")):
+                    raise Navigated(answer)
                 assert "error" not in answer, answer
                 return dict(answer["result"])
 
@@ -65,11 +75,27 @@ class Tab:
         return dict(json.loads(text))
 
     def value(self, expression: str) -> Any:
-        return self.call("Runtime.evaluate", expression=expression, awaitPromise=True)["result"].get("value")
+        """What the expression comes to, as JSON would hold it."""
+        answer = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def look(self, width: int, *, dark: bool = False, height: int = 900) -> None:
+        """Change the window and the colour scheme of the page that is open."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+
+    def press(self, key: str) -> None:
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode={"Tab": 9}[key])
 
     def until(self, expression: str, timeout_seconds: float = 20.0) -> None:
         end = time.monotonic() + timeout_seconds
-        while not self.value(expression):
+        while True:
+            with contextlib.suppress(Navigated):
+                if self.value(expression):
+                    return
             assert time.monotonic() < end, f"never true: {expression}"
             time.sleep(0.05)
 

@@ -4,11 +4,14 @@
   POSTDOC_TEST_RUNNER   folder of the ScriptedRunner
   POSTDOC_TEST_DEATHS   file of labels; the process kills itself at the first point whose label is not in it yet
   POSTDOC_TEST_DIES     `committed` or `acknowledged`: it kills itself when it has stored a delivery, or answered for it
+  POSTDOC_TEST_HOLDS    folder; after the effect of an action whose kind is a file's name there, and before its record,
+                        the process touches `<kind>.reached` and waits until the file is gone or names another process
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -72,11 +75,20 @@ def die_with_a_delivery(bot: Bot, point: str) -> None:
         bot.reader._handlers.read = acknowledged  # type: ignore[method-assign]
 
 
+async def hold(point: str, goal_id: GoalId, action: Action) -> None:
+    folder = Path(os.environ["POSTDOC_TEST_HOLDS"])
+    with contextlib.suppress(FileNotFoundError):
+        while point == "performed" and (folder / action.kind).read_text() in ("", str(os.getpid())):
+            (folder / f"{action.kind}.reached").touch()
+            await asyncio.sleep(0.02)
+
+
 def main() -> None:
     settings = load_settings()
     runner = ScriptedRunner(Path(os.environ["POSTDOC_TEST_RUNNER"]))
     deaths = Deaths(Path(path)) if (path := os.environ.get("POSTDOC_TEST_DEATHS")) else None
-    bot = Bot(settings, runner=runner, at=deaths.at if deaths else None, on_write=deaths.on_write if deaths else None)
+    at = deaths.at if deaths else hold if "POSTDOC_TEST_HOLDS" in os.environ else None
+    bot = Bot(settings, runner=runner, at=at, on_write=deaths.on_write if deaths else None)
     if point := os.environ.get("POSTDOC_TEST_DIES"):
         die_with_a_delivery(bot, point)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -14,8 +14,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from bot.practice.auth import new_key_pair
 from bot.practice.forge import Forge
 from bot.practice.server import serve
 from tests.fakes.runner import ScriptedRunner
+from tests.front import front
 from tests.openapi import Recorder, available
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,17 +91,22 @@ class World:
     read: set[int] = field(default_factory=set)
     http: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False))
     """One for all requests: making one reads the system's certificates, 30 ms for a poll of 1."""
+    peers: list[World] = field(default_factory=list)
+    """More processes on the same database, each as a world of its own."""
+    name: str = "bot"
+    recorder: Recorder = field(default_factory=Recorder)
+    """Every exchange of the forge, where GitHub's description is installed to judge it."""
 
     # The bot's process
 
     def start(self) -> None:
-        log = (self.folder / "bot.log").open("ab")
+        log = (self.folder / f"{self.name}.log").open("ab")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.serving"], cwd=ROOT, env=self.environment, stdout=log, stderr=log
         )
         log.close()
 
-    def wait_ready(self, timeout_seconds: float = 20.0) -> bool:
+    def wait_ready(self, timeout_seconds: float = 60.0) -> bool:
         """True once it serves; False when its process ended first."""
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
@@ -128,7 +134,8 @@ class World:
         self.process.wait()
 
     def log(self) -> str:
-        return (self.folder / "bot.log").read_text(errors="replace")[-8000:]
+        texts = [(self.folder / f"{each.name}.log") for each in (self, *self.peers)]
+        return "\n".join(path.read_text(errors="replace")[-8000:] for path in texts if path.exists())
 
     @property
     def bot_url(self) -> str:
@@ -201,10 +208,11 @@ class World:
     # What the bot knows
 
     def events(self, issue: int) -> list[dict[str, Any]]:
-        with contextlib.suppress(httpx.HTTPError):
-            found = self.http.get(f"{self.bot_url}/api/goals/{REPOSITORY}/{issue}/events", timeout=10)
-            if found.status_code == 200:
-                return list(found.json()["events"])
+        for each in (self, *self.peers):
+            with contextlib.suppress(httpx.HTTPError):
+                found = self.http.get(f"{each.bot_url}/api/goals/{REPOSITORY}/{issue}/events", timeout=10)
+                if found.status_code == 200:
+                    return list(found.json()["events"])
         return []
 
     def first(self, issue: int, kind: str) -> dict[str, Any]:
@@ -253,8 +261,18 @@ def tiny_model(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def practice_world(folder: Path, *, policy: str | None = POLICY, deaths: Path | None = None) -> Iterator[World]:
-    """A running world; the bot is not started yet."""
+def practice_world(
+    folder: Path,
+    *,
+    policy: str | None = POLICY,
+    deaths: Path | None = None,
+    processes: int = 1,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[World]:
+    """A running world; the bot is not started yet.
+
+    With more than one process the others are `world.peers`, and a front passes deliveries to whichever takes them.
+    """
     global _private_key
     _private_key = _private_key or new_key_pair()[0]
     forge = Forge(folder / "forge")
@@ -272,35 +290,43 @@ def practice_world(folder: Path, *, policy: str | None = POLICY, deaths: Path | 
     forge.add_repository(owner, name, files)
     for login, permission in (("ada", "admin"), ("bob", "write"), ("mallory", "read")):
         forge.add_collaborator(REPOSITORY, login, permission)
-    port = _free_port()
+    ports = [_free_port() for _ in range(processes)]
+    stack = contextlib.ExitStack()
+    address = f"http://127.0.0.1:{ports[0]}" if processes == 1 else stack.enter_context(front(ports))
     registration = forge.register_app(
         slug="postdoc", permissions=PERMISSIONS, events=EVENTS, private_key_pem=_private_key,
-        webhook_url=f"http://127.0.0.1:{port}/webhook", webhook_secret=SECRET,
+        webhook_url=f"{address}/webhook", webhook_secret=SECRET,
     )  # fmt: skip
     forge.install_app(registration.app_id, REPOSITORY)
     tiny_model(folder / "models")
     runner = ScriptedRunner(folder / "runner")
     runner.script(GOOD)
     recorder = Recorder()
-    with serve(forge, wrap=recorder.wrap if available() else None) as url:
+    with stack, serve(forge, wrap=recorder.wrap if available() else None) as url:
         environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("POSTDOC_")},
             "POSTDOC_APP_ID": str(registration.app_id), "POSTDOC_PRIVATE_KEY": registration.private_key_pem,
-            "POSTDOC_WEBHOOK_SECRET": SECRET, "POSTDOC_GITHUB_URL": f"{url}/api/v3", "POSTDOC_PORT": str(port),
+            "POSTDOC_WEBHOOK_SECRET": SECRET, "POSTDOC_GITHUB_URL": f"{url}/api/v3", "POSTDOC_PORT": str(ports[0]),
             "POSTDOC_DATA_FOLDER": str(folder / "data"), "POSTDOC_MODEL_FOLDERS": str(folder / "models"),
             "POSTDOC_TEST_RUNNER": str(runner.root), "POSTDOC_CHECK_UPDATE_SECONDS": "0.2",
             "POSTDOC_WRITE_PAUSE_SECONDS": "0", "POSTDOC_WRITES_PER_HOUR": "0",
-            "HF_HUB_OFFLINE": "1", "POSTDOC_ONBOARDING": "false",
+            "HF_HUB_OFFLINE": "1", "POSTDOC_ONBOARDING": "false", **(settings or {}),
         }  # fmt: skip
         if deaths is not None:
             environment["POSTDOC_TEST_DEATHS"] = str(deaths)
         tokens = {login: forge.user_token(login) for login in ("ada", "bob", "mallory")}
-        world = World(forge, url, folder, runner, registration.app_id, port, tokens, environment)
+        world = World(
+            forge, url, folder, runner, registration.app_id, ports[0], tokens, environment, recorder=recorder
+        )  # fmt: skip
+        for n, port in enumerate(ports[1:], start=2):
+            own = environment | {"POSTDOC_PORT": str(port)}
+            world.peers.append(replace(world, port=port, environment=own, peers=[], name=f"bot-{n}"))
         try:
             yield world
         finally:
-            world.stop()
-            world.http.close()
+            for each in (world, *world.peers):
+                each.stop()
+                each.http.close()
             forge.close()
     if available():
         # Whatever the test was about: everything the forge said was GitHub's own shape.

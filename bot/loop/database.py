@@ -20,6 +20,14 @@ metadata = sa.MetaData()
 """Every table of ours registers here; DBOS keeps its own beside them."""
 
 CONNECT_SECONDS = 5
+_POSTGRESQL = {
+    # A host that swallows packets is noticed within seconds.
+    "connect_timeout": str(CONNECT_SECONDS),
+    "keepalives_idle": "10",
+    "tcp_user_timeout": "15000",
+    # Whatever the database was created with; in one of SQL_ASCII the driver would answer in bytes.
+    "client_encoding": "utf8",
+}
 _SCHEMA_LOCK = 0x706F7374
 """Key of the advisory lock under which a PostgreSQL schema is changed; any number that nobody else uses."""
 
@@ -55,15 +63,15 @@ def _place(url: str) -> sa.URL:
     place = sa.make_url(url)
     if place.drivername in ("postgres", "postgresql"):
         place = place.set(drivername="postgresql+psycopg")
+    if place.get_backend_name() == "postgresql":
+        # In the URL, because DBOS connects with it too.
+        place = place.update_query_dict({**_POSTGRESQL, **place.query})
     return place
 
 
 def _engine(place: sa.URL) -> sa.Engine:
     if place.get_backend_name() == "postgresql":
-        # A host that swallows packets is noticed within seconds, a restarted server before its connection is used.
-        arguments = {"connect_timeout": CONNECT_SECONDS, "keepalives_idle": 10, "tcp_user_timeout": 15_000}
-        given = {name: value for name, value in arguments.items() if name not in place.query}
-        return sa.create_engine(place, pool_pre_ping=True, pool_timeout=CONNECT_SECONDS, connect_args=given)
+        return sa.create_engine(place, pool_pre_ping=True, pool_timeout=CONNECT_SECONDS)
     engine = sa.create_engine(place)
     if engine.dialect.name == "sqlite":
         if place.database:

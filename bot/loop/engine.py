@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig, SetWorkflowID, WorkflowHandleAsync
+from dbos import error as dbos_error
 
 from bot.domain.experiment import Event, EventKind, Experiment, NewEvent, State
 from bot.domain.fold import experiment_of
@@ -93,7 +94,8 @@ class Engine:
             # A new one for each process, so that DBOS by itself recovers nothing: leases decide who does.
             executor_id=self.leases.executor,
             sys_db_pool_size=5,
-            log_level="WARNING",
+            # Its threads warn at length of every outage; ours says it once.
+            log_level="ERROR",
         )
         DBOS(config=config)
         await asyncio.to_thread(DBOS.launch)
@@ -278,6 +280,8 @@ class Engine:
             handle: WorkflowHandleAsync[int] = await DBOS.start_workflow_async(self._workflow, goal_id, n, decided)
         try:
             await handle.get_result(polling_interval_sec=0.1)
+        except dbos_error.DBOSAwaitedWorkflowCancelledError as error:
+            raise LeaseLost("another process has gone through the action") from error
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise

@@ -42,8 +42,14 @@ class Journal:
     Methods block for about one disk write; call them from a thread in asynchronous code.
     """
 
-    def __init__(self, engine: sa.Engine, *, clock: Callable[[], float] = time.time) -> None:
-        self._engine, self._clock = engine, clock
+    def __init__(
+        self,
+        engine: sa.Engine,
+        *,
+        clock: Callable[[], float] = time.time,
+        clean: Callable[[Any], Any] = lambda data: data,
+    ) -> None:
+        self._engine, self._clock, self._clean = engine, clock, clean
         self._lock = threading.Lock()  # SQLite has one writer; queueing here is fairer than its busy loop
         self._cache: dict[GoalId, tuple[Event, ...]] = {}
         """What was read so far. Rows never change, so a cache is at worst too short."""
@@ -109,7 +115,8 @@ class Journal:
                 continue
             keys.add(new.key)
             # Through JSON at once, so that a fresh event reads exactly as it will after a restart.
-            data = json.loads(json.dumps(new.data))
+            # Cleaned of secrets, because everything that is shown, committed or trained comes from here.
+            data = self._clean(json.loads(json.dumps(new.data)))
             added.append(Event(len(known) + len(added), new.kind, new.key, self._clock(), data))
         return added
 

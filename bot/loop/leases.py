@@ -98,6 +98,8 @@ class Leases:
         """This process's id; another one after everything was lost."""
         self.reachable = True
         """False while the database does not answer."""
+        self.outages = 0
+        """How often it came back."""
 
     # Living and dying
 
@@ -272,6 +274,7 @@ class Leases:
                 return Changes()
             if not self.reachable:
                 log.warning("the database answers again")
+                self.outages += 1
             self.reachable = True
             return changes
 

@@ -78,6 +78,8 @@ class App:
     hook_id: int
     webhook_url: str | None
     webhook_secret: str | None
+    public: bool = False
+    """True: anybody may install it."""
 
     @property
     def node_id(self) -> str:
@@ -93,6 +95,7 @@ class Installation:
     permissions: dict[str, str]
     created_at: datetime
     updated_at: datetime
+    suspended_at: datetime | None = None
 
 
 @dataclass(slots=True, eq=False)

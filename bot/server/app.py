@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 
 import sqlalchemy.exc
 from fastapi import FastAPI, Request, Response
@@ -17,6 +18,7 @@ from bot.config import Settings
 from bot.conversation.events import Occurrence
 from bot.conversation.github import GitHubApp, OnWrite, Pacing
 from bot.conversation.policy import Policy, load_server_policy
+from bot.conversation.redaction import redacted
 from bot.domain.fold import experiment_of
 from bot.errors import TransientError
 from bot.loop import workflows
@@ -34,6 +36,7 @@ from bot.server.access import Access
 from bot.server.api import api_routes
 from bot.server.deliveries import pull_deliveries, sweep_deliveries
 from bot.server.handlers import Handlers
+from bot.server.logs import redact_logs
 from bot.server.metrics import Metrics, TimedDeliveries, metrics_routes
 from bot.server.onboarding import Onboarding
 from bot.server.pages import page_routes
@@ -69,15 +72,22 @@ class Bot:
         folder.mkdir(parents=True, exist_ok=True)
         database_url = settings.database_url or f"sqlite:///{folder / 'postdoc.sqlite'}"
         database = open_database(database_url)
-        self.inbox, self.journal, self.treasury = Inbox(database), Journal(database), Treasury(database)
+        known_secrets = settings.secrets()
+        redact_logs(known_secrets)
+        self.inbox, self.treasury = Inbox(database), Treasury(database)
+        self.journal = Journal(database, clean=partial(redacted, known=known_secrets))
         self.reports = Reports(database)
         self.access, self.summaries, self.curves = Access(settings), Summaries(self.journal), CurveFiles()
         self.metrics = Metrics()
         self.app = GitHubApp(
-            app_id=settings.app_id, private_key=settings.key(), base_url=settings.github_url, on_write=on_write,
+            app_id=settings.app_id,
+            private_key=settings.key(),
+            base_url=settings.github_url,
+            on_write=on_write,
             on_answer=self.metrics.github_answered,
             pacing=Pacing(settings.write_pause_seconds, settings.writes_per_hour),
-        )  # fmt: skip
+            known_secrets=known_secrets,
+        )
         self.runner = runner or LocalRunner(folder / "jobs", python=settings.job_python, slots=settings.job_slots)
         self.world = World(
             app=self.app,
@@ -86,7 +96,7 @@ class Bot:
             data_folder=folder,
             model_folders=(*settings.model_folders, folder / "models"),
             benchmark_folders=settings.benchmark_folders,
-            known_secrets=settings.secrets(),
+            known_secrets=known_secrets,
             train_memory_gib=settings.job_memory_gib,
             cpu_threads=settings.job_threads,
             server_policy=load_server_policy(settings.policy_file),
@@ -128,7 +138,7 @@ class Bot:
         await asyncio.to_thread(self._restore_treasury)
         await self.engine.start()
         fetch = pull_deliveries if self.settings.pull else sweep_deliveries
-        work = [self._lead(), self.reader.run(), self.watcher.watch(), fetch(self), self._prune()]
+        work = [self._warm_pages(), self._lead(), self.reader.run(), self.watcher.watch(), fetch(self), self._prune()]
         if self.settings.onboarding:
             work.append(self.onboarding.run(lambda: self.leading))
         self._tasks = [asyncio.create_task(each) for each in work]
@@ -139,6 +149,11 @@ class Bot:
         for goal_id in self.journal.goals():
             x = experiment_of(goal_id, self.journal.read(goal_id))
             self.treasury.restore(x, Policy.from_dict(x.policy).usd_per_hour)
+
+    async def _warm_pages(self) -> None:
+        """Every journal is summed up once, so that the first visitor does not wait for it."""
+        with contextlib.suppress(TransientError, sqlalchemy.exc.SQLAlchemyError):
+            await asyncio.to_thread(self.summaries.all)
 
     async def drain(self, limit_seconds: float) -> None:
         """Be ready for nothing more, and let actions in progress end, up to the limit. `stop` comes after."""

@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -48,21 +49,21 @@ Row = dict[str, Any]
 async def sweep_deliveries(bot: Bot) -> None:
     """Ask again for what did not arrive, until cancelled."""
     sweep = Sweep(bot.app, bot.inbox)
-    fence, pauses = 0, iter([0.0])
+    turn, due = (0, 0), 0.0
+    pauses: Iterator[float] = iter(())
     while True:
+        await asyncio.sleep(FIRST_SWEEP_SECONDS)
         lease = bot.leases.lease(INBOX)
-        if lease is None:
-            await asyncio.sleep(POLL_SECONDS)
+        if lease is None or not bot.leading:
             continue
-        if lease.fence != fence:
-            # Whoever did this before may have died with deliveries unanswered. The second look catches what was asked
-            # for before the socket listened; later ones, a network that was down.
-            fence = lease.fence
-            soon = (FIRST_SWEEP_SECONDS, SECOND_SWEEP_SECONDS)
-            pauses = itertools.chain(soon, itertools.repeat(bot.settings.sweep_seconds))
-        await asyncio.sleep(min(next(pauses), bot.settings.sweep_seconds))
-        if not bot.leading:
+        if turn != (lease.fence, bot.leases.outages):
+            # After every time that nobody could listen: at once, and again for what was asked for before the socket
+            # listened. Later looks are for a network that was down.
+            turn = (lease.fence, bot.leases.outages)
+            due, pauses = 0.0, itertools.chain((SECOND_SWEEP_SECONDS,), itertools.repeat(bot.settings.sweep_seconds))
+        if time.monotonic() < due:
             continue
+        due = time.monotonic() + min(next(pauses), bot.settings.sweep_seconds)
         try:
             asked = await sweep.look()
         except (PostdocError, sa.exc.SQLAlchemyError) as error:

@@ -16,6 +16,7 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
+from sqlalchemy.exc import SQLAlchemyError
 
 from bot import __version__
 from bot.domain.experiment import Experiment, JobRole, NewEvent, State
@@ -151,10 +152,21 @@ class _Now:
         info.add_metric([__version__], 1)
         yield info
         yield GaugeMetricFamily("postdoc_ready", "1 while the server takes work.", int(bot.ready))
-        depth, age = bot.inbox.backlog()
+        reachable = 1
+        try:
+            stored = [*self._inbox(), *self._goals()]
+        except (TransientError, SQLAlchemyError):
+            # What the process itself counted is told all the same: that is when it is wanted most.
+            stored, reachable = [], 0
+        yield GaugeMetricFamily("postdoc_database_reachable", "1 while the database can be read.", reachable)
+        yield from stored
+
+    def _inbox(self) -> Iterable[Metric]:
+        depth, age = self._bot.inbox.backlog()
         yield GaugeMetricFamily("postdoc_inbox_waiting", "Stored deliveries that nobody has acted on.", depth)
         yield GaugeMetricFamily("postdoc_inbox_oldest_seconds", "Age of the oldest of them.", age)
-        yield from self._goals()
+        halts = len(self._bot.treasury.halts())
+        yield GaugeMetricFamily("postdoc_halts", "Repositories, or the server, whose spending is halted.", halts)
 
     def _goals(self) -> Iterable[Metric]:
         summaries = self._bot.summaries.all()
@@ -180,6 +192,8 @@ class _Now:
         yield CounterMetricFamily("postdoc_spend_usd", "Spent by all goals together, US dollars.", money)
         hours = sum(summary.spent.gpu_hours for summary in summaries)
         yield CounterMetricFamily("postdoc_spend_job_hours", "Job time of all goals together, hours.", hours)
+        reserved = sum(spend.usd for summary in summaries for spend in summary.reserved.values())
+        yield GaugeMetricFamily("postdoc_reserved_usd", "Reserved for jobs under way, US dollars.", reserved)
         yield CounterMetricFamily("postdoc_runs", "Training runs of all goals.", sum(s.runs for s in summaries))
 
 

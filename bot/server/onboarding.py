@@ -14,7 +14,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bot.conversation import events as hooks
@@ -37,6 +37,7 @@ class _Wish:
     full_name: str
     asked_by: int = 0
     """The comment in which a person asked; such a wish waits for no hour."""
+    not_before: float = 0.0
 
 
 class Onboarding:
@@ -50,8 +51,8 @@ class Onboarding:
         """Installations whose repositories are to be listed, in order."""
         self._wishes: dict[_Wish, None] = {}
         """In order."""
-        self._opened: dict[int, set[float]] = defaultdict(set)
-        """Installation -> when its pull requests of the last hour were opened."""
+        self._opened: dict[int, dict[str, float]] = defaultdict(dict)
+        """Installation -> repository -> when its pull request was opened, if that was in the last hour."""
         self._settled: set[str] = set()
         """Repositories that are known to be configured: a cache, nothing depends on it."""
         self._paused: dict[int, float] = {}
@@ -92,10 +93,10 @@ class Onboarding:
             elif wish is not None:
                 await self._for(wish.installation_id, self._look(wish))
             else:
-                if self._wishes:
+                if waiting := sum(not wish.not_before for wish in self._wishes):
                     log.info(
                         "%d repositories wait for their onboarding pull request: at most %d an hour are opened "
-                        "(POSTDOC_ONBOARDING_PER_HOUR)", len(self._wishes), self._per_hour,
+                        "(POSTDOC_ONBOARDING_PER_HOUR)", waiting, self._per_hour,
                     )  # fmt: skip
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), timeout=self._seconds_to_wait())
@@ -130,7 +131,8 @@ class Onboarding:
 
     def _next_wish(self) -> _Wish | None:
         """What may be looked at now: what a person asked for first."""
-        may = [wish for wish in self._wishes if self._reachable(wish.installation_id)]
+        now = self._clock()
+        may = [wish for wish in self._wishes if wish.not_before <= now and self._reachable(wish.installation_id)]
         asked = next((wish for wish in may if wish.asked_by), None)
         return asked or next((wish for wish in may if self._room(wish.installation_id)), None)
 
@@ -139,15 +141,18 @@ class Onboarding:
 
     def _room(self, installation_id: int) -> bool:
         since = self._clock() - HOUR_SECONDS
-        self._opened[installation_id] = {at for at in self._opened[installation_id] if at > since}
-        return len(self._opened[installation_id]) < self._per_hour
+        kept = {name: at for name, at in self._opened[installation_id].items() if at > since}
+        self._opened[installation_id] = kept
+        return len(kept) < self._per_hour
 
     def _seconds_to_wait(self) -> float | None:
         """Until the first installation that is waited for has room and can be asked; None when nothing waits."""
-        now, ends = self._clock(), []
-        for each in {*self._walks, *(wish.installation_id for wish in self._wishes)}:
-            room = now if self._room(each) else min(self._opened[each]) + HOUR_SECONDS
-            ends.append(max(room, self._paused.get(each, 0.0)))
+        now = self._clock()
+        ends = [self._paused.get(each, 0.0) for each in self._walks]
+        for wish in self._wishes:
+            opened = self._opened[wish.installation_id]
+            room = now if wish.asked_by or self._room(wish.installation_id) else min(opened.values()) + HOUR_SECONDS
+            ends.append(max(room, wish.not_before, self._paused.get(wish.installation_id, 0.0)))
         return max(0.05, min(ends) - now) if ends else None
 
     # The work
@@ -185,8 +190,11 @@ class Onboarding:
             self._wishes = {wish: None} | self._wishes
             raise
         except (Refused, StaleHead) as error:
-            # One repository's trouble is not another's; the next start looks at it again.
+            # One repository's trouble is not another's.
             log.warning("%s could not be offered a configuration: %s", wish.full_name, error)
+            if not wish.not_before:
+                # Once more with another token: this one may be older than the repository's place in the installation.
+                self._wishes[replace(wish, not_before=self._clock() + HOUR_SECONDS)] = None
             return
         self._remember(wish, answer)
 
@@ -194,7 +202,8 @@ class Onboarding:
         if answer.standing in _SETTLED:
             self._settled.add(wish.full_name)
         if answer.opened_at is not None:
-            self._opened[wish.installation_id].add(answer.opened_at)
+            at = self._clock() if answer.opened_now else answer.opened_at
+            self._opened[wish.installation_id][wish.full_name] = at
         if answer.opened_now:
             log.info("%s: onboarding pull request #%d is open", wish.full_name, answer.pull_request)
         elif answer.standing is Standing.UNFIT:

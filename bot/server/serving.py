@@ -9,12 +9,14 @@ and what was in progress is gone through again by whoever takes over.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import uvicorn
 
@@ -47,20 +49,29 @@ class Server(uvicorn.Server):
         self._bot = bot
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
-        self._asked = False
+        self._code: int | None = None
+        """What the process was asked to end with."""
+
+    def run(self, sockets: Any = None) -> None:
+        """Serve until asked to end, and then end the process: 0 for SIGTERM, 130 for SIGINT.
+
+        Returns only when serving could not begin.
+        """
+        super().run(sockets)
+        if self._code is not None:
+            # All is saved. Taking the interpreter down would cost seconds and could only hang.
+            _leave(self._code)
 
     async def startup(self, sockets: Any = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets=sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._asked:
-            threading.Thread(target=self._end, args=(0 if sig == signal.SIGTERM else 130,), daemon=True).start()
+        if self._code is not None:
+            threading.Thread(target=self._end, daemon=True).start()
             return
-        self._asked = True
-        if sig == signal.SIGINT:
-            self._captured_signals.append(sig)  # raised again once all is saved; SIGTERM is no failure
-        timer = threading.Timer(self._limit, self._end, args=(0 if sig == signal.SIGTERM else 130,))
+        self._code = 0 if sig == signal.SIGTERM else 130
+        timer = threading.Timer(self._limit, self._end)
         timer.daemon = True
         timer.start()
         if self._loop is None:
@@ -77,8 +88,15 @@ class Server(uvicorn.Server):
         finally:
             self.should_exit = True
 
-    def _end(self, code: int) -> None:
+    def _end(self) -> None:
         log.warning("ending at once; what was in progress is gone through again by whoever takes over")
         self._bot.abandon()
-        logging.shutdown()
-        os._exit(code)
+        _leave(self._code or 0)
+
+
+def _leave(code: int) -> NoReturn:
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 import threading
 import time
@@ -15,11 +14,12 @@ from bot.conversation.messages.wording import state_sentence
 from bot.conversation.permissions import Tier
 from bot.conversation.policy import Month, Policy
 from bot.domain.budget import NOTHING, Spend
-from bot.domain.experiment import Event, Experiment, Job, JobRole, Score, State
+from bot.domain.experiment import Event, EventKind, Experiment, Job, JobRole, Score, State
 from bot.domain.fold import experiment_of
 from bot.domain.goal import Budget, Goal, GoalId
 from bot.loop.journal import Journal
 from bot.loop.policy import spend_of
+from bot.loop.treasury import month_of
 
 log = logging.getLogger("postdoc.summaries")
 
@@ -58,7 +58,9 @@ class Summary:
     lasted: tuple[tuple[JobRole, float], ...] = ()
     """Role and seconds of each job that succeeded."""
     months: Mapping[str, Spend] = field(default_factory=dict)
-    """`2026-07` -> what was spent in that month (UTC); a job counts in the month in which it ended."""
+    """`2026-07` -> what was spent in that month (UTC); a job counts in the month in which it was started."""
+    reserved: Mapping[str, Spend] = field(default_factory=dict)
+    """The same of what is reserved for jobs under way."""
     month_ceiling: Month = field(default_factory=Month)
 
     @property
@@ -94,8 +96,7 @@ class Summaries:
             del self._known[gone]
         for goal_id, length in lengths.items():
             if goal_id not in self._known or self._known[goal_id][0] != length:
-                journal = self._journal.read(goal_id)
-                self._known[goal_id] = (length, summary_of(goal_id, journal))
+                self._known[goal_id] = (length, summary_of(goal_id, self._journal.read(goal_id)))
 
 
 def summary_of(goal_id: GoalId, journal: Sequence[Event]) -> Summary | None:
@@ -103,23 +104,26 @@ def summary_of(goal_id: GoalId, journal: Sequence[Event]) -> Summary | None:
     opened = next((event for event in journal if event.kind == "goal_opened"), None)
     if opened is None:
         return None
+    x = experiment_of(goal_id, journal)
     try:
-        return _summary(experiment_of(goal_id, journal), journal)
+        if not x.unreadable:
+            return _summary(x, journal)
     except Exception:
-        # One journal that a newer version wrote must not take every other goal from the page.
-        log.exception("goal %s: its journal cannot be read", goal_id)
-        full_name, _, number = goal_id.rpartition("#")
-        return Summary(
-            goal_id, opened.at, journal[-1].at, full_name, int(number) if number.isdigit() else 0,
-            title=str(opened.data.get("title", "")), author=str(opened.data.get("author", "")),
-            words="This version of Postdoc cannot read this goal's journal.",
-            next_step="look at the server's log, or start the newer version that wrote it.",
-        )  # fmt: skip
+        # One journal that makes no sense must not take every other goal from the page.
+        log.exception("goal %s: its journal cannot be summed up", goal_id)
+    full_name, _, number = goal_id.rpartition("#")
+    return Summary(
+        goal_id, opened.at, journal[-1].at, full_name, int(number) if number.isdigit() else 0,
+        title=str(opened.data.get("title", "")), author=str(opened.data.get("author", "")), reason=x.unreadable,
+        words="This version of Postdoc cannot read this goal's journal.",
+        next_step="start the newer version that wrote it, or look at the server's log.",
+    )  # fmt: skip
 
 
 def _summary(x: Experiment, journal: Sequence[Event]) -> Summary:
     best = x.best_run
     policy = Policy.from_dict(x.policy)
+    spent, reserved = _months(x, journal, policy.usd_per_hour)
     return Summary(
         goal_id=x.goal_id,
         opened_at=x.opened_at,
@@ -142,7 +146,8 @@ def _summary(x: Experiment, journal: Sequence[Event]) -> Summary:
         waits_for=waits_for(x, policy),
         running=tuple(x.running_jobs),
         lasted=tuple((job.role, job.seconds) for job in x.jobs.values() if job.succeeded),
-        months=_months(x, journal, policy.usd_per_hour),
+        months=spent,
+        reserved=reserved,
         month_ceiling=policy.month,
     )
 
@@ -160,27 +165,26 @@ def waits_for(x: Experiment, policy: Policy) -> str:
     return ""
 
 
-def month_of(at: float) -> str:
-    """`2026-07`, in UTC, as a policy's ceilings count."""
-    return datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m")
+def _months(x: Experiment, journal: Sequence[Event], usd_per_hour: float) -> tuple[dict[str, Spend], dict[str, Spend]]:
+    """(spent, reserved) by month, as the treasury counts them, and what the language model cost."""
+    spent: dict[str, Spend] = {}
+    reserved: dict[str, Spend] = {}
 
-
-def _months(x: Experiment, journal: Sequence[Event], usd_per_hour: float) -> dict[str, Spend]:
-    months: dict[str, Spend] = {}
-
-    def add(at: float, spend: Spend) -> None:
+    def add(months: dict[str, Spend], at: float, spend: Spend) -> None:
         months[month_of(at)] = months.get(month_of(at), NOTHING) + spend
 
     for job in x.jobs.values():
-        if job.status is not None and job.seconds > 0:
+        if job.ended:
             hours = job.seconds / 3600
-            add(float(job.status["ended_at"]), Spend(usd=hours * usd_per_hour, gpu_hours=hours))
+            add(spent, job.launched_at, Spend(usd=hours * usd_per_hour, gpu_hours=hours))
+        else:
+            add(reserved, job.launched_at, Spend.from_dict(job.reserved))
     for event in journal:
-        if event.kind == "llm_spent":
-            add(event.at, Spend(usd=float(event.data["usd"])))
+        if event.kind is EventKind.LLM_SPENT:
+            add(spent, event.at, Spend(usd=float(event.data["usd"])))
     for run in x.runs:
-        add(run.started_at, Spend(runs=1))
-    return months
+        add(spent, run.started_at, Spend(runs=1))
+    return spent, reserved
 
 
 def sums(months: Sequence[Mapping[str, Any]]) -> dict[str, Spend]:

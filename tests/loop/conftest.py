@@ -1,4 +1,4 @@
-"""A world whose bot is up."""
+"""A world whose bot is up, and a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.postgres import Postgres, postgres_server
 from tests.world import World, practice_world
 
 
@@ -16,3 +17,9 @@ def world(tmp_path: Path) -> Iterator[World]:
         found.start()
         found.wait_ready()
         yield found
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    with postgres_server() as server:
+        yield server

@@ -25,16 +25,18 @@ TIMES = re.compile(r"\b\d+(\.\d+)? (s|min|h|hours?|minutes?|seconds?|days?)\b( \
 
 def pursue(world: World, act: Callable[[World, int], None] | None = None) -> int:
     """Open a goal and restart the bot as often as it dies; returns how many deaths there were."""
-    world.start()
+    for each in (world, *world.peers):
+        each.start()
     deaths, acted = 0, act is None
     issue = 0
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + 1500
     while time.monotonic() < deadline:
-        assert world.process is not None
-        if world.process.poll() is not None:
-            assert world.process.returncode == -9, world.log()
-            deaths += 1
-            world.start()
+        for each in (world, *world.peers):
+            assert each.process is not None
+            if each.process.poll() is not None:
+                assert each.process.returncode == -9, world.log()
+                deaths += 1
+                each.start()
         if not issue and world.wait_ready():
             issue = world.open_goal()
         events = world.events(issue) if issue else []
@@ -80,16 +82,19 @@ def plain(text: str) -> str:
     return FOLDER.sub("…", TIMES.sub("…", SHA.sub("…", text)))
 
 
-@pytest.mark.timeout(700)
-def test_killed_before_and_after_every_action_and_write_ends_the_same_and_doubles_nothing(tmp_path: Path) -> None:
+@pytest.mark.timeout(1700)
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow, id="a peer takes over")])
+def test_killed_before_and_after_every_action_and_write_ends_the_same_and_doubles_nothing(
+    tmp_path: Path, processes: int
+) -> None:
     with practice_world(tmp_path / "undisturbed") as world:
         assert pursue(world) == 0
         expected = seen(world, 1)
-    with practice_world(tmp_path / "killed", deaths=tmp_path / "deaths") as world:
+    with practice_world(tmp_path / "killed", deaths=tmp_path / "deaths", processes=processes) as world:
         deaths = pursue(world)
         found = seen(world, 1)
     points = (tmp_path / "deaths").read_text().splitlines()
-    assert deaths == len(points)
+    assert len(points) - processes < deaths <= len(points)  # the last to die may not have been seen
     assert sum(" performed " in point for point in points) >= 20
     assert sum(point.startswith("write ") for point in points) >= 15
     for what in expected:
@@ -97,7 +102,7 @@ def test_killed_before_and_after_every_action_and_write_ends_the_same_and_double
     assert len(set(found["launches"])) == len(found["launches"])
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1700)
 def test_command_and_push_survive_kills_around_them(tmp_path: Path) -> None:
     """A stop that arrives while a job runs, with the bot dying at every point around it."""
 

@@ -11,20 +11,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 import uvicorn
 
 from bot.config import Settings
 from bot.conversation.policy import Policy
 from bot.domain.budget import Envelope
-from bot.domain.experiment import EventKind, NewEvent, State
+from bot.domain.experiment import EventKind, JobRole, NewEvent
 from bot.domain.goal import Budget, Goal, GoalId
 from bot.practice.auth import new_key_pair
 from bot.server.app import Bot, create_app
+from runners.job import JobId, JobState, JobStatus
 from tests.fakes.runner import ScriptedRunner
 
 SECRET = "a-secret-for-webhooks"
 HOUR = 3600.0
-RECIPE = "method: sft\nlearning_rate: 2.0e-05  # from the card of the 7B model\nnum_train_epochs: 1\nmax_length: 128\nseed: 0\n"
+RECIPE = (
+    "method: sft\n"
+    "learning_rate: 2.0e-05  # from the card of the 7B model\n"
+    "num_train_epochs: 1\n"
+    "max_length: 128\n"
+    "seed: 0\n"
+)
 _key = ""
 
 
@@ -32,14 +40,28 @@ def make_bot(folder: Path, **changes: object) -> Bot:
     global _key
     _key = _key or new_key_pair()[0]
     values = {"app_id": "1", "private_key": _key, "webhook_secret": SECRET, "data_folder": folder / "data"}
-    return Bot(Settings.model_validate(values | changes), runner=ScriptedRunner(folder / "runner"))
+    bot = Bot(Settings.model_validate(values | changes), runner=ScriptedRunner(folder / "runner"))
+    # Thousands of events are written here one by one, and nobody pulls the plug.
+    engine = bot.journal._engine
+    sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
+    engine.dispose()
+    return bot
 
 
 class Story:
     """One goal's journal, told event by event. Times are hours before now."""
 
-    def __init__(self, bot: Bot, issue: int, *, title: str = "Raise exact match on reversal", full_name: str = "acme/speller",
-                 author: str = "ada", hours_ago: float = 5.0, step_minutes: float = 7.0) -> None:  # fmt: skip
+    def __init__(
+        self,
+        bot: Bot,
+        issue: int,
+        *,
+        title: str = "Raise exact match on reversal",
+        full_name: str = "acme/speller",
+        author: str = "ada",
+        hours_ago: float = 5.0,
+        step_minutes: float = 7.0,
+    ) -> None:
         self.bot, self.issue = bot, issue
         self.goal_id = GoalId(f"{full_name}#{issue}")
         self.at, self.step = time.time() - hours_ago * HOUR, step_minutes * 60
@@ -57,10 +79,11 @@ class Story:
         return self
 
     def understood(self, *, usd_per_hour: float = 0.0, **changes: Any) -> Story:
-        goal = Goal(**({
+        fields: dict[str, Any] = {
             "title": "t", "base_model": "Qwen/Qwen3-0.6B-Base", "benchmark": "practice/reverse", "target": 0.9,
             "budget": Budget(usd=20.0 if usd_per_hour else 0.0, gpu_hours=4.0, runs=6),
-        } | changes))  # fmt: skip
+        }  # fmt: skip
+        goal = Goal(**fields | changes)
         self.goal = goal
         policy = Policy.from_dict({"usd_per_hour": usd_per_hour}).as_dict()
         digests = {"train.py": "a" * 64, "data/prepare.py": "b" * 64}
@@ -83,7 +106,8 @@ class Story:
         if ends:
             self.at = min(self.at + seconds, time.time())
             status = {"job_id": job_id, "state": state, "started_at": self.at - seconds, "ended_at": self.at,
-                      "exit_code": 0, "failure": failure, "evidence": [], "tier": "plain", "peak_memory_gib": 1.0}  # fmt: skip
+                      "exit_code": 0, "failure": failure, "evidence": [], "tier": "plain",
+                      "peak_memory_gib": 1.0}  # fmt: skip
             self.say("job_ended", job_id=job_id, status=status)
         return job_id
 
@@ -128,7 +152,8 @@ class Story:
         remedy = {"key": "learning_rate", "value": 0.003, "symptom": "plateau", "why": "the loss fell to the end",
                   "also": {}, "probe": False, "rates": []} if diagnoses else None  # fmt: skip
         self.say("diagnosed", run=run, score=score(value) if value is not None else None,
-                 verdict=verdict if value is not None else None, against_baseline=against if value is not None else None,
+                 verdict=verdict if value is not None else None,
+                 against_baseline=against if value is not None else None,
                  against_best=None, failure=failure, remedy=remedy,
                  report={"diagnoses": list(diagnoses), "ruled_out": ["oom"]})  # fmt: skip
         return self.say("reviewed", run=run, review_id=run, remedy=remedy, probe=None)
@@ -144,7 +169,8 @@ class Story:
 def score(value: float, n: int = 250) -> dict[str, Any]:
     low, high = max(0.0, value - 0.04), min(1.0, value + 0.03)
     return {"value": value, "standard_error": 0.01, "n": n, "ci_low": low, "ci_high": high, "split": "dev",
-            "harness_digest": "d" * 64, "job_id": "j", "strict": value, "lenient": value, "termination_rate": 1.0}  # fmt: skip
+            "harness_digest": "d" * 64, "job_id": "j", "strict": value, "lenient": value,
+            "termination_rate": 1.0}  # fmt: skip
 
 
 def losses(run: int, steps: int = 300) -> list[dict[str, Any]]:
@@ -160,8 +186,8 @@ def losses(run: int, steps: int = 300) -> list[dict[str, Any]]:
 PLATEAU: dict[str, Any] = {
     "symptom": "plateau", "severity": "harmful", "confidence": 0.86,
     "evidence": [{"key": "loss", "step": 300, "value": 5.91}, {"key": "learning_rate", "step": None, "value": 2e-5}],
-    "cause": "The loss fell from 6.31 to 5.91 over 300 steps and was still falling: `learning_rate` 2.0e-05 is too small "
-             "for a model trained from this start.",
+    "cause": "The loss fell from 6.31 to 5.91 over 300 steps and was still falling: `learning_rate` 2.0e-05 is too "
+             "small for a model trained from this start.",
     "file": "recipe.yaml", "line": 2, "key": "learning_rate", "suggested": 0.003, "runner_up": "too few epochs",
     "refuted_by": "a range test in which no larger rate lowers the loss",
 }  # fmt: skip
@@ -242,7 +268,8 @@ def odd(goal: Any) -> None:
         {"step": i, "loss": "NaN" if i > 40 else 3.0 * 1.2**i, "grad_norm": "Infinity"} for i in range(1, 80)
     ]
     goal("without numbers", title="The loss is NaN").understood().planned().agreed().trained(
-        1, None, failure="The train job failed (script_error, exit code 1): loss is NaN", curve=broken, diagnoses=(PLATEAU,)
+        1, None, failure="The train job failed (script_error, exit code 1): loss is NaN", curve=broken,
+        diagnoses=(PLATEAU,),
     )  # fmt: skip
     hostile = "<script>alert(1)</script> \u202egnp.exe\u202c & \"quotes\" '{{ 7*7 }}' @everyone " + "W" * 10_000
     goal("hostile", title=hostile, author="<b>mallory</b>").not_understood(
@@ -251,9 +278,18 @@ def odd(goal: Any) -> None:
     goal("foreign words", title="ارفع الدقة إلى ٩٠٪ — 精度を九割に上げる").understood().planned()
 
 
-def each_state(made: dict[str, Story]) -> set[str]:
-    """States that `made` has a goal in, by name."""
-    return {name for name in made if name in set(map(str, State))}
+def started_jobs(bot: Bot, made: dict[str, Story]) -> None:
+    """Give the runner what the journals say: training and evaluating run, every other open job is in line."""
+    training = made["training"].goal_id
+    for summary in bot.summaries.all():
+        for job in summary.running:
+            state = JobState.RUNNING if job.role in (JobRole.TRAIN, JobRole.EVALUATE) else JobState.QUEUED
+            bot.runner._write(JobStatus(JobId(job.job_id), state, time.time() - 400))  # type: ignore[attr-defined]
+            if summary.goal_id == training:
+                bot.watcher.progress[training] = {
+                    "job_id": job.job_id, "role": "train", "run": 2, "step": 120, "total_steps": 300, "loss": 1.234,
+                    "eta_seconds": 754.0, "phase": "train",
+                }  # fmt: skip
 
 
 @contextlib.contextmanager

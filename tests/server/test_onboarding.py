@@ -1,125 +1,189 @@
-"""The onboarding pull request: what it brings, that there is one, and that a no is a no. Over HTTP, as it would be."""
+"""When onboarding pull requests are opened: by which events, how many an hour, and by a server that runs and dies."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
 import subprocess
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import yaml
+import pytest
 
-from bot.conversation.policy import Policy, parse_policy
-from bot.practice.model import Installation
+from bot.conversation import events as hooks
+from bot.loop.onboarding import Offer
 from bot.practice.webhooks import Event
+from bot.server.onboarding import HOUR_SECONDS, Onboarding
+from tests.loop.onboarding_place import Place, open_place
 from tests.server.onboarding_world import close, offers, onboarding_world, restart, settled, until_offered
-from tests.world import REPOSITORY, ROOT, World, _free_port
+from tests.world import REPOSITORY, World
 
-TEMPLATES = ROOT / "templates"
+PERSON = hooks.Person(1, "ada", "User")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with open_place(tmp_path) as opened:
+        yield opened
+
+
+class Clock:
+    def __init__(self, place: Place) -> None:
+        self.later = 0.0
+        self._now = place.forge.clock
+
+    def __call__(self) -> float:
+        return self._now().timestamp() + self.later
+
+
+@contextlib.asynccontextmanager
+async def running(place: Place, clock: Clock, per_hour: int = 3) -> AsyncIterator[Onboarding]:
+    async with place.app() as app:
+        onboarding = Onboarding(app, Offer(), per_hour=per_hour, clock=clock)
+        task = asyncio.create_task(onboarding.run())
+        try:
+            yield onboarding
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def opened(place: Place) -> int:
+    return sum(len(place.offers(each.full_name)) for each in list(place.forge.repositories.values()))
+
+
+async def until_opened(place: Place, count: int) -> None:
+    for _ in range(400):
+        if opened(place) >= count:
+            break
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.3)  # one more would have been opened by now
+    assert opened(place) == count
+
+
+def changed(place: Place, action: str, *names: str) -> hooks.InstallationChanged:
+    return hooks.InstallationChanged(
+        sender=PERSON, installation_id=place.installation_id, account="acme", delivery_id="d", action=action,
+        repositories=names,
+    )  # fmt: skip
+
+
+async def test_large_installation_gets_a_few_an_hour_also_across_restarts(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="postdoc.onboarding")
+    names = [f"acme/r{n:02d}" for n in range(8)]
+    for name in names:
+        place.forge.add_repository("acme", name.partition("/")[2], {"README.md": "# r\n"})
+    place.forge.install_app(place.registration.app_id, *names)
+    clock = Clock(place)
+    async with running(place, clock):
+        await until_opened(place, 3)
+        assert "6 repositories wait for their onboarding pull request: at most 3 an hour" in caplog.text
+    async with running(place, clock) as onboarding:
+        await until_opened(place, 3)
+        clock.later = HOUR_SECONDS + 5
+        await onboarding.note(changed(place, "added"))  # wakes it
+        await until_opened(place, 6)
+        clock.later = 2 * HOUR_SECONDS + 10
+        await onboarding.note(changed(place, "removed", "acme/r07"))
+        await until_opened(place, 8)
+
+
+async def test_repository_that_is_added_is_asked_and_one_that_is_removed_is_not(place: Place) -> None:
+    clock = Clock(place)
+    for name in ("one", "two"):
+        place.forge.add_repository("acme", name, {"README.md": "# r\n"})
+    async with running(place, clock, per_hour=2) as onboarding:
+        await until_opened(place, 1)
+        place.forge.install_app(place.registration.app_id, "acme/one", "acme/two")
+        for _ in range(3):
+            await onboarding.note(changed(place, "added", "acme/one"))
+        await until_opened(place, 2)
+        await onboarding.note(changed(place, "added", "acme/two"))
+        await onboarding.note(changed(place, "deleted"))
+        clock.later = HOUR_SECONDS + 5
+        await onboarding.note(changed(place, "removed", "acme/one"))
+        await until_opened(place, 2)
+
+
+async def test_outage_of_one_installation_is_waited_out_and_does_not_hold_up_another(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.forge.add_repository("umbrella", "lab", {"README.md": "# l\n"})
+    other = place.forge.install_app(place.registration.app_id, "umbrella/lab")
+    assert other != place.installation_id
+    clock = Clock(place)
+    place.forge.faults.server_error(
+        count=1, matches=lambda method, path: (method, path) == ("GET", f"/repos/{REPOSITORY}")
+    )
+    async with running(place, clock) as onboarding:
+        await until_opened(place, 1)
+        assert len(place.offers("umbrella/lab")) == 1
+        assert "has to wait: GitHub answered 502" in caplog.text
+        clock.later = 31
+        await onboarding.note(changed(place, "added"))
+        await until_opened(place, 2)
+
+
+async def test_refused_repository_does_not_stop_the_others(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    place.forge.add_repository("acme", "one", {"README.md": "# r\n"})
+    place.forge.install_app(place.registration.app_id, "acme/one")
+    async with running(place, Clock(place)) as onboarding:
+        await onboarding.note(changed(place, "added", "acme/gone", REPOSITORY))
+        await until_opened(place, 2)
+    assert caplog.text.count("acme/gone could not be offered a configuration: GitHub answered 404") == 1
 
 
 def redeliver_everything(world: World) -> None:
-    """Every delivery so far once more, under the same id and under a new one."""
+    """Every delivery so far once more, under its own id and under a new one."""
     app = world.forge.apps[world.app_id]
     for delivery in reversed(world.forge.webhooks.deliveries(app)):
         for guid in (delivery.guid, None):
-            event = Event(delivery.event, delivery.action, delivery.body, guid=guid, redelivery=True)
-            world.forge.webhooks.send(app, event)
+            world.forge.webhooks.send(app, Event(delivery.event, delivery.action, delivery.body, guid=guid))
     settled(world)
 
 
-def reinstall(world: World) -> Installation:
-    """Uninstall the App and install it again: its installation has another number then."""
-    forge = world.forge
-    with forge.lock:
-        old = next(each for each in forge.installations.values() if each.app.id == world.app_id)
-        del forge.installations[old.id]
-    return forge.installations[forge.install_app(world.app_id, REPOSITORY)]
-
-
-def labels(world: World) -> set[str]:
-    return {label["name"] for label in world.api("ada", "GET", f"/repos/{REPOSITORY}/labels?per_page=100")}
-
-
-def test_installing_brings_one_pull_request_that_is_inert_until_merged(tmp_path: Path) -> None:
-    with onboarding_world(tmp_path, public_url="https://postdoc.example.org") as world:
-        world.start()
-        offer = until_offered(world)
-
-        assert {"postdoc"} <= labels(world)
-        assert not offer["draft"]
-        files = world.api("ada", "GET", f"/repos/{REPOSITORY}/pulls/{offer['number']}/files")
-        assert {each["filename"]: each["status"] for each in files} == {
-            ".github/postdoc.yml": "added",
-            ".github/ISSUE_TEMPLATE/goal.yml": "added",
-        }
-        policy = world.file("postdoc/configure", ".github/postdoc.yml")
-        assert policy.startswith(
-            "# yaml-language-server: $schema=https://postdoc.example.org/schema/postdoc.json\n# Postdoc's policy"
-        )
-        assert parse_policy(policy).policy == Policy()
-        form = world.file("postdoc/configure", ".github/ISSUE_TEMPLATE/goal.yml")
-        assert form == (TEMPLATES / "issue_form" / "goal.yml").read_text()
-        assert "issues/new?template=goal.yml" in offer["body"]
-        assert f"{world.url}/{REPOSITORY}/new/main?filename=.github/workflows/postdoc.yml&value=" in offer["body"]
-        assert "Nothing is granted without asking" in offer["body"]
-        assert world.branch_log("postdoc/configure") == ["postdoc[bot]: Configure Postdoc"]
-
-        # Inert: a goal opened meanwhile is read by the defaults, not by the proposed file.
-        redeliver_everything(world)
-        restart(world)
-        assert len(offers(world)) == 1
-
-        world.api("ada", "PUT", f"/repos/{REPOSITORY}/pulls/{offer['number']}/merge", json={})
-        restart(world)
-        assert len(offers(world)) == 1
-
-
-def test_closing_it_is_a_no_until_the_app_is_installed_anew_or_a_writer_asks(tmp_path: Path) -> None:
+def test_running_server_offers_takes_a_no_and_is_asked_again(tmp_path: Path) -> None:
     with onboarding_world(tmp_path) as world:
         world.start()
         first = until_offered(world)["number"]
         close(world, first)
-        redeliver_everything(world)
-        restart(world)
-        assert [each["number"] for each in offers(world)] == [first]
-
         # Words that command nothing, and a command of somebody who may only read.
         world.comment(first, "What is this?", login="bob")
         world.comment(first, "/postdoc help", login="mallory")
-        settled(world)
-        assert len(offers(world)) == 1
+        redeliver_everything(world)
+        restart(world)
+        assert [each["number"] for each in offers(world)] == [first]
 
         world.comment(first, "Let us try it.\n\n/postdoc help", login="bob")
         second = until_offered(world, 2)["number"]
         close(world, second)
         redeliver_everything(world)
-        restart(world)
-        assert len(offers(world)) == 2
-
-        reinstall(world)
-        third = until_offered(world, 3)
-        assert third["state"] == "open"
-        assert world.branch_log("postdoc/configure") == ["postdoc[bot]: Configure Postdoc"]
+        assert [each["state"] for each in offers(world)] == ["closed", "closed"]
 
 
-def test_death_after_every_write_leaves_one_of_everything(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_killed_after_every_write_the_server_leaves_one_of_everything(tmp_path: Path) -> None:
     deaths = tmp_path / "deaths"
     with onboarding_world(tmp_path, test_deaths=str(deaths)) as world:
-        lives = 0
-        while lives < 12:
-            lives += 1
-            world.start()
-            # The last life has nothing left to write and lives on.
-            if world.wait_ready() and offers(world) and world.process is not None:
-                try:
-                    world.process.wait(timeout=1.5)
-                except subprocess.TimeoutExpired:
-                    break
-            if world.process is not None:
-                world.process.wait(timeout=20)
+        checks = f"/repos/{REPOSITORY}/commits/postdoc/configure/check-runs"
 
+        def over() -> bool:
+            died = world.process is not None and world.process.poll() is not None
+            return died or (bool(offers(world)) and world.api("ada", "GET", checks)["total_count"] > 0)
+
+        for _ in range(12):
+            world.start()
+            world.until(over, "a death, or the end", 60)
+            assert world.process is not None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                world.process.wait(timeout=3)
+            if world.process.poll() is None:
+                break  # nothing was left to write
         written = [line.split(" in ")[0] for line in deaths.read_text().splitlines() if line.startswith("write ")]
-        own = [line for line in written if f"/repos/{REPOSITORY}/" in line or "graphql" in line]
-        assert own == [
+        assert [line for line in written if REPOSITORY in line or "graphql" in line] == [
             f"write POST /repos/{REPOSITORY}/labels",
             f"write POST /repos/{REPOSITORY}/git/refs",
             "write POST /graphql",
@@ -128,124 +192,4 @@ def test_death_after_every_write_leaves_one_of_everything(tmp_path: Path) -> Non
         ]
         assert len(offers(world)) == 1
         assert world.branch_log("postdoc/configure") == ["postdoc[bot]: Configure Postdoc"]
-
-
-def test_branch_of_an_interrupted_attempt_is_taken_up_after_the_default_branch_has_moved(tmp_path: Path) -> None:
-    with onboarding_world(tmp_path) as world:
-        head = world.api("ada", "GET", f"/repos/{REPOSITORY}/git/ref/heads/main")["object"]["sha"]
-        refs = {"ref": "refs/heads/postdoc/configure", "sha": head}
-        world.api("ada", "POST", f"/repos/{REPOSITORY}/git/refs", json=refs)
-        world.commit("notes.md", "moved\n")
-        world.start()
-        until_offered(world)
-        assert world.branch_log("postdoc/configure") == ["postdoc[bot]: Configure Postdoc"]
-
-
-def test_branch_of_that_name_with_a_persons_commits_is_left_alone(tmp_path: Path) -> None:
-    with onboarding_world(tmp_path) as world:
-        head = world.api("ada", "GET", f"/repos/{REPOSITORY}/git/ref/heads/main")["object"]["sha"]
-        refs = {"ref": "refs/heads/postdoc/configure", "sha": head}
-        world.api("ada", "POST", f"/repos/{REPOSITORY}/git/refs", json=refs)
-        mine = world.commit("mine.md", "mine\n", branch="postdoc/configure")
-        world.start()
-        world.until(lambda: "commits of somebody else's" in world.log(), "the reason in the log")
-        assert offers(world) == []
-        assert world.api("ada", "GET", f"/repos/{REPOSITORY}/git/ref/heads/postdoc/configure")["object"]["sha"] == mine
-
-
-def test_what_is_there_already_is_left_alone(tmp_path: Path) -> None:
-    with onboarding_world(tmp_path) as world:
-        world.commit(".github/ISSUE_TEMPLATE/goal.yaml", "name: ours\n")
-        world.commit(".github/ISSUE_TEMPLATE/config.yml", "blank_issues_enabled: false\n")
-        world.start()
-        offer = until_offered(world)
-        files = world.api("ada", "GET", f"/repos/{REPOSITORY}/pulls/{offer['number']}/files")
-        assert [each["filename"] for each in files] == [".github/postdoc.yml"]
-
-
-def test_another_label_is_in_the_form_and_in_the_policy(tmp_path: Path) -> None:
-    with onboarding_world(tmp_path, label='train: "now"') as world:
-        world.start()
-        until_offered(world)
-        assert 'train: "now"' in labels(world)
-        form = yaml.safe_load(world.file("postdoc/configure", ".github/ISSUE_TEMPLATE/goal.yml"))
-        assert form["labels"] == ['train: "now"']
-        policy = parse_policy(world.file("postdoc/configure", ".github/postdoc.yml")).policy
-        assert policy is not None and policy.labels.goal == 'train: "now"'
-
-
-def test_configured_forked_archived_and_empty_repositories_are_never_asked(tmp_path: Path) -> None:
-    with onboarding_world(tmp_path, policy="month:\n  usd: 5\n") as world:
-        forge = world.forge
-        forge.add_repository("acme", "source", {"README.md": "# s\n"})
-        archived = forge.add_repository("acme", "archived", {"README.md": "# a\n"})
-        archived.archived = True
-        forge.add_repository("acme", "empty")
-        forge.add_repository("acme", "fresh", {"README.md": "# f\n"})
-        fork = forge.fork("acme/source", "bob")
-        for name in ("acme/archived", "acme/empty", "acme/fresh"):
-            forge.add_collaborator(name, "ada", "admin")
-            forge.install_app(world.app_id, name)
-        forge.install_app(world.app_id, fork.full_name)
-        world.start()
-        world.until(lambda: offers(world, "acme/fresh"), "the one pull request")
-        settled(world)
-        everywhere = [
-            pull for r in forge.repositories.values() for pull in r.pulls if pull.head_ref == "postdoc/configure"
-        ]
-        assert [pull.repository.full_name for pull in everywhere] == ["acme/fresh"]
-
-
-def test_large_installation_gets_a_few_an_hour_also_across_restarts(tmp_path: Path) -> None:
-    with onboarding_world(tmp_path, onboarding_per_hour="3") as world:
-        names = [f"acme/r{n:02d}" for n in range(12)]
-        for name in names:
-            world.forge.add_repository("acme", name.partition("/")[2], {"README.md": "# r\n"})
-        world.forge.install_app(world.app_id, *names)
-
-        def opened() -> int:
-            return sum(p.head_ref == "postdoc/configure" for r in world.forge.repositories.values() for p in r.pulls)
-
-        world.start()
-        world.until(lambda: opened() >= 3, "the first three")
-        restart(world)
-        settled(world)
-        assert opened() == 3
-
-
-def test_two_servers_at_once_open_one(tmp_path: Path) -> None:
-    with onboarding_world(tmp_path) as world:
-        other = World(**{f: getattr(world, f) for f in world.__dataclass_fields__ if f not in ("process", "read")})
-        other.port = _free_port()
-        other.environment = world.environment | {
-            "POSTDOC_PORT": str(other.port), "POSTDOC_DATA_FOLDER": str(tmp_path / "other"),
-        }  # fmt: skip
-        try:
-            world.start()
-            other.start()
-            assert world.wait_ready() and other.wait_ready()
-            until_offered(world)
-            settled(world)
-            assert len(offers(world)) == 1
-            assert world.branch_log("postdoc/configure") == ["postdoc[bot]: Configure Postdoc"]
-        finally:
-            other.stop()
-
-
-def test_onboarding_can_be_turned_off(tmp_path: Path) -> None:
-    with onboarding_world(tmp_path, onboarding="false") as world:
-        world.start()
-        assert world.wait_ready()
-        world.forge.install_app(world.app_id, REPOSITORY)
-        settled(world)
-        assert offers(world) == []
-
-
-def test_outage_in_the_middle_is_waited_out(tmp_path: Path) -> None:
-    with onboarding_world(tmp_path) as world:
-        faults = world.forge.faults
-        faults.secondary_limit(matches=lambda method, path: (method, path) == ("POST", f"/repos/{REPOSITORY}/pulls"))
-        faults.secondary_limit(matches=lambda method, path: path == "/installation/repositories")
-        world.start()
-        until_offered(world)
-        assert world.log().count("has to wait") == 2
+        assert world.api("ada", "GET", checks)["total_count"] == 1

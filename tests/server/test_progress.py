@@ -57,7 +57,7 @@ def test_reported_progress_is_the_running_checks_title(tmp_path: Path) -> None:
 )
 async def test_bad_report_is_one_clear_refusal(tmp_path: Path, body: bytes, status: int) -> None:
     from bot.server.app import create_app
-    from tests.server.test_webhook import make_bot
+    from tests.server.pages_world import make_bot
 
     bot = make_bot(tmp_path)
     headers = {"Authorization": f"Bearer {progress_token(bot.settings.webhook_secret.get_secret_value(), 'job-1')}"}

@@ -51,6 +51,16 @@ class Connections(httpx.AsyncBaseTransport):
             await pool.aclose()
 
 
+class KeptOpen(httpx.AsyncBaseTransport):
+    """Passes requests on, and stays open when the client is closed: githubkit makes one for each call."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._transport.handle_async_request(request)
+
+
 def proxy_for(url: str, environment: Mapping[str, str]) -> str | None:
     """The proxy that `https_proxy` and `no_proxy` choose for an https server, as every other tool reads them."""
     parts = httpx.URL(url)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import os
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import httpx
+from githubkit import GitHub, Response, UnauthAuthStrategy
+from githubkit.exception import RequestError, RequestFailed, RequestTimeout
 
 from bot.conversation.github.answers import graphql_error, read_json, read_list, refusal
-from bot.conversation.github.connections import Connections, proxy_for
+from bot.conversation.github.connections import Connections, KeptOpen, proxy_for
 from bot.conversation.github.credentials import Credentials
 from bot.conversation.github.errors import Gone, Refused
 from bot.conversation.github.etags import ETags, confirmed
 from bot.conversation.github.limits import Gate, Pacing, Urgency
 from bot.conversation.github.servers import server_at
+from bot.conversation.redaction import redact, redacted_bytes
 from bot.errors import TransientError
 
 OnAnswer = Callable[[str, int, Mapping[str, str]], None]
@@ -36,6 +42,13 @@ _AS_APP = 0
 """The gate of what the App asks under its own name."""
 
 
+class _Client(GitHub[Any]):
+    """githubkit without its own reading of limits, which is for whole seconds only; the gate reads every form."""
+
+    def _check_rate_limit(self, response: Response[Any, Any]) -> None:
+        return None
+
+
 class Requests:
     """What every call goes through. Threads and event loops may share it.
 
@@ -52,6 +65,7 @@ class Requests:
         on_write: OnWrite | None = None,
         on_answer: OnAnswer | None = None,
         pacing: Pacing | None = None,
+        known_secrets: Sequence[str] = (),
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.time,
         tick: Callable[[], float] = time.monotonic,
@@ -60,20 +74,28 @@ class Requests:
         self.counts: Counter[str] = Counter()
         """`2xx` to `5xx`, `304`, `unanswered`, `writes`, `dropped`, `limited`, `waited_milliseconds`."""
         self._credentials = Credentials(app_id, private_key, clock=clock)
+        self._known_secrets = tuple(known_secrets)
         self._etags = ETags()
         self._pacing, self._tick = pacing or Pacing(), tick
         self._gates: dict[int, Gate] = {}
+        self._mints: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[int, asyncio.Lock]] = WeakKeyDictionary()
         self._lock = threading.Lock()
         self._on_write, self._on_answer = on_write, on_answer
         self.may_write: Callable[[], None] | None = None
         """Called right before every write of an installation; what it raises prevents the write."""
         self._transport = transport or Connections(proxy_for(self.server.rest, os.environ))
-        self._client = httpx.AsyncClient(
-            transport=self._transport,
-            headers={"User-Agent": "postdoc", "Accept": ACCEPT, "X-GitHub-Api-Version": API_VERSION},
+        # githubkit sends; what it would decide by itself (tokens by the machine's clock, waiting for each call alone,
+        # following redirects anywhere, typed models of about 190 MiB) is decided here instead.
+        self._github = _Client(
+            UnauthAuthStrategy(),
+            base_url=self.server.rest,
+            user_agent="postdoc",
+            async_transport=KeptOpen(self._transport),
             timeout=httpx.Timeout(ANSWER_SECONDS),
             follow_redirects=False,
             trust_env=False,
+            http_cache=False,
+            auto_retry=False,
         )
 
     async def __aenter__(self) -> Self:
@@ -97,7 +119,7 @@ class Requests:
             installation or the repository is out of reach for good; Refused for every other refusal; Dropped for a
             cosmetic write that was left out.
         """
-        request = self._client.build_request(method, self._url(path), json=json, params=params, headers=headers)
+        request = self._request(method, self._url(path), json=json, params=params, headers=headers)
         response = await self._send(installation_id, request, urgency=urgency, conditional=conditional)
         await self._wrote(method, path)
         return response
@@ -106,7 +128,7 @@ class Requests:
         self, method: str, path: str, *, json: Any = None, params: Mapping[str, Any] | None = None
     ) -> httpx.Response:
         """One REST request under the App's own name. Raises: TransientError, Refused."""
-        request = self._client.build_request(method, self._url(path), json=json, params=params)
+        request = self._request(method, self._url(path), json=json, params=params)
         response = await self._send(None, request)
         await self._wrote(method, path)
         return response
@@ -119,7 +141,7 @@ class Requests:
         Raises: as `call`, and StaleHead when a commit expected another head.
         """
         body = {"query": query, "variables": variables}
-        request = self._client.build_request("POST", self.server.graphql, json=body)
+        request = self._request("POST", self.server.graphql, json=body)
         changes = query.lstrip().startswith("mutation")
         response = await self._send(installation_id, request, resource="graphql", urgency=urgency, write=changes)
         answer = read_json(response)
@@ -143,7 +165,7 @@ class Requests:
     ) -> AsyncIterator[Any]:  # fmt: skip
         url: httpx.URL | None = httpx.URL(self._url(path), params={"per_page": "100", **(params or {})})
         for _ in range(MOST_PAGES):
-            request = self._client.build_request("GET", url or "")
+            request = self._request("GET", url or "")
             response = await self._send(installation_id, request, conditional=conditional)
             for row in read_list(response, within):
                 yield row
@@ -200,19 +222,28 @@ class Requests:
         if installation_id is None:
             return self._credentials.app_jwt()
         token = self._credentials.token(installation_id)
-        if token is None:
-            path = f"/app/installations/{installation_id}/access_tokens"
-            try:
-                response = await self._send(None, self._client.build_request("POST", self._url(path)), write=False)
-            except Refused as refused:
-                if refused.status == 404:
-                    raise Gone(404, f"the App is not installed any more (installation {installation_id})") from refused
-                raise
-            try:
-                token = self._credentials.keep(installation_id, read_json(response))
-            except KeyError as error:
-                raise TransientError("GitHub's answer held no token") from error
-        return token
+        if token is not None:
+            return token
+        async with self._minting(installation_id):
+            return self._credentials.token(installation_id) or await self._new_token(installation_id)
+
+    def _minting(self, installation_id: int) -> asyncio.Lock:
+        """Held by whoever asks for the installation's token: the others wait for it instead of asking too."""
+        with self._lock:
+            locks = self._mints.setdefault(asyncio.get_running_loop(), {})
+            return locks.setdefault(installation_id, asyncio.Lock())
+
+    async def _new_token(self, installation_id: int) -> str:
+        path = f"/app/installations/{installation_id}/access_tokens"
+        try:
+            response = await self._send(None, self._request("POST", self._url(path)), write=False)
+            return self._credentials.keep(installation_id, read_json(response))
+        except Refused as refused:
+            if refused.status == 404:
+                raise Gone(404, f"the App is not installed any more (installation {installation_id})") from refused
+            raise
+        except KeyError as error:
+            raise TransientError("GitHub's answer held no token") from error
 
     async def _exchange(self, gate: Gate, request: httpx.Request, conditional: bool) -> httpx.Response:
         """Send the request, follow it where GitHub has moved it, and learn from the answer. Raises: TransientError."""
@@ -221,13 +252,14 @@ class Requests:
             kept = self._etags.ask(request) if conditional else None
             started = self._tick()
             try:
-                response = await self._client.send(request)
-            except httpx.TimeoutException as error:
+                response = await self._sent(request)
+            except RequestTimeout as error:
                 self._answered(request, 0, {})
                 raise gate.unreachable("GitHub did not answer in time") from error
-            except (httpx.RequestError, httpx.InvalidURL) as error:
+            except RequestError as error:
                 self._answered(request, 0, {})
-                raise gate.unreachable(f"GitHub could not be reached: {error or type(error).__name__}") from error
+                why = str(error.exc) or type(error.exc).__name__
+                raise gate.unreachable(f"GitHub could not be reached: {why}") from error
             self._credentials.observe(response)
             status = response.status_code
             self._answered(request, status, response.headers)
@@ -242,6 +274,23 @@ class Requests:
                 return response
             request = self._moved(request, response)
         raise Refused(response.status_code, "it sends requests in a circle")
+
+    def _request(
+        self, method: str, url: str | httpx.URL, *, json: Any = None, params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Request:  # fmt: skip
+        """A request whose every text has passed `redaction`: the one door that all of them leave by."""
+        given = {"Accept": ACCEPT, "X-GitHub-Api-Version": API_VERSION, **(headers or {})}
+        return httpx.Request(method, url, json=_clean(json, self._known_secrets), params=params, headers=given)
+
+    async def _sent(self, request: httpx.Request) -> httpx.Response:
+        try:
+            answer = await self._github.arequest(
+                request.method, request.url, content=request.content or None, headers=request.headers
+            )
+        except RequestFailed as failed:
+            answer = failed.response
+        return answer.raw_response
 
     def _answered(self, request: httpx.Request, status: int, headers: Mapping[str, str]) -> None:
         name = "unanswered" if not status else "304" if status == 304 else f"{status // 100}xx"
@@ -275,3 +324,14 @@ class Requests:
         self.counts["writes"] += 1
         if self._on_write is not None:
             await self._on_write(f"{method} {path}")
+
+
+def _clean(value: Any, known: Sequence[str], name: str = "") -> Any:
+    """A copy of what is about to be sent without secrets; `contents` is a file of a commit, in base64."""
+    if isinstance(value, str):
+        if name == "contents":
+            return base64.b64encode(redacted_bytes(base64.b64decode(value), known)).decode()
+        return redact(value, known)
+    if isinstance(value, Mapping):
+        return {key: _clean(content, known, key) for key, content in value.items()}
+    return [_clean(content, known) for content in value] if isinstance(value, (list, tuple)) else value

@@ -8,6 +8,7 @@ https://docs.github.com/en/enterprise-cloud@latest/admin/data-residency/about-gi
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 
 import httpx
@@ -45,7 +46,7 @@ def server_at(address: str) -> Server:
         url = httpx.URL(address.strip())
     except httpx.InvalidURL as error:
         raise SettingsError(f"POSTDOC_GITHUB_URL is no address. {EXAMPLES}.") from error
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:-]+", url.host, re.ASCII):
         raise SettingsError(f"POSTDOC_GITHUB_URL needs `https://` and a host. {EXAMPLES}.")
     if url.userinfo or url.query or url.fragment:
         raise SettingsError(f"POSTDOC_GITHUB_URL must hold no password, query or fragment. {EXAMPLES}.")

@@ -13,6 +13,7 @@ from bot.conversation.github import Repository
 from bot.conversation.issue_form import ParsedGoal, parse_goal
 from bot.conversation.permissions import Tier
 from bot.conversation.policy import POLICY_PATH, Policy, read_policy
+from bot.conversation.redaction import redacted_bytes
 from bot.domain.experiment import EventKind, Experiment, NewEvent
 from bot.domain.goal import Goal, slug
 from bot.errors import UserError
@@ -133,8 +134,17 @@ async def _unmet(repository: Repository, goal: Goal, ref: str) -> list[str]:
                 f"The training data `{path}` is neither a file nor a folder on the default branch. "
                 "Write the path of a JSONL file that is there, or leave the field empty."
             )
-    if goal.script is not None and await repository.file(goal.script, ref) is None:
-        problems.append(f"The script `{goal.script}` is not on the default branch. Write the path of a file that is.")
+    if goal.script is not None:
+        script = await repository.file(goal.script, ref)
+        if script is None:
+            problems.append(
+                f"The script `{goal.script}` is not on the default branch. Write the path of a file that is."
+            )
+        elif redacted_bytes(script) != script:
+            problems.append(
+                f"The script `{goal.script}` holds what looks like a secret. It would be copied into the pull request "
+                "as it stands; take the secret out, and revoke it if it is a real one."
+            )
     return problems
 
 

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from bot.conversation.inert import printable
 from bot.conversation.policy import Policy
 from bot.conversation.redaction import redact
 from bot.domain.evaluation import Evaluation
@@ -106,7 +107,7 @@ def committed_files(world: World, x: Experiment, run: Run) -> dict[str, bytes]:
         f"{root}/run.json": _json(provenance(world, x, run)),
         f"{root}/curve.json": _json(curve(metrics_of(job_path(world, x, JobRole.TRAIN, run.n)))),
         f"{root}/diagnosis.json": _json(run.report.as_dict()),
-        f"{root}/log.txt": redact(log, world.known_secrets).encode(),
+        f"{root}/log.txt": printable(redact(log, world.known_secrets)).encode(),
     }
     folder = job_path(world, x, JobRole.EVALUATE, run.n)
     result = output_json(folder, "out/evaluation.json")

@@ -21,11 +21,11 @@ from bot.domain.goal import GoalId
 from bot.domain.recipe import line_with
 from bot.loop.actions.jobs import goal_folder
 from bot.loop.actions.traces import job_path
-from bot.loop.policy import consent_missing
+from bot.loop.policy import consent_missing, remedy_waits
 from bot.server.pages.charts import curves as drawn
 from bot.server.pages.charts import values_by_run
 from bot.server.pages.overview import slots_of
-from bot.server.pages.queue import about, ordinal, placed
+from bot.server.pages.queue import Live, about, ordinal, placed
 from bot.server.pages.timeline import FAILURES, task_of, timeline
 from bot.server.pages.view import NotHere, View
 from bot.server.summaries import summary_of
@@ -63,14 +63,14 @@ def _shown(bot: Bot, x: Experiment, journal: Sequence[Event], wanted: str, every
     policy = Policy.from_dict(x.policy)
     run = _chosen(x, wanted)
     listed_runs = x.runs if every_run else _telling(x, run)
-    progress = bot.watcher.progress.get(x.goal_id)
+    live = Live.of(bot.watcher.progress.get(x.goal_id)) if x.running_jobs else None
     return {
         "x": x,
         "run": run,
         "runs": [_ledger_row(x, each) for each in listed_runs],
         "hidden_runs": len(x.runs) - len(listed_runs),
-        "progress": progress if progress is not None and x.running_jobs else None,
-        "task": task_of(str(progress["role"]), int(str(progress["run"]))) if progress is not None else "",
+        "live": live,
+        "task": task_of(live.role, live.run) if live is not None else "",
         "values_chart": values_by_run(x.runs, x.baseline, x.goal.target if x.goal is not None else None),
         "charts": _charts(bot, x, run) if run is not None else [],
         "diagnoses": _reports(x, listed_runs, run),
@@ -172,8 +172,10 @@ def _blame(x: Experiment, run: Run, opened: bool) -> RunReport:
 def _asked(x: Experiment) -> dict[str, Any]:
     """The question that waits for a person, and the line that answers it."""
     remedy = x.run.remedy if x.run is not None and not x.changed else None
-    keys = (remedy["key"], *remedy["also"]) if remedy is not None else tuple(x.changed)
-    why = consent_missing(x, keys=keys) if x.goal is not None else None
+    if x.run is not None and remedy is not None:
+        why = remedy_waits(x, x.run)
+    else:
+        why = consent_missing(x, keys=tuple(x.changed)) if x.goal is not None else None
     changed = changes(x.changed)
     if remedy is not None:
         changed = f"`{remedy['key']}` to `{setting(remedy['value'])}`: {remedy['why']}"

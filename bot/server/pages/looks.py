@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
@@ -51,6 +51,11 @@ def cleaner(known_secrets: Sequence[str]) -> Callable[[Any], Any]:
     return cleaned
 
 
+def shortened(cleaned: Callable[[Any], Any]) -> Callable[[str, int], str]:
+    """A filter that cuts a text to so many characters, once no secret is left in it that a cut would hide."""
+    return lambda text, limit: clipped(str(cleaned(text)), limit)
+
+
 def ticked(cleaned: Callable[[Any], Any]) -> Callable[[str], Markup]:
     """A filter that turns `code` in a sentence into a code element; everything else is text."""
 
@@ -85,18 +90,6 @@ def ago(seconds: float) -> str:
         if seconds >= size:
             return f"{int(seconds // size)} {unit} ago"
     return "just now"
-
-
-def web_root(github_url: str) -> str:
-    """Where people read what the REST root `github_url` serves.
-
-    https://docs.github.com/en/enterprise-server@latest/rest/using-the-rest-api/getting-started-with-the-rest-api and,
-    for data residency (`api.NAME.ghe.com`), https://docs.github.com/en/enterprise-cloud@latest/admin/data-residency
-    """
-    parts = urlsplit(github_url)
-    if parts.path in ("", "/") and parts.netloc.startswith("api."):
-        return f"{parts.scheme}://{parts.netloc.removeprefix('api.')}"
-    return f"{parts.scheme}://{parts.netloc}{parts.path.removesuffix('/').removesuffix('/api/v3')}"
 
 
 def path(text: object) -> str:

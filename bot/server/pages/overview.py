@@ -13,15 +13,16 @@ from starlette.requests import Request
 
 from bot.conversation.policy import Month
 from bot.domain.budget import NOTHING, Spend
-from bot.server.pages.queue import about, ordinal, placed
+from bot.loop.treasury import month_of
+from bot.server.pages.queue import Live, about, ordinal, placed
 from bot.server.pages.view import View
-from bot.server.summaries import Summary, month_of, sums
+from bot.server.summaries import Summary, sums
 
 if TYPE_CHECKING:
     from bot.server.app import Bot
 
 GOALS_A_PAGE = 25
-MOST_GOALS = 200
+MOST_GOALS, MOST_MONTHS = 200, 12
 """Of the spending page."""
 KINDS = ("all", "open", "waiting", "ended")
 
@@ -37,8 +38,10 @@ def dashboard(bot: Bot, request: Request) -> View:
     pages = max(1, math.ceil(len(chosen) / GOALS_A_PAGE))
     page = min(max(1, _whole(request.query_params.get("page", "1"))), pages)
     month = month_of(time.time())
+    shown = chosen[(page - 1) * GOALS_A_PAGE : page * GOALS_A_PAGE]
     values = {
-        "goals": chosen[(page - 1) * GOALS_A_PAGE : page * GOALS_A_PAGE],
+        "goals": shown,
+        "live": {each.goal_id: Live.of(bot.watcher.progress.get(each.goal_id)) for each in shown if each.running},
         "counts": counts, "kind": kind, "page": page, "pages": pages,
         "jobs": sum(len(summary.running) for summary in summaries),
         "this_month": sums([summary.months for summary in summaries]).get(month, NOTHING),
@@ -89,6 +92,8 @@ class MonthRow:
 
     month: str
     spent: Spend
+    reserved: Spend
+    """For jobs under way, at most."""
     ceiling: Month
 
 
@@ -113,8 +118,9 @@ def spend_page(bot: Bot, request: Request) -> View:
 
 def _month_rows(summaries: Sequence[Summary]) -> list[MonthRow]:
     """The present month first. The ceilings are those that the goal whose contract was read last was held to."""
-    spent = sums([summary.months for summary in summaries])
+    spent, reserved = sums([each.months for each in summaries]), sums([each.reserved for each in summaries])
     now = month_of(time.time())
     known = [summary for summary in summaries if summary.state is not None] or list(summaries)
     ceiling = max(known, key=lambda summary: summary.opened_at).month_ceiling
-    return [MonthRow(month, spent.get(month, NOTHING), ceiling) for month in sorted({*spent, now}, reverse=True)[:12]]
+    months = sorted({*spent, *reserved, now}, reverse=True)[:MOST_MONTHS]
+    return [MonthRow(month, spent.get(month, NOTHING), reserved.get(month, NOTHING), ceiling) for month in months]

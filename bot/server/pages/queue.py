@@ -21,6 +21,37 @@ ENOUGH_JOBS = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Live:
+    """What a running job was last seen to have done."""
+
+    job_id: str
+    role: str
+    run: int
+    step: int = 0
+    total_steps: int | None = None
+    loss: float | None = None
+    eta_seconds: float | None = None
+
+    @classmethod
+    def of(cls, seen: Mapping[str, Any] | None) -> Live | None:
+        """Of what the watcher keeps for a goal; None when it keeps nothing, or nothing that makes sense."""
+        try:
+            if not seen:
+                return None
+            total, step = seen.get("total_steps"), int(seen.get("step") or 0)
+            return cls(
+                str(seen["job_id"]), str(seen["role"]), int(seen["run"]), step,
+                max(int(total), step) if total else None, _finite(seen.get("loss")), _finite(seen.get("eta_seconds")),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return None
+
+
+def _finite(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+@dataclass(frozen=True, slots=True)
 class Placed:
     """A job that runs or waits on this machine."""
 
@@ -33,7 +64,7 @@ class Placed:
     """1 is next; 0 runs."""
     seconds: float | None = None
     """Until it ends (running) or starts (waiting), about; None when nobody can say."""
-    progress: Mapping[str, Any] | None = None
+    live: Live | None = None
 
 
 def placed(
@@ -58,11 +89,11 @@ def placed(
         if found.state is JobState.QUEUED:
             waiting.append(Placed(summary, job, task, job.launched_at, len(waiting) + 1))
         else:
-            seen = progress.get(summary.goal_id)
-            seen = seen if seen is not None and seen.get("job_id") == job.job_id else None
+            live = Live.of(progress.get(summary.goal_id))
+            live = live if live is not None and live.job_id == job.job_id else None
             since = found.started_at or job.launched_at
-            left = _left(seen, lasts.get(kind_of(summary, job.role)), now - since)
-            running.append(Placed(summary, job, task, since, 0, left, seen))
+            left = _left(live, lasts.get(kind_of(summary, job.role)), now - since)
+            running.append(Placed(summary, job, task, since, 0, left, live))
     starts = start_estimates(
         [each.seconds for each in running], [lasts.get(kind_of(each.summary, each.job.role)) for each in waiting], slots
     )
@@ -72,10 +103,9 @@ def placed(
     ]
 
 
-def _left(seen: Mapping[str, Any] | None, usual: float | None, elapsed: float) -> float | None:
-    eta = seen.get("eta_seconds") if seen is not None else None
-    if isinstance(eta, int | float) and math.isfinite(eta):
-        return float(eta)
+def _left(live: Live | None, usual: float | None, elapsed: float) -> float | None:
+    if live is not None and live.eta_seconds is not None:
+        return live.eta_seconds
     # A job that has already taken longer than usual says nothing about when it ends.
     return usual - elapsed if usual is not None and usual > elapsed else None
 

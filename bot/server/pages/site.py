@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from fastapi import APIRouter
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from bot.conversation.inert import clipped
+from bot.conversation.github.servers import server_at
+from bot.errors import TransientError
 from bot.server.access import SESSION_COOKIE, SESSION_SECONDS, Denied
 from bot.server.pages import charts, looks, overview
 from bot.server.pages.goal import goal_page
@@ -24,6 +27,8 @@ from bot.server.pages.view import NotHere, View
 
 if TYPE_CHECKING:
     from bot.server.app import Bot
+
+log = logging.getLogger("postdoc.pages")
 
 HERE = Path(__file__).parent
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -67,16 +72,24 @@ class Site:
                 return self._message(request, denied.status, str(denied))
             except NotHere as missing:
                 return self._message(request, 404, str(missing))
+            except (TransientError, SQLAlchemyError) as error:
+                log.warning("the page %s cannot be made now: %s", request.url.path, type(error).__name__)
+                return self._message(request, 503, "The database cannot be read now. Try again in a moment.")
+            except Exception:
+                log.exception("the page %s failed", request.url.path)
+                return self._message(request, 500, "Postdoc failed at this page. The server's log says why.")
 
         return answer
 
     def show(self, request: Request, view: View) -> Response:
         """A view as a page; 304 to a browser that already shows it."""
+        framed, trusted = view.template != "sign_in.html", view.template not in ("sign_in.html", "message.html")
         html = self.templates.get_template(view.template).render(
             **view.values,
             place=view.place,
-            halted=self.bot.halted(),
-            signed_in=self.bot.access.needs_token and view.template not in ("sign_in.html", "message.html"),
+            halted=self.bot.halted() if trusted else None,
+            framed=framed,
+            signed_in=trusted and self.bot.access.needs_token,
             version=VERSION,
         )
         tag = f'W/"{hashlib.sha256(html.encode()).hexdigest()[:24]}"'
@@ -146,10 +159,10 @@ def _templates(bot: Bot) -> Environment:
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, finalize=cleaned,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    made.filters |= {"ticked": looks.ticked(cleaned), "path": looks.path, "clipped": clipped}
+    made.filters |= {"ticked": looks.ticked(cleaned), "path": looks.path, "clipped": looks.shortened(cleaned)}
     made.globals |= looks.WORDS | {
         "when": looks.when, "moment": looks.moment, "tone": looks.tone, "hours": looks.hours, "share": looks.share,
-        "strip": charts.strip, "meter": charts.meter, "web": looks.web_root(bot.settings.github_url),
+        "strip": charts.strip, "meter": charts.meter, "web": server_at(bot.settings.github_url).html,
     }  # fmt: skip
     return made
 

@@ -272,7 +272,7 @@ SENTENCES: dict[str, Callable[[Data], Said]] = {
     "revised": _revised,
     "head_read": _head_read,
     "confirmed": _confirmed,
-    "stopped": lambda d: (f"@{d['by']} asked to stop.", "", ""),
+    "stopped": lambda d: (f"@{d['by']} asked to stop.", str(d.get("reason", "")), ""),
     "resumed": _resumed,
     "ended": _ended,
     "issue_closed": lambda d: ("The issue was closed, because its pull request was merged.", "", ""),

@@ -1,13 +1,10 @@
-"""`postdoc doctor`: what this machine can do, what the server still needs, and what to do about each missing thing.
-
-Secrets are reported as present or absent; no value is ever printed.
-"""
+"""What this machine can do, what the server still needs, and what to do about each missing thing."""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,20 +48,34 @@ def best_tier(findings: Iterable[Finding]) -> str | None:
 
 
 def report_lines(findings: Iterable[Finding]) -> list[str]:
-    """The findings for people: what is there, what is missing, and what to do about it."""
+    """The findings about the machine, for people: what is there, what is missing, and what to do about it."""
     listed = list(findings)
-    width = max(len(finding.name) for finding in listed)
+    tier = best_tier(listed)
+    lines = [*finding_lines(listed), ""]
+    lines.append(f" Jobs run in the sandbox tier {tier}." if tier else " No sandbox tier works: no job can run here.")
+    return [*lines, summary_line(listed)]
+
+
+def finding_lines(findings: Sequence[Finding]) -> list[str]:
+    """One line for each finding, and one for what to do about it."""
+    width = max((len(finding.name) for finding in findings), default=0)
     lines = []
-    for finding in listed:
-        optional = finding.advice.startswith("optional")
-        mark = "✓" if finding.ok else "·" if optional else "✗"
+    for finding in findings:
+        mark = "✓" if finding.ok else "✗" if is_fault(finding) else "·"
         lines.append(f" {mark} {finding.name:<{width}}  {finding.detail}")
         if finding.advice:
             lines.append(f"   {'':<{width}}  → {finding.advice}")
-    tier, missing = best_tier(listed), sum(not f.ok and not f.advice.startswith("optional") for f in listed)
-    lines += ["", f" Jobs run in the sandbox tier {tier}." if tier else " No sandbox tier works: no job can run here."]
-    lines.append(" Nothing is missing." if not missing else f" {missing} to look at (✗); what is marked · is optional.")
     return lines
+
+
+def is_fault(finding: Finding) -> bool:
+    """Whether something has to be mended, rather than could be."""
+    return not finding.ok and not finding.advice.startswith("optional")
+
+
+def summary_line(findings: Iterable[Finding]) -> str:
+    missing = sum(is_fault(finding) for finding in findings)
+    return f" {missing} to look at (✗); what is marked · is optional." if missing else " Nothing is missing."
 
 
 def _existing(folder: Path) -> Path:
