@@ -77,7 +77,7 @@ async def record_baseline(world: World, x: Experiment, action: Action) -> list[N
         tail = world.runner.log_tail(JobId(job.job_id), 5).strip().splitlines()[-1:]
         raise UserError(f"the base model could not be evaluated ({status_of(job).get('failure')}: {' '.join(tail)})")
     evaluation = load_result(world.runner.folder(JobId(job.job_id)))
-    key = f"baseline/{action.args['goal_hash']}"
+    key = f"baseline/{action.args['goal_hash']}/{x.text_version}"  # an edit that changes nothing asks for it again
     events = [NewEvent(EventKind.BASELINE_RECORDED, key, {"score": score_of(evaluation, job.job_id)})]
     if evaluation.value >= x.goal.target:
         reason = (
@@ -94,10 +94,11 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
     job = x.job_for(JobRole.DATA, int(action.args["run"]), key)
     assert job is not None
     found: dict[str, Any] = {"data_key": key, "job_id": job.job_id}
+    event_key = f"data/{key}/{x.text_version}"  # checked again after an edit: another benchmark has other items
     if not job.succeeded:
         tail = world.runner.log_tail(JobId(job.job_id), 20).strip()
         found["build_failed"] = tail.splitlines()[-1] if tail else "the build wrote nothing"
-        return [NewEvent(EventKind.DATA_CHECKED, f"data/{key}", found)]
+        return [NewEvent(EventKind.DATA_CHECKED, event_key, found)]
     folder = world.runner.folder(JobId(job.job_id))
     benchmark = benchmark_of(world, x)
     held_out = [item for split in ("dev", "sealed") for item in items(benchmark, split, _seed(x))]
@@ -108,7 +109,7 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
         rows = []
     if not rows or not all(isinstance(row, dict) for row in rows):
         found["build_failed"] = "data/prepare.py left no train.jsonl whose every line is a JSON object"
-        return [NewEvent(EventKind.DATA_CHECKED, f"data/{key}", found)]
+        return [NewEvent(EventKind.DATA_CHECKED, event_key, found)]
     report = await asyncio.to_thread(scan, rows, held_out)
     licences = await _licences(world, x)
     found |= {
@@ -122,7 +123,7 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
         },
     }
     found["blocked"] = _blocked(report, [gate for _, gate in licences.values()])
-    events = [NewEvent(EventKind.DATA_CHECKED, f"data/{key}", found)]
+    events = [NewEvent(EventKind.DATA_CHECKED, event_key, found)]
     if found["blocked"] and x.pull_request is None:
         events.append(await refuse(world, x, found["blocked"]))
     return events
