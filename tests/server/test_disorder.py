@@ -163,7 +163,8 @@ def test_every_goal_ends_as_in_the_undisturbed_run(tmp_path: Path, goals: int, c
         found = {issue: seen(world, issue) for issue in issues}
         pulls, launches = len(world.pulls()), world.runner.launches()
     assert network.forwarded >= least
-    assert min(network.dropped, network.repeated, network.overtaken) >= least / 10
+    assert min(network.repeated, network.overtaken) >= least / 4
+    assert network.dropped >= 5 * goals
     for issue in issues:
         for what in expected[issue]:
             assert found[issue][what] == expected[issue][what], f"goal {issue}, {what}:\n" + "\n".join(
