@@ -22,6 +22,7 @@ from tests.world import GOOD, REPOSITORY, World, goal_body, practice_world
 HELD = GOOD | {"train-01": {"curve": "flat", "hold": True}}
 PATIENCE = 240.0
 """Seconds; six goals at once on a busy machine."""
+TITLE = re.compile(r"Goal \d+(, reworded)?")
 NUMBER = re.compile(r"(#|/)\d+\b")
 
 
@@ -133,7 +134,8 @@ def seen(world: World, issue: int) -> dict[str, Any]:
 
 
 def blank(text: str) -> str:
-    return NUMBER.sub("…", plain(text))
+    # An edit whose delivery was lost for seconds may be read after the pull request binds the contract to its text.
+    return NUMBER.sub("…", TITLE.sub("Goal", plain(text)))
 
 
 @pytest.mark.parametrize(
