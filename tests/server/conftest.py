@@ -89,12 +89,13 @@ class Door:
 
 
 class FakeGitHub:
-    """The two questions that handlers ask."""
+    """What handlers ask and write."""
 
     def __init__(self) -> None:
         self.pulls: dict[int, dict[str, Any]] = {}
         self.labelled: dict[int, tuple[int, str, str]] = {}
         self.asked: list[str] = []
+        self.reactions: list[tuple[int, str]] = []
 
     async def pull_request(self, number: int) -> dict[str, Any]:
         self.asked.append(f"pull {number}")
@@ -105,6 +106,9 @@ class FakeGitHub:
     async def labelled_by(self, number: int, label: str) -> tuple[int, str, str] | None:
         self.asked.append(f"label {number}")
         return self.labelled.get(number)
+
+    async def react_to_comment(self, comment_id: int, content: str, **_: object) -> None:
+        self.reactions.append((comment_id, content))
 
 
 @pytest.fixture
@@ -117,6 +121,8 @@ async def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     monkeypatch.setattr(bot.app, "login", login)
     monkeypatch.setattr(bot.app, "repository", lambda *_: github)
     monkeypatch.setattr(bot.engine, "turn", lambda _: None)
+    monkeypatch.setattr(bot.reader, "_may_read", lambda: True)
+    monkeypatch.setattr(bot.reader._handlers, "_observe", None)
     reading = asyncio.create_task(bot.reader.run())
     async with client_of(bot) as client:
         yield Door(bot, client, github)

@@ -45,7 +45,7 @@ class Disorder:
         """What becomes of one delivery; the status that its sender sees."""
         guid = headers["X-GitHub-Delivery"]
         with self._lock:
-            if guid not in self._lost and self._random.random() < 0.2:
+            if guid not in self._lost and self._random.random() < 0.3:
                 if acts_on(headers["X-GitHub-Event"], json.loads(body).get("action")):
                     self._lost.add(guid)
                 self.dropped += 1

@@ -22,6 +22,7 @@ from tests.world import GOOD, REPOSITORY, World, goal_body, practice_world
 HELD = GOOD | {"train-01": {"curve": "flat", "hold": True}}
 PATIENCE = 240.0
 """Seconds; six goals at once on a busy machine."""
+TITLE = re.compile(r"Goal \d+(, reworded)?")
 NUMBER = re.compile(r"(#|/)\d+\b")
 
 
@@ -133,7 +134,8 @@ def seen(world: World, issue: int) -> dict[str, Any]:
 
 
 def blank(text: str) -> str:
-    return NUMBER.sub("…", plain(text))
+    # An edit whose delivery was lost for seconds may be read after the pull request binds the contract to its text.
+    return NUMBER.sub("…", TITLE.sub("Goal", plain(text)))
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,8 @@ def test_every_goal_ends_as_in_the_undisturbed_run(tmp_path: Path, goals: int, c
         found = {issue: seen(world, issue) for issue in issues}
         pulls, launches = len(world.pulls()), world.runner.launches()
     assert network.forwarded >= least
-    assert min(network.dropped, network.repeated, network.overtaken) >= least / 10
+    assert min(network.repeated, network.overtaken) >= least / 4
+    assert network.dropped >= 5 * goals
     for issue in issues:
         for what in expected[issue]:
             assert found[issue][what] == expected[issue][what], f"goal {issue}, {what}:\n" + "\n".join(

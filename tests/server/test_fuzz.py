@@ -110,6 +110,8 @@ def fuzzed_bot(folder: Path) -> Iterator[tuple[Bot, asyncio.Runner]]:
         mock.patch.object(bot.app, "login", login),
         mock.patch.object(bot.app, "repository", return_value=github),
         mock.patch.object(bot.engine, "turn", return_value=None),
+        mock.patch.object(bot.reader, "_may_read", return_value=True),
+        mock.patch.object(bot.reader._handlers, "_observe", None),
         asyncio.Runner() as runner,
     ):
         reading = runner.get_loop().create_task(bot.reader.run())
