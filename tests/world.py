@@ -96,6 +96,8 @@ class World:
     name: str = "bot"
     recorder: Recorder = field(default_factory=Recorder)
     """Every exchange of the forge, where GitHub's description is installed to judge it."""
+    root: Path = ROOT
+    """Where the code of the bot's process lies."""
 
     # The bot's process
 
@@ -107,7 +109,7 @@ class World:
     def start(self) -> None:
         log = (self.folder / f"{self.name}.log").open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.serving"], cwd=ROOT, env=self.environment, stdout=log, stderr=log
+            [sys.executable, "-m", "tests.serving"], cwd=self.root, env=self.environment, stdout=log, stderr=log
         )
         log.close()
 

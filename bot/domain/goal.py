@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, NewType
 
 GoalId = NewType("GoalId", str)
@@ -58,11 +58,9 @@ class Goal:
 
     @property
     def hash(self) -> str:
-        """Twelve hex digits over every field; a consent names it, so that a changed goal voids the consent."""
-        fields = self.as_dict()
-        if self.data_licence is None:
-            del fields["data_licence"]  # it came later: a goal agreed before it keeps its hash
-        return digest_of(fields)[:12]
+        """Twelve hex digits over every field that says more than its default; a consent names it, so that a changed
+        goal voids the consent. A field that a later version adds leaves it as it was."""
+        return digest_of(_said(self))[:12]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"licences": list(self.licences)}
@@ -70,11 +68,24 @@ class Goal:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Goal:
         """What a newer version wrote beside the fields of this one is left out."""
-        fields = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
-        budget = fields.get("budget", {})
-        fields["budget"] = Budget(**{key: budget[key] for key in Budget.__dataclass_fields__ if key in budget})
-        fields["licences"] = tuple(fields.get("licences", ()))
-        return cls(**fields)
+        known = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
+        budget = known.get("budget", {})
+        known["budget"] = Budget(**{key: budget[key] for key in Budget.__dataclass_fields__ if key in budget})
+        known["licences"] = tuple(known.get("licences", ()))
+        return cls(**known)
+
+
+def _said(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass that differ from their defaults."""
+    said: dict[str, Any] = {}
+    for item in fields(value):
+        found = getattr(value, item.name)
+        if is_dataclass(found):
+            if inner := _said(found):
+                said[item.name] = inner
+        elif found != item.default:
+            said[item.name] = found
+    return said
 
 
 def digest_of(value: Any) -> str:

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig, SetWorkflowID, WorkflowHandleAsync
 from dbos import error as dbos_error
 
+from bot.conversation.github import Gone
 from bot.domain.experiment import Event, EventKind, Experiment, NewEvent, State
 from bot.domain.fold import experiment_of
 from bot.domain.goal import GoalId
@@ -351,7 +352,7 @@ class Engine:
             events = await self._patiently(goal_id, journal[:n], action, lease)
         except LeaseLost:
             raise
-        except UserError as error:
+        except (UserError, Gone) as error:
             events = [_crash(before, str(error))]
         except Exception:
             reference = secrets.token_hex(4)

@@ -97,12 +97,12 @@ class Handlers:
         Raises: TransientError when GitHub or the database has to be asked again later.
         """
         found = await self._meaning(event)
+        added = await self._engine.append(found[0], list(found[1])) if found is not None else 0
         if self._observe is not None:
+            # After the goal, which an outage in what follows must not keep waiting.
             await self._observe(event)
         if found is None:
             return "about no goal"
-        goal_id, events = found
-        added = await self._engine.append(goal_id, list(events))
         return None if added else "nothing new"
 
     async def told(self, event: str, payload: Mapping[str, Any]) -> str | None:

@@ -12,19 +12,9 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
+from bot.conversation.github.registration import EVENTS, PERMISSIONS
 from bot.errors import TransientError, UserError
 
-PERMISSIONS = {"contents": "write", "issues": "write", "pull_requests": "write", "checks": "write", "metadata": "read"}
-"""The least that does what the README says. Not `workflows`: Postdoc never writes one."""
-EVENTS = (
-    "issues",
-    "issue_comment",
-    "pull_request",
-    "pull_request_review",
-    "pull_request_review_comment",
-    "check_run",
-    "push",
-)
 NOWHERE = "https://postdoc.invalid"
 """For a server without a public address: a name that can never exist (RFC 2606), so what is sent there reaches nobody,
 and GitHub keeps the deliveries for `postdoc serve --pull`."""

@@ -23,11 +23,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bot import __version__
 from bot.config import SetupSettings, keep_app
+from bot.conversation.github.registration import EVENTS, PERMISSIONS
 from bot.errors import TransientError, UserError
 from bot.server.setup.manifest import (
-    EVENTS,
     NOWHERE,
-    PERMISSIONS,
     NewApp,
     app_manifest,
     checked_address,
