@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from bot.conversation.redaction import redact
 from bot.errors import SettingsError
 
 metadata = sa.MetaData()
@@ -25,10 +26,19 @@ def open_database(url: str) -> sa.Engine:
                 Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
             sa.event.listen(engine, "connect", _tune_sqlite)
         metadata.create_all(engine)
-    except (sa.exc.SQLAlchemyError, OSError) as error:
+    except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise SettingsError(f"The database {url!r} cannot be opened ({reason}). Set POSTDOC_DATABASE_URL.") from error
+        raise SettingsError(
+            f"POSTDOC_DATABASE_URL: the database {_without_password(url)} cannot be opened ({redact(reason)})."
+        ) from error
     return engine
+
+
+def _without_password(url: str) -> str:
+    try:
+        return sa.make_url(url).render_as_string(hide_password=True)
+    except sa.exc.ArgumentError:
+        return "(not an SQLAlchemy URL)"
 
 
 def _tune_sqlite(connection: Any, _record: object) -> None:

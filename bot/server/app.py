@@ -15,7 +15,7 @@ from bot import __version__
 from bot.config import Settings
 from bot.conversation.github import GitHubApp, OnWrite
 from bot.conversation.redaction import redacted
-from bot.errors import PostdocError, TransientError
+from bot.errors import PostdocError, SettingsError, TransientError
 from bot.loop.actions import performer
 from bot.loop.database import open_database
 from bot.loop.engine import Engine, Point
@@ -49,7 +49,12 @@ class Bot:
     ) -> None:
         self.settings = settings
         folder = settings.data_folder.resolve()
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ".writable").touch()
+            (folder / ".writable").unlink(missing_ok=True)
+        except OSError as error:
+            raise SettingsError(f"POSTDOC_DATA_FOLDER: {folder} cannot be written: {error.strerror}.") from error
         database_url = settings.database_url or f"sqlite:///{folder / 'postdoc.sqlite'}"
         database = open_database(database_url)
         known_secrets = settings.secrets()
