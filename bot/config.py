@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bot.errors import SettingsError
@@ -140,8 +141,13 @@ class Settings(BaseSettings):
 
     @field_validator("github_url")
     @classmethod
-    def _no_slash(cls, value: str) -> str:
-        return value.rstrip("/")
+    def _server_address(cls, value: str) -> str:
+        parts = urlsplit(value.strip())
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or "@" in parts.netloc:
+            raise PydanticCustomError(
+                "address", "write `https://api.github.com`, or `https://HOST` of a GitHub Enterprise Server"
+            )
+        return value.strip().rstrip("/")
 
     @field_validator("public_url")
     @classmethod
@@ -161,21 +167,25 @@ class Settings(BaseSettings):
     def key(self) -> str:
         """PEM text of the App's private key.
 
-        Raises: SettingsError when it is missing, unreadable or not a PEM key.
+        Raises: SettingsError when it is missing, unreadable or not an RSA key in PEM form.
         """
         if self.private_key is not None:
+            name = "POSTDOC_PRIVATE_KEY"
             text = self.private_key.get_secret_value()
+            if "\n" not in text:
+                text = text.replace("\\n", "\n")  # how a file of variables writes a text of several lines
         elif self.private_key_path is not None:
+            name = "POSTDOC_PRIVATE_KEY_PATH"
             try:
-                text = self.private_key_path.read_text(encoding="utf-8")
+                text = self.private_key_path.read_text(encoding="ascii", errors="replace")
             except OSError as error:
-                raise SettingsError(f"POSTDOC_PRIVATE_KEY_PATH: {self.private_key_path}: {error.strerror}.") from error
+                raise SettingsError(f"{name}: {self.private_key_path}: {error.strerror}.") from error
         else:
             raise SettingsError("Set POSTDOC_PRIVATE_KEY_PATH to the App's private key (a .pem file).")
-        if "PRIVATE KEY-----" not in text:
-            raise SettingsError(
-                "The App's private key is not a PEM key; download it again from the App's settings page."
-            )
+        problem = _key_problem(text)
+        if problem is not None:
+            again = "Generate and download one on the App's settings page."
+            raise SettingsError(f"{name}: the App's private key {problem}. {again}")
         return text
 
     def retired_keys(self) -> tuple[str, ...]:
@@ -194,6 +204,25 @@ class Settings(BaseSettings):
         if password := urllib.parse.urlsplit(self.database_url).password:
             values += [password, urllib.parse.unquote(password)]
         return tuple(values)
+
+
+def _key_problem(text: str) -> str | None:
+    """What is wrong with the App's key, without any of it; None when it can sign."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    if "PUBLIC KEY-----" in text and "PRIVATE KEY-----" not in text:
+        return "is a public key"
+    if "PRIVATE KEY-----" not in text:
+        return "is not a PEM key"
+    try:
+        key = load_pem_private_key(text.encode("utf-8", "replace"), password=None)
+    except TypeError:
+        return "is encrypted with a password, and there is nobody to ask for it"
+    except (ValueError, UnsupportedAlgorithm):
+        return "cannot be read: it is cut off or damaged"
+    return None if isinstance(key, RSAPrivateKey) else "is not an RSA key, and GitHub's Apps sign with RSA"
 
 
 class SetupSettings(Settings):
@@ -239,6 +268,9 @@ def _read(kind: type[_S], given: Mapping[str, Any]) -> _S:
                 f"{name} is not set. `postdoc serve --setup` registers an App in the browser; "
                 "`postdoc doctor` lists what a server needs."
             ) from error
+        if first["type"] in ("too_short", "string_too_short"):
+            least = first["ctx"]["min_length"]
+            raise SettingsError(f"{name}: write at least {least} character{'' if least == 1 else 's'}.") from error
         raise SettingsError(f"{name}: {first['msg']}.") from error
 
 

@@ -22,7 +22,7 @@ from bot.conversation.github import GitHubApp, OnWrite, Pacing
 from bot.conversation.policy import Policy, load_server_policy
 from bot.conversation.redaction import redacted
 from bot.domain.fold import experiment_of
-from bot.errors import TransientError
+from bot.errors import SettingsError, TransientError
 from bot.loop import workflows
 from bot.loop.actions import performer
 from bot.loop.database import open_database
@@ -75,7 +75,12 @@ class Bot:
     ) -> None:
         self.settings = settings
         folder = settings.data_folder.resolve()
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ".writable").touch()
+            (folder / ".writable").unlink(missing_ok=True)
+        except OSError as error:
+            raise SettingsError(f"POSTDOC_DATA_FOLDER: {folder} cannot be written: {error.strerror}.") from error
         database_url = settings.database_url or f"sqlite:///{folder / 'postdoc.sqlite'}"
         database = open_database(database_url)
         known_secrets = settings.secrets()

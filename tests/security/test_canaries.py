@@ -12,7 +12,7 @@ import pytest
 from bot.conversation.redaction import MARK
 from tests import openapi
 from tests.security.canaries import CANARIES, FRAME, Canary, forms
-from tests.security.sinks import sinks
+from tests.security.sinks import get_paths, sinks
 from tests.world import GOOD, RECIPE, SECRET, World, goal_body, practice_world
 
 pytestmark = pytest.mark.skipif(not openapi.available(), reason="npm packages of tests/node are not installed")
@@ -121,6 +121,10 @@ def test_what_was_taken_out_is_marked_where_a_person_looks(world: World) -> None
         assert any(where.endswith(place) for where in marked), place
     for place in ("/pulls/2/reviews", "/issues/2/comments", "/api/goals/acme/speller/1/events", "server's log"):
         assert any(place in where for where in marked), (place, sorted(marked))
+
+
+def test_every_view_of_the_server_is_swept() -> None:
+    assert set(get_paths()) >= {"/healthz", "/readyz", "/api/goals", "/api/goals/{owner}/{repository}/{issue}/events"}
 
 
 def test_log_of_the_crash_has_its_traceback_without_the_secret(world: World) -> None:

@@ -20,12 +20,13 @@ import pytest
 
 from bot.cli import run
 from bot.config import SetupSettings, keep_app, kept_app, load_settings, load_setup_settings
+from bot.conversation.github.registration import EVENTS, PERMISSIONS
 from bot.errors import SettingsError
 from bot.practice.auth import new_key_pair
 from bot.practice.forge import Forge
 from bot.practice.server import serve
 from bot.server.setup import SetupDesk, create_setup_app
-from bot.server.setup.manifest import EVENTS, PERMISSIONS, app_manifest, new_app_address, web_root
+from bot.server.setup.manifest import app_manifest, new_app_address, web_root
 from tests.openapi import Recorder, available
 from tests.practice.pages_browser import Browser, Page
 from tests.world import ROOT

@@ -280,7 +280,9 @@ def _with_loose(body: str, comments: Sequence[InlineComment]) -> str:
     parts = [body]
     for comment in comments:
         place = comment.path if comment.line is None else f"{comment.path}, line {comment.line}"
-        parts.append(f"**{place}**\n\n{comment.body}")
+        # A body has one hidden key, its own.
+        key_line, _, rest = comment.body.partition("\n")
+        parts.append(f"**{place}**\n\n{rest if key_line.startswith('<!-- postdoc:') else comment.body}")
     return "\n\n".join(parts)
 
 
