@@ -200,6 +200,7 @@ class Bot:
     async def _observe(self, event: Occurrence) -> None:
         """What a repository needs besides its goals. Raises: TransientError, so that the delivery waits."""
         await self.policy_checks.note(event)
+        await self.reconciler.note(event)
         if self.settings.onboarding:
             await self.onboarding.note(event)
 

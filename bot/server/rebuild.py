@@ -50,7 +50,7 @@ class Rebuilder:
         self._world, self._engine = world, engine
         self._restorer = Restorer(world, engine, looker, tell, label=label)
         self._label, self._database = label, database
-        self.done = False
+        self.done = True
         """Deliveries are read from here on: a goal that is not back yet must not start anew."""
 
     def begin(self) -> None:

@@ -8,10 +8,12 @@ goals that no journal knows. What is found goes the way of the webhooks, under t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
 
+from bot.conversation.events import InstallationChanged, IssueClosed, Occurrence
 from bot.conversation.github import Refused
 from bot.conversation.survey import Survey, Touched, gone
 from bot.domain.experiment import Experiment, NewEvent
@@ -45,6 +47,7 @@ class Reconciler:
         self._rebuilder = rebuilder
         self._since: dict[str, float] = {}
         """Repository -> when its last pass began."""
+        self._hurry = asyncio.Event()
         self._unclaimed: set[JobId] = set()
         """Running jobs that no journal wanted at the pass before."""
         self._told_of: set[JobId] = set()
@@ -70,7 +73,20 @@ class Reconciler:
                 failures += 1
                 log.exception("comparing GitHub with the journals failed")
             retry = min(FIRST_RETRY_SECONDS * 2.0 ** min(failures, 20), LONGEST_RETRY_SECONDS)
-            await asyncio.sleep(min(seconds, retry) if failures else seconds)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), min(seconds, retry) if failures else seconds)
+                number = 0
+            self._hurry.clear()
+
+    async def note(self, event: Occurrence) -> None:
+        """Happenings that are understood by looking: a closed issue, an App that is installed or taken away."""
+        if isinstance(event, IssueClosed):
+            goal_id = GoalId(f"{event.where.full_name}#{event.number}")
+            if (await self._engine.experiment(goal_id)).is_goal:
+                with contextlib.suppress(Refused):  # the timer says farewell to what is gone
+                    await self.look_at(goal_id)
+        elif isinstance(event, InstallationChanged):
+            self._hurry.set()
 
     async def look_at_all(self, *, closely: bool) -> None:
         """One pass. What goes wrong with one repository or goal is said, and the others are looked at all the same."""

@@ -88,7 +88,7 @@ def complaint(found: subprocess.CompletedProcess[str], keys: dict[str, str]) -> 
         ({"PORT": "eighty"}, "POSTDOC_PORT"),
         ({"PORT": "70000"}, "POSTDOC_PORT"),
         ({"HOST": "256.1.1.1"}, "POSTDOC_HOST"),
-        ({"GITHUB_URL": "github.com"}, "POSTDOC_GITHUB_URL: write the REST root"),
+        ({"GITHUB_URL": "github.com"}, "POSTDOC_GITHUB_URL: write `https:"),
         ({"GITHUB_URL": "ftp://github.com"}, "POSTDOC_GITHUB_URL"),
         ({"GITHUB_URL": "https://"}, "POSTDOC_GITHUB_URL"),
         ({"GITHUB_URL": f"https://ada:{PASSWORD}@github.com"}, "POSTDOC_GITHUB_URL"),

@@ -121,7 +121,7 @@ async def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     monkeypatch.setattr(bot.app, "login", login)
     monkeypatch.setattr(bot.app, "repository", lambda *_: github)
     monkeypatch.setattr(bot.engine, "turn", lambda _: None)
-    monkeypatch.setattr(bot.reader, "_may_read", lambda: True)
+    monkeypatch.setattr(type(bot), "leading", True)
     monkeypatch.setattr(bot.reader._handlers, "_observe", None)
     reading = asyncio.create_task(bot.reader.run())
     async with client_of(bot) as client:

@@ -181,3 +181,14 @@ def copy_job(world: World, source: str, target: str) -> None:
     status = (world.runner.root / source / "status.json").read_text().replace(source, target)
     (world.runner.root / target).mkdir()
     (world.runner.root / target / "status.json").write_text(status)
+
+
+def test_closing_the_issue_is_heard_at_once_where_its_delivery_arrives(tmp_path: Path) -> None:
+    with practice_world(tmp_path) as world:
+        world.runner.script(HELD)
+        world.start()
+        world.wait_ready(60)
+        issue, _ = training(world)
+        world.api("bob", "PATCH", f"/repos/{REPOSITORY}/issues/{issue}", json={"state": "closed"})
+        assert world.until_ended(issue) == "stopped"
+        assert [(c["verb"], c["author"]) for c in commands(world, issue)] == [("stop", "bob")]
