@@ -54,8 +54,8 @@ _TABLE = (
     Verb("run", "run [sha]", "Agree to train the recipe at this commit, within the goal's budget.", Tier.TRAIN, True),
     Verb("stop", "stop", "End the running job and train nothing more. The record stays.", Tier.PLAN),
     Verb("resume", "resume [+N]", "Go on after an end; `+2` grants two more runs.", Tier.TRAIN, True),
-    Verb("set", "set key=value ...", "Change lines of `recipe.yaml`, as one commit. Spends nothing.", Tier.TRAIN),
-    Verb("accept", "accept D3", "Commit the change that diagnosis D3 suggests. Spends nothing.", Tier.TRAIN),
+    Verb("set", "set key=value ...", "Change lines of `recipe.yaml`, as one commit.", Tier.TRAIN),
+    Verb("accept", "accept D3|goal", "Commit what diagnosis D3 suggests, or the edited goal.", Tier.TRAIN),
     Verb("budget", "budget +5usd", "Raise a ceiling of the goal: `+5usd`, `+2runs`, `+1h`.", Tier.ADMIN, True),
     Verb("publish", "publish", "Put the best model on the Hub with its card.", Tier.ADMIN),
     Verb("vouch", "vouch sha", "Copy a fork's commit to a branch of this repository.", Tier.TRAIN),
@@ -168,7 +168,7 @@ def consent_sha(args: Sequence[str]) -> str | None:
 
 
 def diagnosis_label(args: Sequence[str]) -> str:
-    """`D3`, of a checked `accept`."""
+    """`D3`, of a checked `accept` that names a diagnosis."""
     return args[0].upper()
 
 
@@ -375,9 +375,15 @@ def _check_resume(args: Sequence[str]) -> str | None:
 
 
 def _check_accept(args: Sequence[str]) -> str | None:
+    if args and args[0].lower() == "goal":
+        valid = len(args) == 1 or (len(args) == 2 and _SHA.fullmatch(args[1]))
+        return None if valid else f"Write `{PREFIX} accept goal`, or with the hash that the contract shows after it."
     if len(args) == 1 and _DIAGNOSIS.fullmatch(args[0]):
         return None
-    return f"Write one diagnosis by its label, as its comment shows it: `{PREFIX} accept D3`."
+    return (
+        f"Write one diagnosis by its label, as its comment shows it: `{PREFIX} accept D3`; or `{PREFIX} accept goal` "
+        "for the goal that the edited issue now states."
+    )
 
 
 def _check_set(args: Sequence[str]) -> str | None:

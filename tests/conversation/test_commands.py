@@ -265,3 +265,10 @@ def test_halt_is_never_refused_for_its_wording() -> None:
     assert isinstance(checked("halt", ["now", "please"]), ParsedCommand)
     assert isinstance(checked("halt", ["off"]), ParsedCommand)
     assert isinstance(checked("halt", ["off", "everything"]), Mistake)
+
+
+def test_accept_takes_a_diagnosis_or_the_goal() -> None:
+    for args in (["D3"], ["goal"], ["Goal", "1a2b3c4d5e6f"]):
+        assert isinstance(checked("accept", args), ParsedCommand), args
+    for args in ([], ["D"], ["goal", "now"], ["goals"]):
+        assert isinstance(checked("accept", args), Mistake), args

@@ -83,6 +83,7 @@ def replies(x: Experiment) -> list[str]:
         messages.reply_resume(LEFT),
         messages.reply_budget(x, LEFT, resumed=True),
         messages.reply_halt(2),
+        messages.reply_adopted(x),
         messages.reply_unhalted(True),
         messages.reply_vouched("postdoc/vouched-7-abc", SHA[2], "THE-COMPARE-PAGE"),
         messages.reply_refused("There is no open pull request."),
@@ -236,7 +237,7 @@ max_length: 2048
 
 </details>
 
-Next: the data is built and checked, then a pull request shows the plan. Consent is bound to this goal's hash, `83856727b593`.
+Next: the data is built and checked, then a pull request shows the plan. Consent is bound to this goal's hash, `2fb877eeec73`.
 """)
 
 
@@ -583,7 +584,7 @@ Postdoc-Run: 42/01\
     assert str(messages.proposal_message(x)) == snapshot("""\
 Propose tiny-qwen3 on practice/reverse to 90 %
 
-Goal fea420b47ec5.
+Goal a6ea3d3fccf7.
 
 Postdoc-Run: 42/00\
 """)
@@ -651,7 +652,7 @@ def test_help_lists_what_is_there() -> None:
 | `/postdoc stop` | End the running job and train nothing more. The record stays. | `plan` |
 | `/postdoc resume [+N]` | Go on after an end; `+2` grants two more runs. | `train` |
 | `/postdoc set key=value ...` | Change lines of `recipe.yaml`, as one commit. Spends nothing. | `train` |
-| `/postdoc accept D3` | Commit the change that diagnosis D3 suggests. Spends nothing. | `train` |
+| `/postdoc accept D3\\|goal` | Commit what diagnosis D3 suggests, or the edited goal. Spends nothing. | `train` |
 | `/postdoc budget +5usd` | Raise a ceiling of the goal: `+5usd`, `+2runs`, `+1h`. | `admin` |
 | `/postdoc publish` | Put the best model on the Hub with its card. | `admin` |
 | `/postdoc vouch sha` | Copy a fork's commit to a branch of this repository. | `train` |

@@ -205,3 +205,21 @@ def test_vouching_copies_a_forks_head_and_trains_nothing(tmp_path: Path) -> None
         ref = world.api("ada", "GET", f"/repos/{REPOSITORY}/git/ref/heads/{branch}")
         assert ref["object"]["sha"] == head
         assert world.runner.launches() == []
+
+
+def test_edited_goal_is_offered_as_a_difference_and_adopted_by_command(tmp_path: Path) -> None:
+    with serving(tmp_path, None) as world:
+        issue = world.open_goal()
+        world.until_event(issue, "consent_asked")
+        path = f"/repos/{REPOSITORY}/issues/{issue}"
+        world.api("ada", "PATCH", path, json={"body": goal_body(Target="95 %")})
+        world.until(lambda: "/postdoc accept goal" in world.bot_comments(issue)[0], "the difference in the contract")
+        assert "95 %" in world.bot_comments(issue)[0]
+        assert "`deadbeef`" not in world.bot_comments(issue)[0]
+        assert "another than that" in say(world, pull_of(world), "/postdoc accept goal deadbeef", goal=issue)
+        answer = say(world, pull_of(world), "/postdoc accept goal", goal=issue)
+        assert "95 %" in answer
+        world.until_event(issue, "consent_asked", 2)
+        assert "target: 0.95" in world.file(world.pulls()[0]["head"]["ref"], "experiments/0001-reverse/goal.yaml")
+        say(world, pull_of(world), "/postdoc run", "bob", goal=issue)
+        assert world.until_ended(issue) == "met"

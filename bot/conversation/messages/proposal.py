@@ -22,6 +22,7 @@ from bot.conversation.messages.wording import (
     short,
     usd,
 )
+from bot.conversation.policy import Policy, skip_ci_trailer
 from bot.domain.budget import Spend
 from bot.domain.experiment import Experiment
 
@@ -237,4 +238,5 @@ def closing_message(experiment: Experiment) -> CommitMessage:
 
 
 def _trailer(experiment: Experiment, run: int) -> str:
-    return f"Postdoc-Run: {experiment.issue}/{run:02d}"
+    skip = skip_ci_trailer(Policy.from_dict(experiment.policy))
+    return f"{skip}Postdoc-Run: {experiment.issue}/{run:02d}"

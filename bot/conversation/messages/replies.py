@@ -9,7 +9,17 @@ from bot.conversation.commands import PREFIX, VERBS, Mistake, Verb, help_rows
 from bot.conversation.inert import code, unmentioned
 from bot.conversation.messages.keys import message, within_limit
 from bot.conversation.messages.tables import budget_words, ledger, sentences, table, value_sentence
-from bot.conversation.messages.wording import changes, counted, hours, listed, short, state_sentence, usd
+from bot.conversation.messages.wording import (
+    changes,
+    counted,
+    goal_of,
+    hours,
+    listed,
+    round_percent,
+    short,
+    state_sentence,
+    usd,
+)
 from bot.conversation.permissions import Tier
 from bot.domain.budget import Spend
 from bot.domain.experiment import Command, Experiment
@@ -159,6 +169,15 @@ def reply_budget(experiment: Experiment, more: Spend, *, resumed: bool) -> str:
     """Ceilings were raised; `experiment` has them already."""
     on = " Going on." if resumed else ""
     return f"Raised by {spend_words(more)}. The goal may now take {budget_words(experiment.ceilings)}.{on}"
+
+
+def reply_adopted(experiment: Experiment) -> str:
+    """The goal that the edited issue states is the contract now; `experiment` has it already."""
+    goal = goal_of(experiment)
+    return (
+        f"Adopted: the goal `{goal.hash}`, to raise {code(goal.base_model, 120)} to {round_percent(goal.target)} on "
+        f"{code(goal.benchmark, 120)}, committed as {short(experiment.head_sha)}. Training it is asked about anew."
+    )
 
 
 def reply_halt(halted: int) -> str:

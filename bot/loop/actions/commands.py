@@ -24,6 +24,8 @@ from bot.diagnosis.remedies import null_is_the_remedy
 from bot.domain.budget import Envelope, Spend
 from bot.domain.experiment import RESUMABLE_STATES, Command, EventKind, Experiment, NewEvent, State
 from bot.domain.fold import foreseen
+from bot.errors import UserError
+from bot.loop.actions.adoption import adopt_goal, adoption_problem
 from bot.loop.actions.consent import above_policy, agreement, close_question, left_of, needs_second_person
 from bot.loop.actions.contract import repository_policy
 from bot.loop.actions.planning import plan_facts, post_sticky
@@ -106,6 +108,8 @@ async def _obey(world: World, x: Experiment, command: Command, parsed: ParsedCom
             return await _budget(world, x, command, budget_raise(parsed.args))
         case "set":
             return await _set(world, x, command, parsed)
+        case "accept" if parsed.args[0].lower() == "goal":
+            return await _adopt(world, x, command, parsed.args[1] if len(parsed.args) > 1 else None)
         case "accept":
             return await _accept(world, x, command, diagnosis_label(parsed.args))
     return Answer(messages.reply_not_yet(command), [], "confused")
@@ -229,6 +233,19 @@ async def _accept(world: World, x: Experiment, command: Command, label: str) -> 
         return refused(why)
     events = await commit_change(world, x, settings, why=f"{command.author} accepted {label}", by=command.author)
     return _changed(world, x, events, f"{label} committed")
+
+
+async def _adopt(world: World, x: Experiment, command: Command, wanted: str | None) -> Answer:
+    """Take over the goal that the edited issue states. What was agreed was agreed for another goal, so it ends."""
+    if (why := adoption_problem(x, wanted)) is not None:
+        return refused(why)
+    try:
+        events = await adopt_goal(world, x, by=command.author)
+    except UserError as error:
+        return refused(str(error))
+    if events[0].kind is EventKind.HEAD_MOVED:
+        return Answer(messages.reply_refused("Somebody pushed at the same moment; write it again."), events, "-1")
+    return Answer(messages.reply_adopted(foreseen(x, events, world.clock())), events)
 
 
 def _immovable(x: Experiment) -> str | None:
