@@ -164,6 +164,10 @@ class Settings(BaseSettings):
         except ValueError:
             return self.host == "localhost"
 
+    def database(self) -> str:
+        """SQLAlchemy URL of the database."""
+        return self.database_url or f"sqlite:///{self.data_folder.resolve() / 'postdoc.sqlite'}"
+
     def key(self) -> str:
         """PEM text of the App's private key.
 

@@ -81,8 +81,7 @@ class Bot:
             (folder / ".writable").unlink(missing_ok=True)
         except OSError as error:
             raise SettingsError(f"POSTDOC_DATA_FOLDER: {folder} cannot be written: {error.strerror}.") from error
-        database_url = settings.database_url or f"sqlite:///{folder / 'postdoc.sqlite'}"
-        database = open_database(database_url)
+        database = open_database(settings.database())
         known_secrets = settings.secrets()
         redact_logs(known_secrets)
         self.inbox, self.treasury = Inbox(database), Treasury(database)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -223,3 +225,24 @@ def test_edited_goal_is_offered_as_a_difference_and_adopted_by_command(tmp_path:
         assert "target: 0.95" in world.file(world.pulls()[0]["head"]["ref"], "experiments/0001-reverse/goal.yaml")
         say(world, pull_of(world), "/postdoc run", "bob", goal=issue)
         assert world.until_ended(issue) == "met"
+
+
+def test_servers_owner_halts_everything_from_the_command_line(tmp_path: Path) -> None:
+    def halt(*words: str) -> str:
+        command = [sys.executable, "-m", "bot", "halt", *words]
+        ran = subprocess.run(command, env=world.environment, capture_output=True, text=True, timeout=60)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    with serving(tmp_path, POLICY, HELD) as world:
+        issue = world.open_goal()
+        world.until(lambda: any("train-01" in job for job in world.runner.launches()), "the training job")
+        assert "All spending is halted: this server." in halt()
+        assert world.until_ended(issue) == "stopped"
+        assert "on this server was halted" in world.first(issue, "ended")["reason"]
+        assert "was halted" in say(world, pull_of(world), "/postdoc resume", goal=issue)
+        world.runner.release("train-01")
+        assert "allowed again" in halt("--off")
+        say(world, pull_of(world), "/postdoc resume", goal=issue)
+        world.until_event(issue, "ended", 2)
+        assert world.state(issue) == "met"
