@@ -77,7 +77,7 @@ class Survey:
         numbers = {int(row["number"]) for row in await self._pages("/issues", state="all", since=moment)}
         numbers |= {_last_part(row["issue_url"]) for row in await self._pages("/issues/comments", since=moment)}
         numbers |= {_last_part(row["pull_request_url"]) for row in await self._pages("/pulls/comments", since=moment)}
-        refs = await self._pages(f"/git/matching-refs/heads/{prefix}")
+        refs = await self._get(f"/git/matching-refs/heads/{prefix}")  # GitHub describes no pages for this list
         heads = {row["ref"].removeprefix("refs/heads/"): row["object"]["sha"] for row in refs}
         return Touched(frozenset(numbers), heads)
 
