@@ -18,7 +18,7 @@ from bot.domain.goal import GoalId
 from bot.errors import LeaseLost, TransientError
 from bot.loop.database import open_database
 from bot.loop.journal import Journal
-from bot.loop.leases import Leases
+from bot.loop.leases import Lease, Leases
 
 GOAL = GoalId("acme/lab#1")
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,6 +109,12 @@ def test_process_that_ends_gives_everything_back(make: Make) -> None:
     assert not first.acquire("c")
 
 
+def lease_of(leases: Leases) -> Lease:
+    lease = leases.lease("a")
+    assert lease is not None
+    return lease
+
+
 def test_silent_process_loses_everything_after_its_time_and_not_before(make: Make) -> None:
     silent, other = make(seconds=2.0), make()
     assert silent.acquire("a")
@@ -117,10 +123,10 @@ def test_silent_process_loses_everything_after_its_time_and_not_before(make: Mak
     time.sleep(2.2)
     assert not silent.holds("a")  # it knows by its own clock
     with pytest.raises(TransientError, match="others may have taken over"):
-        silent.check(silent.lease("a"))
+        silent.check(lease_of(silent))
     assert other.look().freed
     assert other.acquire("a")
-    old = silent.lease("a")
+    old = lease_of(silent)
     changes = silent.look()
     assert changes.lost == ["a"]
     with pytest.raises(LeaseLost):
@@ -141,7 +147,7 @@ def test_silent_process_that_nobody_replaced_goes_on(make: Make) -> None:
 def test_killed_process_that_shares_the_folder_is_noticed_at_once(make: Make, url: str, tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from bot.loop.database import open_database; from bot.loop.leases import Leases\n"
+        "from bot.loop.database import open_database; from bot.loop.leases import Lease, Leases\n"
         "leases = Leases(open_database(sys.argv[1]), Path(sys.argv[2])); leases.start()\n"
         "print(leases.acquire('a'), flush=True); time.sleep(60)\n"
     )
@@ -166,13 +172,13 @@ def test_killed_process_that_shares_the_folder_is_noticed_at_once(make: Make, ur
 def test_journal_takes_nothing_from_a_process_that_lost_its_lease(make: Make, journal: Callable[[], Journal]) -> None:
     first, second, one, two = make(), make(), journal(), journal()
     first.acquire("a")
-    lease = first.lease("a")
+    lease = lease_of(first)
     assert one.append(GOAL, [event("x")], guard=lambda connection: first.fence(connection, lease))
     first.release("a")
     second.acquire("a")
     with pytest.raises(LeaseLost):
         one.append(GOAL, [event("y")], guard=lambda connection: first.fence(connection, lease))
-    now = second.lease("a")
+    now = lease_of(second)
     assert two.append(GOAL, [event("z")], guard=lambda connection: second.fence(connection, now))
     assert [found.key for found in one.read(GOAL)] == ["x", "z"]
     assert [found.seq for found in one.read(GOAL)] == [0, 1]
@@ -182,7 +188,7 @@ def test_takeover_waits_for_a_journal_write_under_way(make: Make, journal: Calla
     """Whoever takes over reads a journal to which the holder before can add nothing."""
     first, second = make(), make()
     first.acquire("a")
-    lease = first.lease("a")
+    lease = lease_of(first)
     inside, outcome = threading.Event(), []
 
     def slowly(connection: sa.Connection) -> None:
@@ -216,7 +222,7 @@ def test_poke_reaches_the_holder_and_nobody_else(make: Make, journal: Callable[[
 def test_write_is_refused_under_a_lease_that_is_gone(make: Make) -> None:
     leases = make()
     leases.acquire("a")
-    lease = leases.lease("a")
+    lease = lease_of(leases)
     leases.check_write()
     with leases.acting_under(lease):
         leases.check_write()
