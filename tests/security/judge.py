@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from html import unescape
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -28,7 +29,8 @@ _AUTOLINK = re.compile(
     r"(?:^|[\s*_~(>])(?:www\.|(?:https?|ftp)://)[^\s<]|[\w.+-]+@[\w-]+\.[\w-]|\b(?:mailto|xmpp):[^\s\u200b]"
 )
 _OUR_HTML = re.compile(
-    r"<!-- postdoc:(?:[A-Za-z0-9._/#-]+|box [a-z]+) -->|<details>(?:<summary>[^<>]*</summary>)?|</details>|</?sub>|<br>"
+    r"<!-- postdoc:(?:[A-Za-z0-9._/#-]+|box [a-z]+) -->|</details>|</?sub>|<br>"
+    r"|<details>(?:<summary>(?:[^<>]|<code>[^<>]*</code>)*</summary>)?"
 )
 _GAPS = "\u200b\u2060"
 """What `inert` and the cards break words with; they are ours."""
@@ -45,7 +47,7 @@ def markdown_problems(
             yield f"a link: {token.attrGet('href')}"
         if token.type in ("html_block", "html_inline") and _OUR_HTML.sub("", token.content).strip():
             yield f"HTML: {token.content!r}"
-    for text in _running_texts(body):
+    for text in (*_running_texts(body), *_html_texts(body)):
         for name, pattern in (("a mention", _MENTION), ("a closing word", _CLOSES), ("an address", _AUTOLINK)):
             if found := pattern.search(text):
                 yield f"{name}: {text[max(0, found.start() - 20) : found.end() + 20]!r}"
@@ -89,6 +91,13 @@ def _flat(tokens: list[Token]) -> Iterator[Token]:
     for token in tokens:
         yield token
         yield from _flat(token.children or [])
+
+
+def _html_texts(body: str) -> Iterator[str]:
+    """The text of HTML blocks (a fold's title), entities decoded, code and comments left out."""
+    for token in _flat(MARKDOWN.parse(body)):
+        if token.type == "html_block":
+            yield unescape(re.sub(r"<!--.*?-->|<code>[^<>]*</code>|<[^<>]*>", " \0 ", token.content, flags=re.DOTALL))
 
 
 def _running_texts(body: str) -> Iterator[str]:

@@ -64,7 +64,9 @@ def committed(world: World) -> Iterator[tuple[str, bytes]]:
 
 def get_paths() -> list[str]:
     """Every path that the server answers to GET, whichever module it comes from."""
-    found, waiting = [], list(create_app(MagicMock()).routes)
+    bot = MagicMock()
+    bot.settings.github_url = "https://api.github.com"
+    found, waiting = [], list(create_app(bot).routes)
     while waiting:
         route = waiting.pop()
         # FastAPI keeps an included router as one route with the others inside.
