@@ -55,8 +55,8 @@ test: lint
 test-all: lint
 	@$(BIN)/python -m pytest --timeout=1800 --cov=bot --cov=runners --cov-branch --cov-report=term:skip-covered $(ARGS)
 
-bench: setup
-	@$(BIN)/python tests/bench.py $(ARGS)
+bench: setup-test
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 clean:
 	rm -rf $(VENV) tests/node/node_modules .mypy_cache .ruff_cache .pytest_cache

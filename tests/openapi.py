@@ -1,4 +1,5 @@
-"""GitHub's own description of its API as the judge of what the practice forge answers and sends.
+"""GitHub's own description of its API as the judge of what the practice forge answers and sends, and of what it is
+asked by the bot (tests/openapi_requests.py).
 
     recorder = Recorder()
     with serve(forge, wrap=recorder.wrap) as url: ...
@@ -68,6 +69,11 @@ class Exchange:
     status: int
     media_type: str
     body: bytes
+    query: str = ""
+    request: bytes = b""
+    """The request's body."""
+    agent: str = ""
+    """The request's User-Agent."""
 
 
 @cache
@@ -224,11 +230,17 @@ class Recorder:
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
         async def recording(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http" or not scope["path"].startswith(API + "/"):
+            if scope["type"] != "http" or not scope["path"].startswith((API + "/", "/api/graphql")):
                 await app(scope, receive, send)
                 return
             parts: list[bytes] = []
+            asked: list[bytes] = []
             start: dict[str, Any] = {}
+
+            async def overhear() -> Message:
+                message = await receive()
+                asked.append(message.get("body", b""))
+                return message
 
             async def listen(message: Message) -> None:
                 if message["type"] == "http.response.start":
@@ -236,22 +248,27 @@ class Recorder:
                 elif message["type"] == "http.response.body":
                     parts.append(message.get("body", b""))
                     if not message.get("more_body"):
-                        self._keep(scope, start, b"".join(parts))
+                        self._keep(scope, start, b"".join(parts), b"".join(asked))
                 await send(message)
 
-            await app(scope, receive, listen)
+            await app(scope, overhear, listen)
 
         return recording
 
-    def _keep(self, scope: Scope, start: dict[str, Any], body: bytes) -> None:
+    def _keep(self, scope: Scope, start: dict[str, Any], body: bytes, request: bytes) -> None:
         headers = {name.decode().lower(): value.decode() for name, value in start["headers"]}
         media_type = headers.get("content-type", "").partition(";")[0]
         if len(body) > _KEPT_BODY_BYTES:
             return
+        path, _, query = f"{scope['path']}?{scope.get('query_string', b'').decode()}".partition("?")
+        if path == "/api/graphql":
+            path = API + "/graphql"  # the one endpoint that stands beside the REST root
+        agents = [value.decode() for name, value in scope["headers"] if name == b"user-agent"]
         exchange = Exchange(
-            scope["method"], scope["path"].removeprefix(API), start["status"], media_type or "application/json", body
-        )
-        key = f"{exchange.method} {exchange.path} {exchange.status} {media_type}\n".encode() + body
+            scope["method"], path.removeprefix(API), start["status"], media_type or "application/json", body,
+            query=query, request=request, agent="".join(agents),
+        )  # fmt: skip
+        key = f"{exchange.method} {exchange.path}?{query} {exchange.status} {media_type}\n".encode() + body + request
         with self._lock:
             self._seen.setdefault(hashlib.sha256(key).digest(), exchange)
 
@@ -261,8 +278,11 @@ class Recorder:
             return list(self._seen.values())
 
     def violations(self) -> list[str]:
-        """Everything that GitHub's description objects to; the same answer is judged once."""
-        return [problem for exchange in self.exchanges for problem in check(exchange)]
+        """Everything that GitHub's description objects to; the same exchange is judged once."""
+        from tests.openapi_requests import request_problems
+
+        found = [problem for exchange in self.exchanges for problem in request_problems(exchange)]
+        return found + [p for exchange in self.exchanges if exchange.path != "/graphql" for p in check(exchange)]
 
 
 Wrap = Callable[[ASGIApp], ASGIApp]

@@ -3,6 +3,8 @@
 `python -m tests.serving` reads the usual POSTDOC_ settings, and:
   POSTDOC_TEST_RUNNER   folder of the ScriptedRunner
   POSTDOC_TEST_DEATHS   file of labels; the process kills itself at the first point whose label is not in it yet
+  POSTDOC_TEST_DEATHS_AT  pattern; with it, only at points whose label it is found in
+  POSTDOC_TEST_DIES     `committed` or `acknowledged`: it kills itself when it has stored a delivery, or answered for it
   POSTDOC_TEST_HOLDS    folder; after the effect of an action whose kind is a file's name there, and before its record,
                         the process touches `<kind>.reached` and waits until the file is gone or names another process
 """
@@ -13,8 +15,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 from pathlib import Path
+from typing import Any
 
 from bot.config import load_settings
 from bot.domain.goal import GoalId
@@ -43,6 +47,8 @@ class Deaths:
 
     def die(self, label: str) -> None:
         label = label.replace("\n", " ")
+        if not re.search(os.environ.get("POSTDOC_TEST_DEATHS_AT", ""), label):
+            return
         if label in self.path.read_text(encoding="utf-8").splitlines():
             return
         with self.path.open("a", encoding="utf-8") as file:
@@ -50,6 +56,27 @@ class Deaths:
             file.flush()
             os.fsync(file.fileno())
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_with_a_delivery(bot: Bot, point: str) -> None:
+    """Between the commit and the 202, or between the 202 and the handling of the first delivery."""
+    commit, read = bot.inbox._commit, bot.reader._handlers.read
+
+    def committed(batch: Any) -> Any:
+        results = commit(batch)
+        if any(work.row is not None for work in batch):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return results
+
+    async def acknowledged(delivery: Any) -> Any:
+        await asyncio.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return await read(delivery)
+
+    if point == "committed":
+        bot.inbox._commit = committed  # type: ignore[method-assign]
+    else:
+        bot.reader._handlers.read = acknowledged  # type: ignore[method-assign]
 
 
 async def hold(point: str, goal_id: GoalId, action: Action) -> None:
@@ -66,6 +93,8 @@ def main() -> None:
     deaths = Deaths(Path(path)) if (path := os.environ.get("POSTDOC_TEST_DEATHS")) else None
     at = deaths.at if deaths else hold if "POSTDOC_TEST_HOLDS" in os.environ else None
     bot = Bot(settings, runner=runner, at=at, on_write=deaths.on_write if deaths else None)
+    if point := os.environ.get("POSTDOC_TEST_DIES"):
+        die_with_a_delivery(bot, point)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     Server(bot).run()
 

@@ -26,8 +26,9 @@ ALLOWED = {
     "brain": {"domain", "errors", "brain", "diagnosis", "evaluation", "data", "research", "conversation"},
     "loop": LOOP_FLOOR,
     "config": {"errors"},
+    "drawing": set(),
     # The one name that practice borrows is a folder's: where models are cached.
-    "practice": {"practice", "errors", "domain", "evaluation"},
+    "practice": {"practice", "errors", "domain", "evaluation", "drawing"},
 }
 READS_CONFIG = {"server", "cli", "__main__", "doctor", "config"}
 

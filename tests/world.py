@@ -89,13 +89,22 @@ class World:
     environment: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
     read: set[int] = field(default_factory=set)
+    http: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False))
+    """One for all requests: making one reads the system's certificates, 30 ms for a poll of 1."""
     peers: list[World] = field(default_factory=list)
     """More processes on the same database, each as a world of its own."""
     name: str = "bot"
+    recorder: Recorder = field(default_factory=Recorder)
+    """Every exchange of the forge, where GitHub's description is installed to judge it."""
     root: Path = ROOT
     """Where the code of the bot's process lies."""
 
     # The bot's process
+
+    def lose_database(self) -> None:
+        """Delete everything that the stopped bot's database held."""
+        for path in (self.folder / "data").glob("postdoc.sqlite*"):
+            path.unlink()
 
     def start(self) -> None:
         log = (self.folder / f"{self.name}.log").open("ab")
@@ -112,7 +121,7 @@ class World:
             if self.process.poll() is not None:
                 return False
             with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{self.bot_url}/readyz", timeout=2).status_code == 200:
+                if self.http.get(f"{self.bot_url}/readyz", timeout=2).status_code == 200:
                     return True
             time.sleep(0.02)
         raise AssertionError(f"the bot did not start:\n{self.log()}")
@@ -143,7 +152,7 @@ class World:
 
     def api(self, login: str, method: str, path: str, **options: Any) -> Any:
         headers = {"Authorization": f"Bearer {self.tokens[login]}"}
-        response = httpx.request(method, f"{self.url}/api/v3{path}", headers=headers, timeout=20, **options)
+        response = self.http.request(method, f"{self.url}/api/v3{path}", headers=headers, timeout=20, **options)
         assert response.status_code < 400, f"{method} {path}: {response.status_code} {response.text}"
         return response.json() if response.content else None
 
@@ -189,7 +198,7 @@ class World:
     def file(self, ref: str, path: str) -> str:
         headers = {"Authorization": f"Bearer {self.tokens['ada']}", "Accept": "application/vnd.github.raw+json"}
         url = f"{self.url}/api/v3/repos/{REPOSITORY}/contents/{path}"
-        return httpx.get(url, params={"ref": ref}, headers=headers, timeout=20).raise_for_status().text
+        return self.http.get(url, params={"ref": ref}, headers=headers, timeout=20).raise_for_status().text
 
     def commit(self, path: str, text: str, *, branch: str = "main", login: str = "ada") -> str:
         """Put a file as a person; returns the commit."""
@@ -208,7 +217,7 @@ class World:
     def events(self, issue: int) -> list[dict[str, Any]]:
         for each in (self, *self.peers):
             with contextlib.suppress(httpx.HTTPError):
-                found = httpx.get(f"{each.bot_url}/api/goals/{REPOSITORY}/{issue}/events", timeout=10)
+                found = self.http.get(f"{each.bot_url}/api/goals/{REPOSITORY}/{issue}/events", timeout=10)
                 if found.status_code == 200:
                     return list(found.json()["events"])
         return []
@@ -219,7 +228,7 @@ class World:
 
     def state(self, issue: int) -> str | None:
         with contextlib.suppress(httpx.HTTPError):
-            for goal in httpx.get(f"{self.bot_url}/api/goals", timeout=10).json():
+            for goal in self.http.get(f"{self.bot_url}/api/goals", timeout=10).json():
                 if goal["goal_id"] == f"{REPOSITORY}#{issue}":
                     return str(goal["state"])
         return None
@@ -307,12 +316,15 @@ def practice_world(
             "POSTDOC_WEBHOOK_SECRET": SECRET, "POSTDOC_GITHUB_URL": f"{url}/api/v3", "POSTDOC_PORT": str(ports[0]),
             "POSTDOC_DATA_FOLDER": str(folder / "data"), "POSTDOC_MODEL_FOLDERS": str(folder / "models"),
             "POSTDOC_TEST_RUNNER": str(runner.root), "POSTDOC_CHECK_UPDATE_SECONDS": "0.2",
-            "HF_HUB_OFFLINE": "1", **(settings or {}),
+            "POSTDOC_WRITE_PAUSE_SECONDS": "0", "POSTDOC_WRITES_PER_HOUR": "0",
+            "HF_HUB_OFFLINE": "1", "POSTDOC_ONBOARDING": "false", **(settings or {}),
         }  # fmt: skip
         if deaths is not None:
             environment["POSTDOC_TEST_DEATHS"] = str(deaths)
         tokens = {login: forge.user_token(login) for login in ("ada", "bob", "mallory")}
-        world = World(forge, url, folder, runner, registration.app_id, ports[0], tokens, environment)
+        world = World(
+            forge, url, folder, runner, registration.app_id, ports[0], tokens, environment, recorder=recorder
+        )  # fmt: skip
         for n, port in enumerate(ports[1:], start=2):
             own = environment | {"POSTDOC_PORT": str(port)}
             world.peers.append(replace(world, port=port, environment=own, peers=[], name=f"bot-{n}"))
@@ -321,10 +333,12 @@ def practice_world(
         finally:
             for each in (world, *world.peers):
                 each.stop()
+                each.http.close()
             forge.close()
     if available():
         # Whatever the test was about: everything the forge said was GitHub's own shape.
-        assert recorder.violations() == []
+        found = recorder.violations()
+        assert found == [], found
 
 
 def _free_port() -> int:

@@ -21,6 +21,7 @@ from bot.conversation.inert import clipped, code
 from bot.conversation.permissions import Tier
 from bot.conversation.recipe_rules import setting_problem
 from bot.conversation.visible import has_bidi, visible_text, without_comments
+from bot.domain.budget import Spend
 from bot.domain.recipe import Scalar, normalised_value
 
 PREFIX = "/postdoc"
@@ -49,20 +50,20 @@ class Verb:
 _TABLE = (
     Verb("help", "help [verb]", "Explain the commands, or one of them.", Tier.READ),
     Verb("status", "status", "Say where the goal stands, what it has spent and what happens next.", Tier.READ),
+    Verb("plan", "plan", "Price the next run before it costs anything.", Tier.PLAN),
     Verb("run", "run [sha]", "Agree to train the recipe at this commit, within the goal's budget.", Tier.TRAIN, True),
     Verb("stop", "stop", "End the running job and train nothing more. The record stays.", Tier.PLAN),
     Verb("resume", "resume [+N]", "Go on after an end; `+2` grants two more runs.", Tier.TRAIN, True),
     Verb("set", "set key=value ...", "Change lines of `recipe.yaml`, as one commit.", Tier.TRAIN),
-    Verb("accept", "accept D3", "Commit the change that diagnosis D3 suggests.", Tier.TRAIN),
-    Verb("plan", "plan", "Price the next run before it costs anything.", Tier.PLAN, False, False),
-    Verb("budget", "budget +5usd", "Raise a ceiling: `+5usd`, `+2runs`, `+1h`.", Tier.ADMIN, True, False),
+    Verb("accept", "accept D3|goal", "Commit what diagnosis D3 suggests, or the edited goal.", Tier.TRAIN),
+    Verb("budget", "budget +5usd", "Raise a ceiling of the goal: `+5usd`, `+2runs`, `+1h`.", Tier.ADMIN, True),
+    Verb("publish", "publish", "Put the best model on the Hub with its card.", Tier.ADMIN),
+    Verb("vouch", "vouch sha", "Copy a fork's commit to a branch of this repository.", Tier.TRAIN),
+    Verb("halt", "halt [off]", "Stop all spending in this repository, or allow it again.", Tier.ADMIN),
     Verb("ablate", "ablate key=a,b", "Train one run for each value.", Tier.TRAIN, True, False),
     Verb("compare", "compare 2 5", "Compare two runs on the same items.", Tier.READ, False, False),
     Verb("reproduce", "reproduce 3", "Train a run again and compare.", Tier.TRAIN, True, False),
     Verb("ask", "ask question", "Ask about this experiment.", Tier.PLAN, True, False),
-    Verb("publish", "publish", "Put the best model on the Hub with its card.", Tier.ADMIN, False, False),
-    Verb("vouch", "vouch sha", "Copy a fork's commit to a branch that may be trained.", Tier.TRAIN, False, False),
-    Verb("halt", "halt", "Stop all spending in this repository.", Tier.ADMIN, False, False),
 )
 VERBS: dict[str, Verb] = {verb.name: verb for verb in _TABLE}
 # Words that other bots and other moods use for the same thing.
@@ -77,6 +78,7 @@ _UNREADABLE = {
 _SHA = re.compile(r"[0-9a-f]{7,40}", re.IGNORECASE)
 _DIAGNOSIS = re.compile(r"d([1-9][0-9]{0,3})", re.IGNORECASE)
 _EXTRA = re.compile(r"\+?([1-9][0-9]?)(?:runs?)?", re.IGNORECASE)
+_RAISE = re.compile(r"\+([0-9]{1,6}(?:\.[0-9]{1,2})?)(usd|h|hours?|runs?)", re.IGNORECASE)
 _LINE = re.compile(r" {0,3}/postdoc(?=[ \t]|$)", re.IGNORECASE)
 
 
@@ -166,7 +168,7 @@ def consent_sha(args: Sequence[str]) -> str | None:
 
 
 def diagnosis_label(args: Sequence[str]) -> str:
-    """`D3`, of a checked `accept`."""
+    """`D3`, of a checked `accept` that names a diagnosis."""
     return args[0].upper()
 
 
@@ -174,6 +176,27 @@ def extra_runs(args: Sequence[str]) -> int:
     """Runs that a checked `resume` grants beyond the budget."""
     match = _EXTRA.fullmatch(args[0]) if args else None
     return int(match[1]) if match else 0
+
+
+def budget_raise(args: Sequence[str]) -> Spend:
+    """What a checked `budget` adds. An hour is one of job time and one on the clock: neither is of use alone."""
+    more = Spend()
+    for argument in args:
+        match = _RAISE.fullmatch(argument)
+        assert match is not None, "checked before"
+        amount, unit = float(match[1]), match[2].lower()
+        if unit == "usd":
+            more += Spend(usd=amount)
+        elif unit.startswith("h"):
+            more += Spend(gpu_hours=amount, wall_hours=amount)
+        else:
+            more += Spend(runs=int(amount))
+    return more
+
+
+def help_topic(args: Sequence[str]) -> str | None:
+    """The verb that a checked `help` asks about."""
+    return args[0].lower().removeprefix(PREFIX).strip() if args else None
 
 
 def help_rows(*, available_only: bool = False) -> list[tuple[str, str, str]]:
@@ -352,9 +375,15 @@ def _check_resume(args: Sequence[str]) -> str | None:
 
 
 def _check_accept(args: Sequence[str]) -> str | None:
+    if args and args[0].lower() == "goal":
+        valid = len(args) == 1 or (len(args) == 2 and _SHA.fullmatch(args[1]))
+        return None if valid else f"Write `{PREFIX} accept goal`, or with the hash that the contract shows after it."
     if len(args) == 1 and _DIAGNOSIS.fullmatch(args[0]):
         return None
-    return f"Write one diagnosis by its label, as its comment shows it: `{PREFIX} accept D3`."
+    return (
+        f"Write one diagnosis by its label, as its comment shows it: `{PREFIX} accept D3`; or `{PREFIX} accept goal` "
+        "for the goal that the edited issue now states."
+    )
 
 
 def _check_set(args: Sequence[str]) -> str | None:
@@ -381,12 +410,39 @@ def _quote_problem(key: str, value: str) -> str | None:
     return f"`{key}` has a quotation mark that is not closed." if value.count('"') % 2 else None
 
 
+def _check_budget(args: Sequence[str]) -> str | None:
+    hint = f"Write `{PREFIX} budget +5usd`, `+2runs` or `+1h`; several may follow each other."
+    if not args:
+        return hint
+    for argument in args:
+        match = _RAISE.fullmatch(argument)
+        if match is None:
+            return f"{code(argument, 60)} raises nothing. {hint}"
+        if float(match[1]) == 0 or (match[2].lower().startswith("run") and "." in match[1]):
+            return f"{code(argument, 60)} is not an amount. {hint}"
+    return None
+
+
+def _check_halt(args: Sequence[str]) -> str | None:
+    # Any other wording halts: what saves money is never refused for its wording.
+    return None if not args or args[0].lower() != "off" or len(args) == 1 else f"Write `{PREFIX} halt off`."
+
+
+def _check_vouch(args: Sequence[str]) -> str | None:
+    if len(args) == 1 and _SHA.fullmatch(args[0]):
+        return None
+    return f"Write the commit that you have looked at: `{PREFIX} vouch 1a2b3c4d`, 7 to 40 hexadecimal digits."
+
+
 _CHECKS: dict[str, Callable[[Sequence[str]], str | None]] = {
     "help": _check_help,
     "run": _check_run,
     "resume": _check_resume,
     "accept": _check_accept,
     "set": _check_set,
+    "budget": _check_budget,
+    "halt": _check_halt,
+    "vouch": _check_vouch,
 }
 # `stop please` stops, and so does `stop, it diverges`: what saves money is never refused for its wording.
 

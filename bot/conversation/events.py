@@ -6,8 +6,10 @@ with a reason, never with an exception. Not covered: the signature, which is che
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -53,7 +55,9 @@ class _Occurred:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _OnIssue(_Occurred):
+class IssueText:
+    """The issue as it stood when the event happened."""
+
     number: int
     title: str
     body: str
@@ -61,6 +65,37 @@ class _OnIssue(_Occurred):
     labels: tuple[str, ...]
     on_pull_request: bool
     """GitHub sends `issues` events for pull requests' labels on some servers."""
+    is_open: bool = True
+    updated_at: float = 0.0
+    """Unix seconds, whole ones on GitHub; 0 when the payload does not tell."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OnIssue(_Occurred):
+    issue: IssueText
+
+    @property
+    def number(self) -> int:
+        return self.issue.number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullText:
+    """What tells whose branch a pull request has."""
+
+    number: int
+    author: Person
+    head_ref: str
+    head_sha: str
+    from_fork: bool
+    updated_at: float = 0.0
+    closed_at: float = 0.0
+    """Unix seconds; 0 when it is open or the payload does not tell."""
+
+    @classmethod
+    def of(cls, found: Any, home: str) -> PullText:
+        """A pull request as the API answers it, in the repository `home`."""
+        return _pull_text(wire.PullRequest.model_validate(found), home)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +146,12 @@ class CommentCreated(_Occurred):
     on_pull_request: bool
     head_sha: str | None
     """Head that the author could see; None in the conversation, whose payload does not tell."""
+    updated_at: float = 0.0
+    """Unix seconds of the comment's latest edit."""
+    issue: IssueText | None = None
+    """Told in the conversation."""
+    pull: PullText | None = None
+    """Told by reviews and their comments."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +162,11 @@ class CommentEdited(CommentCreated):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _OnPullRequest(_Occurred):
-    number: int
-    author: Person
-    head_ref: str
-    head_sha: str
-    from_fork: bool
+    pull: PullText
+
+    @property
+    def number(self) -> int:
+        return self.pull.number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +212,7 @@ class CheckRunAction(_Occurred):
     check_run_id: int
     name: str
     head_sha: str
+    external_id: str
     identifier: str
 
 
@@ -179,6 +221,7 @@ class CheckRunRerequested(_Occurred):
     check_run_id: int
     name: str
     head_sha: str
+    external_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +261,12 @@ class ParsedEvent(NamedTuple):
     """Why there is no occurrence: `ignored: ...` for what is not acted on, `odd: ...` for what makes no sense."""
 
 
+def acts_on(event_name: str, action: str | None = None) -> bool:
+    """Whether a delivery of this event (and, when told, this action) can have an occurrence."""
+    wanted = _ACTIONS.get(event_name)
+    return wanted is not None and (action is None or not wanted or action in wanted)
+
+
 def parse_event(event_name: str, payload: Any, delivery_id: str = "") -> ParsedEvent:
     """What a delivery says. Never raises."""
     build = _BUILDERS.get(event_name)
@@ -245,8 +294,16 @@ def parse_event(event_name: str, payload: Any, delivery_id: str = "") -> ParsedE
 # --- the wire
 
 
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+
+
 class _Odd(Exception):
     """A payload without something its event must have."""
+
+
+def _text(value: str | None) -> str:
+    """Half a surrogate pair can be written in JSON and nowhere else: neither stored, hashed nor sent on."""
+    return (value or "").encode("utf-8", "replace").decode()
 
 
 def _person(account: wire.Account | None) -> Person:
@@ -264,24 +321,60 @@ def _basics(payload: wire.Payload, delivery_id: str) -> dict[str, Any]:
     name = name or repository.name
     if not owner or not name:
         raise _Odd("the repository has no name")
+    if not (_NAME.fullmatch(owner) and _NAME.fullmatch(name)):
+        raise _Odd("the repository's name is none that GitHub gives")
     installation_id = payload.installation.id if payload.installation is not None else 0
     branch = repository.default_branch or "main"
     where = Where(owner, name, repository.id, installation_id, delivery_id, branch)
     return {"where": where, "sender": _person(payload.sender)}
 
 
+def _moment(stamp: object) -> float:
+    """Unix seconds of GitHub's ISO 8601; 0 for anything else."""
+    if not isinstance(stamp, str):
+        return 0.0
+    try:
+        moment = datetime.fromisoformat(stamp)
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def _issue_text(issue: wire.Issue) -> IssueText:
+    return IssueText(
+        number=issue.number,
+        title=_text(issue.title),
+        body=_text(issue.body),
+        author=_person(issue.user),
+        labels=tuple(label if isinstance(label, str) else label.name for label in issue.labels or ()),
+        on_pull_request=issue.pull_request is not None,
+        is_open=issue.state != "closed",
+        updated_at=_moment(issue.updated_at),
+    )
+
+
+def _pull_text(pull_request: wire.PullRequest, home: str) -> PullText:
+    """`home` is the repository that sent the event, for payloads that leave the base out."""
+    head, base = pull_request.head, pull_request.base
+    if base is not None and base.repo is not None:
+        home = base.repo.full_name
+    return PullText(
+        number=pull_request.number,
+        author=_person(pull_request.user),
+        head_ref=head.ref,
+        head_sha=head.sha,
+        # A deleted fork is null: not ours either.
+        from_fork=head.repo is None or head.repo.full_name.lower() != home.lower(),
+        updated_at=_moment(pull_request.updated_at),
+        closed_at=_moment(pull_request.closed_at),
+    )
+
+
 def _on_issues(payload: wire.Payload, delivery_id: str) -> Occurrence:
     issue = payload.issue
     if issue is None:
         raise _Odd("no issue")
-    fields = _basics(payload, delivery_id) | {
-        "number": issue.number,
-        "title": issue.title or "",
-        "body": issue.body or "",
-        "author": _person(issue.user),
-        "labels": tuple(label if isinstance(label, str) else label.name for label in issue.labels or ()),
-        "on_pull_request": issue.pull_request is not None,
-    }
+    fields = _basics(payload, delivery_id) | {"issue": _issue_text(issue)}
     match payload.action:
         case "opened":
             return IssueOpened(**fields)
@@ -304,8 +397,15 @@ def _on_comment(payload: wire.Payload, delivery_id: str) -> Occurrence:
     issue, comment = payload.issue, payload.comment
     if issue is None or comment is None:
         raise _Odd("no issue or no comment")
-    place, on_pull_request = CommentPlace.ISSUE, issue.pull_request is not None
-    return _comment(payload, delivery_id, comment, place, issue.number, on_pull_request, None)
+    text = _issue_text(issue)
+    fields = _basics(payload, delivery_id) | {
+        "number": issue.number,
+        "place": CommentPlace.ISSUE,
+        "on_pull_request": text.on_pull_request,
+        "head_sha": None,
+        "issue": text,
+    }
+    return _comment(payload, comment, fields)
 
 
 def _on_review(payload: wire.Payload, delivery_id: str) -> Occurrence:
@@ -317,27 +417,23 @@ def _on_review(payload: wire.Payload, delivery_id: str) -> Occurrence:
     )
     if pull_request is None or said is None:
         raise _Odd("no pull request or no comment")
-    head = said.commit_id or pull_request.head.sha
-    return _comment(payload, delivery_id, said, place, pull_request.number, True, head or None)
-
-
-def _comment(
-    payload: wire.Payload,
-    delivery_id: str,
-    comment: wire.Comment,
-    place: CommentPlace,
-    number: int,
-    on_pull_request: bool,
-    head_sha: str | None,
-) -> Occurrence:
-    fields = _basics(payload, delivery_id) | {
-        "number": number,
-        "comment_id": comment.id,
-        "body": comment.body or "",
-        "author": _person(comment.user),
+    basics = _basics(payload, delivery_id)
+    fields = basics | {
+        "number": pull_request.number,
         "place": place,
-        "on_pull_request": on_pull_request,
-        "head_sha": head_sha,
+        "on_pull_request": True,
+        "head_sha": said.commit_id or pull_request.head.sha or None,
+        "pull": _pull_text(pull_request, basics["where"].full_name),
+    }
+    return _comment(payload, said, fields)
+
+
+def _comment(payload: wire.Payload, comment: wire.Comment, fields: dict[str, Any]) -> Occurrence:
+    fields |= {
+        "comment_id": comment.id,
+        "body": _text(comment.body),
+        "author": _person(comment.user),
+        "updated_at": _moment(comment.updated_at),
     }
     if payload.action != "edited":
         return CommentCreated(**fields)
@@ -349,17 +445,8 @@ def _on_pull_request(payload: wire.Payload, delivery_id: str) -> Occurrence:
     pull_request = payload.pull_request
     if pull_request is None:
         raise _Odd("no pull request")
-    head, base = pull_request.head, pull_request.base
     basics = _basics(payload, delivery_id)
-    home = base.repo.full_name if base is not None and base.repo is not None else basics["where"].full_name
-    fields = basics | {
-        "number": pull_request.number,
-        "author": _person(pull_request.user),
-        "head_ref": head.ref,
-        "head_sha": head.sha,
-        # A deleted fork is null: not ours either.
-        "from_fork": head.repo is None or head.repo.full_name.lower() != home.lower(),
-    }
+    fields = basics | {"pull": _pull_text(pull_request, basics["where"].full_name)}
     match payload.action:
         case "opened":
             return PullRequestOpened(**fields)
@@ -368,7 +455,7 @@ def _on_pull_request(payload: wire.Payload, delivery_id: str) -> Occurrence:
         case "reopened":
             return PullRequestReopened(**fields)
         case _:
-            before, after = payload.before or "", payload.after or head.sha
+            before, after = payload.before or "", payload.after or pull_request.head.sha
             return PullRequestSynchronized(**fields, before=before, after=after)
 
 
@@ -390,7 +477,12 @@ def _on_check_run(payload: wire.Payload, delivery_id: str) -> Occurrence:
     check = payload.check_run
     if check is None:
         raise _Odd("no check run")
-    fields = _basics(payload, delivery_id) | {"check_run_id": check.id, "name": check.name, "head_sha": check.head_sha}
+    fields = _basics(payload, delivery_id) | {
+        "check_run_id": check.id,
+        "name": check.name,
+        "head_sha": check.head_sha,
+        "external_id": check.external_id or "",
+    }
     if payload.action == "rerequested":
         return CheckRunRerequested(**fields)
     if payload.requested_action is None:

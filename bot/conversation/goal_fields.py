@@ -13,7 +13,9 @@ from bot.conversation.inert import clipped, code
 from bot.conversation.policy import POLICY_PATH, Policy
 from bot.conversation.recipe_rules import METHODS, path_problem, recipe_problems
 from bot.conversation.visible import visible_text
+from bot.domain.data_source import AddressSource, RepositorySource, parse_source
 from bot.domain.goal import Budget, Goal
+from bot.errors import UserError
 
 LABELS = {
     "base_model": "Base model",
@@ -22,6 +24,7 @@ LABELS = {
     "metric": "Metric",
     "method": "Method",
     "dataset": "Training data",
+    "data_licence": "Licence of the data",
     "recipe": "Starting recipe",
     "script": "Own script",
     "licences": "Licences allowed",
@@ -39,6 +42,9 @@ _LONGEST_VALUE = 300
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(?:/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
+_LONGEST_ADDRESS = 900
+_BENCHMARK_FILE = re.compile(r".+\.ya?ml", re.IGNORECASE)
+_DATA_SOURCES = re.compile(r"^data_sources[ \t]*:[ \t]*(.*?)[ \t]*(?:[ \t]#.*)?$", re.MULTILINE)
 _METRIC = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,30}(?:[.,][0-9]{0,30})?|[.,][0-9]{1,30})(?:[eE][+-]?[0-9]{1,3})?")
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:[,'_ ][0-9]{3}){1,5}(?:\.[0-9]{1,10})?")
@@ -157,8 +163,9 @@ class _Fields:
         if not text.strip():
             return default
         try:
-            if name != "recipe" and len(text) > _LONGEST_VALUE:
-                raise WrongField(f"{LABELS[name]} has {len(text):,} characters: write at most {_LONGEST_VALUE}.")
+            longest = _LONGEST_ADDRESS if name == "dataset" else _LONGEST_VALUE
+            if name != "recipe" and len(text) > longest:
+                raise WrongField(f"{LABELS[name]} has {len(text):,} characters: write at most {longest}.")
             return reader(text, self.world)
         except WrongField as wrong:
             self.problems.append(str(wrong))
@@ -182,7 +189,17 @@ def goal_of(texts: Mapping[str, str], title: str, world: World) -> FieldsRead:
     metric = fields.read("metric", _metric, "exact_match")
     method = fields.read("method", _method, None)
     dataset = fields.read("dataset", _dataset, None)
+    data_licence = fields.read("data_licence", _data_licence, None)
+    if dataset and not texts.get("data_licence", "").strip() and dataset.startswith("https://"):
+        fields.problems.append(
+            f"{LABELS['data_licence']} is empty, and data at an address has no card that says it: write its SPDX name, "
+            f"`{LABELS['data_licence']}: cc-by-4.0` for example."
+        )
     recipe = fields.read("recipe", _recipe, None)
+    if dataset and recipe and (named := _DATA_SOURCES.search(recipe)) and named[1].strip("\"' ") != dataset:
+        fields.problems.append(
+            f"{LABELS['dataset']} and the recipe's `data_sources` name different data: keep one of the two."
+        )
     script = fields.read("script", _script, None)
     none_named: tuple[str, ...] = ()
     licences = fields.read("licences", _licences, none_named)
@@ -204,6 +221,7 @@ def goal_of(texts: Mapping[str, str], title: str, world: World) -> FieldsRead:
         licences=licences,
         budget=budget,
         seed=seed,
+        data_licence=data_licence,
     )
     return FieldsRead(goal, [])
 
@@ -260,6 +278,14 @@ def _model(text: str, world: World) -> tuple[str, str]:
 def _benchmark(text: str, world: World) -> str:
     text = text.strip("`'\" ")
     known = world.known_benchmarks
+    if _BENCHMARK_FILE.fullmatch(text):
+        # Whether the file is there, and is a benchmark, is found out where it is read: on the default branch.
+        problem = path_problem(text)
+        if problem is not None:
+            raise WrongField(
+                f"Benchmark {code(text, 80)} {problem.replace('data/train.jsonl', 'benchmarks/ours.yaml')}."
+            )
+        return text
     if known is None:
         if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,120}", text) and ".." not in text:
             return text
@@ -270,7 +296,10 @@ def _benchmark(text: str, world: World) -> str:
     close = _nearest(text.lower()[:80], known)
     shown = ", ".join(f"`{name}`" for name in list(known)[:12]) + (" and others" if len(known) > 12 else "")
     hint = f"Did you mean `{close}`? " if close else ""
-    raise WrongField(f"There is no benchmark {code(text, 80)}. {hint}Write one of {shown or 'none yet'}.")
+    raise WrongField(
+        f"There is no benchmark {code(text, 80)}. {hint}Write one of {shown or 'none yet'}, or the path of your own on "
+        "the default branch, `benchmarks/ours.yaml` for example."
+    )
 
 
 def known_name(text: str, known: Sequence[str]) -> str | None:
@@ -371,11 +400,41 @@ def _method(text: str, world: World) -> str | None:
 
 
 def _dataset(text: str, world: World) -> str | None:
-    path = text.strip("`'\" ")
-    problem = path_problem(path)
-    if problem is not None:
-        raise WrongField(f"Training data {code(text, 80)} {problem}.")
-    return path.rstrip("/")
+    text = text.strip("`'\"<> ")
+    try:
+        source = parse_source(text)
+    except UserError as error:
+        raise WrongField(f"Training data {code(text, 80)} {error}.") from None
+    if isinstance(source, RepositorySource):
+        problem = path_problem(text)
+        if problem is not None:
+            raise WrongField(f"Training data {code(text, 80)} {problem}.")
+    if isinstance(source, AddressSource) and world.ceilings and (why := address_problem(source, world.policy)):
+        raise WrongField(f"Training data {code(text, 80)} {why}.")
+    return str(source)
+
+
+def address_problem(source: AddressSource, policy: Policy) -> str | None:
+    """Why the policy does not let this address be fetched, as the end of a sentence; None when it does."""
+    if any(source.within(prefix) for prefix in policy.data_urls):
+        return None
+    shown = ", ".join(code(prefix, 120) for prefix in policy.data_urls[:6])
+    if shown:
+        return (
+            f"lies in none of the places that `data.urls` in `{POLICY_PATH}` allows: write an address below {shown}, "
+            "or have its own added there"
+        )
+    return (
+        f"may not be fetched, because `data.urls` in `{POLICY_PATH}` allows no address: have "
+        f"`urls: [{source.url.rpartition('/')[0]}/]` added there, or write the path of a file in this repository"
+    )
+
+
+def _data_licence(text: str, world: World) -> str | None:
+    names = _licences(text, world)
+    if len(names) > 1:
+        raise WrongField(f"Licence of the data {code(text, 80)} names several: write the one that covers all of it.")
+    return names[0] if names else None
 
 
 def _script(text: str, world: World) -> str | None:

@@ -41,6 +41,7 @@ def goal_yaml(goal: Goal) -> str:
         "target": goal.target,
         "method": goal.method,
         "dataset": goal.dataset,
+        "data_licence": goal.data_licence,
         "recipe": goal.recipe,
         "script": goal.script,
         "licences": list(goal.licences),

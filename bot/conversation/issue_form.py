@@ -15,7 +15,8 @@ from bot.conversation.goal_fields import LABELS, REQUIRED, World, empty_field, g
 from bot.conversation.goal_file import goal_from_yaml, goal_yaml
 from bot.conversation.inert import code
 from bot.conversation.policy import Policy
-from bot.conversation.visible import is_invisible, visible_text, without_comments
+from bot.conversation.visible import visible_markdown, visible_text
+from bot.domain.data_source import SUFFIXES
 from bot.domain.goal import Goal
 
 __all__ = ["ParsedGoal", "goal_from_yaml", "goal_yaml", "parse_goal"]
@@ -32,6 +33,11 @@ _ALIASES = {
     "goal": "target",
     "data": "dataset",
     "dataset": "dataset",
+    "data set": "dataset",
+    "data licence": "data_licence",
+    "data license": "data_licence",
+    "licence of data": "data_licence",
+    "license of the data": "data_licence",
     "recipe": "recipe",
     "start from this recipe": "recipe",
     "script": "script",
@@ -79,8 +85,7 @@ def parse_goal(
 ) -> ParsedGoal:
     """The goal in an issue. Never raises; its time grows no faster than the text."""
     world = World(known_benchmarks, model_exists, policy or Policy())
-    body = body[:LONGEST_BODY].replace("\r\n", "\n").replace("\r", "\n")
-    body = "".join(character for character in without_comments(body) if not is_invisible(character))
+    body = visible_markdown(body[:LONGEST_BODY])
     sections, unknown = _sections(body)
     if len(sections) >= 2:
         return _from_form(title, sections, unknown, world)
@@ -204,6 +209,9 @@ def _at_most(problems: Sequence[str]) -> list[str]:
 # --- prose
 
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@+-]{0,199}")
+_ADDRESS = re.compile(r"(?:hf:|https?://|(?:huggingface|hf)\.co/)[^\s<>()\[\]`\"'|,;\\]{1,900}", re.IGNORECASE)
+_MODEL_PAGE = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface|hf)\.co/([\w.-]+/[\w.-]+)/?", re.IGNORECASE)
+_NO_OWNER = frozenset({"datasets", "spaces", "papers", "docs", "blog", "collections", "models", "organizations"})
 _SIZED = re.compile(
     r"[A-Za-z][A-Za-z0-9._-]{0,80}[0-9]{1,4}(?:\.[0-9]{1,3})?[bBmM](?:[-._][A-Za-z0-9._-]{1,40})?(?:@.+)?"
 )
@@ -221,6 +229,9 @@ _PROSE_BUDGET = {
     "wall_hours": re.compile(rf"(?<![\w.,-]){_AMOUNT}\s?(?:wall[ -]?)?(?:hours?|h)\b", re.IGNORECASE),
     "seed": re.compile(r"\bseed\s{0,3}(?:of|is|:|=)?\s{0,3}([0-9]{1,10})\b", re.IGNORECASE),
 }
+_ROWS = tuple(suffix for suffix in SUFFIXES if suffix != ".json")
+_BENCHMARKS = re.compile(r"bench|eval", re.IGNORECASE)
+"""What tells `benchmarks/ours.yaml` from any other YAML file that a sentence names."""
 _METHOD = re.compile(r"\b(SFT|DPO|GRPO)\b", re.IGNORECASE)
 _ON = re.compile(r"\bon\s{1,3}(?:the\s{1,3})?[`*\"']{0,2}([A-Za-z0-9][A-Za-z0-9._/-]{1,80})", re.IGNORECASE)
 _NOT_A_NAME = frozenset({"a", "an", "our", "this", "it", "my", "its", "their"})
@@ -287,13 +298,16 @@ def _without_fences_and_quotes(body: str) -> str:
 def _read_sentences(text: str, texts: dict[str, str], world: World) -> list[str]:
     """Fill the fields that sentences state, and return a question for each that they state in two ways."""
     questions: list[str] = []
+    addresses = [address.rstrip(".:!?*_") for address in _ADDRESS.findall(text)]
+    # Out of the way: `hf:acme/sums-2` would otherwise be taken for a model called `acme/sums-2`.
+    text = _ADDRESS.sub(" ", text)
     tokens = [token.rstrip(".-+/") for token in _TOKEN.findall(text)]
     candidates = {
         "benchmark": _benchmarks_in(text, tokens, world.known_benchmarks or ()),
-        "base_model": _models_in(tokens, world.known_benchmarks or ()),
+        "base_model": _models_in(tokens, world.known_benchmarks or ()) + _model_pages_in(addresses),
         "target": _targets_in(text),
         "method": [name.lower() for name in _METHOD.findall(text)],
-        "dataset": [token for token in tokens if token.endswith(".jsonl")],
+        "dataset": [token for token in tokens if token.endswith(_ROWS)] + _data_sets_in(addresses),
         "script": [token for token in tokens if token.endswith(".py")],
     }
     spent = text
@@ -329,10 +343,25 @@ def _targets_in(text: str) -> list[str]:
     return anywhere if len(set(anywhere)) == 1 else []
 
 
+def _data_sets_in(addresses: Sequence[str]) -> list[str]:
+    """Those that can only be meant as training data; a paper's address or a model's page is not."""
+    return [
+        address
+        for address in addresses
+        if address.lower().startswith("hf:") or "/datasets/" in address or address.lower().endswith(SUFFIXES)
+    ]
+
+
+def _model_pages_in(addresses: Sequence[str]) -> list[str]:
+    pages = [match[1] for address in addresses if (match := _MODEL_PAGE.fullmatch(address))]
+    return [page for page in pages if page.partition("/")[0].lower() not in _NO_OWNER]
+
+
 def _benchmarks_in(text: str, tokens: Sequence[str], known: Sequence[str]) -> list[str]:
     by_token = {token: name for token in dict.fromkeys(tokens) if (name := known_name(token, known)) is not None}
-    if by_token:
-        return list(dict.fromkeys(by_token.values()))
+    files = [token for token in tokens if token.lower().endswith((".yaml", ".yml")) and _BENCHMARKS.search(token)]
+    if by_token or files:
+        return list(dict.fromkeys([*by_token.values(), *files]))
     after_on = [match[1].rstrip(".,-/") for match in _ON.finditer(text)]
     return [name for name in after_on if not _is_model(name) and name.lower() not in {"a", "an", "our", "this", "it"}][
         :1
@@ -346,7 +375,7 @@ def _models_in(tokens: Sequence[str], known: Sequence[str]) -> list[str]:
 
 def _is_model(token: str) -> bool:
     """`Qwen/Qwen3-1.7B` and `Qwen3-1.7B` are; `and/or`, `data/x.jsonl` and `24/7` are not."""
-    if token.endswith((".jsonl", ".py", ".json", ".yaml", ".yml", ".md")) or not token[0].isalpha():
+    if token.endswith((*SUFFIXES, ".py", ".yaml", ".yml", ".md")) or not token[0].isalpha():
         return False
     owner, slash, name = token.partition("@")[0].partition("/")
     if slash:

@@ -36,6 +36,8 @@ class Issue(_Model):
     user: Account | None = None
     labels: list[Named | str] | None = None
     pull_request: dict[str, Any] | None = None
+    state: str | None = None
+    updated_at: Any = None
 
 
 class Comment(_Model):
@@ -43,6 +45,7 @@ class Comment(_Model):
     body: str | None = None
     user: Account | None = None
     commit_id: str | None = None
+    updated_at: Any = None
 
 
 class HeadRepository(_Model):
@@ -59,6 +62,8 @@ class PullRequest(_Model):
     number: int
     user: Account | None = None
     merged: bool | None = None
+    updated_at: Any = None
+    closed_at: Any = None
     head: Branch
     base: Branch | None = None
 
@@ -67,6 +72,7 @@ class CheckRun(_Model):
     id: int
     name: str = ""
     head_sha: str = ""
+    external_id: str | None = None
 
 
 class Action(_Model):

@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 
 from bot.conversation.inert import clipped, code
 from bot.conversation.yaml_reader import Limits, read_mapping
+from bot.domain.data_source import RepositorySource, is_pinned, parse_source
 from bot.domain.recipe import Scalar, line_of, normalised_value
+from bot.errors import UserError
 
 KEY = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _RECIPE_LIMITS = Limits(bytes=16_384, keys=200, depth=1)
 _LONGEST_TEXT = 200
+_LONGEST_SOURCES = 2_000
 MOST_PROBLEMS = 20
 """A list longer than this helps nobody; the rest is counted."""
 
@@ -169,6 +172,20 @@ def path_problem(path: str) -> str | None:
     return None
 
 
+def source_problem(text: str) -> str | None:
+    """Why `text` cannot be one of a recipe's `data_sources`, as the end of a sentence; None when it can."""
+    try:
+        source = parse_source(text)
+    except UserError as error:
+        return str(error)
+    if isinstance(source, RepositorySource):
+        return path_problem(text)
+    if not is_pinned(source):
+        pin = "@sha256:` and the file's digest" if str(source).startswith("https:") else "@` and a full commit"
+        return f"may change under the recipe: add `{pin}, or name it in the goal's field Training data, which does that"
+    return None
+
+
 def _value_problem(key: str, value: Any) -> str | None:
     name = f"`{key}`"
     value = normalised_value(value) if isinstance(value, str) else value
@@ -201,15 +218,16 @@ def _number_problem(key: str, value: Scalar, limits: Range) -> str | None:
 
 def _text_problem(key: str, value: str) -> str | None:
     name = f"`{key}`"
-    if len(value) > _LONGEST_TEXT:
-        return f"{name} has {len(value):,} characters: write at most {_LONGEST_TEXT}."
+    longest = _LONGEST_SOURCES if key in _PATH_KEYS else _LONGEST_TEXT
+    if len(value) > longest:
+        return f"{name} has {len(value):,} characters: write at most {longest:,}."
     if not value.isprintable():
         return f"{name} has characters that cannot be printed, or several lines: write plain text on one line."
     if key == "method" and value.lower() not in METHODS:
         return f"{name} is {code(value, 40)}: write one of {', '.join(METHODS)}."
     if key in _PATH_KEYS:
         paths = [part.strip() for part in value.split(",")]
-        wrong = next(((path, why) for path in paths if (why := path_problem(path))), None)
+        wrong = next(((path, why) for path in paths if (why := source_problem(path))), None)
         return f"{name}: {code(wrong[0], 80)} {wrong[1]}." if wrong else None
     if key == "attn_implementation" and "/" in value:
         return f"{name} names a repository, and code from a repository is never run: write `sdpa` or `eager`."

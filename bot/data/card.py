@@ -26,8 +26,10 @@ _TEMPLATES = Path(__file__).resolve().parents[2] / "templates" / "cards"
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 # What Markdown or GitHub would act on. A mention and an issue number are broken by an invisible joiner.
 _ACTIVE = re.compile(r"([\\`*_\[\]<>|~$!])|^([#+-]|\d+(?=[.)](?:\s|$)))")
-_MENTION = re.compile(r"([@#]|GH-)(?=\w)")
-_ADDRESS = re.compile(r"(?i)\b(https?|ftp|mailto|www)([:.])")
+_MENTION = re.compile(r"([@#]|GH-)(?=\w)", re.IGNORECASE)
+# Counted as printable, drawn as nothing: variation selectors, which can carry bytes, fillers and the Braille blank.
+_HIDDEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+_ADDRESS = re.compile(r"(?i)(?<![a-z0-9])(https?|ftp|mailto|www)([:.])")
 _SAFE_LINK = re.compile(r"https?://[\w.:/#?=&%+-]+|#\d+")
 
 
@@ -146,7 +148,8 @@ def points(difference: float) -> str:
 def plain(value: Any) -> str:
     """`value` as Markdown text that shows itself and does nothing else, on one line."""
     text = _ACTIVE.sub(
-        lambda match: f"\\{match[0]}" if not match[0][0].isdigit() else f"{match[0]}\u2060", _line(value)
+        lambda match: f"\\{match[0]}" if not match[0][0].isdigit() else f"{match[0]}\u2060",
+        _line(value).replace("&", "&amp;"),  # an entity would be read back into what it stands for
     )
     return _ADDRESS.sub("\\1\u2060\\2", _MENTION.sub("\\1\u2060", text))
 
@@ -173,11 +176,12 @@ def _plain_piece(text: str) -> str:
 
 def code_cell(value: Any) -> str:
     """`code` inside a table, where a bar would end the cell."""
-    return code(value).replace("|", "\\|")
+    # A backslash that stands there already would escape ours.
+    return code(value).replace("\\|", "\\\u2060|").replace("|", "\\|")
 
 
 def _line(value: Any) -> str:
-    text = "".join(c if c.isprintable() else " " for c in str(value))
+    text = "".join(c if c.isprintable() else " " for c in _HIDDEN.sub("", str(value)))
     return " ".join(text.split())
 
 
@@ -257,7 +261,16 @@ def duration(seconds: float) -> str:
 
 
 def _yaml(front: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(front), sort_keys=False, allow_unicode=True, width=1000).strip()
+    return yaml.safe_dump(_visible(dict(front)), sort_keys=False, allow_unicode=True, width=1000).strip()
+
+
+def _visible(value: Any) -> Any:
+    """`value` with every text in it on one line and without characters that are not drawn."""
+    if isinstance(value, dict):
+        return {name: _visible(content) for name, content in value.items()}
+    if isinstance(value, list):
+        return [_visible(content) for content in value]
+    return _line(value) if isinstance(value, str) else value
 
 
 @cache

@@ -49,9 +49,14 @@ class GateResult:
     """Terms that allow this training and still bind what is done with the result."""
 
 
+_LONGEST_NAME = 120
+
+
 def normalise_licence(text: str | None) -> str | None:
     """`Apache License, Version 2.0` -> `apache-2.0`. None for what says nothing; other names pass in lower case."""
     cleaned = " ".join((text or "").strip().strip("\"'").lower().split())
+    # It is shown in code spans and tables: no character that could end one.
+    cleaned = re.sub(r"[^a-z0-9.+()/:,_ -]", "?", cleaned)[:_LONGEST_NAME]
     if cleaned in _NO_LICENCE:
         return None
     if "://" in cleaned:

@@ -50,6 +50,16 @@ class Spend:
 NOTHING = Spend()
 
 
+def raised(budget: Budget, more: Spend) -> Budget:
+    """The same ceilings, each higher by what was added."""
+    return Budget(
+        usd=budget.usd + more.usd,
+        gpu_hours=budget.gpu_hours + more.gpu_hours,
+        runs=budget.runs + more.runs,
+        wall_hours=budget.wall_hours + more.wall_hours,
+    )
+
+
 def remaining(budget: Budget, spend: Spend, reserved: Spend = NOTHING) -> Spend:
     """What is left of each ceiling once what is reserved is spent too; never below zero."""
     used = spend + reserved
@@ -121,14 +131,7 @@ class Envelope:
 
     def extended(self, more: Spend) -> Envelope:
         """The same consent with higher ceilings."""
-        old = self.ceilings
-        ceilings = Budget(
-            usd=old.usd + more.usd,
-            gpu_hours=old.gpu_hours + more.gpu_hours,
-            runs=old.runs + more.runs,
-            wall_hours=old.wall_hours + more.wall_hours,
-        )
-        return replace(self, ceilings=ceilings)
+        return replace(self, ceilings=raised(self.ceilings, more))
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"keys": sorted(self.keys)}

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from bot.domain.budget import Spend, raised
 from bot.domain.diagnosis import DiagnosisReport
-from bot.domain.goal import Goal, GoalId
+from bot.domain.goal import Budget, Goal, GoalId, digest_of
 
 BASELINE = 0
 """Run number that stands for the untouched base model."""
@@ -55,6 +56,8 @@ RESUMABLE_STATES = frozenset({State.STOPPED, State.EXHAUSTED, State.NEEDS_HUMAN}
 
 class EventKind(StrEnum):
     # From the world
+    CONVERSATION_OPENED = "conversation_opened"
+    """A command was written where there is no goal: the repository's own matters, a fork's pull request."""
     GOAL_OPENED = "goal_opened"
     GOAL_EDITED = "goal_edited"
     COMMAND = "command"
@@ -66,6 +69,10 @@ class EventKind(StrEnum):
     # From the bot's own actions
     CONTRACT_READ = "contract_read"
     JOB_LAUNCHED = "job_launched"
+    GOAL_READ = "goal_read"
+    """An edit of the issue has been read that does not move the goal by itself: an offer, or nothing."""
+    GOAL_ADOPTED = "goal_adopted"
+    """The goal is now the one that an edit offered."""
     REFUSED = "refused"
     """Found after the contract was read: the goal cannot be pursued as written."""
     BASELINE_RECORDED = "baseline_recorded"
@@ -74,6 +81,10 @@ class EventKind(StrEnum):
     PROPOSED = "proposed"
     CONSENTED = "consented"
     CONSENT_ASKED = "consent_asked"
+    BUDGET_RAISED = "budget_raised"
+    SPENDING_REFUSED = "spending_refused"
+    """A job may not be started: all spending is halted, or a ceiling outside of the goal is reached."""
+    LLM_SPENT = "llm_spent"
     RUN_STARTED = "run_started"
     DIAGNOSED = "diagnosed"
     REVIEWED = "reviewed"
@@ -86,6 +97,7 @@ class EventKind(StrEnum):
     ENDED = "ended"
     ISSUE_CLOSED = "issue_closed"
     """The pull request was merged after the end, so its issue is done."""
+    PUBLISHED = "published"
     CRASHED = "crashed"
     """An action met a bug; the goal stops with an apology."""
 
@@ -133,6 +145,8 @@ class Job:
     """`runners.job.JobStatus.as_dict()` once it has ended."""
     expects: str = ""
     """What the job was built from (the data key, for role data)."""
+    reserved: Mapping[str, float] = field(default_factory=dict)
+    """{"usd", "gpu_hours"} that it may cost at most; its time-out is set from it."""
 
     @property
     def ended(self) -> bool:
@@ -210,6 +224,8 @@ class Run:
     reviewed: bool = False
     started_at: float = 0.0
     ended_at: float | None = None
+    yardstick: str = ""
+    """`Experiment.yardstick` when it was started: values of another one cannot be compared with this one's."""
 
     @property
     def symptoms(self) -> list[str]:
@@ -229,8 +245,27 @@ class Command:
     number: int
     """Issue or pull request it was written on."""
     head_sha: str | None = None
-    """The head that the author could see, when known."""
+    """The head that the author could see: as the event tells it, else as it stood when the command arrived."""
+    place: str = ""
+    """Where it was written: `issue`, `pull_request`, `review`, `review_comment`, `check`, `box`."""
     answered: bool = False
+    answer: str = ""
+    """Markdown, as shown below the command in the thread's one comment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """The issue's text as somebody left it, not read yet."""
+
+    version: int
+    """The `text_version` that it is."""
+    title: str
+    body: str
+    by: str
+    by_id: int | None
+    """None in a journal from before it was recorded."""
+    seq: int
+    """Of its event."""
 
 
 @dataclass(slots=True)
@@ -241,6 +276,8 @@ class Experiment:
     state: State = State.CONTRACT
     length: int = 0
     """Events in the journal; names the next action's workflow."""
+    is_goal: bool = False
+    """False: only a conversation, in which commands are answered and nothing is pursued."""
     opened_at: float = 0.0
     last_at: float = 0.0
     # Where it lives
@@ -253,10 +290,21 @@ class Experiment:
     title: str = ""
     body: str = ""
     text_version: int = 0
-    """Counts the issue text's versions; a contract is read once per version."""
+    """Counts the issue text's versions; the latest that is not read yet is read."""
+    edit: Edit | None = None
+    """The latest text, until it has been read."""
     # The contract
     contract_version: int = -1
+    """The latest text version that has been read."""
     goal: Goal | None = None
+    pins: dict[str, Any] = field(default_factory=dict)
+    """What the goal's names stood for when it was read: {"dataset": a pinned `data_source` line, "benchmark": {"path",
+    "commit", "digest", "items_path", "items_digest"}}, each only where there is one."""
+    offer: dict[str, Any] | None = None
+    """The goal that the edited issue states, when it is another than the agreed one: the data of its GOAL_READ's
+    `offer`. `/postdoc accept goal` adopts it."""
+    edit_told: str = ""
+    """What the contract comment says of the edited issue: offer, unreadable, ended, or nothing."""
     policy: dict[str, Any] = field(default_factory=dict)
     refusal: str | None = None
     contract_comment_id: int | None = None
@@ -285,8 +333,17 @@ class Experiment:
     changed_by: str = ""
     # Consent
     consent: dict[str, Any] | None = None
+    consented_at: float | None = None
+    """When the first consent was given; `wall_hours` count from here."""
     consent_asked_for: str = ""
     """Head for which the question was put."""
+    consent_check_id: int | None = None
+    """The check that says `action_required` on that head, until somebody has agreed."""
+    raised: Spend = field(default_factory=Spend)
+    """What a person granted beyond the goal's own budget."""
+    spending_refused: dict[str, Any] | None = None
+    """{"state", "reason"}: the ending that this means."""
+    llm_usd: float = 0.0
     # Work
     jobs: dict[str, Job] = field(default_factory=dict)
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -298,6 +355,7 @@ class Experiment:
     confirmation: dict[str, Any] | None = None
     commands: list[Command] = field(default_factory=list)
     stop_requested: str | None = None
+    """Why it was to stop, a sentence without its full stop."""
     closed: bool = False
     merged: bool = False
     issue_closed: bool = False
@@ -309,11 +367,16 @@ class Experiment:
     concluded: bool = False
     """The ending has been told on GitHub."""
     ended_at: float | None = None
-    extra_runs: int = 0
-    """Runs that a person granted beyond the budget by resuming."""
+    published: dict[str, Any] | None = None
+    """Where the best model lies on the Hub."""
     unreadable: str = ""
     """Why the journal cannot be read to its end by this version. Such a goal is left alone."""
     unreadable_error: str = ""
+
+    @property
+    def ceilings(self) -> Budget:
+        """The goal's budget and what was granted beyond it."""
+        return raised(self.goal.budget if self.goal is not None else Budget(), self.raised)
 
     @property
     def full_name(self) -> str:
@@ -327,8 +390,18 @@ class Experiment:
     @property
     def best_run(self) -> Run | None:
         """Highest dev value; the earliest among equals, because a later tie is more often luck."""
-        scored = [run for run in self.runs if run.score is not None]
+        scored = [run for run in self.runs if run.score is not None and run.yardstick in ("", self.yardstick)]
         return max(scored, key=lambda run: run.score.value if run.score else 0.0, default=None)
+
+    @property
+    def yardstick(self) -> str:
+        """Names what values are measured on and against: base model, benchmark with its pin, metric, seed."""
+        goal = self.goal
+        if goal is None:
+            return ""
+        pinned = (self.pins.get("benchmark") or {}).get("items_digest")
+        named = [goal.base_model, goal.base_revision, goal.benchmark, goal.metric, goal.seed, pinned]
+        return digest_of(named)[:12]
 
     @property
     def running_jobs(self) -> list[Job]:

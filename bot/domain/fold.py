@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Iterable
 
+from bot.domain.budget import Spend
 from bot.domain.diagnosis import DiagnosisReport
 from bot.domain.experiment import (
     RESUMABLE_STATES,
     Command,
+    Edit,
     Event,
     EventKind,
     Experiment,
     Job,
     JobRole,
+    NewEvent,
     Run,
     Score,
     State,
@@ -41,30 +46,89 @@ def experiment_of(goal_id: GoalId, journal: Iterable[Event]) -> Experiment:
     return experiment
 
 
+def foreseen(experiment: Experiment, events: Iterable[NewEvent], at: float) -> Experiment:
+    """The experiment as it will be once `events` are in its journal; the one that was given stays as it is."""
+    after = copy.deepcopy(experiment)
+    for new in events:
+        event = Event(after.length, new.kind, new.key, at, json.loads(json.dumps(new.data)))
+        after.length, after.last_at = after.length + 1, at
+        _FOLDS[event.kind](after, event)
+    return after
+
+
+def _on_conversation_opened(x: Experiment, event: Event) -> None:
+    d = event.data
+    x.owner, x.repository, x.issue = d["owner"], d["repository"], d["issue"]
+    x.installation_id, x.opened_at = d["installation_id"], event.at
+
+
 def _on_goal_opened(x: Experiment, event: Event) -> None:
     d = event.data
+    x.is_goal = True
     x.owner, x.repository, x.issue = d["owner"], d["repository"], d["issue"]
     x.installation_id, x.author, x.author_id = d["installation_id"], d["author"], d["author_id"]
     x.title, x.body, x.opened_at = d["title"], d["body"], event.at
 
 
 def _on_goal_edited(x: Experiment, event: Event) -> None:
-    # Once a pull request stands, the contract is bound to the text that was agreed; an edit does not move it.
-    if x.pull_request is None:
-        x.title, x.body = event.data["title"], event.data["body"]
-        x.text_version += 1
-        x.state, x.refusal, x.goal = State.CONTRACT, None, None
-        x.baseline, x.data = None, {}
-        x.concluded, x.ended_at, x.reason, x.stop_requested = False, None, "", None
-        x.crash, x.crash_reference = None, None
+    # Nothing moves before it has been read: whoever edited may be nobody who has a say.
+    d = event.data
+    if x.pull_request is not None and "by_id" not in d:
+        return  # written when an edit of an agreed goal was not read at all
+    x.text_version += 1
+    x.edit = Edit(x.text_version, d["title"], d["body"], d["by"], d.get("by_id"), event.seq)
+    if x.concluded:
+        x.crash, x.crash_reference = None, None  # told; what reading the new text meets is told again
+
+
+def _on_goal_read(x: Experiment, event: Event) -> None:
+    d = event.data
+    _text_read(x, d["text_version"])
+    x.offer = dict(d["offer"]) if d["offer"] else None
+    x.edit_told = d["told"]
+    x.contract_comment_id = d["comment_id"] or x.contract_comment_id
+
+
+def _on_goal_adopted(x: Experiment, event: Event) -> None:
+    """The offered goal replaces the agreed one. What was measured on another yardstick no longer counts, and consent is
+    asked for anew; a seal that was opened is not among what can change (`actions.adoption` refuses)."""
+    d = event.data
+    yardstick, licences = x.yardstick, (x.goal.licences, x.goal.data_licence) if x.goal is not None else None
+    x.goal, x.pins, x.policy = Goal.from_dict(d["goal"]), dict(d["pins"]), dict(d["policy"])
+    if x.yardstick != yardstick:
+        x.baseline, x.tried = None, {}
+    if x.yardstick != yardstick or licences != (x.goal.licences, x.goal.data_licence):
+        x.data = {}  # scanned for other items, or held against other licences
+    x.head_sha, x.recipe, x.recipe_digests = d["head_sha"], d["recipe"], dict(d["digests"])
+    x.shipped_digests = dict(d["shipped_digests"])
+    x.changed = {key: list(pair) for key, pair in d["changed"].items()}
+    x.changed_why, x.changed_by = d["why"], d["by"]
+    x.consent, x.consent_asked_for, x.refusal = None, "", None
+    x.offer, x.edit_told = None, ""
+    if x.state in RESUMABLE_STATES:
+        _reopen(x)
+
+
+def _text_read(x: Experiment, version: int) -> None:
+    x.contract_version = version
+    if x.edit is not None and x.edit.version <= version:
+        x.edit = None
 
 
 def _on_contract_read(x: Experiment, event: Event) -> None:
     d = event.data
-    x.contract_version = d["text_version"]
+    if d["text_version"] > 0:
+        x.title, x.body = d.get("title", x.title), d.get("body", x.body)
+        if x.edit is not None and "title" not in d:
+            x.title, x.body = x.edit.title, x.edit.body  # from before the event said it
+        x.baseline, x.data = None, {}
+        x.concluded, x.ended_at, x.reason, x.stop_requested = False, None, "", None
+        x.crash, x.crash_reference = None, None
+    _text_read(x, d["text_version"])
     x.contract_comment_id = d["comment_id"]
     x.refusal = d["refusal"]
     x.goal = Goal.from_dict(d["goal"]) if d["goal"] else None
+    x.pins = dict(d.get("pins") or {})
     x.policy = dict(d["policy"])
     x.state = State.NEEDS_AUTHOR if x.refusal else State.PLAN
     if not x.refusal:
@@ -85,7 +149,8 @@ def _on_command(x: Experiment, event: Event) -> None:
             author_id=d["author_id"],
             comment_id=d["comment_id"],
             number=d["number"],
-            head_sha=d.get("head_sha"),
+            head_sha=d.get("head_sha") or x.head_sha or None,
+            place=d.get("place", ""),
         )
     )
 
@@ -93,7 +158,7 @@ def _on_command(x: Experiment, event: Event) -> None:
 def _on_command_answered(x: Experiment, event: Event) -> None:
     for command in x.commands:
         if command.seq == event.data["command"]:
-            command.answered = True
+            command.answered, command.answer = True, event.data.get("reply", "")
 
 
 def _on_head_moved(x: Experiment, event: Event) -> None:
@@ -104,7 +169,7 @@ def _on_head_moved(x: Experiment, event: Event) -> None:
 def _on_head_read(x: Experiment, event: Event) -> None:
     d = event.data
     x.head_sha = d["head_sha"]
-    if x.unread_head == d["head_sha"]:
+    if x.unread_head in (d["head_sha"], d.get("asked")):  # the branch may have moved on before it was read
         x.unread_head = None
     x.recipe = d["recipe"]
     x.recipe_digests = dict(d["digests"])
@@ -130,7 +195,15 @@ def _on_pull_request_reopened(x: Experiment, event: Event) -> None:
 def _on_job_launched(x: Experiment, event: Event) -> None:
     d = event.data
     role = JobRole(d["role"])
-    x.jobs[d["job_id"]] = Job(d["job_id"], role, d["run"], d["attempt"], event.at, expects=d.get("expects", ""))
+    x.jobs[d["job_id"]] = Job(
+        d["job_id"],
+        role,
+        d["run"],
+        d["attempt"],
+        event.at,
+        expects=d.get("expects", ""),
+        reserved=d.get("reserved", {}),
+    )
     states = {
         JobRole.BASELINE: State.BASELINE,
         JobRole.TRAIN: State.TRAINING,
@@ -174,12 +247,16 @@ def _on_proposed(x: Experiment, event: Event) -> None:
 
 def _on_consented(x: Experiment, event: Event) -> None:
     x.consent = dict(event.data)
+    if x.consented_at is None:
+        x.consented_at = event.at
+    x.consent_check_id = None  # the action that recorded this has completed it
     if x.state is State.AWAITING_CONSENT:
         x.state = State.PROPOSED
 
 
 def _on_consent_asked(x: Experiment, event: Event) -> None:
     x.consent_asked_for = event.data["head_sha"]
+    x.consent_check_id = event.data.get("check_run_id")
     x.state = State.AWAITING_CONSENT
 
 
@@ -195,6 +272,7 @@ def _on_run_started(x: Experiment, event: Event) -> None:
         changed={key: list(pair) for key, pair in d["changed"].items()},
         check_run_id=d["check_run_id"],
         started_at=event.at,
+        yardstick=x.yardstick,
     )
     x.runs.append(run)
     x.tried[run.recipe_hash] = run.n
@@ -229,6 +307,11 @@ def _on_revised(x: Experiment, event: Event) -> None:
     x.recipe = d["recipe"]
     x.changed = {key: list(pair) for key, pair in d["changed"].items()}
     x.changed_why, x.changed_by = d["why"], d["by"]
+    if d["by"] != "postdoc" and x.consent is not None:
+        allowed = set(x.consent["envelope"]["keys"])
+        if "*" not in allowed and not x.changed.keys() <= allowed:
+            # Changing is not spending: somebody has to agree to what Postdoc could not have changed by itself.
+            x.consent = None
     if x.state in RESUMABLE_STATES:
         _reopen(x)
 
@@ -239,12 +322,27 @@ def _on_confirmed(x: Experiment, event: Event) -> None:
 
 
 def _on_stopped(x: Experiment, event: Event) -> None:
-    x.stop_requested = event.data["by"]
+    x.stop_requested = event.data.get("reason") or f"{event.data['by']} asked to stop"
 
 
 def _on_resumed(x: Experiment, event: Event) -> None:
-    x.extra_runs += event.data.get("extra_runs", 0)
     _reopen(x)
+
+
+def _on_budget_raised(x: Experiment, event: Event) -> None:
+    x.raised = x.raised + Spend.from_dict(event.data["more"])
+
+
+def _on_spending_refused(x: Experiment, event: Event) -> None:
+    x.spending_refused = dict(event.data)
+
+
+def _on_llm_spent(x: Experiment, event: Event) -> None:
+    x.llm_usd += event.data["usd"]
+
+
+def _on_published(x: Experiment, event: Event) -> None:
+    x.published = dict(event.data)
 
 
 def _on_ended(x: Experiment, event: Event) -> None:
@@ -261,17 +359,26 @@ def _on_issue_closed(x: Experiment, event: Event) -> None:
 
 def _on_crashed(x: Experiment, event: Event) -> None:
     x.crash, x.crash_reference = event.data["error"], event.data["reference"]
+    # The event is named by the journal's length when its action was decided. A text that was there by then comes
+    # before everything else, so it was its reading that broke: it is not read for ever, only its next edit is.
+    decided = event.key.rpartition("/")[2]
+    if x.edit is None or (decided.isdigit() and x.edit.seq < int(decided)):
+        x.contract_version = x.text_version
 
 
 def _reopen(x: Experiment) -> None:
     """From an ending that is not final back to work."""
     x.state, x.concluded, x.ended_at, x.reason = State.PROPOSED, False, None, ""
     x.stop_requested, x.crash, x.crash_reference, x.confirmation = None, None, None, None
+    x.spending_refused = None
 
 
 _FOLDS = {
+    EventKind.CONVERSATION_OPENED: _on_conversation_opened,
     EventKind.GOAL_OPENED: _on_goal_opened,
     EventKind.GOAL_EDITED: _on_goal_edited,
+    EventKind.GOAL_READ: _on_goal_read,
+    EventKind.GOAL_ADOPTED: _on_goal_adopted,
     EventKind.COMMAND: _on_command,
     EventKind.HEAD_MOVED: _on_head_moved,
     EventKind.PULL_REQUEST_CLOSED: _on_pull_request_closed,
@@ -286,6 +393,10 @@ _FOLDS = {
     EventKind.PROPOSED: _on_proposed,
     EventKind.CONSENTED: _on_consented,
     EventKind.CONSENT_ASKED: _on_consent_asked,
+    EventKind.BUDGET_RAISED: _on_budget_raised,
+    EventKind.SPENDING_REFUSED: _on_spending_refused,
+    EventKind.LLM_SPENT: _on_llm_spent,
+    EventKind.PUBLISHED: _on_published,
     EventKind.RUN_STARTED: _on_run_started,
     EventKind.DIAGNOSED: _on_diagnosed,
     EventKind.REVIEWED: _on_reviewed,

@@ -34,7 +34,8 @@ class Goal:
     base_model: str
     """Hub id, or the name of a model in the server's model folder."""
     benchmark: str
-    """Name of a benchmark file, `practice/reverse` for example."""
+    """Name of a benchmark file, `practice/reverse` for example, or the path of the repository's own,
+    `benchmarks/ours.yaml`, as it stands on the default branch."""
     target: float
     """The value of `metric` to reach, in [0, 1]."""
     metric: str = "exact_match"
@@ -42,7 +43,8 @@ class Goal:
     method: str | None = None
     """sft, dpo, grpo ...; None leaves the choice to the brain."""
     dataset: str | None = None
-    """Path of a JSONL file or a folder in the repository (default branch). None: the benchmark's own training split."""
+    """A `data_source` line: a path on the default branch, a data set of the Hub, an address. None: the benchmark's own
+    training split."""
     recipe: str | None = None
     """Text of a starting recipe (YAML, one key per line) that runs first. None: the playbook's row."""
     script: str | None = None
@@ -51,6 +53,8 @@ class Goal:
     """SPDX identifiers allowed for data and base model. Empty: any licence that is known."""
     budget: Budget = field(default_factory=Budget)
     seed: int = 0
+    data_licence: str | None = None
+    """What the author says the training data is under; counts where the data has no card of its own."""
 
     @property
     def hash(self) -> str:

@@ -1,23 +1,4 @@
-"""Benchmarks: documented YAML files, their items by split, and the files that an evaluation job needs.
-
-A benchmark `team/faq` is the file `team/faq.yaml` in one of the folders given (a team's own: default branch only):
-
-    name: team/faq                      the path without .yaml
-    description: Does the model know our product?
-    licence: CC-BY-4.0                  SPDX identifier of the items
-    metric: exact_match                 the only metric so far
-    prompt: "{{question}}"              text with {{column}} for columns of the items; default "{{prompt}}"
-    items:
-      file: faq.jsonl                   beside the YAML file, or `task: reverse` for a practice task
-      reference: answer                 column with the expected answer; default `reference`
-    splits:                             dev is iterated on; sealed is opened once, to confirm
-      dev: {n: 200}
-      sealed: {n: 200}                  n items at most; each item belongs to one split by a hash of its prompt
-    generation: {max_gen_toks: 256, until: [], do_sample: false}
-    extraction:
-      strict: {pattern: null}           regular expression whose last match (first group) is compared; null: all of it
-      lenient: {pattern: '(?:is|:)\\s+(\\S.*)$', ignore_case: true}
-    chat: {template: true, system: "", enable_thinking: false}       all optional
+"""Benchmarks: their files (`benchmark_file` has the format), their items by split, and what an evaluation job needs.
 
 Nothing here imports torch: the bot process reads benchmarks, only the job's bundle (`bundle/evaluate.py`) runs them.
 """
@@ -40,19 +21,14 @@ from bot.domain.evaluation import Split
 from bot.domain.goal import digest_of
 from bot.errors import UserError
 from bot.evaluation import tasks
+from bot.evaluation.benchmark_file import Benchmark, read_benchmark_file
 
 SHIPPED = Path(__file__).with_name("benchmarks")
 BUNDLE = Path(__file__).with_name("bundle")
-METRIC = "exact_match"
-LARGEST_FILE_BYTES = 100_000
-"""Of a benchmark's YAML file; a person writes a few hundred."""
 LONGEST_NAME = 100
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*(?:[./][a-z0-9][a-z0-9_-]*)*", re.IGNORECASE)
 _COLUMN = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
-_KEYS = frozenset(
-    {"name", "description", "licence", "metric", "prompt", "items", "splits", "generation", "extraction", "chat"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,31 +37,6 @@ class Item:
     """Sixteen hex digits over benchmark and prompt."""
     prompt: str
     reference: str
-
-
-@dataclass(frozen=True, slots=True)
-class Benchmark:
-    name: str
-    description: str
-    licence: str
-    metric: str
-    path: Path
-    """The YAML file; it is copied into the evaluation job as it is."""
-    configuration: Mapping[str, Any]
-    """The file's content."""
-
-    @property
-    def task(self) -> str | None:
-        """Name of the practice task that makes the items; None when they come from a file."""
-        return (self.configuration.get("items") or {}).get("task")
-
-    @property
-    def digest(self) -> str:
-        """Over the configuration; the evaluator records the same value."""
-        return digest_of(self.configuration)
-
-    def size(self, split: str) -> int:
-        return int((self.configuration["splits"].get(split) or {}).get("n", 0))
 
 
 def load_benchmark(name: str, folders: Iterable[Path] = ()) -> Benchmark:
@@ -98,7 +49,7 @@ def load_benchmark(name: str, folders: Iterable[Path] = ()) -> Benchmark:
         for folder in searched:
             path = folder / f"{name}.yaml"
             if path.is_file() and path.resolve().is_relative_to(folder.resolve()):
-                return _parsed(name, path)
+                return read_benchmark_file(name, path)
     known = known_benchmarks(searched)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(f'`{match}`' for match in close)}?" if close else ""
@@ -115,79 +66,6 @@ def known_benchmarks(folders: Sequence[Path] = (SHIPPED,)) -> list[str]:
         for path in folder.rglob("*.yaml")
     }
     return sorted(found)
-
-
-def _parsed(name: str, path: Path) -> Benchmark:
-    if path.stat().st_size > LARGEST_FILE_BYTES:
-        raise UserError(
-            f"The file of benchmark `{name}` is larger than 100 kB; put the items into a JSONL file beside it."
-        )
-    try:
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # a few of them expand to gigabytes
-            raise UserError(f"`{name}.yaml` uses YAML aliases (*name); write the values out.")
-        content = yaml.safe_load(text)
-        json.dumps(content)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"`{name}.yaml` is not YAML: {' '.join(str(error).split())}") from error
-    except TypeError as error:
-        raise UserError(f"`{name}.yaml` holds a value that is no text or number; put quotes around dates.") from error
-    problem = _problem(content, path)
-    if problem:
-        raise UserError(f"Benchmark `{name}` cannot be used: {problem}.")
-    return Benchmark(
-        name=name,
-        description=str(content.get("description", "")).strip(),
-        licence=str(content.get("licence", "")).strip(),
-        metric=content.get("metric", METRIC),
-        path=path,
-        configuration={**content, "name": name},
-    )
-
-
-def _problem(content: Any, path: Path) -> str | None:
-    """What is wrong with the content and what to write instead, or None."""
-    if not isinstance(content, dict):
-        return "the file must hold keys such as name, items and splits"
-    if unknown := sorted(set(map(str, content)) - _KEYS):
-        return f"unknown key {unknown[0]}; the keys are {', '.join(sorted(_KEYS))}"
-    if content.get("metric", METRIC) != METRIC:
-        return f"metric {content['metric']} is not known; write {METRIC}"
-    source = content.get("items")
-    if not isinstance(source, dict) or ("task" in source) == ("file" in source):
-        return "items needs either `task: <practice task>` or `file: <JSONL file beside it>`"
-    if "task" in source and source["task"] not in tasks.TASKS:
-        return f"there is no practice task {source['task']}; write one of {', '.join(tasks.TASKS)}"
-    if "file" in source:
-        file = path.parent / str(source["file"])
-        if not file.resolve().is_relative_to(path.parent.resolve()):
-            return "items.file must lie beside the YAML file"
-        if not file.is_file():
-            return f"there is no {source['file']} beside the YAML file"
-    return _settings_problem(content)
-
-
-def _settings_problem(content: Mapping[str, Any]) -> str | None:
-    splits = content.get("splits")
-    if not isinstance(splits, dict) or set(splits) != set(Split):
-        return "splits needs both dev and sealed, each with n"
-    for split, settings in splits.items():
-        n = settings.get("n") if isinstance(settings, dict) else None
-        if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= 100_000:
-            return f"splits.{split}.n needs a whole number from 1 to 100000"
-    generation = content.get("generation") or {}
-    if generation.get("do_sample", False) is not False:
-        return "generation.do_sample must be false: a score that changes between two runs cannot be compared"
-    length = generation.get("max_gen_toks", 256)
-    if not isinstance(length, int) or isinstance(length, bool) or length < 1:
-        return "generation.max_gen_toks needs a whole number above 0"
-    for name in ("strict", "lenient"):
-        pattern = ((content.get("extraction") or {}).get(name) or {}).get("pattern")
-        try:
-            re.compile(pattern or "")
-        except (re.error, TypeError) as error:
-            return f"extraction.{name}.pattern is not a regular expression ({error})"
-    return None
 
 
 # --- Items ----------------------------------------------------------------------------------------------------------
@@ -214,12 +92,16 @@ def _items_of_file(benchmark: Benchmark, split: str) -> list[Item]:
     path = benchmark.path.parent / source["file"]
     reference = str(source.get("reference", "reference"))
     found: dict[str, Item] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError:
+        raise UserError(f"`{source['file']}` is not UTF-8 text: save it as UTF-8.") from None
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             raise UserError(f"`{source['file']}` line {number} is not a JSON object; every line must be one item.")

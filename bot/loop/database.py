@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateColumn
 
+from bot.conversation.redaction import redact
 from bot.errors import SettingsError, TransientError
 
 metadata = sa.MetaData()
@@ -38,15 +39,15 @@ def open_database(url: str) -> sa.Engine:
     `postgres://` and `postgresql://` mean the psycopg 3 driver. Raises: SettingsError when it cannot be opened; its
     text carries no password.
     """
-    named = "The database"
+    named = "the database"
     try:
         place = _place(url)
-        named = f"The database {place.render_as_string(hide_password=True)!r}"
+        named = f"the database {place.render_as_string(hide_password=True)!r}"
         engine = _engine(place)
         _bring_up_to_date(engine)
     except (sa.exc.SQLAlchemyError, OSError, ImportError) as error:
         reason = _reason(error, url)
-        raise SettingsError(f"{named} cannot be opened ({reason}). Set POSTDOC_DATABASE_URL.") from error
+        raise SettingsError(f"POSTDOC_DATABASE_URL: {named} cannot be opened ({redact(reason)}).") from error
     # Only from here on: until now an outage is a wrong setting.
     sa.event.listen(engine, "handle_error", _translate)
     return engine

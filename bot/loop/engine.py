@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig, SetWorkflowID, WorkflowHandleAsync
 from dbos import error as dbos_error
 
+from bot.conversation.github import Gone
 from bot.domain.experiment import Event, EventKind, Experiment, NewEvent, State
 from bot.domain.fold import experiment_of
 from bot.domain.goal import GoalId
@@ -66,6 +67,7 @@ class Engine:
         self._arrived: set[GoalId] = set()
         """Goals whose lease is ours and whose unfinished actions have not been looked for yet."""
         self._unfinished: dict[GoalId, Unfinished] = {}
+        self._still: set[GoalId] = set()
         self.waiting: dict[GoalId, Experiment] = {}
         """Goals of this process that have been turned and wait for the world, as they then stood."""
         self.unreadable: dict[GoalId, str] = {}
@@ -206,7 +208,7 @@ class Engine:
 
     def turn(self, goal_id: GoalId) -> None:
         """See to it that the goal is looked at, now or right after the action it is busy with."""
-        if self._draining.is_set():
+        if self._draining.is_set() or goal_id in self._still:
             return
         if goal_id in self._tasks:
             self._again.add(goal_id)
@@ -215,8 +217,39 @@ class Engine:
         self._tasks[goal_id] = task
         task.add_done_callback(lambda _: self._tasks.pop(goal_id, None))
 
+    def keep_still(self, goal_id: GoalId) -> None:
+        """Do not turn this goal until it is let go: its journal is being put together."""
+        self._still.add(goal_id)
+
+    def let_go(self, goal_id: GoalId) -> None:
+        """Turn a goal that was kept still."""
+        self._still.discard(goal_id)
+        self.turn(goal_id)
+
+    async def act(self, goal_id: GoalId) -> bool:
+        """Perform the next action of a goal that is kept still, and no other; False when it brought nothing new.
+
+        Raises: TransientError when another process has the goal.
+        """
+        lease = await self._hold(goal_id)
+        if lease is None:
+            raise TransientError(f"goal {goal_id} is another process's")
+        before = await self.experiment(goal_id)
+        action = next_action(before)
+        if action is None:
+            return False
+        await self._run(goal_id, before.length, action.as_dict(), lease)
+        return (await self.experiment(goal_id)).length > before.length
+
+    async def forget(self, goal_id: GoalId) -> None:
+        """Drop what is left of this goal's workflows, which were decided on a journal that is lost."""
+        left = await DBOS.list_workflows_async(workflow_id_prefix=f"{goal_id}/", load_input=False, load_output=False)
+        if left:
+            await DBOS.delete_workflows_async([status.workflow_id for status in left])
+        self._unfinished.pop(goal_id, None)
+
     async def _turn(self, goal_id: GoalId) -> None:
-        while not self._draining.is_set():
+        while not self._draining.is_set() and goal_id not in self._still:
             try:
                 lease = await self._hold(goal_id)
                 if lease is None or await self._turn_once(goal_id, lease):
@@ -311,12 +344,15 @@ class Engine:
         # The journal as it stood when this was decided: a replay then sees what the first attempt saw, and names what
         # it makes by the same keys, whatever has arrived since.
         journal = await self._outlast(lambda: self.journal.read(goal_id))
+        if len(journal) < n:
+            log.error("goal %s: action %s was decided on a journal that is lost", goal_id, action.kind)
+            return 0
         before = experiment_of(goal_id, journal[:n])
         try:
             events = await self._patiently(goal_id, journal[:n], action, lease)
         except LeaseLost:
             raise
-        except UserError as error:
+        except (UserError, Gone) as error:
             events = [_crash(before, str(error))]
         except Exception:
             reference = secrets.token_hex(4)

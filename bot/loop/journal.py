@@ -42,8 +42,14 @@ class Journal:
     Methods block for about one disk write; call them from a thread in asynchronous code.
     """
 
-    def __init__(self, engine: sa.Engine, *, clock: Callable[[], float] = time.time) -> None:
-        self._engine, self._clock = engine, clock
+    def __init__(
+        self,
+        engine: sa.Engine,
+        *,
+        clock: Callable[[], float] = time.time,
+        clean: Callable[[Any], Any] = lambda data: data,
+    ) -> None:
+        self._engine, self._clock, self._clean = engine, clock, clean
         self._lock = threading.Lock()  # SQLite has one writer; queueing here is fairer than its busy loop
         self._cache: dict[GoalId, tuple[Event, ...]] = {}
         """What was read so far. Rows never change, so a cache is at worst too short."""
@@ -53,6 +59,12 @@ class Journal:
         query = sa.select(_journal.c.goal_id).where(_first).order_by(_journal.c.at)
         with self._engine.connect() as connection:
             return [GoalId(row[0]) for row in connection.execute(query)]
+
+    def lengths(self) -> dict[GoalId, int]:
+        """How many events each goal's journal has, in one query."""
+        query = sa.select(_journal.c.goal_id, sa.func.count()).group_by(_journal.c.goal_id)
+        with self._engine.connect() as connection:
+            return {GoalId(goal_id): length for goal_id, length in connection.execute(query)}
 
     def read(self, goal_id: GoalId) -> Sequence[Event]:
         """The goal's events in order, those of other processes included; empty for an unknown goal."""
@@ -95,6 +107,20 @@ class Journal:
                 return added
         raise TransientError(f"the journal of {goal_id} is being written by too many at once")
 
+    def restore(self, goal_id: GoalId, events: Sequence[Event]) -> bool:
+        """Put back the journal of a goal that has none, places and times as they were; False when it has one."""
+        if not events or self.read(goal_id):
+            return False
+        with self._lock:
+            try:
+                with self._engine.begin() as connection:
+                    connection.execute(_journal.insert(), [_row(goal_id, event) for event in events])
+            except sa.exc.IntegrityError:
+                return False  # somebody else was first
+            finally:
+                self._cache.pop(goal_id, None)
+        return True
+
     def _placed(self, known: Sequence[Event], wanted: Iterable[NewEvent]) -> list[Event]:
         keys = {event.key for event in known}
         added: list[Event] = []
@@ -103,7 +129,8 @@ class Journal:
                 continue
             keys.add(new.key)
             # Through JSON at once, so that a fresh event reads exactly as it will after a restart.
-            data = json.loads(json.dumps(new.data))
+            # Cleaned of secrets, because everything that is shown, committed or trained comes from here.
+            data = self._clean(json.loads(json.dumps(new.data)))
             added.append(Event(len(known) + len(added), new.kind, new.key, self._clock(), data))
         return added
 

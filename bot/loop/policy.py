@@ -7,7 +7,7 @@ confirmation. It knows no clock, no network and no file; everything it weighs st
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -15,7 +15,7 @@ import yaml
 
 from bot.conversation.permissions import Tier
 from bot.conversation.policy import Policy
-from bot.domain.budget import Envelope, Spend, exceeded, used_up
+from bot.domain.budget import Envelope, Spend, exceeded, remaining, used_up
 from bot.domain.experiment import BASELINE, Experiment, JobRole, Run, State
 from bot.domain.goal import Budget, digest_of
 from bot.domain.recipe import recipe_hash
@@ -24,10 +24,15 @@ NEXT_RUN = Spend(runs=1)
 """What is known of the next run before it starts; its time is capped by what is left."""
 MAX_ATTEMPTS = 3
 """Launches of one job when the platform, not the recipe, failed."""
+SHORTEST_JOB_HOURS = 60 / 3600
+"""A job that is granted less could not even import its libraries."""
+EVALUATIONS_KEPT = 2.5
+"""Of the base model's evaluation time, what training must leave: the run's evaluation, the sealed one, and some air."""
 
 
 class ActionKind(StrEnum):
     READ_CONTRACT = "read_contract"
+    READ_EDIT = "read_edit"
     ANSWER_COMMAND = "answer_command"
     READ_HEAD = "read_head"
     LAUNCH = "launch"
@@ -62,16 +67,22 @@ class Action:
 
 def next_action(x: Experiment) -> Action | None:
     """The next thing to do for this goal, None to wait for the world (a job, a person)."""
+    if not x.is_goal:
+        command = x.pending_command
+        return Action(ActionKind.ANSWER_COMMAND, {"command": command.seq}) if command is not None else None
     if x.crash is not None and not x.concluded:
         return _conclude(State.NEEDS_HUMAN, x.crash)
     if x.contract_version < x.text_version:
-        return Action(ActionKind.READ_CONTRACT, {"version": x.text_version})
+        kind = ActionKind.READ_CONTRACT if x.pull_request is None else ActionKind.READ_EDIT
+        return Action(kind, {"version": x.text_version})
     if (command := x.pending_command) is not None:
         return Action(ActionKind.ANSWER_COMMAND, {"command": command.seq})
     if x.closed and not x.concluded:
         return _conclude(State.CLOSED, "the pull request was merged" if x.merged else "the pull request was closed")
     if x.stop_requested is not None and not x.concluded:
-        return _conclude(State.STOPPED, f"{x.stop_requested} asked to stop")
+        return _conclude(State.STOPPED, x.stop_requested)
+    if x.spending_refused is not None and not x.concluded:
+        return _conclude(State(x.spending_refused["state"]), x.spending_refused["reason"])
     if x.refusal is not None:
         if x.pull_request is not None and not x.concluded:
             return _conclude(State.NEEDS_HUMAN, x.refusal)
@@ -96,7 +107,7 @@ def _onwards(x: Experiment) -> Action | None:
     run = x.run
     if run is not None and not run.reviewed:
         return _finish_run(x, run)
-    if run is not None and not x.changed:
+    if run is not None and head_recipe_hash(x) == run.recipe_hash:
         return _after_review(x, run)
     return _start_run(x)
 
@@ -124,13 +135,13 @@ def _baseline(x: Experiment) -> Action:
     return launch or Action(ActionKind.RECORD_BASELINE, {"goal_hash": x.goal.hash})
 
 
-def _ask_consent(x: Experiment, reason: str) -> Action | None:
+def _ask_consent(x: Experiment, reason: str, *, remedy: bool = False) -> Action | None:
     """Consent from the policy where it covers this, else the question to a person, put once for each head."""
     if x.consent is None and policy_covers(x) is None:
         return Action(ActionKind.CONSENT_BY_POLICY, {"head_sha": x.head_sha})
     if x.consent_asked_for == x.head_sha:
         return None
-    return Action(ActionKind.ASK_CONSENT, {"why": reason, "head_sha": x.head_sha})
+    return Action(ActionKind.ASK_CONSENT, {"why": reason, "head_sha": x.head_sha, "remedy": remedy})
 
 
 def _finish_run(x: Experiment, run: Run) -> Action | None:
@@ -167,8 +178,9 @@ def _after_review(x: Experiment, run: Run) -> Action | None:
         return _conclude(State.EXHAUSTED, ceiling)
     if run.remedy is None:
         return _conclude(State.NEEDS_HUMAN, "nothing is left to try that has not been tried")
-    if (reason := consent_missing(x, keys=(run.remedy["key"], *run.remedy["also"]))) is not None:
-        return _ask_consent(x, reason)
+    if (reason := remedy_waits(x, run)) is not None:
+        # Without any consent, agreeing to go on is asked for; with one, leave for a change that it does not cover.
+        return _ask_consent(x, reason, remedy=x.consent is not None)
     return Action(ActionKind.REVISE, {"run": run.n})
 
 
@@ -190,15 +202,66 @@ def _data_ready(x: Experiment) -> Action | None:
     return _job(x, JobRole.DATA, upcoming, key) or Action(ActionKind.CHECK_DATA, {"data_key": key, "run": upcoming})
 
 
-def spend_of(x: Experiment) -> Spend:
-    """What the goal has cost so far: job time, its price where the machine has one, runs, hours since it was opened."""
+def spend_of(x: Experiment, now: float | None = None) -> Spend:
+    """What the goal has cost so far: job time, its price where the machine has one, the LLM's price, runs, and hours
+    since the first consent (until `now` in Unix seconds, the journal's last event by default)."""
     hours = x.job_hours()
+    since = x.consented_at
     return Spend(
-        usd=hours * Policy.from_dict(x.policy).usd_per_hour,
+        usd=hours * Policy.from_dict(x.policy).usd_per_hour + x.llm_usd,
         gpu_hours=hours,
         runs=len(x.runs),
-        wall_hours=max(0.0, x.last_at - x.opened_at) / 3600,
+        wall_hours=0.0 if since is None else max(0.0, (now or x.last_at) - since) / 3600,
     )
+
+
+def allowance(x: Experiment, role: JobRole, now: float) -> Spend:
+    """What a job started at `now` may cost at most, as usd and gpu_hours: its reservation and its time-out.
+
+    The ceilings are those that were agreed to (the goal's own before anybody was asked), less what is spent and what
+    running jobs may still take. Training leaves the time that evaluating it takes, so that no run is paid for and
+    then never measured.
+    """
+    ceilings = Envelope.from_dict(x.consent["envelope"]).ceilings if x.consent is not None else x.ceilings
+    reserved = Spend(
+        usd=sum(job.reserved.get("usd", 0.0) for job in x.running_jobs),
+        gpu_hours=sum(job.reserved.get("gpu_hours", 0.0) for job in x.running_jobs),
+    )
+    left = remaining(ceilings, spend_of(x, now), reserved)
+    price = Policy.from_dict(x.policy).usd_per_hour
+    hours = min(left.gpu_hours, left.wall_hours, left.usd / price if price else left.gpu_hours)
+    if role in (JobRole.TRAIN, JobRole.PROBE):
+        hours -= evaluation_hours(x)
+    hours = max(0.0, hours)
+    return Spend(usd=hours * price, gpu_hours=hours)
+
+
+def evaluation_hours(x: Experiment) -> float:
+    """Job time that a run's evaluations will take, judged by the base model's; 0 before that is known."""
+    job = next((job for job in x.jobs.values() if job.role is JobRole.BASELINE and job.succeeded), None)
+    return EVALUATIONS_KEPT * job.seconds / 3600 if job is not None else 0.0
+
+
+def next_run_hours(x: Experiment) -> float | None:
+    """Job time of the next run with its evaluation, judged by the last one's and by how much longer the recipe at the
+    head trains; None before a run has been timed."""
+    timed = [run for run in x.runs if (job := x.job_for(JobRole.TRAIN, run.n)) is not None and job.succeeded]
+    if not timed:
+        return None
+    last = timed[-1]
+    train, evaluate = x.job_for(JobRole.TRAIN, last.n), x.job_for(JobRole.EVALUATE, last.n)
+    seconds = (train.seconds if train else 0.0) * _longer(last.recipe, x.recipe)
+    return (seconds + (evaluate.seconds if evaluate else 0.0)) / 3600
+
+
+def _longer(before: str, after: str) -> float:
+    """How many times longer training takes, as far as the recipe alone can say it."""
+    old, new = yaml.safe_load(before) or {}, yaml.safe_load(after) or {}
+    for key in ("max_steps", "num_train_epochs"):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, int | float) and isinstance(b, int | float) and a > 0 and b > 0:
+            return b / a
+    return 1.0
 
 
 def consent_missing(x: Experiment, *, keys: tuple[str, ...]) -> str | None:
@@ -206,10 +269,22 @@ def consent_missing(x: Experiment, *, keys: tuple[str, ...]) -> str | None:
     assert x.goal is not None
     if x.consent is None:
         return "nobody has agreed to this spending yet"
-    # What a person changed with their own hands needs nobody's leave to be a change; it still needs the ceilings.
+    # The envelope's keys say what Postdoc may change by itself. What a person changed outside of them has voided the
+    # consent already (bot.domain.fold), so that whoever agrees afresh agrees to that change.
     changed = keys if x.changed_by in ("", "postdoc") else ()
     envelope = Envelope.from_dict(x.consent["envelope"])
     return envelope.covers(changed, NEXT_RUN, spent=spend_of(x), goal_hash=x.goal.hash)
+
+
+def remedy_waits(x: Experiment, run: Run) -> str | None:
+    """Why the run's remedy may not be committed and trained without a person; None when it may."""
+    assert run.remedy is not None
+    if x.consent is None:
+        return "nobody has agreed to this spending yet"
+    assert x.goal is not None
+    envelope = Envelope.from_dict(x.consent["envelope"])
+    keys = (run.remedy["key"], *run.remedy["also"])
+    return envelope.covers(keys, NEXT_RUN, spent=spend_of(x), goal_hash=x.goal.hash)
 
 
 def policy_covers(x: Experiment) -> str | None:
@@ -234,10 +309,13 @@ def policy_covers(x: Experiment) -> str | None:
 
 
 def budget_exhausted(x: Experiment) -> str | None:
-    """The ceiling that has been reached, as a sentence, or None."""
-    goal = x.goal
-    assert goal is not None
-    return used_up(replace(goal.budget, runs=goal.budget.runs + x.extra_runs), spend_of(x))
+    """The ceiling that leaves no room for another run, as a sentence, or None."""
+    if (ceiling := used_up(x.ceilings, spend_of(x))) is not None:
+        return ceiling
+    left = allowance(x, JobRole.TRAIN, x.last_at).gpu_hours
+    if left < SHORTEST_JOB_HOURS:
+        return "What is left of the budget is too little for another run and its evaluation."
+    return None
 
 
 def data_key(recipe: str, digests: Mapping[str, str]) -> str:

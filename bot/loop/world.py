@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Mapping
@@ -9,7 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bot.conversation.github import GitHubApp, Repository
+from bot.conversation.policy import Policy
 from bot.domain.experiment import Experiment
+from bot.loop.record import Record
+from bot.loop.treasury import Treasury
 from runners.job import Runner
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -22,6 +26,7 @@ METHODS = tuple(sorted(path.stem for path in (TEMPLATES / "scripts").glob("*.py"
 class World:
     app: GitHubApp
     runner: Runner
+    treasury: Treasury
     data_folder: Path
     """Where traces, built items and diagnosis folders lie; nothing in it is needed that the journal cannot rebuild."""
     model_folders: tuple[Path, ...]
@@ -34,10 +39,22 @@ class World:
     cpu_threads: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
     """Given to every job; never a secret."""
+    hub_token: str = ""
+    """Reads data sets of the Hub; empty: public ones only. It reaches no job."""
+    private_data_hosts: tuple[str, ...] = ()
+    """`host` or `host:port` names on a private network that training data may be fetched from."""
     clock: Callable[[], float] = time.time
+    record: Record | None = None
+    """Of the journals, for the bot's own commits; without one they carry none."""
+    server_policy: Policy | None = None
+    """Bounds every repository's policy."""
 
     def repository(self, x: Experiment) -> Repository:
         return self.app.repository(x.installation_id, x.owner, x.repository)
+
+    async def record_files(self, x: Experiment) -> dict[str, bytes]:
+        """Files that every commit of the bot on the goal's branch carries along."""
+        return await asyncio.to_thread(self.record.files, x) if self.record is not None else {}
 
 
 def shipped_script(method: str) -> bytes:

@@ -16,6 +16,7 @@ from .auth import Actor, AppRegistration, new_key_pair, public_half
 from .diffs import FileDiff
 from .faults import Faults
 from .git_store import EMPTY_TREE, Commit, GitStore, Identity, TreeEntry
+from .manifests import Issued
 from .model import (
     AccountType,
     App,
@@ -62,6 +63,7 @@ class Forge:
         self.installations: dict[int, Installation] = {}
         self.repositories: dict[str, Repository] = {}
         self.nodes: dict[str, Any] = {}
+        self.manifest_codes: dict[str, Issued] = {}
         self._ids: dict[str, int] = {}
         self._web_flow = self._new_user(WEB_FLOW[0], AccountType.USER, WEB_FLOW[1], WEB_FLOW[2])
 
@@ -147,6 +149,7 @@ class Forge:
         webhook_secret: str | None = None,
         owner: str | None = None,
         private_key_pem: str | None = None,
+        installable_by_all: bool = False,
     ) -> AppRegistration:
         """Registers a GitHub App. `private_key_pem` saves making a key where many forges are built.
 
@@ -174,6 +177,7 @@ class Forge:
                 hook_id=self.next_id("hook"),
                 webhook_url=webhook_url,
                 webhook_secret=webhook_secret,
+                public=installable_by_all,
             )
             self.apps[app.id] = app
             return AppRegistration(app.id, app.client_id, slug, private)
@@ -202,6 +206,16 @@ class Forge:
             self.installations[installation.id] = installation
             outgoing.installation(self, installation, "installation", "created", {"repositories": repositories})
             return installation.id
+
+    def suspend_app(self, installation_id: int, *, suspended: bool = True) -> None:
+        """An owner suspends the installation, or lifts that."""
+        with self.lock:
+            self.installations[installation_id].suspended_at = self.clock() if suspended else None
+
+    def uninstall_app(self, installation_id: int) -> None:
+        """An owner removes the App; its tokens end with that."""
+        with self.lock:
+            self.tokens.end(self.installations.pop(installation_id))
 
     def ping_app(self, app_id: int) -> None:
         """What GitHub sends when a webhook is set up."""

@@ -127,6 +127,7 @@ def answers_of(goal: Goal) -> dict[str, str]:
         "metric": goal.metric,
         "method": goal.method,
         "dataset": goal.dataset,
+        "data_licence": goal.data_licence,
         "recipe": goal.recipe,
         "script": goal.script,
         "licences": ", ".join(goal.licences),

@@ -159,6 +159,7 @@ def edit_comment(forge: Forge, actor: Actor, stored: IssueComment, body: str) ->
     before, stored.body = stored.body, body
     stored.updated_at = stored.issue.updated_at = forge.clock()
     if before != body:
+        stored.editors.append(actor.account)
         emit_comment(forge, actor, stored, "edited", {"changes": {"body": {"from": before}}})
 
 

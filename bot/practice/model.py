@@ -78,6 +78,8 @@ class App:
     hook_id: int
     webhook_url: str | None
     webhook_secret: str | None
+    public: bool = False
+    """True: anybody may install it."""
 
     @property
     def node_id(self) -> str:
@@ -93,6 +95,7 @@ class Installation:
     permissions: dict[str, str]
     created_at: datetime
     updated_at: datetime
+    suspended_at: datetime | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -156,6 +159,8 @@ class IssueComment:
     updated_at: datetime
     reactions: list[Reaction] = field(default_factory=list)
     minimized_reason: str | None = None
+    editors: list[User] = field(default_factory=list)
+    """Who changed the text, in order."""
 
     @property
     def node_id(self) -> str:
@@ -222,6 +227,7 @@ class ReviewComment:
     in_reply_to: ReviewComment | None = None
     reactions: list[Reaction] = field(default_factory=list)
     minimized_reason: str | None = None
+    editors: list[User] = field(default_factory=list)
     resolved: bool = False
     """The thread that starts with this comment has been marked as resolved."""
     applied: bool = False
@@ -368,6 +374,7 @@ class Repository:
     pushed_at: datetime
     git: GitStore
     fork_of: Repository | None = None
+    archived: bool = False
     labels: dict[str, Label] = field(default_factory=dict)
     """Keyed by the name in lower case: GitHub's label names are case-insensitive."""
     issues: dict[int, Issue] = field(default_factory=dict)

@@ -248,6 +248,15 @@ def _edited(event: Event, x: Experiment, page: str) -> list[Entry]:
     return _entry(event, "edited", f"the issue's text, by @{event.data['by']}")
 
 
+def _goal_read(event: Event, x: Experiment, page: str) -> list[Entry]:
+    offered = event.data["offer"]
+    return _entry(event, "offered", f"another goal, {offered['hash']}: /postdoc accept goal") if offered else []
+
+
+def _adopted(event: Event, x: Experiment, page: str) -> list[Entry]:
+    return _entry(event, "adopted", f"the goal {event.data['hash']}, by @{event.data['by']}")
+
+
 def _issue_closed(event: Event, x: Experiment, page: str) -> list[Entry]:
     return _entry(event, "closed", f"issue #{x.issue}, by @{event.data['by']}")
 
@@ -278,6 +287,8 @@ _TELLERS = {
     EventKind.PULL_REQUEST_CLOSED: _closed,
     EventKind.PULL_REQUEST_REOPENED: _reopened,
     EventKind.GOAL_EDITED: _edited,
+    EventKind.GOAL_READ: _goal_read,
+    EventKind.GOAL_ADOPTED: _adopted,
     EventKind.ISSUE_CLOSED: _issue_closed,
     EventKind.CRASHED: _crashed,
 }

@@ -287,6 +287,7 @@ def edit_comment(forge: Forge, actor: Actor, comment: ReviewComment, body: str) 
     check_comment_body(body)
     before, comment.body, comment.updated_at = comment.body, body, forge.clock()
     if before != body:
+        comment.editors.append(actor.account)
         emit_comment(forge, actor, comment, "edited", {"changes": {"body": {"from": before}}})
 
 

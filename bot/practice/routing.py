@@ -200,16 +200,16 @@ class ConnectionDropped(Exception):
 def _respond(
     forge: Forge, endpoint: Endpoint, request: Request, raw: bytes, fault: Fault | None, resource: str
 ) -> Response:
-    extra: dict[str, str] = {}
+    extra: dict[str, str] = {"date": formatdate(forge.clock().timestamp(), usegmt=True)}
     try:
         actor = forge.authenticate(request.headers.get("authorization"))
         window = forge.limits.window(actor.rate_key, resource, forge.clock().timestamp())
         counted = request.url.path.removeprefix("/api/v3") not in _UNCOUNTED
         if counted and window.used >= window.limit:
-            extra = rate_headers(window, resource)
+            extra |= rate_headers(window, resource)
             raise _exhausted(actor, window.reset - int(forge.clock().timestamp()))
         window.used += counted
-        extra = rate_headers(window, resource)
+        extra |= rate_headers(window, resource)
         _raise_fault(fault)
         call = _call(forge, endpoint, request, raw, actor)
         response = _rendered(endpoint.handler(call), request, call, extra)
@@ -294,7 +294,6 @@ def _finished(content: bytes, status: int, media_type: str | None, headers: dict
         "x-github-media-type": "github.v3; format=json",
         "x-github-api-version-selected": "2022-11-28",
         "server": "practice-forge",
-        "date": formatdate(usegmt=True),
     }
     return Response(content, status, headers, media_type)
 

@@ -22,6 +22,7 @@ from .replies import ApiError
 NOT_IN_INSTALLATION = (
     "There is at least one repository that does not exist or is not accessible to the parent installation."
 )
+SUSPENDED = "This installation has been suspended"
 
 
 class Tokens:
@@ -41,13 +42,18 @@ class Tokens:
         repositories: list[Repository] | None = None,
         permissions: dict[str, str] | None = None,
     ) -> InstallationToken:
-        """A token for an hour, narrowed as asked. Raises: ApiError 422 for more than was granted."""
+        """A token for an hour, narrowed as asked; one that is not reaches what the installation does at any time.
+
+        Raises: ApiError 422 for more than was granted, 403 while the installation is suspended.
+        """
+        if installation.suspended_at is not None:
+            raise ApiError(403, SUSPENDED)
         if repositories is not None and any(each not in installation.repositories for each in repositories):
             raise ApiError(422, NOT_IN_INSTALLATION)
         token = InstallationToken(
             token=new_installation_token(installation.app),
             installation=installation,
-            repositories=list(installation.repositories) if repositories is None else repositories,
+            repositories=installation.repositories if repositories is None else repositories,
             permissions=narrow(installation, permissions),
             narrowed=repositories is not None,
             expires_at=expires_at(self._clock()),
@@ -57,6 +63,12 @@ class Tokens:
 
     def revoke(self, token: InstallationToken) -> None:
         self._installations.pop(token.token, None)
+
+    def end(self, installation: Installation) -> None:
+        """Every token of an installation that is gone."""
+        self._installations = {
+            t: kept for t, kept in self._installations.items() if kept.installation is not installation
+        }
 
     def caller(self, authorization: str | None, apps: list[App]) -> Actor:
         """The caller that an Authorization header names. Raises: ApiError 401: an unknown token is nobody's."""
@@ -68,6 +80,8 @@ class Tokens:
         if found := self._installations.get(token):
             if found.expires_at <= self._clock():
                 raise ApiError(401, BAD_CREDENTIALS)
+            if found.installation.suspended_at is not None:
+                raise ApiError(403, SUSPENDED)
             app, key = found.installation.app, f"installation:{found.installation.id}"
             return Actor(user=app.bot, app=app, token=found, rate_key=key)
         if token.count(".") == 2 and not token.startswith("ghs_"):

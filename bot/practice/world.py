@@ -227,6 +227,10 @@ class PracticeWorld:
             "POSTDOC_PORT": self.bot_url.rpartition(":")[2],
             "POSTDOC_DATA_FOLDER": str(self.data_folder),
             "POSTDOC_MODEL_FOLDERS": str(self.folder / "models"),
+            # The practice forge counts requests as GitHub does, but nobody is disturbed by a fast writer there.
+            "POSTDOC_WRITE_PAUSE_SECONDS": "0",
+            "POSTDOC_WRITES_PER_HOUR": "0",
+            "POSTDOC_ONBOARDING": "false",
             **self._settings,
         }
 

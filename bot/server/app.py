@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import time
-from collections.abc import AsyncIterator, Iterator
+import sys
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
 
 import sqlalchemy.exc
 from fastapi import FastAPI, Request, Response
@@ -15,8 +17,12 @@ from fastapi.responses import JSONResponse
 
 from bot import __version__
 from bot.config import Settings
-from bot.conversation.github import GitHubApp, OnWrite
-from bot.errors import PostdocError, TransientError
+from bot.conversation.events import Occurrence
+from bot.conversation.github import GitHubApp, OnWrite, Pacing
+from bot.conversation.policy import Policy, load_server_policy
+from bot.conversation.redaction import redacted
+from bot.domain.fold import experiment_of
+from bot.errors import SettingsError, TransientError
 from bot.loop import workflows
 from bot.loop.actions import performer
 from bot.loop.database import open_database
@@ -24,18 +30,35 @@ from bot.loop.engine import Engine, Point
 from bot.loop.inbox import Inbox
 from bot.loop.journal import Journal
 from bot.loop.leases import INBOX, POLL_SECONDS, Leases
+from bot.loop.onboarding import Offer
+from bot.loop.record import Record, seal_key
+from bot.loop.reports import Reports
+from bot.loop.treasury import SERVER, Treasury
 from bot.loop.world import World
+from bot.server.access import Access
 from bot.server.api import api_routes
+from bot.server.deliveries import pull_deliveries, sweep_deliveries
 from bot.server.handlers import Handlers
+from bot.server.logs import redact_logs
+from bot.server.looking import Looker
+from bot.server.metrics import Metrics, TimedDeliveries, metrics_routes
+from bot.server.onboarding import Onboarding
+from bot.server.pages import page_routes
+from bot.server.pages.curve_files import CurveFiles
+from bot.server.policy_check import PolicyChecks
+from bot.server.progress import progress_routes
+from bot.server.reader import InboxReader
+from bot.server.rebuild import Rebuilder
+from bot.server.reconcile import Reconciler
+from bot.server.schema import SCHEMA_PATH, schema_routes
+from bot.server.summaries import Summaries
 from bot.server.watcher import Watcher
-from bot.server.webhook import webhook_routes
+from bot.server.webhook import Admission, webhook_routes
 from runners.job import Runner
 from runners.local import LocalRunner
 
 log = logging.getLogger("postdoc.server")
 
-FIRST_SWEEP_SECONDS, SWEEP_SECONDS = 0.3, 300.0
-INBOX_RETRY_SECONDS = 2.0
 FIRST_PRUNE_SECONDS, PRUNE_SECONDS = 600.0, 86400.0
 
 
@@ -52,37 +75,75 @@ class Bot:
     ) -> None:
         self.settings = settings
         folder = settings.data_folder.resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        database_url = settings.database_url or f"sqlite:///{folder / 'postdoc.sqlite'}"
-        database = open_database(database_url)
-        self.inbox, self.journal = Inbox(database), Journal(database)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ".writable").touch()
+            (folder / ".writable").unlink(missing_ok=True)
+        except OSError as error:
+            raise SettingsError(f"POSTDOC_DATA_FOLDER: {folder} cannot be written: {error.strerror}.") from error
+        database = open_database(settings.database())
+        known_secrets = settings.secrets()
+        redact_logs(known_secrets)
+        self.inbox, self.treasury = Inbox(database), Treasury(database)
+        self.journal = Journal(database, clean=partial(redacted, known=known_secrets))
+        keys = [seal_key(pem) for pem in (settings.key(), *settings.retired_keys())]
+        record = Record(self.journal, keys, known_secrets=known_secrets, folders=_folders(settings, folder))
+        self.reports = Reports(database)
+        self.access, self.summaries, self.curves = Access(settings), Summaries(self.journal), CurveFiles()
+        self.metrics = Metrics()
         self.app = GitHubApp(
-            app_id=settings.app_id, private_key=settings.key(), base_url=settings.github_url, on_write=on_write
+            app_id=settings.app_id,
+            private_key=settings.key(),
+            base_url=settings.github_url,
+            on_write=on_write,
+            on_answer=self.metrics.github_answered,
+            pacing=Pacing(settings.write_pause_seconds, settings.writes_per_hour),
+            known_secrets=known_secrets,
         )
         self.runner = runner or LocalRunner(folder / "jobs", python=settings.job_python, slots=settings.job_slots)
         self.world = World(
             app=self.app,
             runner=self.runner,
+            treasury=self.treasury,
             data_folder=folder,
             model_folders=(*settings.model_folders, folder / "models"),
             benchmark_folders=settings.benchmark_folders,
-            known_secrets=settings.secrets(),
+            known_secrets=known_secrets,
             train_memory_gib=settings.job_memory_gib,
             cpu_threads=settings.job_threads,
+            hub_token=settings.hub_token.get_secret_value() if settings.hub_token else "",
+            private_data_hosts=settings.private_data_hosts,
+            server_policy=load_server_policy(settings.policy_file),
+            record=record,
         )
         self.leases = Leases(database, folder / "executors", seconds=settings.lease_seconds)
         self.engine = Engine(
             self.journal,
             self.leases,
-            performer(self.world),
+            self.metrics.counted(performer(self.world)),
             database_url=database.url.render_as_string(hide_password=False),
             at=at,
         )
         self.app.may_write = self.leases.check_write
-        self.watcher = Watcher(self.world, self.engine, settings.check_update_seconds)
+        self.watcher = Watcher(self.world, self.engine, self.reports, settings.check_update_seconds)
+        self.admission = Admission(settings.allowed_accounts)
+        self.metrics.watch(self)
+        schema_url = f"{settings.public_url}{SCHEMA_PATH}" if settings.public_url else None
+        offer = Offer(settings.label, schema_url)
+        self.onboarding = Onboarding(self.app, offer, per_hour=settings.onboarding_per_hour)
+        self.policy_checks = PolicyChecks(self.app, server_policy=self.world.server_policy, label=settings.label)
         self.arrived = asyncio.Event()
+        """Set when the inbox holds something new."""
+        handlers = Handlers(self.engine, self.app, label=settings.label, observe=self._observe)
+        looker = Looker(self.app, self.engine, record, settings.label)
+        self.rebuilder = Rebuilder(
+            self.world, self.engine, looker, handlers.told, label=settings.label, database=database
+        )
+        self.reconciler = Reconciler(self.world, self.engine, looker, self.rebuilder, handlers.told)
+        self.reader = InboxReader(
+            self.inbox, handlers, self.arrived, may_read=lambda: self.hearing, on_handled=self.metrics.handled
+        )
         self._tasks: list[asyncio.Task[None]] = []
-        self._handlers: Handlers | None = None
         self._started = False
 
     @property
@@ -94,10 +155,27 @@ class Bot:
         await self.app.__aenter__()
         if isinstance(self.runner, LocalRunner):
             await asyncio.to_thread(self.runner.sweep)
+        await asyncio.to_thread(self._restore_treasury)
         await self.engine.start()
-        work = (self._read_inbox(), self.watcher.watch(), self._ask_for_missed_deliveries(), self._prune())
+        await asyncio.to_thread(self.rebuilder.begin)
+        fetch = pull_deliveries if self.settings.pull else sweep_deliveries
+        work = [self._warm_pages(), self._lead(), self.reader.run(), self.watcher.watch(), fetch(self), self._prune()]
+        work.append(self.reconciler.run(self.settings.reconcile_seconds, lambda: self.leading))
+        if self.settings.onboarding:
+            work.append(self.onboarding.run(lambda: self.leading))
         self._tasks = [asyncio.create_task(each) for each in work]
         self._started = True
+
+    def _restore_treasury(self) -> None:
+        """What a crash left unsettled, and all of it after the journals were rebuilt."""
+        for goal_id in self.journal.goals():
+            x = experiment_of(goal_id, self.journal.read(goal_id))
+            self.treasury.restore(x, Policy.from_dict(x.policy).usd_per_hour)
+
+    async def _warm_pages(self) -> None:
+        """Every journal is summed up once, so that the first visitor does not wait for it."""
+        with contextlib.suppress(TransientError, sqlalchemy.exc.SQLAlchemyError):
+            await asyncio.to_thread(self.summaries.all)
 
     async def drain(self, limit_seconds: float) -> None:
         """Be ready for nothing more, and let actions in progress end, up to the limit. `stop` comes after."""
@@ -111,93 +189,66 @@ class Bot:
     async def stop(self) -> None:
         await self.drain(0.0)
         await self.engine.stop()
+        await asyncio.to_thread(self.inbox.close)
         await self.app.__aexit__(None, None, None)
 
     def abandon(self) -> None:
         """From any thread, before the process ends at once: write nothing more, and let others take over."""
         self.leases.abandon()
 
-    async def _is_mine(self, name: str) -> bool:
-        """True when this process is the one of several that does `name`; waits a little when it is not."""
-        if self.leases.holds(name):
-            return True
-        with contextlib.suppress(TransientError):
-            if await asyncio.to_thread(self.leases.acquire, name):
-                return True
-        await asyncio.sleep(POLL_SECONDS)
-        return False
+    async def _observe(self, event: Occurrence) -> None:
+        """What a repository needs besides its goals. Raises: TransientError, so that the delivery waits."""
+        await self.policy_checks.note(event)
+        await self.reconciler.note(event)
+        if self.settings.onboarding:
+            await self.onboarding.note(event)
 
-    async def _ask_for_missed_deliveries(self) -> None:
-        """What was sent while nobody listened did not arrive, and GitHub does not send it again unasked."""
-        turn, due = (0, 0), 0.0
-        pauses: Iterator[float] = iter(())
+    def halted(self) -> str | None:
+        """What of all spending is halted, in a sentence; None when nothing is. Blocks for a query."""
+        halts = self.treasury.halts()
+        if not halts:
+            return None
+        server = next((halt for halt in halts if halt.scope == SERVER), None)
+        if server is not None:
+            return f"On this server, by @{server.by}."
+        return f"In {', '.join(f'{halt.scope} by @{halt.by}' for halt in halts)}."
+
+    @property
+    def leading(self) -> bool:
+        """True when this process is the one of several that reads the inbox and asks GitHub for what is missing."""
+        return self.leases.holds(INBOX)
+
+    @property
+    def hearing(self) -> bool:
+        """True while this process reads the inbox. A goal whose journal is lost must be back before anything is heard
+        of it, or it would start anew."""
+        return self.leading and self.rebuilder.done
+
+    async def _lead(self) -> None:
+        """Become the one that reads the inbox as soon as nobody else is."""
         while True:
-            await asyncio.sleep(FIRST_SWEEP_SECONDS)
-            lease = self.leases.lease(INBOX)
-            if lease is None or not self.leases.holds(INBOX):
-                continue
-            if turn != (lease.fence, self.leases.outages):
-                # After every time that nobody could listen: at once, and again for what was asked for before the
-                # socket listened. Later looks are for a network that was down.
-                turn = (lease.fence, self.leases.outages)
-                due, pauses = 0.0, itertools.chain((5.0,), itertools.repeat(SWEEP_SECONDS))
-            if time.monotonic() < due:
-                continue
-            due = time.monotonic() + next(pauses)
-            try:
-                missed = await self.app.redeliver_missed()
-            except PostdocError as error:
-                log.warning("deliveries that were missed could not be asked for: %s", error)
-                continue
-            if missed:
-                log.warning("asked again for %d deliveries that had not arrived", missed)
+            if not self.leading:
+                with contextlib.suppress(TransientError):
+                    if await asyncio.to_thread(self.leases.acquire, INBOX):
+                        self.arrived.set()
+            await asyncio.sleep(POLL_SECONDS)
 
     async def _prune(self) -> None:
-        """Finished workflows would fill the disk within years."""
+        """Finished workflows and old reports would fill the disk within years."""
         for pause in itertools.chain((FIRST_PRUNE_SECONDS,), itertools.repeat(PRUNE_SECONDS)):
             await asyncio.sleep(pause)
-            if self.leases.holds(INBOX):
+            if self.leading:
                 try:
                     await workflows.prune(self.settings.keep_days)
+                    await asyncio.to_thread(self.reports.prune)
                 except Exception:
-                    log.exception("finished workflows could not be pruned")
+                    log.exception("what is old could not be pruned")
 
-    async def _read_inbox(self) -> None:
-        """Hand stored deliveries to the handlers in the order they arrived; one process of several does."""
-        while True:
-            if not await self._is_mine(INBOX):
-                continue
-            self.arrived.clear()
-            try:
-                await self._read_unhandled()
-            except TransientError as error:
-                # Not handled, so it stays first in line: what a person asked for is never dropped for an outage.
-                log.warning("deliveries have to wait: %s", error)
-                await asyncio.sleep(INBOX_RETRY_SECONDS)
-                continue
-            except Exception:
-                log.exception("the inbox could not be read")
-                await asyncio.sleep(INBOX_RETRY_SECONDS)
-                continue
-            with contextlib.suppress(TimeoutError):
-                # The time-out is for deliveries stored by another process on the same database.
-                await asyncio.wait_for(self.arrived.wait(), timeout=POLL_SECONDS)
 
-    async def _read_unhandled(self) -> None:
-        for delivery in await asyncio.to_thread(self.inbox.unhandled):
-            if not self.leases.holds(INBOX):
-                return
-            try:
-                if self._handlers is None:
-                    login = await self.app.login()
-                    self._handlers = Handlers(self.engine, app_login=login, label=self.settings.label)
-                outcome = await self._handlers.handle(delivery)
-            except TransientError:
-                raise
-            except Exception as error:
-                log.exception("delivery %s could not be handled", delivery.delivery_id)
-                outcome = f"error: {type(error).__name__}"
-            await asyncio.to_thread(self.inbox.mark_handled, delivery.seq, outcome)
+def _folders(settings: Settings, data_folder: Path) -> tuple[Path, ...]:
+    """Places of this machine whose names a public record leaves out."""
+    python = (settings.job_python.parent.parent,) if settings.job_python is not None else ()
+    return (data_folder, *settings.model_folders, *settings.benchmark_folders, *python, Path(sys.prefix), Path.home())
 
 
 def create_app(bot: Bot) -> FastAPI:
@@ -212,8 +263,9 @@ def create_app(bot: Bot) -> FastAPI:
     app = FastAPI(title="Postdoc", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     for kind in (TransientError, sqlalchemy.exc.TimeoutError):
         app.add_exception_handler(kind, _unavailable)
-    for routes in (webhook_routes, api_routes):
+    for routes in (webhook_routes, api_routes, metrics_routes, page_routes, schema_routes, progress_routes):
         app.include_router(routes(bot))
+    app.add_middleware(TimedDeliveries, metrics=bot.metrics)
     return app
 
 

@@ -8,14 +8,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from bot.conversation import messages
 from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent
 from bot.domain.goal import GoalId
 from bot.errors import PostdocError
+from bot.loop.actions.jobs import settle
 from bot.loop.actions.traces import metrics_of, number, output_json
 from bot.loop.engine import Engine
+from bot.loop.policy import spend_of
+from bot.loop.reports import Reports
+from bot.loop.treasury import SERVER, Halt
 from bot.loop.world import World
 from runners.job import JobId, JobState, JobStatus
 
@@ -23,6 +28,7 @@ log = logging.getLogger("postdoc.watcher")
 
 POLL_SECONDS = 0.1
 PROGRESS_SECONDS = 0.5
+HALT_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -31,9 +37,12 @@ class Watcher:
 
     world: World
     engine: Engine
+    reports: Reports
     check_update_seconds: float = 30.0
     progress: dict[GoalId, dict[str, object]] = field(default_factory=dict)
     """What the running job of each goal has come to, for the read-only views."""
+    _known_halts: list[Halt] = field(default_factory=list)
+    _halts_asked_at: float = float("-inf")
     _looked_at: dict[str, float] = field(default_factory=dict)
     _told_at: dict[str, float] = field(default_factory=dict)
     _first_step: dict[str, tuple[float, int]] = field(default_factory=dict)
@@ -42,16 +51,38 @@ class Watcher:
     async def watch(self) -> None:
         """Poll until cancelled."""
         while True:
+            halts = await self._halts()
             # An end that cannot be written down now is seen again later.
             seen = list(self.engine.waiting.items()) if self.engine.leases.reachable else []
             for goal_id, experiment in seen:
                 try:
+                    await self._stop_if_halted(goal_id, experiment, halts)
                     await self._look(goal_id, experiment)
                 except PostdocError as error:
                     log.warning("goal %s: %s", goal_id, error)
                 except Exception:
                     log.exception("goal %s: watching failed", goal_id)
             await asyncio.sleep(POLL_SECONDS)
+
+    async def _halts(self) -> list[Halt]:
+        """Asked once a second; when the database cannot say, the halts that were last known stand."""
+        now = time.monotonic()
+        if now - self._halts_asked_at >= HALT_SECONDS:
+            self._halts_asked_at = now
+            try:
+                self._known_halts = await asyncio.to_thread(self.world.treasury.halts)
+            except Exception as error:
+                log.warning("whether spending is halted could not be read: %s", type(error).__name__)
+        return self._known_halts
+
+    async def _stop_if_halted(self, goal_id: GoalId, x: Experiment, halts: Sequence[Halt]) -> None:
+        """What runs is ended; what only waits spends nothing, and is refused when it wants to."""
+        if not x.running_jobs or x.stop_requested is not None:
+            return
+        for halt in halts:
+            if halt.scope in (SERVER, x.full_name):
+                data = {"by": halt.by, "reason": halt.sentence()}
+                await self.engine.append(goal_id, [NewEvent(EventKind.STOPPED, f"halt/{halt.at}", data)])
 
     async def _look(self, goal_id: GoalId, x: Experiment) -> None:
         jobs = x.running_jobs
@@ -65,6 +96,7 @@ class Watcher:
                 self.progress.pop(goal_id, None)
                 data = {"job_id": job.job_id, "status": status.as_dict()}
                 await self.engine.append(goal_id, [NewEvent(EventKind.JOB_ENDED, f"job/{job.job_id}/ended", data)])
+                await settle(self.world, await self.engine.experiment(goal_id))
             else:
                 await self._show(goal_id, x, job)
 
@@ -76,7 +108,11 @@ class Watcher:
         folder = self.world.runner.folder(JobId(job.job_id))
         metrics = await asyncio.to_thread(metrics_of, folder) if job.role is JobRole.TRAIN else []
         setup = output_json(folder, "out/setup.json") or {}
-        progress = self._progress(job, metrics, setup)
+        if job.role is JobRole.TRAIN and not metrics:
+            # A backend that cannot be watched: what the job itself reports is all there is.
+            metrics = await asyncio.to_thread(self.reports.steps, job.job_id)
+            setup = {"max_steps": metrics[-1].get("max_steps")} if metrics else setup
+        progress = self._progress(x, job, metrics, setup)
         self.progress[goal_id] = {"job_id": job.job_id, "role": str(job.role), "run": job.run} | asdict(progress)
         if job.role is not JobRole.TRAIN or now - self._told_at.get(job.job_id, now - 1e9) < self.check_update_seconds:
             return
@@ -89,7 +125,14 @@ class Watcher:
         summary = messages.check_summary(run, progress, losses)
         await self.world.repository(x).update_check(run.check_run_id, output={"title": title, "summary": summary})
 
-    def _progress(self, job: Job, metrics: list[dict[str, object]], setup: dict[str, object]) -> messages.Progress:
+    def _progress(
+        self, x: Experiment, job: Job, metrics: list[dict[str, object]], setup: dict[str, object]
+    ) -> messages.Progress:
+        # Its share of the reservation by the time it has run: what it would cost if it ended now.
+        hours = max(0.0, self.world.clock() - job.launched_at) / 3600
+        reserved = job.reserved.get("gpu_hours", 0.0)
+        spent = spend_of(x).usd + (job.reserved.get("usd", 0.0) * min(1.0, hours / reserved) if reserved else 0.0)
+        budget = x.ceilings.usd if x.ceilings.usd and spent else 0.0
         rows = [row for row in metrics if "loss" in row]
         step = int(str(rows[-1]["step"])) if rows else 0
         total = setup.get("max_steps")
@@ -104,6 +147,8 @@ class Watcher:
             step=step,
             total_steps=total_steps,
             loss=number(rows[-1]["loss"]) if rows else None,
+            spent_usd=spent,
+            budget_usd=budget,
             eta_seconds=eta,
             phase=str(job.role),
         )

@@ -2,14 +2,15 @@
 # requires-python = ">=3.11"
 # dependencies = []
 # ///
-"""Builds the training set: reads JSONL, keeps what can be trained on, and says what it did.
+"""Builds the training set: reads rows, keeps what can be trained on, and says what it did.
 
     python data/prepare.py --config recipe.yaml --inputs inputs --output data
     python data/prepare.py --config recipe.yaml            # by hand: reads the recipe's data_sources themselves
 
 Keys of the recipe that it reads:
 
-    data_sources             files or folders of JSONL, separated by commas (by hand; a job finds copies in --inputs)
+    data_sources             files or folders of rows, separated by commas (by hand; a job finds copies in --inputs,
+                             what `hf:` and `https:` name among them)
     data_prompt_column       column with the question, or auto
     data_completion_column   column with the answer, or auto
     data_deduplicate         true drops every repetition of a row (default true)
@@ -19,28 +20,35 @@ Keys of the recipe that it reads:
 
 Columns may hold text, or chat messages as {"role", "content"}; a `messages` column is split before its last assistant
 turn. Rows are written in TRL's conversational prompt-completion format. build.json lists sources, columns with the
-evidence for them, and how many rows were dropped for which reason. Only the standard library is needed.
+evidence for them, and how many rows were dropped for which reason.
+
+Rows are read from .jsonl, .json (one list, or lines), .csv, .tsv (with a header) and .parquet files. Only the standard
+library is needed, and pyarrow for Parquet: `uv run --with pyarrow data/prepare.py ...`.
 
 Exit code 2 and one line on stderr: the recipe or the data must change.
 """
 
 import argparse
+import csv
 import hashlib
 import json
 import random
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 Json = dict[str, Any]
 
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 MESSAGES = "messages"
 # Names that public instruction sets use, the more specific first.
 PROMPT_NAMES = ("prompt", "instruction", "question", "query", "input", "problem", "user", "request", "source")
 COMPLETION_NAMES = (
     "completion", "response", "answer", "output", "solution", "assistant", "chosen", "reply", "target", "label",
 )  # fmt: skip
+MOST_RECORDS = 2_000_000
 LOOKED_AT = 200
 """Rows that automatic detection looks at."""
 DEFAULTS = {
@@ -155,19 +163,22 @@ def scalar(text: str) -> object:
 
 
 def source_files(inputs: str | None, recipe: Json) -> list[Path]:
-    """Every JSONL file, in a stable order."""
+    """Every file of rows, in a stable order."""
     named = [inputs] if inputs else [part.strip() for part in str(recipe["data_sources"] or "").split(",")]
     files: list[Path] = []
     for name in filter(None, named):
         path = Path(name)
         if path.is_dir():
-            files += sorted(file for file in path.rglob("*.jsonl") if file.is_file())
+            files += sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
         elif path.is_file():
             files.append(path)
         else:
-            fail(f"there is no {name}; write a JSONL file or a folder of them in data_sources")
+            far = name.startswith(("hf:", "https:"))
+            instead = "download it and name its folder with --inputs" if far else "write a file of rows or a folder"
+            fail(f"there is no {name} on this machine; {instead}")
     if not files:
-        fail(f"no *.jsonl file in {inputs}" if inputs else "data_sources is missing; write a JSONL file or a folder")
+        kinds = ", ".join(SUFFIXES)
+        fail(f"no {kinds} file in {inputs}" if inputs else "data_sources is missing; write a JSONL file or a folder")
     return files
 
 
@@ -176,25 +187,81 @@ def read_sources(files: list[Path], inputs: str | None, dropped: Counter[str]) -
     records: list[Json] = []
     sources = []
     for path in files:
-        data = path.read_bytes()
         before = len(records)
-        lines = data.decode("utf-8", errors="replace").lstrip("\ufeff").split("\n")
-        for line in filter(str.strip, lines):
-            try:
-                record = json.loads(line)
-            except ValueError:
-                dropped["not JSON"] += 1
-                continue
+        for record in records_of(path, dropped):
             if isinstance(record, dict):
                 records.append(record)
+                if len(records) > MOST_RECORDS:  # a few kilobytes of Parquet can claim any number
+                    fail(f"more than {MOST_RECORDS:,} rows; name fewer files in data_sources")
             else:
                 dropped["not an object"] += 1
         name = path.relative_to(inputs).as_posix() if inputs and Path(inputs).is_dir() else path.as_posix()
-        sources.append({"path": name, "rows": len(records) - before, "sha256": hashlib.sha256(data).hexdigest()})
+        sources.append({"path": name, "rows": len(records) - before, "sha256": digest_of(path)})
     if not records:
         fail(f"{', '.join(map(str, files))} holds no JSON object; every line must be one, such as "
              '{"prompt": "...", "completion": "..."}')  # fmt: skip
     return records, sources
+
+
+def records_of(path: Path, dropped: Counter[str]) -> Iterator[object]:
+    """What the file holds, row by row; lines that cannot be read are counted."""
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        yield from parquet_rows(path)
+        return
+    text = path.read_bytes().decode("utf-8", errors="replace").lstrip("\ufeff")
+    if kind in {".csv", ".tsv"}:
+        yield from table_rows(text, "\t" if kind == ".tsv" else ",", dropped)
+        return
+    if kind == ".json":
+        try:
+            whole = json.loads(text)
+        except (ValueError, RecursionError):
+            whole = None  # lines of JSON under the shorter name, as many data sets have them
+        if whole is not None:
+            named = [
+                whole[name]
+                for name in ("data", "rows", "examples", "train")
+                if isinstance(whole, dict) and name in whole
+            ]
+            rows = named[0] if named else whole
+            yield from rows if isinstance(rows, list) else [rows]
+            return
+    for line in filter(str.strip, text.split("\n")):
+        try:
+            yield json.loads(line)
+        except (ValueError, RecursionError):
+            dropped["not JSON"] += 1
+
+
+def table_rows(text: str, separator: str, dropped: Counter[str]) -> Iterator[object]:
+    csv.field_size_limit(2**27)
+    try:
+        for row in csv.DictReader(text.splitlines(keepends=True), delimiter=separator, strict=True):
+            if None in row or None in row.values():
+                dropped["not as many cells as the header"] += 1
+            else:
+                yield row
+    except csv.Error:
+        dropped["not readable as a table"] += 1
+
+
+def parquet_rows(path: Path) -> Iterator[object]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        fail(f"reading {path} needs pyarrow: run `uv run --with pyarrow data/prepare.py ...`, or convert it to JSONL")
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                yield from batch.to_pylist()
+    except (ArrowException, OSError, ValueError) as error:
+        fail(f"{path} is not a readable Parquet file: {' '.join(str(error).split())[:200]}")
+
+
+def digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- Columns --------------------------------------------------------------------------------------------------------

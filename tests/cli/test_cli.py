@@ -13,12 +13,13 @@ import pytest
 
 import bot.doctor
 from bot import cli
+from bot.cli.common import FAILED, INTERRUPTED, WRONG_WORDS
 from bot.domain.evaluation import Evaluation, Sample
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int = cli.WRONG_WORDS) -> str:
+def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int = WRONG_WORDS) -> str:
     """The one line on stderr of a command that must end with `code` and print nothing else."""
     assert cli.run(arguments) == code
     captured = capsys.readouterr()
@@ -94,7 +95,7 @@ def test_bug_is_one_line_with_its_log_and_exit_code_one(
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(bot.doctor, "examination", broken)
-    said = complaint(["doctor"], capsys, cli.FAILED)
+    said = complaint(["doctor"], capsys, FAILED)
     log = Path(said.split("see ")[1].strip())
     assert log.is_relative_to(tmp_path)
     assert "the roof is on fire" in log.read_text()
@@ -106,7 +107,7 @@ def test_interruption_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(bot.doctor, "examination", interrupted)
-    assert cli.run(["doctor"]) == cli.INTERRUPTED
+    assert cli.run(["doctor"]) == INTERRUPTED
 
 
 def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,7 +101,7 @@ def test_every_kind_of_event_is_told_or_passed_over_on_purpose(kind: EventKind) 
 
 TOLD_ELSEWHERE = {
     "refused", "consent_asked", "head_moved", "command", "crashed", "pull_request_closed", "pull_request_reopened",
-    "goal_edited", "issue_closed",
+    "goal_edited", "goal_read", "goal_adopted", "issue_closed",
 }  # fmt: skip
 
 
@@ -123,6 +123,11 @@ def event(kind: str, data: dict[str, Any]) -> list[str]:
         ("pull_request_closed", {"merged": True, "by": "maya"}, "merged: pull request #2, by @maya"),
         ("pull_request_reopened", {"by": "maya"}, "reopened: pull request #2, by @maya"),
         ("goal_edited", {"title": "", "body": "", "by": "lin"}, "edited: the issue's text, by @lin"),
+        (
+            "goal_read",
+            {"text_version": 1, "offer": {"hash": "0a1b"}, "told": "offer", "comment_id": 1, "by": "lin"},
+            "offered: another goal, 0a1b: /postdoc accept goal",
+        ),
         (
             "command",
             {"verb": "set", "args": ["seed=1"], "author": "tomas", "author_id": 1, "comment_id": 2, "number": 2},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.cli import _goal_in
+from bot.cli.practice import _goal_in
 from bot.errors import UserError
 from bot.practice.pursue import CALLER, fetched_branch, git, repository_here
 from bot.practice.world import Place, PracticeWorld

@@ -13,6 +13,7 @@ from bot.conversation.commands import (
     VERBS,
     Mistake,
     ParsedCommand,
+    budget_raise,
     checked,
     commands_table,
     consent_sha,
@@ -24,6 +25,7 @@ from bot.conversation.commands import (
     recipe_settings,
 )
 from bot.conversation.permissions import GITHUB_PERMISSIONS, Tier, permission_reaches
+from bot.domain.budget import Spend
 
 
 def said(body: str) -> list[tuple[str, ...]]:
@@ -212,11 +214,16 @@ def test_table_names_every_verb_once_with_its_tier() -> None:
     assert [row[0].split()[1] for row in help_rows(available_only=True)] == [
         "help",
         "status",
+        "plan",
         "run",
         "stop",
         "resume",
         "set",
         "accept",
+        "budget",
+        "publish",
+        "vouch",
+        "halt",
     ]
 
 
@@ -231,3 +238,37 @@ def test_permissions_are_ordered_and_unknown_roles_reach_nothing() -> None:
     assert permission_reaches("push", "write")
     assert not permission_reaches("security-manager", "read")
     assert not permission_reaches("admin", "owner")
+
+
+@pytest.mark.parametrize(
+    ("args", "more"),
+    [
+        (["+5usd"], Spend(usd=5)),
+        (["+2.50USD"], Spend(usd=2.5)),
+        (["+2runs", "+1h"], Spend(runs=2, gpu_hours=1, wall_hours=1)),
+        (["+1run", "+0.5hours"], Spend(runs=1, gpu_hours=0.5, wall_hours=0.5)),
+    ],
+)
+def test_budget_is_raised_by_what_is_written(args: list[str], more: Spend) -> None:
+    assert isinstance(checked("budget", args), ParsedCommand)
+    assert budget_raise(args) == more
+
+
+@pytest.mark.parametrize("args", [[], ["5usd"], ["+5"], ["+0usd"], ["-5usd"], ["+1.5runs"], ["+1e9usd"], ["+5eur"]])
+def test_budget_that_raises_nothing_is_answered_with_the_form(args: list[str]) -> None:
+    found = checked("budget", args)
+    assert isinstance(found, Mistake)
+    assert "+5usd" in found.problem
+
+
+def test_halt_is_never_refused_for_its_wording() -> None:
+    assert isinstance(checked("halt", ["now", "please"]), ParsedCommand)
+    assert isinstance(checked("halt", ["off"]), ParsedCommand)
+    assert isinstance(checked("halt", ["off", "everything"]), Mistake)
+
+
+def test_accept_takes_a_diagnosis_or_the_goal() -> None:
+    for args in (["D3"], ["goal"], ["Goal", "1a2b3c4d5e6f"]):
+        assert isinstance(checked("accept", args), ParsedCommand), args
+    for args in ([], ["D"], ["goal", "now"], ["goals"]):
+        assert isinstance(checked("accept", args), Mistake), args

@@ -49,7 +49,10 @@ def test_every_published_example_is_read_or_ignored() -> None:
 
 
 def test_opened_issue_is_read() -> None:
-    issue = {"number": 42, "title": "T", "body": None, "user": account(8, "bob"), "labels": [{"name": "postdoc"}]}
+    issue = {
+        "number": 42, "title": "T", "body": None, "user": account(8, "bob"), "labels": [{"name": "postdoc"}],
+        "state": "closed", "updated_at": "2026-01-02T03:04:05Z",
+    }  # fmt: skip
 
     found, reason = events.parse_event("issues", payload(action="opened", issue=issue), "guid-1")
 
@@ -57,12 +60,16 @@ def test_opened_issue_is_read() -> None:
     assert found == events.IssueOpened(
         where=events.Where("acme", "widgets", 5, 9, "guid-1", "trunk"),
         sender=events.Person(7, "alice", "User"),
-        number=42,
-        title="T",
-        body="",
-        author=events.Person(8, "bob", "User"),
-        labels=("postdoc",),
-        on_pull_request=False,
+        issue=events.IssueText(
+            number=42,
+            title="T",
+            body="",
+            author=events.Person(8, "bob", "User"),
+            labels=("postdoc",),
+            on_pull_request=False,
+            is_open=False,
+            updated_at=1767323045.0,
+        ),
     )
 
 
@@ -112,7 +119,7 @@ def test_pull_request_from_a_fork_is_told_apart(head_repository: Any, fork: bool
     found = events.parse_event("pull_request", payload(action="closed", pull_request=pull)).occurrence
 
     assert isinstance(found, events.PullRequestClosed)
-    assert (found.merged, found.from_fork) == (True, fork)
+    assert (found.merged, found.pull.from_fork) == (True, fork)
 
 
 @pytest.mark.parametrize(

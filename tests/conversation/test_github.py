@@ -7,18 +7,21 @@ import concurrent.futures
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
-from bot.conversation import github
-from bot.conversation.github import GitHubApp, InlineComment, Refused, Repository, StaleHead
+from bot.conversation.github import GitHubApp, Gone, InlineComment, Pacing, Refused, Repository, StaleHead
+from bot.conversation.github.repository import COMMIT, MINIMIZE, READY
 from bot.errors import TransientError
 from bot.practice.auth import new_key_pair
 from bot.practice.forge import Forge
-from bot.practice.server import serve
+from bot.practice.server import create_app, serve
 from tests import graphql_schema
 from tests.openapi import Recorder, available
 
+FAST = Pacing(write_pause_seconds=0, writes_per_hour=0)
 KEY = "<!-- postdoc:acme/lab#1/sticky -->"
 PERMISSIONS = {"contents": "write", "issues": "write", "pull_requests": "write", "checks": "write"}
 
@@ -41,8 +44,9 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     try:
         with serve(forge, wrap=recorder.wrap if available() else None) as url:
             app = GitHubApp(
-                app_id=str(registration.app_id), private_key=registration.private_key_pem, base_url=f"{url}/api/v3"
-            )
+                app_id=str(registration.app_id), private_key=registration.private_key_pem, base_url=f"{url}/api/v3",
+                pacing=FAST,
+            )  # fmt: skip
             async with app:
                 yield Scene(forge, app.repository(installation, "acme", "lab"), app)
     finally:
@@ -59,7 +63,10 @@ def scene_for_loops(tmp_path: Path) -> Iterator[tuple[GitHubApp, int]]:
     installation = forge.install_app(registration.app_id, "acme/lab")
     with serve(forge) as url:
         key = registration.private_key_pem
-        yield GitHubApp(app_id=str(registration.app_id), private_key=key, base_url=f"{url}/api/v3"), installation
+        yield (
+            GitHubApp(app_id=str(registration.app_id), private_key=key, base_url=f"{url}/api/v3", pacing=FAST),
+            installation,
+        )
     forge.close()
 
 
@@ -181,6 +188,182 @@ async def test_check_created_twice_is_one(scene: Scene) -> None:
     assert scene.forge.check_run(first).conclusion == "success"
 
 
+async def test_check_is_created_completed_in_one_write(scene: Scene) -> None:
+    _, head = await pull_request(scene)
+    check: dict[str, Any] = {
+        "name": "verdict",
+        "sha": head,
+        "external_id": "x/end",
+        "output": {"title": "done", "summary": "s"},
+    }
+    button = {"label": "Accept the suggested fix now", "description": "d" * 60, "identifier": "accept"}
+    before = scene.app.writes
+    first = await scene.repository.create_check(**check, conclusion="success", actions=[button])
+    assert await scene.repository.create_check(**check, conclusion="success", actions=[button]) == first
+    assert scene.app.writes == before + 1
+    made = scene.forge.check_run(first)
+    assert (made.status, made.conclusion) == ("completed", "success")
+    assert [(len(each["label"]), len(each["description"])) for each in made.actions] == [(20, 40)]
+
+
+async def test_check_that_was_left_in_progress_is_completed_by_the_replay(scene: Scene) -> None:
+    _, head = await pull_request(scene)
+    check: dict[str, Any] = {
+        "name": "run",
+        "sha": head,
+        "external_id": "x/01",
+        "output": {"title": "t", "summary": "s"},
+    }
+    first = await scene.repository.create_check(**check)
+    other = await scene.repository.create_check(**(check | {"external_id": "x/02"}))
+    assert await scene.repository.create_check(**check, conclusion="neutral") == first != other
+    assert scene.forge.check_run(first).conclusion == "neutral"
+
+
+async def test_annotations_are_sent_by_fifty_and_never_doubled(scene: Scene) -> None:
+    _, head = await pull_request(scene)
+    place: dict[str, Any] = {"path": "recipe.yaml", "start_line": 1, "end_line": 1, "annotation_level": "notice"}
+    notes = [place | {"message": f"m{n}", "title": "t" * 300} for n in range(120)]
+    check: dict[str, Any] = {
+        "name": "policy",
+        "sha": head,
+        "external_id": "p",
+        "output": {"title": "t", "summary": "s"},
+    }
+    # The connection drops after the second portion was taken.
+    scene.forge.faults.drop_connection(1, lambda method, path: method == "PATCH", performed=True)
+    with pytest.raises(TransientError):
+        await scene.repository.create_check(**check, conclusion="failure", annotations=notes)
+    first = await scene.repository.create_check(**check, conclusion="failure", annotations=notes)
+    assert [each.message for each in scene.forge.check_run(first).annotations] == [f"m{n}" for n in range(120)]
+    assert scene.forge.check_run(first).conclusion == "failure"
+
+
+async def test_text_that_is_too_long_is_cut_with_a_note(scene: Scene) -> None:
+    number, head = await pull_request(scene)
+    await scene.repository.upsert_comment(number, KEY, f"{KEY}\n```\n" + "x\n" * 60_000)
+    [body] = [comment.body for comment in scene.forge.repository("acme/lab").issues[number].comments]
+    assert len(body) <= 65_536
+    assert body.startswith(KEY)
+    assert body.endswith("x\n```\n\n*Cut here: GitHub takes 65,536 characters.*")
+    output = {"title": "t " * 300, "summary": "s" * 70_000, "text": "é" * 70_000}
+    note = {"path": "a", "start_line": 1, "end_line": 1, "annotation_level": "notice", "message": "é" * 40_000}
+    check = await scene.repository.create_check(
+        name="run", sha=head, external_id="x", output=output, annotations=[note]
+    )
+    made = scene.forge.check_run(check)
+    assert len(made.title or "") <= 255
+    assert len(made.summary or "") <= 65_535
+    assert len(made.annotations[0].message.encode()) <= 65_536
+
+
+async def test_button_that_cannot_be_shown_is_a_mistake_of_ours(scene: Scene) -> None:
+    button = {"label": "l", "description": "d", "identifier": "i"}
+    for wrong in ([button] * 4, [button | {"identifier": "i" * 21}]):
+        with pytest.raises(ValueError, match="at most"):
+            await scene.repository.update_check(1, output={"title": "t", "summary": "s"}, actions=wrong)
+
+
+async def test_installations_and_their_repositories(scene: Scene) -> None:
+    [installation] = await scene.app.installations()
+    assert (installation.account, installation.suspended, installation.all_repositories) == ("acme", False, False)
+    assert installation.permissions["checks"] == "write"
+    names = [row["full_name"] for row in await scene.app.installation_repositories(installation.id)]
+    assert names == ["acme/lab"]
+    assert (await scene.app.rate_limit(installation.id))["core"]["limit"] == 5000
+
+
+async def test_suspended_and_uninstalled_app_is_gone(scene: Scene) -> None:
+    [installation] = await scene.app.installations()
+    await scene.repository.branch_head("main")
+    scene.forge.suspend_app(installation.id)
+    assert [each.suspended for each in await scene.app.installations()] == [True]
+    with pytest.raises(Gone, match="suspended"):
+        await scene.repository.branch_head("main")
+    scene.forge.suspend_app(installation.id, suspended=False)
+    assert await scene.repository.branch_head("main")
+    scene.forge.uninstall_app(installation.id)
+    assert await scene.app.installations() == []
+    with pytest.raises(Gone, match="not installed any more"):
+        await scene.repository.branch_head("main")
+
+
+async def test_issues_comments_and_pull_requests_are_listed(scene: Scene) -> None:
+    number, _ = await pull_request(scene)
+    path = "/repos/acme/lab/issues"
+    for n in range(3):
+        payload = {"title": f"Issue {n}", "labels": ["postdoc"] if n else []}
+        await scene.app.call(scene.repository._installation_id, "POST", path, json=payload)
+    found = await scene.repository.issues(labels=["postdoc"])
+    assert [row["title"] for row in found] == ["Issue 2", "Issue 1"]
+    issue = found[0]["number"]
+    assert len(await scene.repository.issues(state="all")) == 3
+    await scene.repository.close_issue(issue, completed=True)
+    assert [row["number"] for row in await scene.repository.issues(state="closed")] == [issue]
+    for n in range(101):
+        await scene.app.call(
+            scene.repository._installation_id, "POST", f"{path}/{issue}/comments", json={"body": f"{n}"}
+        )
+    comments = await scene.repository.comments(issue)
+    assert len({comment["id"] for comment in comments}) == 101
+    assert {(c["user"]["type"], c["user"]["login"]) for c in comments} == {("Bot", "postdoc[bot]")}
+    assert await scene.repository.comments(issue, since="2100-01-01T00:00:00Z") == []
+    assert [row["number"] for row in await scene.repository.pull_requests(state="all")] == [number]
+    await scene.repository.minimize(comments[0]["node_id"])
+    stored = scene.forge.repository("acme/lab").issues[issue].comments[0]
+    assert stored.minimized_reason == "outdated"
+
+
+async def test_commit_is_seen_with_its_author_and_signature(scene: Scene) -> None:
+    _, head = await pull_request(scene)
+    seen = await scene.repository.commit_at(head)
+    assert seen is not None
+    assert (seen.login, seen.verified, len(seen.parents)) == ("postdoc[bot]", True, 1)
+    assert "Postdoc-Key: k/propose" in seen.message
+    first = await scene.repository.commit_at(seen.parents[0])
+    assert first is not None
+    assert (first.login, first.parents) == ("ada", ())
+    assert await scene.repository.commit_at("0" * 40) is None
+
+
+async def test_deliveries_are_read_page_by_page_and_again(scene: Scene) -> None:
+    app_id = next(iter(scene.forge.apps))
+    assert await scene.app.deliveries() == ([], None)
+    scene.forge.set_webhook(app_id, "http://127.0.0.1:9/webhook", "a-secret")
+    assert (await scene.app.hook_config())["url"] == "http://127.0.0.1:9/webhook"
+    for _ in range(120):
+        scene.forge.ping_app(app_id)
+    assert scene.forge.settle()
+    rows, cursor = await scene.app.deliveries()
+    assert len(rows) == 100
+    assert cursor is not None
+    more, end = await scene.app.deliveries(cursor=cursor)
+    assert len({row["id"] for row in rows + more}) == 120
+    assert end is None
+    whole = await scene.app.delivery(rows[0]["id"])
+    assert "zen" in whole["request"]["payload"]
+    await scene.app.redeliver(rows[0]["id"])
+    assert scene.forge.settle()
+    newest = (await scene.app.deliveries())[0][0]
+    assert (newest["guid"], newest["redelivery"]) == (rows[0]["guid"], True)
+
+
+async def test_what_is_polled_is_free_of_charge(scene: Scene) -> None:
+    number, _ = await pull_request(scene)
+    for _ in range(2):
+        await scene.repository.branch_head("work")
+        await scene.repository.pull_request(number)
+        await scene.repository.comments(number)
+    used = (await scene.app.rate_limit(scene.repository._installation_id))["core"]["used"]
+    before = scene.app.counts["304"]
+    for _ in range(5):
+        await scene.repository.branch_head("work")
+        await scene.repository.pull_request(number)
+        await scene.repository.comments(number)
+    assert scene.app.counts["304"] == before + 15
+    assert (await scene.app.rate_limit(scene.repository._installation_id))["core"]["used"] == used
+
+
 async def test_permission_is_of_the_account_not_of_the_name(scene: Scene) -> None:
     assert await scene.repository.permission("ada", scene.ada.id) == "write"
     assert await scene.repository.permission("ada", scene.ada.id + 1) == "none"
@@ -211,6 +394,44 @@ async def test_unreachable_server_is_transient() -> None:
             await app.login()
 
 
+class RootLayout(httpx.AsyncBaseTransport):
+    """The forge as api.github.com is laid out: REST at the root, GraphQL beside it."""
+
+    def __init__(self, forge: Forge) -> None:
+        self._inner = httpx.ASGITransport(app=create_app(forge))
+        self.hosts: set[str] = set()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.hosts.add(request.url.host)
+        path = request.url.raw_path.decode()
+        request.url = request.url.copy_with(raw_path=f"/api{'' if path == '/graphql' else '/v3'}{path}".encode())
+        return await self._inner.handle_async_request(request)
+
+
+@pytest.mark.parametrize("layout", ["", "/api/v3", "/api/v3/", "https://api.github.com"])
+async def test_either_layout_of_a_server_is_understood(tmp_path: Path, layout: str) -> None:
+    forge = Forge(tmp_path)
+    forge.add_repository("acme", "lab", {"README.md": "# Lab\n"})
+    registration = forge.register_app(slug="postdoc", permissions=PERMISSIONS, private_key_pem=new_key_pair()[0])
+    installation = forge.install_app(registration.app_id, "acme/lab")
+    with serve(forge) as url:
+        transport = RootLayout(forge) if layout.startswith("https") else None
+        app = GitHubApp(
+            app_id=registration.client_id, private_key=registration.private_key_pem, pacing=FAST,
+            base_url=layout if transport else url + layout, transport=transport,
+        )  # fmt: skip
+        async with app:
+            repository = app.repository(installation, "acme", "lab")
+            name, head = await repository.default_branch()
+            await repository.create_branch("work", head)
+            made = await repository.commit("work", expected_head=head, message="M", key="k", files={"a": b"1"})
+            assert await repository.branch_head("work") == made != head
+            assert name == "main"
+            assert app.server.html == ("https://github.com" if transport else url)
+            assert transport is None or transport.hosts == {"api.github.com"}
+    forge.close()
+
+
 def test_app_is_used_from_two_event_loops(scene_for_loops: tuple[GitHubApp, int]) -> None:
     """DBOS runs recovered workflows on a loop of its own, beside the server's."""
     app, installation = scene_for_loops
@@ -220,7 +441,7 @@ def test_app_is_used_from_two_event_loops(scene_for_loops: tuple[GitHubApp, int]
         barrier.wait(timeout=10)
         repository = app.repository(installation, "acme", "lab")
         found = [await repository.branch_head("main") for _ in range(20)]
-        await app._connections.close()
+        await app.close()
         return found
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
@@ -230,6 +451,6 @@ def test_app_is_used_from_two_event_loops(scene_for_loops: tuple[GitHubApp, int]
 
 
 @pytest.mark.skipif(not graphql_schema.available(), reason="needs npm packages in tests/node")
-@pytest.mark.parametrize("document", [github._COMMIT, github._READY])
+@pytest.mark.parametrize("document", [COMMIT, READY, MINIMIZE])
 def test_graphql_documents_are_valid_on_githubs_own_schema(document: str) -> None:
     assert graphql_schema.problems(document) == []

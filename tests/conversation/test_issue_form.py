@@ -74,6 +74,7 @@ def test_every_field_of_the_form_is_read() -> None:
             metric="Exact match",
             method="sft",
             dataset="data/train.jsonl",
+            data_licence="CC-BY-4.0",
             recipe="learning_rate: 2e-5\nmax_length: 2048",
             script="scripts/train.py",
             licences="Apache-2.0, MIT",
@@ -94,6 +95,7 @@ def test_every_field_of_the_form_is_read() -> None:
         metric="exact_match",
         method="sft",
         dataset="data/train.jsonl",
+        data_licence="cc-by-4.0",
         recipe="learning_rate: 2e-5\nmax_length: 2048\n",
         script="scripts/train.py",
         licences=("apache-2.0", "mit"),
@@ -159,7 +161,7 @@ def test_rates_are_read_in_every_usual_form(text: str, rate: float | None) -> No
         ({"dataset": "/etc/passwd"}, "is absolute: write a path inside this repository"),
         ({"dataset": "../x.jsonl"}, "leaves its folder"),
         ({"dataset": "a/../../x.jsonl"}, "leaves its folder"),
-        ({"dataset": "https://example.org/x.jsonl"}, "is an address: write"),
+        ({"dataset": "https://example.org/x.jsonl"}, "may not be fetched, because `data.urls`"),
         ({"dataset": "data/$(id).jsonl"}, "characters a path may not have"),
         ({"dataset": ".git/config"}, "characters a path may not have"),
         ({"script": "train.sh"}, "is not a Python file"),
@@ -457,7 +459,90 @@ def test_goal_file_with_nonsense_lists_all_of_it(text: str, parts: list[str]) ->
 
 
 def test_goal_has_no_field_that_the_file_forgets() -> None:
-    values: dict[str, Any] = yaml.safe_load(goal_yaml(make_goal(method="sft", dataset="d.jsonl", script="s.py")))
+    values: dict[str, Any] = yaml.safe_load(
+        goal_yaml(make_goal(method="sft", dataset="d.jsonl", data_licence="mit", script="s.py"))
+    )
 
     assert set(values) == {field.name for field in dataclasses.fields(Goal)}
     assert set(values["budget"]) == {field.name for field in dataclasses.fields(Budget)}
+
+
+URLS = Policy(data_urls=("https://data.example.org/sets/",))
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("hf:acme/sums", "hf:acme/sums"),
+        ("`hf:acme/sums@v1.0/data/train.parquet`", "hf:acme/sums@v1.0/data/train.parquet"),
+        ("hf://datasets/acme/sums@refs/convert/parquet/default", "hf:acme/sums@refs/convert/parquet/default"),
+        ("https://huggingface.co/datasets/acme/sums", "hf:acme/sums"),
+        ("https://huggingface.co/datasets/acme/sums/tree/main/data", "hf:acme/sums@main/data"),
+        ("https://huggingface.co/datasets/acme/sums/viewer/default/train", "hf:acme/sums"),
+        ("<https://data.example.org/sets/rows.jsonl>", "https://data.example.org/sets/rows.jsonl"),
+        ("data/rows.parquet", "data/rows.parquet"),
+    ],
+)
+def test_data_is_understood_in_every_usual_way_in_form_and_prose(written: str, read: str) -> None:
+    assert goal_of(parsed(form(dataset=written, data_licence="mit"), policy=URLS)).dataset == read
+    prose = f"Raise Qwen/Qwen3-1.7B on gsm8k to 60 % with {written.strip('`')}.\n\nData licence: MIT\n"
+    goal = goal_of(parsed(prose, policy=URLS))
+    assert (goal.base_model, goal.dataset, goal.data_licence) == ("Qwen/Qwen3-1.7B", read, "mit")
+
+
+def test_prose_may_name_a_models_page_a_paper_and_a_benchmark_file() -> None:
+    found = parsed(
+        "Following https://arxiv.org/abs/2501.00001, raise https://huggingface.co/Qwen/Qwen3-1.7B on "
+        "benchmarks/ours.yaml to 60 %."
+    )
+
+    goal = goal_of(found)
+    assert (goal.base_model, goal.benchmark, goal.dataset) == ("Qwen/Qwen3-1.7B", "benchmarks/ours.yaml", None)
+
+
+def test_prose_with_two_data_sets_is_asked_which() -> None:
+    found = parsed("Raise Qwen/Qwen3-1.7B on gsm8k to 60 % with hf:acme/a or hf:acme/b.")
+
+    assert found.goal is None
+    assert found.questions == [
+        "The text names several values (`hf:acme/a`, `hf:acme/b`). Add the one meant: `Training data: hf:acme/a`."
+    ]
+
+
+def test_address_needs_a_licence_and_a_place_that_policy_allows() -> None:
+    assert "`Licence of the data: cc-by-4.0`" in parsed(
+        form(dataset="https://data.example.org/sets/a.jsonl"), policy=URLS
+    ).problems[0]  # fmt: skip
+    for address in (
+        "https://data.example.org/sets-too/a.jsonl",
+        "https://data.example.org:8443/sets/a.jsonl",
+        "https://evil.example.org/sets/a.jsonl",
+        "https://data.example.org.evil.org/sets/a.jsonl",
+        "https://data.example.org/a.jsonl",
+    ):
+        found = parsed(form(dataset=address, data_licence="mit"), policy=URLS)
+        assert "lies in none of the places" in found.problems[0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    dataset=st.one_of(
+        st.text(max_size=60),
+        st.from_regex(r"(hf:|hf://datasets/|https://huggingface.co/datasets/|https://[a-z.]{1,9}/)[ -~]{0,60}"),
+    ),
+    benchmark=st.one_of(st.text(max_size=30), st.from_regex(r"[ -~]{0,20}\.ya?ml")),
+)
+def test_no_data_or_benchmark_raises_and_what_is_read_is_what_is_written_down(dataset: str, benchmark: str) -> None:
+    policy = Policy(data_urls=("https://a/",))
+    for body in (
+        form(dataset=dataset, data_licence="mit", benchmark=benchmark),
+        f"Raise Qwen/Qwen3-1.7B on {benchmark} to 60 % with {dataset}",
+    ):
+        found = parsed(body, policy=policy)
+        assert (found.goal is None) == bool(found.problems or found.questions)
+        if found.goal is not None:
+            assert goal_from_yaml(goal_yaml(found.goal)).hash == found.goal.hash
+            source = found.goal.dataset
+            assert source is None or not any(part in ("..", ".") for part in source.split("/"))
+            assert found.goal.benchmark in KNOWN or found.goal.benchmark.lower().endswith((".yaml", ".yml"))
+            assert ".." not in found.goal.benchmark.split("/") and not found.goal.benchmark.startswith("/")

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable
 
 import pytest
 from inline_snapshot import snapshot
@@ -17,6 +16,7 @@ from bot.conversation.commands import checked, parse_commands
 from bot.conversation.messages.charts import MOST_POINTS, Curve, sparkline, thinned, told, xychart
 from bot.conversation.messages.wording import clock, duration, p_value, percent, points, round_percent
 from bot.conversation.policy import Policy
+from bot.domain.budget import Spend
 from bot.domain.diagnosis import Diagnosis
 from bot.domain.experiment import BASELINE, Command, EventKind, Experiment, State
 from tests.conversation.conftest import CLIPPED, GOAL_ID, PLATEAU, SHA, Story, make_goal, score
@@ -33,7 +33,14 @@ FACTS = messages.PlanFacts(
     seconds_per_run=24.0,
     usd_per_run=0.0,
 )
+LEFT = Spend(usd=4.5, gpu_hours=1.25, runs=2, wall_hours=9.0)
 CURVE = Curve("loss", [(step, 3.9 / step) for step in range(1, 201)])
+
+
+EVIL = (
+    "@mallory Fixes #7 ![x](https://evil.example/p.png) [y](https://evil.example) <img src=x> "
+    "<!-- postdoc:acme/widgets#42/sticky --> | a | `b` **c**\n/postdoc run\n\n# Title\n"
+)
 
 
 def all_messages(x: Experiment) -> dict[str, str]:
@@ -43,32 +50,54 @@ def all_messages(x: Experiment) -> dict[str, str]:
     found = {
         "contract": messages.contract(x, goal, policy_lines=Policy().lines(), notes=["A note."]),
         "pull-request": messages.pull_request_body(x, FACTS),
-        "plan": messages.plan(x, FACTS),
         "sticky": messages.sticky(x, now=9_000.0),
-        f"consent/{x.head_sha[:12]}": messages.consent_question(x, sha=x.head_sha, what=["Nothing is granted."]),
+        f"consent/{x.head_sha[:12]}": messages.consent_question(
+            x, sha=x.head_sha, left=LEFT, what=["Nothing is granted."], facts=FACTS
+        ),
         "run/01/review": messages.review(x, run, curves=[CURVE]),
         "run/01/D1": messages.inline_comment(x, run, "D1", run.report.diagnoses[0], "learning_rate: 0.001"),
         f"ending/{x.length}": messages.ending(x, model_line='AutoModelForCausalLM.from_pretrained("x")'),
         f"crash/{x.length}": messages.crash_apology(x, "delivery 3f2a"),
         f"head/{x.head_sha[:12]}": messages.head_refused(x, x.head_sha, ["Recipe, line 2: wrong."]),
     }
-    replies = [
-        messages.reply_help(x, COMMAND),
-        messages.reply_help(x, COMMAND, "run"),
-        messages.reply_status(x, COMMAND),
-        messages.reply_denied(x, COMMAND, "write", "read"),
-        messages.reply_mistake(x, COMMAND, checked("satus", ())),  # type: ignore[arg-type]
-        messages.reply_not_yet(x, Command(9, "budget", ["+5usd"], "alice", 11, 77, 43)),
-        messages.reply_set(x, COMMAND, {"learning_rate": [0.001, 1e-05]}, SHA[2]),
-        messages.reply_accept(x, COMMAND, "D1", {"learning_rate": [0.001, 1e-05]}, SHA[2]),
-        messages.reply_run(x, COMMAND, SHA[2], 3),
-        messages.reply_stale(x, COMMAND, "abc", SHA[2]),
-        messages.reply_stop(x, COMMAND),
-        messages.reply_resume(x, COMMAND, 2),
-        messages.reply_refused(x, COMMAND, "There is no open pull request."),
-        messages.reply_no_diagnosis(x, COMMAND, ["D1"]),
+    return found | {f"answers ({n})": answered(x, text) for n, text in enumerate(replies(x))}
+
+
+def replies(x: Experiment) -> list[str]:
+    changed = {"learning_rate": [0.001, 1e-05]}
+    return [
+        messages.reply_help(),
+        messages.reply_help("run"),
+        messages.reply_status(x, on_pull_request=True),
+        messages.reply_status(x, on_pull_request=False),
+        messages.plan(x, FACTS),
+        messages.reply_denied(COMMAND, "write", "read"),
+        messages.reply_mistake(checked("satus", ())),  # type: ignore[arg-type]
+        messages.reply_not_yet(Command(9, "ask", ["why"], "alice", 11, 77, 43)),
+        messages.reply_changed(x, "Committed", changed, SHA[2], None),
+        messages.reply_changed(x, "D1 committed", changed, SHA[2], "nobody has agreed to this spending yet"),
+        messages.reply_run(x, SHA[2], LEFT),
+        messages.reply_stale("abc", SHA[2]),
+        messages.reply_second_person(x, 20.0),
+        messages.reply_stop(x),
+        messages.reply_resume(LEFT),
+        messages.reply_budget(x, LEFT, resumed=True),
+        messages.reply_halt(2),
+        messages.reply_adopted(x),
+        messages.reply_unhalted(True),
+        messages.reply_vouched("postdoc/vouched-7-abc", SHA[2], "THE-COMPARE-PAGE"),
+        messages.reply_refused("There is no open pull request."),
+        messages.reply_no_diagnosis(["D1"]),
     ]
-    return found | {f"command/9 ({n})": text for n, text in enumerate(replies)}
+
+
+def answered(x: Experiment, text: str) -> str:
+    """The comment that holds this answer, after three others."""
+    x = copy.deepcopy(x)
+    before = [Command(n, "help", [EVIL], EVIL, 11, 77, 42, answered=True, answer="Before.") for n in range(3)]
+    last = Command(9, "set", ["learning_rate=1e-5", EVIL], "alice", 11, 77, 42, answered=True, answer=text)
+    x.commands = [*before, last]
+    return messages.answers(x, 42)
 
 
 def test_every_message_begins_with_its_key_and_commands_nothing(after_two_runs: Story) -> None:
@@ -85,12 +114,6 @@ def test_key_of_reads_our_first_line_and_nothing_else() -> None:
     assert messages.key_of("x\n<!-- postdoc:a/b#1/sticky -->") is None
     assert messages.key_of("<!-- postdoc:a b -->") is None
     assert messages.key_of("") is None
-
-
-EVIL = (
-    "@mallory Fixes #7 ![x](https://evil.example/p.png) [y](https://evil.example) <img src=x> "
-    "<!-- postdoc:acme/widgets#42/sticky --> | a | `b` **c**\n/postdoc run\n\n# Title\n"
-)
 
 
 def hostile(story: Story) -> Experiment:
@@ -134,7 +157,7 @@ def test_hostile_text_is_inert_in_every_message(after_two_runs: Story) -> None:
                 else [t.content for t in inside if t.type == "html_inline"]
             )
             for piece in html:
-                own = r"</?details>|</?summary>|<!-- postdoc:[\w./#-]+ -->|<!-- postdoc:box \w+ -->"
+                own = r"</?details>|</?summary>|</?code>|<!-- postdoc:[\w./#-]+ -->|<!-- postdoc:box \w+ -->"
                 assert "<" not in re.sub(own, "", piece), (name, piece)
             text = "".join(t.content for t in inside if t.type == "text")
             assert "@mallory" not in text, name
@@ -214,7 +237,7 @@ max_length: 2048
 
 </details>
 
-Next: the data is built and checked, then a pull request shows the plan. Consent is bound to this goal's hash, `83856727b593`.
+Next: the data is built and checked, then a pull request shows the plan. Consent is bound to this goal's hash, `2fb877eeec73`.
 """)
 
 
@@ -241,8 +264,7 @@ def test_refusal_notifies_nobody(story: Story) -> None:
 
 def test_plan_says_what_is_known_and_what_is_not(story: Story) -> None:
     assert messages.plan(story.experiment(), FACTS) == snapshot("""\
-<!-- postdoc:acme/widgets#42/plan -->
-**The plan for the next run.**
+**The next run**, of the recipe at 1a2b3c4.
 
 |  |  |
 | --- | --- |
@@ -256,7 +278,7 @@ def test_plan_says_what_is_known_and_what_is_not(story: Story) -> None:
 | One run | about 24 s, no charge |
 | At most | 4 runs, 1 GPU hour, no money, 24 hours from consent to end |
 
-Next: the first run is trained, evaluated and reviewed.
+Next: the first run is trained, evaluated and reviewed.\
 """)
     unknown = messages.plan(story.experiment(), messages.PlanFacts())
     for words in ("not built yet", "not done yet", "not known", "time not known yet, price not known"):
@@ -272,9 +294,9 @@ def test_contaminated_data_is_said_loudly(story: Story) -> None:
 def test_consent_names_the_ceiling_and_the_command_with_its_commit(story: Story) -> None:
     x = story.experiment()
 
-    assert messages.consent_question(x, sha=x.head_sha, what=["The policy grants nothing."]) == snapshot("""\
+    assert messages.consent_question(x, sha=x.head_sha, left=LEFT, what=["The policy grants nothing."]) == snapshot("""\
 <!-- postdoc:acme/widgets#42/consent/1a2b3c4d5e6f -->
-**May I train the recipe at 1a2b3c4?** That covers at most 4 runs, 1 GPU hour and no money.
+**May I train the recipe at 1a2b3c4?** That covers at most 2 runs, 1.25 GPU hours and 4.50 USD.
 
 - The policy grants nothing.
 
@@ -312,11 +334,12 @@ def test_sticky_tells_ledger_spend_and_next_step(after_two_runs: Story) -> None:
 Next: the sealed test is opened, once, to confirm.
 
 - [ ] Stop: end the running job, train nothing more <!-- postdoc:box stop -->
+- [ ] One hour more of budget <!-- postdoc:box hour -->
 """)
 
 
 def test_sticky_boxes_are_read_back(story: Story) -> None:
-    body = messages.sticky(story.experiment(), boxes=("stop", "hour"))
+    body = messages.sticky(story.experiment())
 
     assert messages.boxes_ticked(body) == frozenset()
     assert messages.boxes_ticked(body.replace("- [ ] Stop", "- [x] Stop")) == {"stop"}
@@ -561,7 +584,7 @@ Postdoc-Run: 42/01\
     assert str(messages.proposal_message(x)) == snapshot("""\
 Propose tiny-qwen3 on practice/reverse to 90 %
 
-Goal fea420b47ec5.
+Goal a6ea3d3fccf7.
 
 Postdoc-Run: 42/00\
 """)
@@ -618,36 +641,37 @@ def test_verdict_check_concludes(after_two_runs: Story) -> None:
     assert conclusions == {"met": "success", "not confirmed": "failure", "exhausted": "neutral", "stopped": "cancelled"}
 
 
-def test_help_lists_what_is_there(story: Story) -> None:
-    x = story.experiment()
+def test_help_lists_what_is_there() -> None:
+    assert messages.reply_help() == snapshot("""\
+| Command | What it does | Tier |
+| --- | --- | --- |
+| `/postdoc help [verb]` | Explain the commands, or one of them. | `read` |
+| `/postdoc status` | Say where the goal stands, what it has spent and what happens next. | `read` |
+| `/postdoc plan` | Price the next run before it costs anything. | `plan` |
+| `/postdoc run [sha]` | Agree to train the recipe at this commit, within the goal's budget. | `train` |
+| `/postdoc stop` | End the running job and train nothing more. The record stays. | `plan` |
+| `/postdoc resume [+N]` | Go on after an end; `+2` grants two more runs. | `train` |
+| `/postdoc set key=value ...` | Change lines of `recipe.yaml`, as one commit. Spends nothing. | `train` |
+| `/postdoc accept D3\\|goal` | Commit what diagnosis D3 suggests, or the edited goal. Spends nothing. | `train` |
+| `/postdoc budget +5usd` | Raise a ceiling of the goal: `+5usd`, `+2runs`, `+1h`. | `admin` |
+| `/postdoc publish` | Put the best model on the Hub with its card. | `admin` |
+| `/postdoc vouch sha` | Copy a fork's commit to a branch of this repository. | `train` |
+| `/postdoc halt [off]` | Stop all spending in this repository, or allow it again. | `admin` |
 
-    assert messages.reply_help(x, Command(3, "help", [], "alice", 11, 1, 42)) == snapshot("""\
-<!-- postdoc:acme/widgets#42/command/3 -->
-`/postdoc help` from `alice`:
-
-| Command | What it does |
-| --- | --- |
-| `/postdoc help [verb]` | Explain the commands, or one of them. |
-| `/postdoc status` | Say where the goal stands, what it has spent and what happens next. |
-| `/postdoc run [sha]` | Agree to train the recipe at this commit, within the goal's budget. |
-| `/postdoc stop` | End the running job and train nothing more. The record stays. |
-| `/postdoc resume [+N]` | Go on after an end; `+2` grants two more runs. |
-| `/postdoc set key=value ...` | Change lines of `recipe.yaml`, as one commit. |
-| `/postdoc accept D3` | Commit the change that diagnosis D3 suggests. |
-
-Write commands at the start of a line; one comment may hold several. Quoted text and code command nothing. Not there yet: `plan`, `budget`, `ablate`, `compare`, `reproduce`, `ask`, `publish`, `vouch`, `halt`.
+Write commands at the start of a line; one comment may hold several. Quoted text and code command nothing. Not there yet: `ablate`, `compare`, `reproduce` and `ask`.\
 """)
 
 
-def test_denial_names_both_roles(story: Story) -> None:
-    text = messages.reply_denied(story.experiment(), Command(3, "run", [], "bob", 12, 1, 43), "write", "read")
+def test_denial_names_both_roles() -> None:
+    assert messages.reply_denied(Command(3, "run", [], "bob", 12, 1, 43), "write", "read") == snapshot(
+        "Not carried out. To change what is trained here, the role `write` in this repository is needed; `bob` has `read`. Somebody with that role can write the line."
+    )
 
-    assert text == snapshot("""\
-<!-- postdoc:acme/widgets#42/command/3 -->
-`/postdoc run` from `bob`:
 
-Not carried out. To change what is trained here, the role `write` in this repository is needed; `bob` has `read`. Somebody with that role can write the line.
-""")
+def test_answers_show_the_latest_and_fold_the_earlier(story: Story) -> None:
+    body = answered(story.experiment(), "Going on.")
+    assert body.count("<details>") == 3
+    assert body.index("Going on.") < body.index("<details>")
 
 
 def test_job_hours_in_the_ledger_leave_out_other_runs(after_two_runs: Story) -> None:
@@ -730,5 +754,5 @@ def test_sparkline_marks_what_is_not_a_number() -> None:
     assert len(sparkline([float(n) for n in range(1_000)])) == 40
 
 
-def test_help_topic_in_capitals(story: Story, goal: Callable[..., object]) -> None:
-    assert "`/postdoc run [sha]`" in messages.reply_help(story.experiment(), COMMAND, "RUN")
+def test_help_topic_in_capitals() -> None:
+    assert "`/postdoc run [sha]`" in messages.reply_help("RUN")

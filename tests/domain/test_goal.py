@@ -20,10 +20,16 @@ def test_goal_hash_changes_with_every_field():
     changed = {
         "title": "x", "base_model": "x", "benchmark": "x", "target": 0.5, "metric": "x", "base_revision": "x",
         "method": "sft", "dataset": "x", "recipe": "x", "script": "x", "licences": [], "budget": {"usd": 21}, "seed": 1,
+        "data_licence": "mit",
     }  # fmt: skip
     assert changed.keys() == GOAL.as_dict().keys()
     hashes = {Goal.from_dict(GOAL.as_dict() | {key: value}).hash for key, value in changed.items()}
     assert len(hashes | {GOAL.hash}) == len(changed) + 1
+
+
+def test_goal_from_before_the_data_licence_keeps_its_hash():
+    older = {key: value for key, value in GOAL.as_dict().items() if key != "data_licence"}
+    assert Goal.from_dict(older).hash == GOAL.hash == digest_of(older)[:12]
 
 
 def test_goal_hash_is_the_same_for_20_and_20_point_0():

@@ -20,8 +20,10 @@ from runners.job import FailureKind, JobId, JobSpec, JobState, JobStatus, read_j
 class ScriptedRunner:
     """Reads `script.json` in its root: {"train-01": {...}, "evaluate-01": {...}, ...}, by role and run.
 
-    Outcome keys: `value` (share of items answered right), `curve` (`good`, `flat` or `diverged`), `fail` (log text of a
-    failed job), `state` (of a failed job), `suggested` (a probe's rate), `hold` (true: runs until `release(name)`).
+    Outcome keys: `value` (share of items answered right), `curve` (`good`, `flat`, `diverged`, or `unseen`: no
+    metrics), `fail` (log text of a failed job), `state` (of a failed job), `suggested` (a probe's
+    rate), `hold` (true: runs until `release(name)`), `log` (of a job that succeeds), `files` (path in the job's
+    folder -> text, written last).
     """
 
     name = "scripted"
@@ -58,6 +60,8 @@ class ScriptedRunner:
         with (self.root / "launches.txt").open("a", encoding="utf-8") as file:
             file.write(f"{spec.job_id}\n")
         _produce(work, _name(spec.job_id), outcome)
+        for name, text in outcome.get("files", {}).items():
+            (work / name).write_text(text, encoding="utf-8")
         started = time.time()
         state = (
             JobState(outcome.get("state", "failed")) if "fail" in outcome or "state" in outcome else JobState.SUCCEEDED
@@ -97,8 +101,12 @@ class ScriptedRunner:
 
     def log_tail(self, job_id: JobId, lines: int = 200) -> str:
         path = self.root / job_id / "log.txt"
-        text = path.read_text(encoding="utf-8") if path.is_file() else str(self._outcome(job_id).get("fail", ""))
+        text = path.read_text(encoding="utf-8") if path.is_file() else self._log(job_id)
         return "\n".join(text.splitlines()[-lines:])
+
+    def _log(self, job_id: JobId) -> str:
+        outcome = self._outcome(job_id)
+        return str(outcome.get("fail") or outcome.get("log", ""))
 
     def jobs(self) -> Sequence[JobId]:
         return [JobId(path.parent.name) for path in self.root.glob("*/status.json")]
@@ -136,7 +144,8 @@ def _produce(work: Path, name: str, outcome: dict[str, Any]) -> None:
         build = {"sources": [], "rows": len(rows), "validation_rows": 1, "dropped": {}, "columns": {}, "sha256": "0"}
         (work / "data" / "build.json").write_text(json.dumps(build))
     elif role == "train":
-        _jsonl(out / "metrics.jsonl", _curve(outcome.get("curve", "good")))
+        if outcome.get("curve") != "unseen":
+            _jsonl(out / "metrics.jsonl", _curve(outcome.get("curve", "good")))
         (out / "setup.json").write_text(json.dumps({"max_steps": 100}))
         (out / "summary.json").write_text(json.dumps({"steps": 100}))
         (out / "model").mkdir()

@@ -25,12 +25,14 @@ def answers(world: World, issue: int, count: int = 1) -> None:
 
 
 def reply_to(world: World, pull: int, command: str, issue: int, *, login: str = "ada", count: int = 1) -> str:
-    """Write a command and return the bot's reply to it."""
-    known = set(world.bot_comments(pull))
+    """Write a command and return the answer: it stands in the sticky comment, and no new comment was made for it."""
+    before = len(world.bot_comments(pull))
     world.comment(pull, command, login=login)
     answers(world, issue, count)
-    [new] = [body for body in world.bot_comments(pull) if body not in known and "/command/" in body]
-    return new
+    reply = str([event for event in world.events(issue) if event["kind"] == "command_answered"][-1]["data"]["reply"])
+    world.until(lambda: any("/sticky" in body and reply in body for body in world.bot_comments(pull)), "the answer")
+    assert len(world.bot_comments(pull)) == before
+    return reply
 
 
 def test_help_lists_what_is_there(held: tuple[World, int, int]) -> None:
@@ -42,7 +44,20 @@ def test_help_lists_what_is_there(held: tuple[World, int, int]) -> None:
 
 def test_status_while_training_says_so(held: tuple[World, int, int]) -> None:
     world, issue, pull = held
-    assert "0.0 %" in reply_to(world, pull, "/postdoc status", issue)
+    assert "as of now" in reply_to(world, pull, "/postdoc status", issue)
+    sticky = next(body for body in world.bot_comments(pull) if "/sticky" in body)
+    assert "0.0 %" in sticky
+
+
+def test_status_on_the_issue_is_answered_in_one_comment_there(held: tuple[World, int, int]) -> None:
+    world, issue, pull = held
+    for count in (1, 2):
+        world.comment(issue, "/postdoc status")
+        answers(world, issue, count)
+    world.until(lambda: len(world.bot_comments(issue)) == 2, "one comment beside the contract")
+    found = world.bot_comments(issue)[-1]
+    assert f"The pull request is #{pull}." in found
+    assert "0.0 %" in found
 
 
 def test_unknown_command_is_answered_with_the_nearest(held: tuple[World, int, int]) -> None:
@@ -52,7 +67,7 @@ def test_unknown_command_is_answered_with_the_nearest(held: tuple[World, int, in
 
 def test_command_that_is_not_there_yet_says_so(held: tuple[World, int, int]) -> None:
     world, issue, pull = held
-    assert "not there yet" in reply_to(world, pull, "/postdoc publish", issue)
+    assert "not there yet" in reply_to(world, pull, "/postdoc ask why", issue)
 
 
 def test_reader_may_ask_but_not_spend_or_stop(held: tuple[World, int, int]) -> None:
@@ -113,7 +128,7 @@ def test_ticked_stop_box_is_the_command_of_who_ticked_it(held: tuple[World, int,
     body = sticky["body"].replace("- [ ] Stop", "- [x] Stop")
     world.api("bob", "PATCH", f"/repos/{REPOSITORY}/issues/comments/{sticky['id']}", json={"body": body})
     assert world.until_ended(issue) == "stopped"
-    assert "bob" in world.bot_comments(pull)[-1]
+    assert "bob asked to stop" in world.bot_comments(pull)[-1]
 
 
 def test_accepted_suggestion_is_the_persons_commit_and_the_next_recipe(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -62,10 +63,9 @@ def test_serve_without_its_database_is_one_line_and_exit_code_2(
 
 def test_columns_and_indexes_of_a_newer_version_are_added_and_an_older_one_still_writes(tmp_path: Path) -> None:
     path = tmp_path / "old.sqlite"
-    with sqlite3.connect(path) as old:
+    with contextlib.closing(sqlite3.connect(path)) as old, old:
         old.execute("CREATE TABLE leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, fence INTEGER NOT NULL)")
         old.execute("INSERT INTO leases VALUES ('inbox', 'somebody', 7)")
-    old.close()
     engine = open_database(f"sqlite:///{path}")
     with engine.begin() as connection:
         assert connection.execute(sa.text("SELECT fence, poked FROM leases")).all() == [(7, 0)]

@@ -9,10 +9,18 @@ from typing import Any
 
 import pytest
 
-from bot.domain.experiment import Event, EventKind, Experiment, NewEvent, State
+from bot.domain.experiment import Event, EventKind, Experiment, JobRole, NewEvent, State
 from bot.domain.fold import experiment_of
 from bot.domain.goal import GoalId
-from bot.loop.policy import ActionKind, budget_exhausted, data_key, next_action
+from bot.loop.policy import (
+    ActionKind,
+    allowance,
+    budget_exhausted,
+    data_key,
+    evaluation_hours,
+    next_action,
+    spend_of,
+)
 
 RECORDED = Path(__file__).resolve().parent.parent / "cli" / "payloads" / "goal-met.json"
 GOAL = GoalId("acme/tiny-speller#1")
@@ -179,3 +187,77 @@ def test_data_is_built_again_only_when_its_lines_change() -> None:
     assert key == data_key(recipe.replace("1e-5", "1e-3").replace(" # few", ""), {"data/prepare.py": "x"})
     assert key != data_key(recipe.replace("10", "20"), {"data/prepare.py": "x"})
     assert key != data_key(recipe, {"data/prepare.py": "y"})
+
+
+def set_by_hand(key: str, value: float) -> NewEvent:
+    data = {"head_sha": "e" * 40, "recipe": f"{key}: {value}\n", "changed": {key: [1, value]}, "why": "", "by": "maya"}
+    return NewEvent(EventKind.REVISED, "by hand", data)
+
+
+def test_key_set_by_a_person_voids_a_consent_that_does_not_cover_it() -> None:
+    x = at(until(EventKind.REVIEWED), set_by_hand("learning_rate", 1e-3))
+    assert x.consent is not None
+    assert at(until(EventKind.REVIEWED), set_by_hand("seed", 4)).consent is None
+
+
+def test_raised_ceilings_make_room_for_another_run() -> None:
+    events = until(EventKind.REVIEWED)
+    x = at(events)
+    assert x.goal is not None
+    x.runs = x.runs * x.goal.budget.runs
+    assert budget_exhausted(x) is not None
+    x = at(events, NewEvent(EventKind.BUDGET_RAISED, "raised", {"by": "maya", "more": {"runs": 1, "usd": 2.0}}))
+    assert x.goal is not None
+    assert (x.ceilings.runs, x.ceilings.usd) == (x.goal.budget.runs + 1, x.goal.budget.usd + 2.0)
+    x.runs = x.runs * x.goal.budget.runs
+    assert budget_exhausted(x) is None
+
+
+def test_job_may_take_what_is_left_and_training_leaves_time_to_evaluate() -> None:
+    x = at(until(EventKind.RUN_STARTED))
+    now = x.last_at
+    whole = allowance(x, JobRole.EVALUATE, now).gpu_hours
+    assert x.goal is not None
+    assert whole == pytest.approx(x.goal.budget.gpu_hours - x.job_hours())
+    assert allowance(x, JobRole.TRAIN, now).gpu_hours == pytest.approx(whole - evaluation_hours(x))
+    assert evaluation_hours(x) > 0
+    # Nothing is left once the hours since consent are over, however little was used.
+    assert allowance(x, JobRole.EVALUATE, now + 3600 * x.goal.budget.wall_hours).gpu_hours == 0
+
+
+def test_price_of_the_machine_caps_the_time() -> None:
+    x = at(until(EventKind.RUN_STARTED))
+    assert x.consent is not None
+    x.policy = x.policy | {"usd_per_hour": 4.0}
+    x.consent["envelope"]["ceilings"]["usd"] = spend_of(x).usd + 1.0
+    found = allowance(x, JobRole.EVALUATE, x.last_at)
+    assert (found.usd, found.gpu_hours) == (pytest.approx(1.0), pytest.approx(0.25))
+
+
+def test_llm_counts_against_the_money() -> None:
+    x = at(until(EventKind.RUN_STARTED), NewEvent(EventKind.LLM_SPENT, "llm/1", {"usd": 0.75}))
+    assert spend_of(x).usd == pytest.approx(0.75)
+
+
+def test_refused_reservation_ends_the_goal_and_a_resume_tries_again() -> None:
+    refused = NewEvent(EventKind.SPENDING_REFUSED, "refused", {"state": "exhausted", "reason": "the month is used up"})
+    action = next_action(at(until(EventKind.RUN_STARTED), refused))
+    assert action is not None
+    assert action.args == {"state": "exhausted", "reason": "the month is used up"}
+    ended = NewEvent(EventKind.ENDED, "ended", {"state": "exhausted", "reason": "the month is used up"})
+    action = next_action(
+        at(until(EventKind.RUN_STARTED), refused, ended, NewEvent(EventKind.RESUMED, "r", {"by": "m"}))
+    )
+    assert action is not None
+    assert action.kind is ActionKind.LAUNCH
+
+
+def test_conversation_without_a_goal_only_answers() -> None:
+    opened = {"owner": "acme", "repository": "tiny-speller", "issue": 7, "installation_id": 1}
+    started = [Event(0, EventKind.CONVERSATION_OPENED, "conversation", 0.0, opened)]
+    assert next_action(at(started)) is None
+    action = next_action(at(started, command("halt")))
+    assert action is not None
+    assert action.kind is ActionKind.ANSWER_COMMAND
+    answered = NewEvent(EventKind.COMMAND_ANSWERED, "answered", {"command": 1, "reply": "Halted."})
+    assert next_action(at(started, command("halt"), answered)) is None

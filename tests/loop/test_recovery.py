@@ -23,8 +23,8 @@ FOLDER = re.compile(r"/[^\s\"]*/runner/")
 TIMES = re.compile(r"\b\d+(\.\d+)? (s|min|h|hours?|minutes?|seconds?|days?)\b( \d+ (s|min))?|under 0\.\d+|\d\d:\d\d")
 
 
-def pursue(world: World, act: Callable[[World, int], None] | None = None) -> int:
-    """Open a goal and restart the bot as often as it dies; returns how many deaths there were."""
+def pursue(world: World, act: Callable[[World, int], None] | None = None, *, lose_database: bool = False) -> int:
+    """Open a goal and restart the bot as often as it dies, its database lost or not; returns how many deaths."""
     for each in (world, *world.peers):
         each.start()
     deaths, acted = 0, act is None
@@ -36,8 +36,10 @@ def pursue(world: World, act: Callable[[World, int], None] | None = None) -> int
             if each.process.poll() is not None:
                 assert each.process.returncode == -9, world.log()
                 deaths += 1
+                if lose_database:
+                    each.lose_database()
                 each.start()
-        if not issue and world.wait_ready():
+        if not issue and world.wait_ready(60):
             issue = world.open_goal()
         events = world.events(issue) if issue else []
         if act is not None and not acted and any(event["kind"] == "run_started" for event in events):

@@ -5,100 +5,18 @@ Skipped where there is no Chromium. It is driven over a pipe (`--remote-debuggin
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.chromium import CHROMIUM, Tab
 from tests.practice.pages_browser import Browser
 from tests.practice.pages_world import World, running
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--remote-debugging-pipe", "about:blank",
-)  # fmt: skip
-# Chromium reads its commands from descriptor 3 and answers on 4.
-LAUNCH = "import os, sys; [os.dup2(int(sys.argv[n]), n + 2) for n in (1, 2)]; os.execv(sys.argv[3], sys.argv[3:])"
-
-
-class Tab:
-    """One tab of a Chromium, spoken to in its debugging protocol: JSON texts that end in a zero byte."""
-
-    def __init__(self, folder: str) -> None:
-        to_read, self.write_end = os.pipe()
-        self.read_end, to_write = os.pipe()
-        ends = [str(to_read), str(to_write)]
-        command = [sys.executable, "-c", LAUNCH, *ends, CHROMIUM or "", f"--user-data-dir={folder}", *FLAGS]
-        self.process = subprocess.Popen(
-            command, pass_fds=(to_read, to_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        os.close(to_read)
-        os.close(to_write)
-        self.buffer, self.count, self.complaints = b"", 0, list[str]()
-        self.session = ""
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
-            self.call(f"{domain}.enable")
-
-    def call(self, method: str, **params: Any) -> dict[str, Any]:
-        self.count += 1
-        message = {"id": self.count, "method": method, "params": params}
-        if self.session:
-            message["sessionId"] = self.session
-        os.write(self.write_end, json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self._next()
-            if answer.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
-                self.complaints.append(json.dumps(answer["params"])[:400])
-            if answer.get("id") == self.count:
-                assert "error" not in answer, answer
-                return dict(answer["result"])
-
-    def _next(self) -> dict[str, Any]:
-        while b"\0" not in self.buffer:
-            got = os.read(self.read_end, 1 << 16)
-            assert got, "Chromium ended"
-            self.buffer += got
-        text, _, self.buffer = self.buffer.partition(b"\0")
-        return dict(json.loads(text))
-
-    def value(self, expression: str) -> Any:
-        return self.call("Runtime.evaluate", expression=expression, awaitPromise=True)["result"].get("value")
-
-    def until(self, expression: str, timeout_seconds: float = 20.0) -> None:
-        end = time.monotonic() + timeout_seconds
-        while not self.value(expression):
-            assert time.monotonic() < end, f"never true: {expression}"
-            time.sleep(0.05)
-
-    def visit(self, url: str, width: int = 1280) -> None:
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=700, deviceScaleFactor=1, mobile=False)
-        self.call("Page.navigate", url=url)
-        self.until(f"document.readyState === 'complete' && location.href === {json.dumps(url)}")
-
-    def close(self) -> None:
-        self.session = ""
-        try:
-            self.call("Browser.close")
-        except (AssertionError, OSError):
-            self.process.kill()
-        self.process.wait(timeout=20)
-        os.close(self.write_end)
-        os.close(self.read_end)
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from bot.drawing import tick_words, ticks
 from bot.practice.pages import mermaid
-from bot.practice.pages.svg import CannotDraw
-from bot.practice.pages.xychart import parse, tick_words, ticks
+from bot.practice.pages.refusal import CannotDraw
+from bot.practice.pages.xychart import parse
 
 SVG = "{http://www.w3.org/2000/svg}"
 LOSS = """xychart-beta

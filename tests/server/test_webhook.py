@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from bot.config import Settings
+from bot.conversation.events import acts_on
 from bot.errors import SettingsError
-from bot.practice.auth import new_key_pair
+from bot.loop import inbox
+from bot.server import webhook
 from bot.server.app import Bot, create_app
-from tests.fakes.runner import ScriptedRunner
-
-SECRET = "a-secret-for-webhooks"
-
-
-def make_bot(folder: Path, **changes: object) -> Bot:
-    values = {"app_id": "1", "private_key": new_key_pair()[0], "webhook_secret": SECRET, "data_folder": folder}
-    return Bot(Settings.model_validate(values | changes), runner=ScriptedRunner(folder / "runner"))
+from tests.server.conftest import SECRET, Door, client_of, make_bot, outcomes, signed
 
 
 @pytest.fixture
@@ -35,14 +26,9 @@ async def bot(tmp_path: Path) -> Bot:
 
 @pytest.fixture
 async def client(bot: Bot) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=create_app(bot))
-    async with httpx.AsyncClient(transport=transport, base_url="http://bot.test") as found:
+    async with client_of(bot) as found:
         yield found
-
-
-def signed(body: bytes, *, event: str = "issues", delivery: str = "d-1", secret: str = SECRET) -> dict[str, str]:
-    signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-    return {"X-Hub-Signature-256": f"sha256={signature}", "X-GitHub-Event": event, "X-GitHub-Delivery": delivery}
+    bot.inbox.close()
 
 
 async def test_signed_delivery_is_stored_before_it_is_acknowledged(bot: Bot, client: httpx.AsyncClient) -> None:
@@ -106,31 +92,98 @@ async def test_journals_are_not_shown_on_a_public_address_without_a_token(tmp_pa
         assert (await client.get("/api/goals", headers={"Authorization": "Bearer a-token"})).status_code == 200
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    body=st.one_of(
-        st.binary(max_size=300),
-        st.recursive(
-            st.none() | st.booleans() | st.integers() | st.text(max_size=20),
-            lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(
-                ["action", "issue", "comment", "repository", "sender", "installation", "number", "body", "user", "id"]
-            ), inner, max_size=6),
-            max_leaves=12,
-        ).map(lambda value: json.dumps(value).encode()),
-    ),
-    event=st.sampled_from(["issues", "issue_comment", "pull_request", "check_run", "push", "ping", "star", ""]),
-)  # fmt: skip
-def test_no_body_breaks_the_door(tmp_path: Path, body: bytes, event: str) -> None:
-    async def deliver() -> int:
-        transport = httpx.ASGITransport(app=create_app(FUZZED.setdefault("bot", make_bot(tmp_path))))
-        async with httpx.AsyncClient(transport=transport, base_url="http://bot.test") as client:
-            headers = signed(body, event=event, delivery=hashlib.sha256(body).hexdigest())
-            return (await client.post("/webhook", content=body, headers=headers)).status_code
-
-    assert asyncio.run(deliver()) == (202 if event else 400)
+async def test_event_nobody_acts_on_is_acknowledged_and_not_stored(bot: Bot, client: httpx.AsyncClient) -> None:
+    for event in ("star", "ping", "check_suite", "workflow_run"):
+        answer = await client.post("/webhook", content=b"{}", headers=signed(b"{}", event=event))
+        assert (answer.status_code, answer.json()["stored"]) == (202, False)
+    assert bot.inbox.unhandled() == []
+    assert bot.admission.ignored == {"event": 4}
 
 
-FUZZED: dict[str, Bot] = {}
+@pytest.mark.parametrize(
+    ("event", "delivery"), [("", "d"), ("Issues", "d"), ("issues", ""), ("issues", "d d"), ("issues", "d" * 201)]
+)
+async def test_ids_that_github_never_gives_are_refused(client: httpx.AsyncClient, event: str, delivery: str) -> None:
+    answer = await client.post("/webhook", content=b"{}", headers=signed(b"{}", event=event, delivery=delivery))
+    assert answer.status_code == 400
+
+
+async def test_only_the_accounts_on_the_list_are_served(tmp_path: Path) -> None:
+    bot = make_bot(tmp_path, allowed_accounts="Acme, solo/one")
+    bodies = {
+        b'{"repository": {"full_name": "acme/speller"}}': True,
+        b'{"repository": {"full_name": "solo/One"}}': True,
+        b'{"installation": {"account": {"login": "ACME"}}}': True,
+        b'{"repository": {"full_name": "solo/two"}}': False,
+        b'{"repository": {"full_name": "acme2/speller"}, "installation": {"account": {"login": "acme"}}}': False,
+        b'{"repository": {"full_name": null}}': False,
+        b"[]": False,
+        b"nonsense": False,
+    }
+    async with client_of(bot) as client:
+        for number, (body, served) in enumerate(bodies.items()):
+            answer = await client.post("/webhook", content=body, headers=signed(body, delivery=str(number)))
+            assert (answer.status_code, answer.json()["stored"]) == (202, served), body
+    assert len(bot.inbox.unhandled()) == 3
+    assert bot.admission.ignored == {"account": 5}
+    bot.inbox.close()
+
+
+@pytest.mark.parametrize("name", ["acme/", "a/b/c", "acme speller", "/"])
+def test_account_that_is_no_name_is_refused_at_the_start(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValidationError, match="neither an owner nor owner/repo"):
+        make_bot(tmp_path, allowed_accounts=name)
+
+
+async def test_flood_is_answered_with_503_and_when_to_come_again(
+    bot: Bot, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "MOST_WAITING", 0)
+    answer = await client.post("/webhook", content=b"{}", headers=signed(b"{}"))
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    monkeypatch.setattr(inbox, "MOST_WAITING", 10)
+    monkeypatch.setattr(webhook, "MOST_BYTES_ARRIVING", 1)
+    assert (await client.post("/webhook", content=b"{}", headers=signed(b"{}"))).status_code == 503
+    monkeypatch.setattr(webhook, "MOST_BYTES_ARRIVING", 100)
+    assert (await client.post("/webhook", content=b"{}", headers=signed(b"{}"))).status_code == 202
+
+
+async def test_body_that_never_ends_is_not_waited_for(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook, "BODY_SECONDS", 0.05)
+
+    async def stalled() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(30)
+        yield b"}"
+
+    assert (await client.post("/webhook", content=stalled(), headers=signed(b"{}"))).status_code == 408
+
+
+EXAMPLES = Path(__file__).parents[1] / "node/node_modules/@octokit/webhooks-examples/api.github.com/index.json"
+TWELVE = {
+    "issues", "issue_comment", "pull_request", "pull_request_review", "pull_request_review_comment", "check_run",
+    "check_suite", "workflow_run", "workflow_job", "installation", "ping", "push",
+}  # fmt: skip
+
+
+@pytest.mark.skipif(not EXAMPLES.exists(), reason="npm's @octokit/webhooks-examples is not installed")
+async def test_every_published_example_is_accepted_and_what_is_not_acted_on_is_ignored(door: Door) -> None:
+    accepted, ignored = 0, 0
+    for event in json.loads(EXAMPLES.read_text()):
+        for number, example in enumerate(event["examples"]):
+            body = json.dumps(example).encode()
+            headers = signed(body, event=event["name"], delivery=f"{event['name']}-{number}")
+            answer = await door.client.post("/webhook", content=body, headers=headers)
+            assert answer.status_code == 202, (event["name"], answer.text)
+            assert answer.json()["stored"] is acts_on(event["name"]), (event["name"], answer.text)
+            accepted += event["name"] in TWELVE
+            ignored += "ignored" in answer.json()
+    assert accepted == 125
+    assert ignored > 150
+    await door.settled()
+    assert [outcome for outcome in outcomes(door.bot) if outcome.startswith(("odd", "error"))] == []
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,17 @@ class Folder:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
 
-    def run(self, recipe: str = "", inputs: bool = True) -> subprocess.CompletedProcess[str]:
+    def write(self, name: str, content: str | bytes) -> None:
+        data = content if isinstance(content, bytes) else content.encode()
+        (self.path / "inputs" / name).write_bytes(data)
+
+    def run(
+        self, recipe: str = "", inputs: bool = True, isolated: Sequence[str] = ("-S", "-I")
+    ) -> subprocess.CompletedProcess[str]:
         (self.path / "recipe.yaml").write_text(recipe)
         where = ["--inputs", "inputs"] if inputs else []
         # -S -I: nothing but the standard library may be needed.
-        command = [sys.executable, "-S", "-I", str(SCRIPT), "--config", "recipe.yaml", *where, "--output", "data"]
+        command = [sys.executable, *isolated, str(SCRIPT), "--config", "recipe.yaml", *where, "--output", "data"]
         return subprocess.run(command, cwd=self.path, capture_output=True, text=True, timeout=60)
 
     def rows(self, name: str = "train") -> list[dict[str, Any]]:
@@ -207,7 +214,7 @@ def test_data_without_any_usable_row_is_refused_with_the_counts(folder: Folder) 
 
 
 def test_missing_source_is_named(folder: Folder) -> None:
-    assert "no *.jsonl file in inputs" in refused(folder.run())
+    assert "no .jsonl, .ndjson, .json, .csv, .tsv, .parquet file in inputs" in refused(folder.run())
     assert "there is no data/gone.jsonl" in refused(folder.run("data_sources: data/gone.jsonl\n", inputs=False))
 
 
@@ -216,3 +223,73 @@ def test_sources_of_the_recipe_are_read_by_hand(folder: Folder) -> None:
     folder.source(pairs(6)[3:], "two/more.jsonl")
     done = folder.run('data_sources: "inputs/one.jsonl, inputs/two"\n', inputs=False)
     assert done.returncode == 0 and len(folder.rows()) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.json", '[{"prompt": "a, b", "completion": "c\\nd"}, {"prompt": "e", "completion": "f"}]'),
+        ("rows.json", '{"prompt": "a, b", "completion": "c\\nd"}\n{"prompt": "e", "completion": "f"}\n'),
+        ("rows.json", '{"data": [{"prompt": "a, b", "completion": "c\\nd"}, {"prompt": "e", "completion": "f"}]}'),
+        ("rows.ndjson", '{"prompt": "a, b", "completion": "c\\nd"}\n{"prompt": "e", "completion": "f"}'),
+        ("rows.csv", '\ufeffprompt,completion\r\n"a, b","c\nd"\r\ne,f\r\n'),
+        ("rows.tsv", 'prompt\tcompletion\na, b\t"c\nd"\ne\tf\n'),
+        ("rows.CSV", 'prompt,completion\n"a, b","c\nd"\ne,f\n'),
+    ],
+)
+def test_other_files_of_rows_are_read_alike(folder: Folder, name: str, content: str) -> None:
+    folder.write(name, content)
+
+    assert folder.run().returncode == 0
+
+    assert sorted((row["prompt"][0]["content"], row["completion"][0]["content"]) for row in folder.rows()) == [
+        ("a, b", "c\nd"),
+        ("e", "f"),
+    ]
+    assert folder.build["sources"][0]["rows"] == 2
+    assert folder.build["sources"][0]["sha256"] == hashlib.sha256(content.encode()).hexdigest()
+
+
+def test_single_chat_in_a_json_file_is_one_row(folder: Folder) -> None:
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+    folder.write("chat.json", json.dumps({"messages": turns}))
+
+    assert folder.run().returncode == 0
+    assert folder.rows() == [{"prompt": turns[:1], "completion": turns[1:]}]
+
+
+def test_table_with_a_broken_line_says_so(folder: Folder) -> None:
+    folder.write("rows.csv", 'prompt,completion\na,b\nc\nd,e,f\ng,h\n"never closed\n')
+
+    assert folder.run().returncode == 0
+    assert len(folder.rows()) == 2
+    assert folder.build["dropped"] == {
+        "not as many cells as the header": 2,
+        "not readable as a table": 1,
+        "duplicate": 0,
+    }
+
+
+def test_parquet_is_read_where_pyarrow_is(folder: Folder) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.Table.from_pylist(pairs(3000)), folder.path / "inputs" / "rows.parquet")
+
+    assert folder.run(isolated=["-I"]).returncode == 0
+    assert len(folder.rows()) == 3000
+    assert "needs pyarrow: run `uv run --with pyarrow" in refused(folder.run())
+
+
+@pytest.mark.parametrize("content", [b"PAR1 no table PAR1", b"", b"PAR1" * 1000])
+def test_parquet_that_is_none_is_refused_in_one_line(folder: Folder, content: bytes) -> None:
+    folder.write("rows.parquet", content)
+
+    assert "is not a readable Parquet file" in refused(folder.run(isolated=["-I"]))
+
+
+def test_source_of_another_place_is_to_be_downloaded_by_hand(folder: Folder) -> None:
+    commit = "a" * 40
+    done = folder.run(f'data_sources: "hf:acme/sums@{commit}"', inputs=False)
+
+    assert "download it and name its folder with --inputs" in refused(done)

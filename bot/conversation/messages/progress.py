@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from bot.conversation.commands import VERBS
 from bot.conversation.inert import clipped, code, inert_line, inert_plain
 from bot.conversation.messages.charts import sparkline
 from bot.conversation.messages.keys import LONGEST_CHECK_TEXT, LONGEST_CHECK_TITLE, message, within_limit
+from bot.conversation.messages.replies import answers_block
 from bot.conversation.messages.tables import comparisons, ledger, spent_words, table
 from bot.conversation.messages.wording import (
     amount,
@@ -32,8 +32,6 @@ from bot.domain.experiment import Experiment, Run, Score, State
 
 STICKY = "sticky"
 _BOX = re.compile(r"^[ \t]{0,3}[-*+] \[[xX]\] [^\n]{0,200}<!-- postdoc:box ([a-z]+) -->", re.MULTILINE)
-OFFERED_BOXES = ("stop", "hour") if VERBS["budget"].available else ("stop",)
-"""A box is offered once the command it stands for is there."""
 _BOXES = {"stop": "Stop: end the running job, train nothing more", "hour": "One hour more of budget"}
 
 
@@ -43,7 +41,6 @@ def sticky(
     *,
     spent_usd: float = 0.0,
     now: float | None = None,
-    boxes: Sequence[str] = OFFERED_BOXES,
 ) -> str:
     """The one comment that always says how things stand. `now` (Unix seconds) adds how long the goal has been open."""
     goal = goal_of(experiment)
@@ -62,8 +59,9 @@ def sticky(
         rows.append(("Open for", duration((experiment.ended_at or now) - experiment.opened_at)))
     runs = ledger(experiment)
     ended = experiment.state.ended
+    asked = answers_block(experiment, experiment.pull_request) if experiment.pull_request is not None else ""
     reason = f" {inert_line(experiment.reason, 500)}" if experiment.reason else ""
-    ticks = "" if ended else "\n".join(f"- [ ] {_BOXES[name]} <!-- postdoc:box {name} -->" for name in boxes)
+    ticks = "" if ended else "\n".join(f"- [ ] {words} <!-- postdoc:box {name} -->" for name, words in _BOXES.items())
     return message(
         experiment.goal_id,
         STICKY,
@@ -72,6 +70,7 @@ def sticky(
         f"### Runs\n\n{runs}" if runs else "",
         f"Next: {next_step or next_step_of(experiment)}",
         ticks,
+        f"---\n\n{asked}" if asked else "",
     )
 
 

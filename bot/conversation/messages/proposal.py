@@ -8,23 +8,25 @@ from typing import Any, NamedTuple
 
 from bot.conversation.inert import clipped, code, inert_line, inert_plain
 from bot.conversation.messages.keys import message
+from bot.conversation.messages.replies import spend_words
+from bot.conversation.messages.review import remedy_label
 from bot.conversation.messages.tables import budget_words, folded, goal_table, table
 from bot.conversation.messages.wording import (
     changes,
     counted,
     duration,
     goal_of,
-    hours,
     model_name,
     round_percent,
     scored,
     short,
     usd,
 )
+from bot.conversation.policy import Policy, skip_ci_trailer
+from bot.domain.budget import Spend
 from bot.domain.experiment import Experiment
 
 PULL_REQUEST = "pull-request"
-PLAN = "plan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +83,15 @@ def pull_request_body(experiment: Experiment, facts: PlanFacts) -> str:
 
 
 def plan(experiment: Experiment, facts: PlanFacts) -> str:
-    """The plan as a comment of its own."""
-    return message(experiment.goal_id, PLAN, "**The plan for the next run.**", _plan_sections(experiment, facts))
+    """The answer to `plan`: the next run, priced before it costs anything."""
+    changed = changes(experiment.changed)
+    heading = (
+        f"**The next run**, of the recipe at {short(experiment.head_sha)}" if experiment.head_sha else "**The plan**"
+    )
+    return f"{heading}{f': {changed}' if changed else ''}.\n\n{_plan_sections(experiment, facts)}"
 
 
 def _plan_sections(experiment: Experiment, facts: PlanFacts) -> str:
-    goal = goal_of(experiment)
     baseline = (
         scored(experiment.baseline) if experiment.baseline is not None else "measured first, before anything is trained"
     )
@@ -99,7 +104,7 @@ def _plan_sections(experiment: Experiment, facts: PlanFacts) -> str:
         ("Untouched base model", baseline),
         ("Machine", inert_line(facts.machine) or "this server's"),
         ("One run", _run_words(facts)),
-        ("At most", budget_words(goal.budget)),
+        ("At most", budget_words(experiment.ceilings)),
     ]
     parts = [table(("", ""), rows)]
     if facts.warnings:
@@ -140,31 +145,63 @@ def _run_words(facts: PlanFacts) -> str:
 
 
 def consent_question(
-    experiment: Experiment,
-    *,
-    sha: str,
-    what: Sequence[str] = (),
-    runs: int | None = None,
-    gpu_hours: float | None = None,
-    usd: float | None = None,
+    experiment: Experiment, *, sha: str, left: Spend, what: Sequence[str] = (), facts: PlanFacts | None = None
 ) -> str:
-    """What would be spent, and the exact line that agrees. Amounts default to the goal's budget."""
-    budget = goal_of(experiment).budget
-    runs = budget.runs + experiment.extra_runs - len(experiment.runs) if runs is None else runs
-    worked = max(0.0, budget.gpu_hours - experiment.job_hours()) if gpu_hours is None else gpu_hours
-    money = budget.usd if usd is None else usd
-    price = f"{money:,.2f} USD" if money else "no money"
-    ceiling = f"at most {counted(max(0, runs), 'run')}, {hours(round(worked, 2))} and {price}"
+    """What would be spent at most (`left`), what the next run is likely to take, and the exact line that agrees."""
     changed = changes(experiment.changed)
+    likely = f"The next run is likely to take {_run_words(facts)}." if facts and facts.seconds_per_run else ""
     return message(
         experiment.goal_id,
         f"consent/{sha[:12]}",
-        f"**May I train the recipe at {short(sha)}?** That covers {ceiling}.",
+        f"**May I train the recipe at {short(sha)}?** That covers at most {spend_words(left)}.",
         f"Changed since the last run: {changed}." if changed else "",
+        likely,
         "\n".join(f"- {inert_line(sentence, 400)}" for sentence in what),
         f"To agree, comment:\n\n```\n/postdoc run {sha[:12]}\n```",
         "A later push or a changed goal voids this. To decline, do nothing, or comment `/postdoc stop`.",
     )
+
+
+def remedy_question(
+    experiment: Experiment, *, sha: str, left: Spend, why: str, changed: Mapping[str, Sequence[Any]]
+) -> str:
+    """The remedy of the last run goes beyond what was agreed: shown with its price, and left to a person.
+
+    `changed` is {key: [as it is, as it would be]}.
+    """
+    run = experiment.run
+    assert run is not None and run.remedy is not None
+    label, value = remedy_label(experiment, run), changes(changed)
+    accept = f", or comment:\n\n```\n/postdoc accept {label}\n```" if label else "."
+    return message(
+        experiment.goal_id,
+        f"consent/{sha[:12]}",
+        f"**May I change {value} and train again?** Up to {spend_words(left)} are left of the budget.",
+        f"- {inert_line(why, 400)}",
+        inert_line(str(run.remedy["why"]), 600),
+        f"To accept it, commit the suggestion on its line, press **Accept fix** on the run's check{accept}",
+        "Accepting commits the change; training it is asked about again unless the policy grants it. "
+        "`/postdoc set key=value` tries something else.",
+    )
+
+
+CONSENT_CHECK = "postdoc / consent"
+"""Name of the check that waits for a person on the head that is asked about."""
+
+
+def consent_check(experiment: Experiment, sha: str, left: Spend) -> tuple[str, str]:
+    """(title, summary) of the check while nobody has agreed."""
+    title = f"May I train this? At most {spend_words(left)}"
+    summary = (
+        f"Nothing is trained until somebody who may train agrees to {short(sha)}: with the button **Agree**, or by the "
+        f"comment `/postdoc run {sha[:12]}` on the pull request. Doing nothing declines."
+    )
+    return clipped(inert_plain(title), 255), summary
+
+
+def agreed_check(by: str, left: Spend) -> tuple[str, str]:
+    """(title, summary) of the check once somebody has."""
+    return clipped(inert_plain(f"Agreed by {by}: at most {spend_words(left)}"), 255), "The next run may start."
 
 
 class CommitMessage(NamedTuple):
@@ -201,4 +238,5 @@ def closing_message(experiment: Experiment) -> CommitMessage:
 
 
 def _trailer(experiment: Experiment, run: int) -> str:
-    return f"Postdoc-Run: {experiment.issue}/{run:02d}"
+    skip = skip_ci_trailer(Policy.from_dict(experiment.policy))
+    return f"{skip}Postdoc-Run: {experiment.issue}/{run:02d}"

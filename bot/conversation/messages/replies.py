@@ -1,4 +1,4 @@
-"""Answers to commands: one short comment each, which names the command it answers."""
+"""Answers to commands: a few lines each, kept together in the thread's one comment, the latest first and unfolded."""
 
 from __future__ import annotations
 
@@ -7,12 +7,27 @@ from typing import Any
 
 from bot.conversation.commands import PREFIX, VERBS, Mistake, Verb, help_rows
 from bot.conversation.inert import code, unmentioned
-from bot.conversation.messages.keys import message
-from bot.conversation.messages.progress import next_step_of
-from bot.conversation.messages.tables import ledger, sentences, spent_words, table, value_sentence
-from bot.conversation.messages.wording import changes, counted, short, state_sentence
+from bot.conversation.messages.keys import message, within_limit
+from bot.conversation.messages.tables import budget_words, ledger, sentences, table, value_sentence
+from bot.conversation.messages.wording import (
+    changes,
+    counted,
+    goal_of,
+    hours,
+    listed,
+    round_percent,
+    short,
+    state_sentence,
+    usd,
+)
 from bot.conversation.permissions import Tier
+from bot.domain.budget import Spend
 from bot.domain.experiment import Command, Experiment
+
+ANSWERS = "answers"
+"""Name of the comment that holds the answers where there is no sticky comment: an issue, a fork's pull request."""
+MOST_ANSWERS = 4
+_LONGEST_ANSWER = 12_000
 
 _COVERS = {
     Tier.READ: "read",
@@ -22,24 +37,48 @@ _COVERS = {
 }
 
 
-def reply(experiment: Experiment, command: Command, *parts: str) -> str:
-    """An answer. It quotes the command, and names its author without notifying them."""
-    said = code(" ".join((PREFIX, command.verb, *command.args)).strip(), 200)
-    return message(experiment.goal_id, f"command/{command.seq}", f"{said} from {code(command.author, 60)}:", *parts)
+def answers(experiment: Experiment, number: int) -> str:
+    """The comment that holds the answers of thread `number`."""
+    return message(experiment.goal_id, ANSWERS, answers_block(experiment, number))
 
 
-def reply_help(experiment: Experiment, command: Command, topic: str | None = None) -> str:
+def answers_block(experiment: Experiment, number: int) -> str:
+    """The latest answers of thread `number`, "" when nothing was asked there. Authors are named, not notified."""
+    given = [c for c in experiment.commands if c.answered and c.answer and c.number == number][-MOST_ANSWERS:]
+    if not given:
+        return ""
+    *earlier, latest = given
+    parts = [f"**{_said(latest)}**", within_limit(latest.answer, _LONGEST_ANSWER)]
+    for command in reversed(earlier):
+        parts.append(
+            f"<details><summary>{_said(command, html=True)}</summary>\n\n"
+            f"{within_limit(command.answer, _LONGEST_ANSWER)}\n\n</details>"
+        )
+    return "\n\n".join(parts)
+
+
+def _said(command: Command, *, html: bool = False) -> str:
+    line = " ".join((PREFIX, command.verb, *command.args)).strip()
+    if html:
+        # Markdown is not read inside a summary, so the text has to be harmless by itself.
+        safe = "".join(c if c.isascii() and (c.isalnum() or c in " /=.,+-_()") else "…" for c in line)[:120]
+        who = "".join(c for c in command.author if c.isalnum() or c == "-")
+        return f"Before: <code>{safe}</code> from <code>{who}</code>"
+    return f"{code(line, 200)} from {code(command.author, 60)}"
+
+
+def reply_help(topic: str | None = None) -> str:
     """All commands, or the one that is asked about."""
     verb = VERBS.get(topic.lower()) if topic else None
     if verb is not None:
-        return reply(experiment, command, *_verb_help(verb))
-    rows = [(code(usage), summary) for usage, summary, _ in help_rows(available_only=True)]
-    planned = ", ".join(f"`{verb.name}`" for verb in VERBS.values() if not verb.available)
+        return "\n\n".join(_verb_help(verb))
+    rows = [(code(usage), summary, f"`{tier}`") for usage, summary, tier in help_rows(available_only=True)]
+    planned = listed([f"`{verb.name}`" for verb in VERBS.values() if not verb.available])
     notes = (
         "Write commands at the start of a line; one comment may hold several. Quoted text and code command nothing."
         + (f" Not there yet: {planned}." if planned else "")
     )
-    return reply(experiment, command, table(("Command", "What it does"), rows), notes)
+    return f"{table(('Command', 'What it does', 'Tier'), rows)}\n\n{notes}"
 
 
 def _verb_help(verb: Verb) -> tuple[str, ...]:
@@ -48,96 +87,127 @@ def _verb_help(verb: Verb) -> tuple[str, ...]:
     return (f"`{PREFIX} {verb.usage}`: {verb.summary}", f"Needs the tier `{verb.tier}`. {spends} {there}".rstrip())
 
 
-def reply_status(experiment: Experiment, command: Command, *, spent_usd: float = 0.0, next_step: str = "") -> str:
-    return reply(
-        experiment,
-        command,
-        f"**{state_sentence(experiment)}** {value_sentence(experiment)}",
-        ledger(experiment),
-        f"Spent: {spent_words(experiment, spent_usd)}.",
-        f"Next: {next_step or next_step_of(experiment)}",
-    )
-
-
-def reply_denied(experiment: Experiment, command: Command, needed: str, granted: str) -> str:
+def reply_denied(command: Command, needed: str, granted: str) -> str:
     """The author's role does not reach. `needed` and `granted` are GitHub's roles."""
     verb = VERBS.get(command.verb)
     covers = f" To {_COVERS[verb.tier]} here" if verb is not None else " For this"
-    return reply(
-        experiment,
-        command,
+    return (
         f"Not carried out.{covers}, the role `{needed}` in this repository is needed; "
-        f"{code(command.author, 60)} has {code(granted or 'none', 40)}. Somebody with that role can write the line.",
+        f"{code(command.author, 60)} has {code(granted or 'none', 40)}. Somebody with that role can write the line."
     )
 
 
-def reply_mistake(experiment: Experiment, command: Command, mistake: Mistake) -> str:
-    return reply(experiment, command, f"Not carried out. {mistake.problem}")
+def reply_mistake(mistake: Mistake) -> str:
+    return f"Not carried out. {mistake.problem}"
 
 
-def reply_not_yet(experiment: Experiment, command: Command) -> str:
-    verb = VERBS[command.verb]
-    return reply(
-        experiment,
-        command,
-        f"`{verb.name}` is not there yet, so nothing was done. `{PREFIX} help` lists what is.",
-    )
-
-
-def reply_set(experiment: Experiment, command: Command, changed: Mapping[str, Sequence[Any]], sha: str) -> str:
-    if not changed:
-        return reply(experiment, command, "The recipe holds these values already, so nothing was committed.")
-    return reply(experiment, command, f"Committed as {short(sha)}: {changes(changed)}. {_after_change(experiment)}")
-
-
-def reply_accept(
-    experiment: Experiment, command: Command, label: str, changed: Mapping[str, Sequence[Any]], sha: str
-) -> str:
-    if not changed:
-        return reply(experiment, command, f"{label}'s change stands in the recipe already, so nothing was committed.")
-    return reply(
-        experiment, command, f"{label} committed as {short(sha)}: {changes(changed)}. {_after_change(experiment)}"
-    )
-
-
-def _after_change(experiment: Experiment) -> str:
-    running = [job for job in experiment.running_jobs if job.role.value in ("train", "evaluate")]
-    if running:
-        return "The run under way is not touched; the next one uses it."
-    return "The next run uses it, once it may start."
-
-
-def reply_run(experiment: Experiment, command: Command, sha: str, runs_left: int | None = None) -> str:
-    """Consent was given."""
-    left = f" {counted(runs_left, 'run')} left in the budget." if runs_left is not None else ""
-    return reply(experiment, command, f"Agreed for the recipe at {short(sha)}, within the goal's budget.{left}")
-
-
-def reply_stale(experiment: Experiment, command: Command, sha: str, head_sha: str) -> str:
-    """Consent named a commit that is not the head any more."""
-    return reply(
-        experiment,
-        command,
-        f"Not carried out: {code(short(sha))} is not what stands here now. To agree to the present recipe, write:\n\n"
-        f"```\n{PREFIX} run {head_sha[:12]}\n```",
-    )
-
-
-def reply_stop(experiment: Experiment, command: Command) -> str:
-    ending = "the running job is ended" if experiment.running_jobs else "no job was running"
-    return reply(
-        experiment, command, f"Stopping: {ending}, and nothing more is trained. `{PREFIX} resume` goes on later."
-    )
-
-
-def reply_resume(experiment: Experiment, command: Command, runs_left: int | None = None) -> str:
-    left = f"; {counted(runs_left, 'run')} left in the budget" if runs_left is not None else ""
-    return reply(experiment, command, f"Going on{left}.")
-
-
-def reply_refused(experiment: Experiment, command: Command, why: str) -> str:
+def reply_refused(why: str) -> str:
     """The command makes sense and is permitted, and still cannot be done now; `why` is one sentence of ours."""
-    return reply(experiment, command, f"Not carried out. {unmentioned(' '.join(why.split()))}")
+    return f"Not carried out. {unmentioned(' '.join(why.split()))}"
+
+
+def reply_not_yet(command: Command) -> str:
+    return f"`{VERBS[command.verb].name}` is not there yet, so nothing was done. `{PREFIX} help` lists what is."
+
+
+def reply_status(experiment: Experiment, *, on_pull_request: bool) -> str:
+    """On the pull request, the sticky comment that the answer stands in says the rest."""
+    if on_pull_request:
+        return "What stands above is as of now."
+    where = f" The pull request is #{experiment.pull_request}." if experiment.pull_request is not None else ""
+    told = f"**{state_sentence(experiment)}**{where} {value_sentence(experiment)}"
+    return "\n\n".join(part for part in (told, ledger(experiment)) if part)
+
+
+def reply_changed(
+    experiment: Experiment, what: str, changed: Mapping[str, Sequence[Any]], sha: str, waits: str | None
+) -> str:
+    """A recipe change was committed. `what` names it at the start of a sentence; `waits` is why the next run asks
+    first, None when it does not."""
+    if not changed:
+        return "The recipe holds this already, so nothing was committed."
+    running = any(job.role.value in ("train", "evaluate") for job in experiment.running_jobs)
+    now = "The run under way is not touched. " if running else ""
+    spends = f"Training it waits for consent: {unmentioned(waits)}." if waits else "The next run uses it."
+    return f"{what} as {short(sha)}: {changes(changed)}. {now}{spends}"
+
+
+def reply_run(experiment: Experiment, sha: str, left: Spend) -> str:
+    """Consent was given: to which commit, and up to how much from now on."""
+    return (
+        f"Agreed: the recipe at {short(sha)} and what Postdoc makes of it, for at most {spend_words(left)} more. "
+        "A push by a person, or a changed goal, ends this."
+    )
+
+
+def reply_stale(sha: str, head_sha: str) -> str:
+    """Consent named, or its author saw, a commit that is not the head any more."""
+    return (
+        f"Not carried out: {code(short(sha))} is not what stands here now. To agree to the present recipe, write:\n\n"
+        f"```\n{PREFIX} run {head_sha[:12]}\n```"
+    )
+
+
+def reply_second_person(experiment: Experiment, ceiling_usd: float) -> str:
+    """The goal's author cannot be the only one who agrees to this much."""
+    return (
+        f"Not carried out: {code(experiment.author, 60)} opened this goal, and above {usd(ceiling_usd)} somebody else "
+        "has to agree as well. Anybody else with the same role can write the line."
+    )
+
+
+def reply_stop(experiment: Experiment) -> str:
+    ending = "the running job is ended" if experiment.running_jobs else "no job was running"
+    return f"Stopping: {ending}, and nothing more is trained. `{PREFIX} resume` goes on later."
+
+
+def reply_resume(left: Spend) -> str:
+    return f"Going on, with {spend_words(left)} left."
+
+
+def reply_budget(experiment: Experiment, more: Spend, *, resumed: bool) -> str:
+    """Ceilings were raised; `experiment` has them already."""
+    on = " Going on." if resumed else ""
+    return f"Raised by {spend_words(more)}. The goal may now take {budget_words(experiment.ceilings)}.{on}"
+
+
+def reply_adopted(experiment: Experiment) -> str:
+    """The goal that the edited issue states is the contract now; `experiment` has it already."""
+    goal = goal_of(experiment)
+    return (
+        f"Adopted: the goal `{goal.hash}`, to raise {code(goal.base_model, 120)} to {round_percent(goal.target)} on "
+        f"{code(goal.benchmark, 120)}, committed as {short(experiment.head_sha)}. Training it is asked about anew."
+    )
+
+
+def reply_halt(halted: int) -> str:
+    jobs = f"{counted(halted, 'running job')} in this repository will be ended" if halted else "nothing was running"
+    return (
+        f"**Halted.** No job is started in this repository any more, and {jobs}. `{PREFIX} halt off` allows spending "
+        f"again; each goal then goes on with `{PREFIX} resume`."
+    )
+
+
+def reply_unhalted(was_halted: bool) -> str:
+    if not was_halted:
+        return "Spending was not halted here."
+    return f"Spending is allowed again. Goals that were stopped go on with `{PREFIX} resume`."
+
+
+def reply_vouched(branch: str, sha: str, url: str) -> str:
+    return (
+        f"Copied {short(sha)} to the branch {code(branch, 200)}. Nothing is trained by that. To use it, open a pull "
+        f"request from it into the branch that it is meant for: {url}\n\n"
+        "What a person merges there is read as a push by that person."
+    )
+
+
+def spend_words(spend: Spend) -> str:
+    """`2 runs, 1.5 hours of job time and no money`."""
+    money = usd(round(spend.usd, 2)) if spend.usd else "no money"
+    parts = [counted(spend.runs, "run")] if spend.runs else []
+    parts += [hours(round(spend.gpu_hours, 2))] if spend.gpu_hours else []
+    return listed([*parts, money])
 
 
 def head_refused(experiment: Experiment, sha: str, problems: Sequence[str]) -> str:
@@ -151,7 +221,7 @@ def head_refused(experiment: Experiment, sha: str, problems: Sequence[str]) -> s
     )
 
 
-def reply_no_diagnosis(experiment: Experiment, command: Command, labels: Sequence[str]) -> str:
+def reply_no_diagnosis(labels: Sequence[str]) -> str:
     """`accept` names a label that does not exist, or one without a suggestion."""
     known = f" There are {', '.join(labels[:20])}." if labels else " There is none yet."
-    return reply(experiment, command, f"There is no diagnosis with a suggested value by that label.{known}")
+    return f"There is no diagnosis with a suggested value by that label.{known}"

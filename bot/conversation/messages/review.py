@@ -237,6 +237,14 @@ def labels_of(experiment: Experiment, run: Run) -> list[str]:
     return [f"D{before + index + 1}" for index in range(len(run.report.diagnoses))]
 
 
+def remedy_label(experiment: Experiment, run: Run) -> str | None:
+    """The label of the diagnosis whose remedy comes next; None when nothing does."""
+    if run.remedy is None:
+        return None
+    named = zip(labels_of(experiment, run), run.report.diagnoses, strict=True)
+    return next((label for label, diagnosis in named if diagnosis.symptom == run.remedy["symptom"]), None)
+
+
 def diagnosis_named(experiment: Experiment, label: str) -> tuple[Run, Diagnosis] | None:
     """The diagnosis behind a label that a person wrote."""
     place = diagnosis_labels(experiment).get(label.upper())

@@ -39,24 +39,36 @@ def folded(title: str, content: str) -> str:
     return f"<details><summary>{title}</summary>\n\n{content}\n\n</details>"
 
 
-def goal_table(goal: Goal) -> str:
-    """The contract as it was understood, every field of it."""
+NOT_STATED = "what its card says"
+
+
+def goal_rows(goal: Goal, pins: Mapping[str, Any] | None = None) -> list[tuple[str, str]]:
+    """Every field of the contract with its value; `pins` (`Experiment.pins`) say what a name stood for."""
+    pins = pins or {}
     revision = "" if goal.base_revision == "main" else f" at {code(goal.base_revision, 60)}"
-    rows = [
+    pinned = pins.get("benchmark")
+    commit = f" as of commit {code(short(pinned['commit']))}" if pinned else ""
+    data = pins.get("dataset") or goal.dataset
+    return [
         ("Goal", inert_line(goal.title)),
         ("Base model", code(goal.base_model, 120) + revision),
-        ("Benchmark", code(goal.benchmark, 120)),
+        ("Benchmark", code(goal.benchmark, 250) + commit),
         ("Metric", code(goal.metric, 80)),
         ("Target", round_percent(goal.target)),
         ("Method", code(goal.method) if goal.method else "Postdoc chooses"),
-        ("Training data", code(goal.dataset, 200) if goal.dataset else "the benchmark's own training split"),
+        ("Training data", code(data, 1_000) if data else "the benchmark's own training split"),
+        ("Licence of the data", code(goal.data_licence, 64) if goal.data_licence else NOT_STATED),
         ("Starting recipe", "given below" if goal.recipe else "the playbook's for this base model"),
         ("Training script", code(goal.script, 200) if goal.script else "Postdoc's own"),
         ("Licences", ", ".join(code(name, 64) for name in goal.licences) or "any that is known"),
         ("Budget", budget_words(goal.budget)),
         ("Seed", str(goal.seed)),
     ]
-    return table(("", "As understood"), rows)
+
+
+def goal_table(goal: Goal, pins: Mapping[str, Any] | None = None) -> str:
+    """The contract as it was understood."""
+    return table(("", "As understood"), [row for row in goal_rows(goal, pins) if row[1] != NOT_STATED])
 
 
 def budget_words(budget: Budget) -> str:
@@ -66,12 +78,11 @@ def budget_words(budget: Budget) -> str:
 
 
 def spent_words(experiment: Experiment, spent_usd: float) -> str:
-    budget = experiment.goal.budget if experiment.goal is not None else Budget()
-    allowed = budget.runs + experiment.extra_runs
+    top = experiment.ceilings
     worked = experiment.job_hours()
     used = f"{worked:.2f}" if worked >= 0.01 or worked == 0 else "under 0.01"
-    money = f"{spent_usd:,.2f} of {usd(budget.usd)}" if budget.usd or spent_usd else "no money"
-    return f"{len(experiment.runs)} of {counted(allowed, 'run')}, {used} of {hours(budget.gpu_hours)}, {money}"
+    money = f"{spent_usd:,.2f} of {usd(top.usd)}" if top.usd or spent_usd else "no money"
+    return f"{len(experiment.runs)} of {counted(top.runs, 'run')}, {used} of {hours(top.gpu_hours)}, {money}"
 
 
 def run_seconds(experiment: Experiment, run: Run) -> float:

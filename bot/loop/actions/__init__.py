@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable
 
 from bot.domain.experiment import Experiment, NewEvent
 from bot.loop.actions.commands import answer_command
+from bot.loop.actions.consent import ask_consent, consent_by_policy
 from bot.loop.actions.contract import read_contract
+from bot.loop.actions.edits import read_edit
 from bot.loop.actions.ending import close_issue, conclude, confirm
 from bot.loop.actions.heads import read_head
 from bot.loop.actions.jobs import launch
-from bot.loop.actions.planning import ask_consent, check_data, consent_by_policy, propose, record_baseline
+from bot.loop.actions.planning import check_data, propose, record_baseline
 from bot.loop.actions.runs import diagnose_run, review, revise, start_run
 from bot.loop.engine import Perform
 from bot.loop.policy import Action, ActionKind
@@ -18,6 +20,7 @@ from bot.loop.world import World
 
 _ACTIONS: dict[ActionKind, Callable[[World, Experiment, Action], Awaitable[list[NewEvent]]]] = {
     ActionKind.READ_CONTRACT: read_contract,
+    ActionKind.READ_EDIT: read_edit,
     ActionKind.ANSWER_COMMAND: answer_command,
     ActionKind.READ_HEAD: read_head,
     ActionKind.LAUNCH: launch,

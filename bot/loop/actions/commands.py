@@ -1,153 +1,251 @@
-"""Answering `/postdoc` commands: who may, what it does, and one reply."""
+"""Answering `/postdoc` commands: who may, what it does, and the answer in the thread's one comment."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+import asyncio
+from typing import NamedTuple
 
 from bot.brain.playbook import Remedy
 from bot.conversation import messages
 from bot.conversation.commands import (
     Mistake,
     ParsedCommand,
+    budget_raise,
     checked,
     consent_sha,
     diagnosis_label,
     extra_runs,
+    help_topic,
     recipe_settings,
 )
 from bot.conversation.policy import Policy
+from bot.conversation.redaction import redact
 from bot.diagnosis.remedies import null_is_the_remedy
-from bot.domain.budget import Envelope
-from bot.domain.experiment import RESUMABLE_STATES, Command, EventKind, Experiment, NewEvent
-from bot.loop.actions.planning import post_sticky
+from bot.domain.budget import Envelope, Spend
+from bot.domain.experiment import RESUMABLE_STATES, Command, EventKind, Experiment, NewEvent, State
+from bot.domain.fold import foreseen
+from bot.errors import UserError
+from bot.loop.actions.adoption import adopt_goal, adoption_problem
+from bot.loop.actions.consent import above_policy, agreement, close_question, left_of, needs_second_person
+from bot.loop.actions.contract import repository_policy
+from bot.loop.actions.planning import plan_facts, post_sticky
 from bot.loop.actions.runs import commit_change
-from bot.loop.policy import Action
+from bot.loop.policy import Action, consent_missing
 from bot.loop.world import World
 
-Answer = tuple[str, list[NewEvent]]
-"""The reply's Markdown, and what the command brought about."""
+
+class Answer(NamedTuple):
+    """The answer's Markdown, what the command brought about, and the reaction its comment gets."""
+
+    text: str
+    events: list[NewEvent]
+    reaction: str = "+1"
+
+
+def refused(why: str) -> Answer:
+    return Answer(messages.reply_refused(why), [], "-1")
 
 
 async def answer_command(world: World, x: Experiment, action: Action) -> list[NewEvent]:
-    """Check the author's permission now, do what was asked, reply once."""
+    """Check the author's permission now, do what was asked, answer once."""
     command = next(c for c in x.commands if c.seq == action.args["command"])
+    answer = await _answered(world, x, command)
+    text = redact(answer.text, world.known_secrets)
+    done = NewEvent(
+        EventKind.COMMAND_ANSWERED, f"command/{command.seq}/answered", {"command": command.seq, "reply": text}
+    )
+    events = [*answer.events, done]
     repository = world.repository(x)
-    done = NewEvent(EventKind.COMMAND_ANSWERED, f"command/{command.seq}/answered", {"command": command.seq})
-    parsed = checked(command.verb, command.args)
-    events: list[NewEvent] = []
-    if isinstance(parsed, Mistake):
-        reply = messages.reply_mistake(x, command, parsed)
+    if command.comment_id and command.place != "review":  # GitHub has no reactions on a review's body
+        await repository.react_to_comment(command.comment_id, answer.reaction, place=command.place or "issue")
+    # What is shown already knows what the command brought about.
+    after = foreseen(x, events, world.clock())
+    if command.number == x.pull_request:
+        await post_sticky(world, after)
     else:
-        policy = Policy.from_dict(x.policy)
-        granted = await repository.permission(command.author, command.author_id)
-        if not policy.allows(parsed.spec.tier, granted):
-            needed = policy.permissions[parsed.spec.tier]
-            reply = messages.reply_denied(x, command, needed=needed, granted=granted)
-        else:
-            reply, events = await _obey(world, x, command, parsed)
-    if command.comment_id:
-        await repository.react_to_comment(command.comment_id, "+1" if events else "eyes")
-    await repository.upsert_comment(command.number, messages.hidden_key(x.goal_id, f"command/{command.seq}"), reply)
-    return [*events, done]
+        key = messages.hidden_key(x.goal_id, messages.ANSWERS)
+        await repository.upsert_comment(command.number, key, messages.answers(after, command.number))
+    return events
+
+
+async def _answered(world: World, x: Experiment, command: Command) -> Answer:
+    parsed = checked(command.verb, command.args)
+    if isinstance(parsed, Mistake):
+        return Answer(messages.reply_mistake(parsed), [], "confused")
+    repository = world.repository(x)
+    policy = Policy.from_dict(x.policy) if x.is_goal else await repository_policy(world, repository)
+    granted = await repository.permission(command.author, command.author_id)
+    if not policy.allows(parsed.spec.tier, granted):
+        needed = policy.permissions[parsed.spec.tier]
+        return Answer(messages.reply_denied(command, needed=needed, granted=granted), [], "-1")
+    if not parsed.spec.available:
+        return Answer(messages.reply_not_yet(command), [], "confused")
+    return await _obey(world, x, command, parsed)
 
 
 async def _obey(world: World, x: Experiment, command: Command, parsed: ParsedCommand) -> Answer:
-    if not parsed.spec.available:
-        return messages.reply_not_yet(x, command), []
     match parsed.verb:
         case "help":
-            return messages.reply_help(x, command), []
+            return Answer(messages.reply_help(help_topic(parsed.args)), [])
+        case "halt":
+            return await _halt(world, x, command, lift=bool(parsed.args) and parsed.args[0].lower() == "off")
+        case "vouch":
+            return await _vouch(world, x, command, parsed.args[0].lower())
+    if not x.is_goal:
+        return refused("There is no goal here: that takes an issue from the goal form, or with the goal's label.")
+    match parsed.verb:
         case "status":
-            if x.pull_request is not None:
-                await post_sticky(world, x)
-            return messages.reply_status(x, command), []
+            return Answer(messages.reply_status(x, on_pull_request=command.number == x.pull_request), [])
+        case "plan":
+            return _plan(x)
         case "stop":
             return _stop(x, command)
         case "resume":
-            return _resume(x, command, extra_runs(parsed.args))
+            return await _resume(world, x, command, extra_runs(parsed.args))
         case "run":
-            return _run(x, command, consent_sha(parsed.args))
+            return await _run(world, x, command, consent_sha(parsed.args))
+        case "budget":
+            return await _budget(world, x, command, budget_raise(parsed.args))
         case "set":
-            return await _set(world, x, command, recipe_settings(parsed.args))
+            return await _set(world, x, command, parsed)
+        case "accept" if parsed.args[0].lower() == "goal":
+            return await _adopt(world, x, command, parsed.args[1] if len(parsed.args) > 1 else None)
         case "accept":
             return await _accept(world, x, command, diagnosis_label(parsed.args))
-    return messages.reply_not_yet(x, command), []
+    return Answer(messages.reply_not_yet(command), [], "confused")
+
+
+# --- what spends
+
+
+async def _run(world: World, x: Experiment, command: Command, wanted: str | None) -> Answer:
+    """Consent to what stands at the head; a commit that is not the head was never what is about to be trained."""
+    if x.pull_request is None or x.closed or x.goal is None:
+        return refused("There is no open pull request to run yet.")
+    if x.state.ended and x.state not in RESUMABLE_STATES:
+        return refused(f"This goal has ended: {x.reason}.")
+    # Without a commit in words, the head that stood when the command was written is meant.
+    meant = wanted or command.head_sha or x.head_sha
+    head = await world.repository(x).branch_head(x.branch)
+    if x.unread_head is not None or head != x.head_sha or not x.head_sha.startswith(meant):
+        return Answer(messages.reply_stale(meant, x.unread_head or head or x.head_sha), [], "-1")
+    if (limit := needs_second_person(x, command)) is not None:
+        return Answer(messages.reply_second_person(x, limit), [], "-1")
+    events = [agreement(x, command)]
+    if x.state in RESUMABLE_STATES:
+        events.insert(0, NewEvent(EventKind.RESUMED, f"resumed/{command.seq}", {"by": command.author}))
+    await close_question(world, x, command.author, x.ceilings)
+    return Answer(messages.reply_run(x, x.head_sha, left_of(x, x.ceilings)), events)
+
+
+async def _resume(world: World, x: Experiment, command: Command, extra: int) -> Answer:
+    if x.goal is None or x.closed or x.state not in RESUMABLE_STATES:
+        return refused(f"There is nothing to resume: this goal is in state “{x.state}”.")
+    if (halt := await asyncio.to_thread(world.treasury.halted, x.full_name)) is not None:
+        return refused(f"{halt.sentence().capitalize()}; `/postdoc halt off` allows it again.")
+    more = Spend(runs=extra)
+    resumed = NewEvent(EventKind.RESUMED, f"resumed/{command.seq}", {"by": command.author})
+    if extra:
+        return await _raise(world, x, command, more, [resumed])
+    left = left_of(x, x.ceilings)
+    if left.runs <= 0:
+        return refused("No run of the budget is left. Write `/postdoc resume +2` to add two.")
+    return Answer(messages.reply_resume(left), [resumed])
+
+
+async def _budget(world: World, x: Experiment, command: Command, more: Spend) -> Answer:
+    if x.goal is None or x.closed or (x.state.ended and x.state not in RESUMABLE_STATES):
+        return refused("There is no goal under way whose budget could be raised.")
+    resumed = NewEvent(EventKind.RESUMED, f"resumed/{command.seq}", {"by": command.author})
+    return await _raise(world, x, command, more, [resumed] if x.state is State.EXHAUSTED else [])
+
+
+async def _raise(world: World, x: Experiment, command: Command, more: Spend, also: list[NewEvent]) -> Answer:
+    """Higher ceilings; a consent that stands is extended by the same amount."""
+    if (why := above_policy(x, more)) is not None:
+        return refused(why)
+    if (limit := needs_second_person(x, command, more)) is not None:
+        return Answer(messages.reply_second_person(x, limit), [], "-1")
+    assert x.goal is not None
+    data = {"by": command.author, "more": more.as_dict()}
+    events = [NewEvent(EventKind.BUDGET_RAISED, f"budget/{command.seq}", data), *also]
+    if x.consent is not None:
+        envelope = Envelope.from_dict(x.consent["envelope"]).extended(more)
+        consent = {
+            "by": command.author,
+            "by_id": command.author_id,
+            "head_sha": x.consent["head_sha"],
+            "envelope": envelope.as_dict(),
+        }
+        events.append(NewEvent(EventKind.CONSENTED, f"consent/{command.seq}", consent))
+        await close_question(world, x, command.author, envelope.ceilings)
+    return Answer(messages.reply_budget(foreseen(x, events, world.clock()), more, resumed=bool(also)), events)
+
+
+# --- what saves
 
 
 def _stop(x: Experiment, command: Command) -> Answer:
     if x.concluded:
-        return messages.reply_refused(x, command, f"This goal has already ended: {x.reason}."), []
+        return refused(f"This goal has already ended: {x.reason}.")
     stopped = NewEvent(EventKind.STOPPED, f"stopped/{command.seq}", {"by": command.author})
-    return messages.reply_stop(x, command), [stopped]
+    return Answer(messages.reply_stop(x), [stopped])
 
 
-def _resume(x: Experiment, command: Command, extra: int) -> Answer:
-    if x.goal is None or x.closed or x.state not in RESUMABLE_STATES:
-        return messages.reply_refused(x, command, f"There is nothing to resume: this goal is in state “{x.state}”."), []
-    left = x.goal.budget.runs + x.extra_runs + extra - len(x.runs)
-    if left <= 0:
-        return messages.reply_refused(
-            x, command, "No run of the budget is left. Write `/postdoc resume +2` to add two."
-        ), []
-    data = {"by": command.author, "extra_runs": extra}
-    events = [NewEvent(EventKind.RESUMED, f"resumed/{command.seq}", data)]
-    if extra:
-        events.append(_consent(x, command, extra))
-    return messages.reply_resume(x, command, left), events
+async def _halt(world: World, x: Experiment, command: Command, *, lift: bool) -> Answer:
+    """The watcher ends what runs; the treasury refuses every job from this moment on."""
+    if lift:
+        was = await asyncio.to_thread(world.treasury.lift, x.full_name)
+        return Answer(messages.reply_unhalted(was), [])
+    await asyncio.to_thread(world.treasury.halt, x.full_name, command.author)
+    return Answer(messages.reply_halt(await asyncio.to_thread(world.treasury.running, x.full_name)), [])
 
 
-def _run(x: Experiment, command: Command, wanted: str | None) -> Answer:
-    """Consent to what stands at the head; a commit that is not the head was never what is about to be trained."""
-    if x.pull_request is None or x.closed or x.goal is None:
-        return messages.reply_refused(x, command, "There is no open pull request to run yet."), []
-    if x.unread_head is not None or (wanted and not x.head_sha.startswith(wanted.lower())):
-        return messages.reply_stale(x, command, wanted or "the head", x.unread_head or x.head_sha), []
-    if x.state.ended and x.state not in RESUMABLE_STATES:
-        return messages.reply_refused(x, command, f"This goal has ended: {x.reason}."), []
-    events = [_consent(x, command)]
-    if x.state in RESUMABLE_STATES:
-        data: dict[str, Any] = {"by": command.author, "extra_runs": 0}
-        events.insert(0, NewEvent(EventKind.RESUMED, f"resumed/{command.seq}", data))
-    return messages.reply_run(x, command, x.head_sha), events
+# --- what changes the recipe
 
 
-def _consent(x: Experiment, command: Command, extra: int = 0) -> NewEvent:
-    """A person's consent: the goal as it stands, up to its own budget, and the recipe keys that policy lets change."""
-    assert x.goal is not None
-    ceilings = replace(x.goal.budget, runs=x.goal.budget.runs + x.extra_runs + extra)
-    keys = frozenset(Policy.from_dict(x.policy).consent.recipe_keys)
-    data = {
-        "by": command.author,
-        "head_sha": x.head_sha,
-        "envelope": Envelope(x.goal.hash, ceilings, keys).as_dict(),
-    }
-    return NewEvent(EventKind.CONSENTED, f"consent/{command.seq}", data)
+def _plan(x: Experiment) -> Answer:
+    if x.goal is None or x.closed or (x.state.ended and x.state not in RESUMABLE_STATES):
+        return refused("No run is to come, so there is nothing to price.")
+    facts = messages.PlanFacts(**plan_facts(x), next_step=f"Next: {messages.next_step_of(x)}")
+    return Answer(messages.plan(x, facts), [])
 
 
-async def _set(world: World, x: Experiment, command: Command, settings: dict[str, Any]) -> Answer:
+async def _set(world: World, x: Experiment, command: Command, parsed: ParsedCommand) -> Answer:
     if (why := _immovable(x)) is not None:
-        return messages.reply_refused(x, command, why), []
+        return refused(why)
+    settings = recipe_settings(parsed.args)
     events = await commit_change(world, x, settings, why=f"{command.author} set it", by=command.author)
-    return _changed(x, command, events, None)
+    return _changed(world, x, events, "Committed")
 
 
 async def _accept(world: World, x: Experiment, command: Command, label: str) -> Answer:
     named = messages.diagnosis_named(x, label)
     if named is None:
-        return messages.reply_no_diagnosis(x, command, list(messages.diagnosis_labels(x))), []
+        return Answer(messages.reply_no_diagnosis(list(messages.diagnosis_labels(x))), [], "confused")
     run, diagnosis = named
     settings = {diagnosis.key: diagnosis.suggested} if diagnosis.key else {}
     if run.remedy is not None and run.remedy["symptom"] == diagnosis.symptom:
         settings = Remedy.from_dict(run.remedy).settings
     if not settings or (None in settings.values() and not null_is_the_remedy(diagnosis)):
-        return messages.reply_refused(
-            x, command, f"{label} suggests no single change; use `/postdoc set key=value`."
-        ), []
+        return refused(f"{label} suggests no single change; use `/postdoc set key=value`.")
     if (why := _immovable(x)) is not None:
-        return messages.reply_refused(x, command, why), []
+        return refused(why)
     events = await commit_change(world, x, settings, why=f"{command.author} accepted {label}", by=command.author)
-    return _changed(x, command, events, label)
+    return _changed(world, x, events, f"{label} committed")
+
+
+async def _adopt(world: World, x: Experiment, command: Command, wanted: str | None) -> Answer:
+    """Take over the goal that the edited issue states. What was agreed was agreed for another goal, so it ends."""
+    if (why := adoption_problem(x, wanted)) is not None:
+        return refused(why)
+    try:
+        events = await adopt_goal(world, x, by=command.author)
+    except UserError as error:
+        return refused(str(error))
+    if events[0].kind is EventKind.HEAD_MOVED:
+        return Answer(messages.reply_refused("Somebody pushed at the same moment; write it again."), events, "-1")
+    return Answer(messages.reply_adopted(foreseen(x, events, world.clock())), events)
 
 
 def _immovable(x: Experiment) -> str | None:
@@ -160,12 +258,32 @@ def _immovable(x: Experiment) -> str | None:
     return None
 
 
-def _changed(x: Experiment, command: Command, events: list[NewEvent], label: str | None) -> Answer:
+def _changed(world: World, x: Experiment, events: list[NewEvent], what: str) -> Answer:
     if events[0].kind is EventKind.HEAD_MOVED:
-        return messages.reply_refused(
-            x, command, "Somebody pushed at the same moment; look at it and write it again."
-        ), events
+        return Answer(
+            messages.reply_refused("Somebody pushed at the same moment; look at it and write it again."), events, "-1"
+        )
     head, changed = str(events[0].data["head_sha"]), dict(events[0].data["changed"])
-    if label is not None:
-        return messages.reply_accept(x, command, label, changed, head), events
-    return messages.reply_set(x, command, changed, head), events
+    after = foreseen(x, events, world.clock())
+    waits = consent_missing(after, keys=tuple(after.changed)) if changed else None
+    return Answer(messages.reply_changed(x, what, changed, head, waits), events)
+
+
+# --- forks
+
+
+async def _vouch(world: World, x: Experiment, command: Command, wanted: str) -> Answer:
+    """Copy the head of a fork's pull request, which its author has looked at, to a branch of ours."""
+    repository = world.repository(x)
+    pull_request = await repository.pull_request_or_none(command.number)
+    if pull_request is None:
+        return refused("Only a pull request from a fork can be vouched for; this is an issue.")
+    head, base = pull_request["head"], pull_request["base"]
+    if head["repo"] is not None and head["repo"]["full_name"] == base["repo"]["full_name"]:
+        return refused("This pull request comes from this repository itself, so it needs nobody to vouch for it.")
+    if not head["sha"].startswith(wanted):
+        return refused(f"`{wanted}` is not what stands here now: that is `{head['sha'][:12]}`. Look at it first.")
+    branch = f"postdoc/vouched-{command.number}-{head['sha'][:12]}"
+    await repository.create_branch(branch, head["sha"])
+    url = f"{base['repo']['html_url']}/compare/{base['ref']}...{branch}?expand=1"
+    return Answer(messages.reply_vouched(branch, head["sha"], url), [])

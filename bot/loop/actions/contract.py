@@ -5,86 +5,173 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bot.brain.playbook import starting_recipe
 from bot.conversation import messages
 from bot.conversation.github import Repository
-from bot.conversation.issue_form import ParsedGoal, parse_goal
+from bot.conversation.issue_form import parse_goal
 from bot.conversation.permissions import Tier
-from bot.conversation.policy import Policy, parse_policy
-from bot.domain.experiment import EventKind, Experiment, NewEvent
+from bot.conversation.policy import POLICY_PATH, Policy, read_policy
+from bot.conversation.redaction import redacted_bytes
+from bot.domain.experiment import Edit, EventKind, Experiment, NewEvent
 from bot.domain.goal import Goal, slug
+from bot.domain.recipe import with_value
 from bot.errors import UserError
+from bot.evaluation.benchmark_file import Benchmark
 from bot.evaluation.benchmarks import SHIPPED, known_benchmarks, load_benchmark
 from bot.loop.actions.jobs import BENCHMARK_SOURCE, keep_script, sources_of
 from bot.loop.models import fetched_model, model_problem
+from bot.loop.own_benchmark import LFS_ADVICE, is_lfs_pointer, is_own, read_own_benchmark
 from bot.loop.policy import Action
+from bot.loop.sources import pin
 from bot.loop.world import METHODS, World, digest, shipped_prepare, shipped_script
 
-POLICY_PATH = ".github/postdoc.yml"
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a text says under the policy of the default branch. Without problems and questions there is a goal."""
+
+    policy: Policy | None
+    """None when it cannot be read."""
+    goal: Goal | None
+    problems: list[str]
+    questions: list[str]
+    notes: list[str] = field(default_factory=list)
+    """For the contract: what was pinned, and what its author should know."""
+    plan: dict[str, Any] = field(default_factory=dict)
+    """The fields of CONTRACT_READ that say what runs first: pins, recipe, scripts."""
+
+    @property
+    def complete(self) -> bool:
+        return self.goal is not None and not self.problems and not self.questions
 
 
 async def read_contract(world: World, x: Experiment, action: Action) -> list[NewEvent]:
     """Parse the goal against the policy of the default branch and answer with the contract or with what to write."""
+    version = int(action.args["version"])
     repository = world.repository(x)
+    title, text = (x.edit.title, x.edit.body) if x.edit is not None else (x.title, x.body)
     _, base_sha = await repository.default_branch()
-    policy, problems = await _policy(repository, base_sha)
-    parsed = ParsedGoal(None, problems, [])
-    if policy is not None:
-        parsed = await asyncio.to_thread(
-            parse_goal,
-            x.title,
-            x.body,
-            known_benchmarks=known_benchmarks([*world.benchmark_folders, SHIPPED]),
-            model_exists=lambda name: model_problem(world.model_folders, name),
-            policy=policy,
-        )
-    goal = parsed.goal
-    problems = list(parsed.problems)
+    policy, problems = await policy_at(world, repository, base_sha)
+    if x.edit is not None and (denied := await edit_denied(repository, policy, x.edit)) is not None:
+        return [await ignore_edit(repository, x, version, x.edit, denied)]
     granted = await repository.permission(x.author, x.author_id)
     if policy is not None and not policy.allows(Tier.PLAN, granted):
         needed = policy.permissions[Tier.PLAN]
+        # Nothing is asked of the Hub or of an address for somebody who may not ask.
         problems = [
             f"Opening a goal here takes `{needed}` permission on the repository, and @{x.author} has `{granted}`. "
             "Ask somebody who has it to open the goal."
         ]
-    recipe = ("", "")
+        found = Reading(policy, None, problems, [])
+    else:
+        found = await read_text(world, repository, base_sha, title, text, policy, problems)
+    said = {"title": title, "body": text}
+    if found.goal is None or not found.complete:
+        comment_id = await say(repository, x, messages.refusal(x, found.problems, found.questions))
+        refusal = "; ".join(found.problems + found.questions)
+        return [_event(version, comment_id, found.policy, refusal=refusal, **said)]
+    assert found.policy is not None
+    await repository.react_to_issue(x.issue, "eyes")
+    body = messages.contract(
+        x, found.goal, policy_lines=found.policy.lines(), notes=found.notes, pins=found.plan["pins"],
+        next_step=_next_step(found.policy, found.goal),
+    )  # fmt: skip
+    comment_id = await say(repository, x, body)
+    name = slug(found.goal.benchmark.removesuffix(".yaml").rpartition("/")[2])
+    data = {
+        "goal": found.goal.as_dict(),
+        "author_permission": granted,
+        "folder": f"experiments/{x.issue:04d}-{name}",
+        "branch": f"postdoc/{x.issue}-{name}",
+    }
+    return [_event(version, comment_id, found.policy, **said, **data, **found.plan)]
+
+
+async def read_text(
+    world: World, repository: Repository, base_sha: str, title: str, body: str, policy: Policy | None,
+    problems: Sequence[str] = (),
+) -> Reading:  # fmt: skip
+    """The goal in an issue's text, and everything it names looked up and pinned."""
+    if policy is None:
+        return Reading(None, None, list(problems), [])
+    parsed = await asyncio.to_thread(
+        parse_goal,
+        title,
+        body,
+        known_benchmarks=known_benchmarks([*world.benchmark_folders, SHIPPED]),
+        model_exists=lambda name: model_problem(world.model_folders, name),
+        policy=policy,
+    )
+    goal, found = parsed.goal, list(parsed.problems)
+    notes: list[str] = []
+    plan: dict[str, Any] = {}
     if goal is not None:
         try:
-            problems += await _unmet(repository, goal, base_sha)
-            if not problems:
-                recipe = await asyncio.to_thread(_first_recipe, world, goal)
+            found += await _unmet(repository, goal, base_sha)
+            if not found:
+                plan = await _plan(world, repository, base_sha, policy, goal, notes)
         except UserError as error:
-            problems.append(str(error))
-    if goal is None or problems:
-        body = messages.refusal(x, problems, parsed.questions)
-        comment_id = await _say(repository, x, body)
-        return [_event(x, action, comment_id, policy, refusal="; ".join(problems + list(parsed.questions)))]
+            found.append(str(error))
+    return Reading(policy, goal, found, list(parsed.questions), notes, plan)
+
+
+async def _plan(
+    world: World, repository: Repository, base_sha: str, policy: Policy, goal: Goal, notes: list[str]
+) -> dict[str, Any]:
+    """Pins, first recipe and scripts, as CONTRACT_READ keeps them. Raises: UserError, TransientError."""
+    pins: dict[str, Any] = {}
+    if is_own(goal.benchmark):
+        own = await read_own_benchmark(world, repository, goal.benchmark, base_sha)
+        benchmark, pins["benchmark"] = own.benchmark, own.pin
+        notes += own.notes
+    else:
+        benchmark = load_benchmark(goal.benchmark, world.benchmark_folders)
+    named = [goal.dataset] if goal.dataset else sources_of(goal.recipe or "")
+    for line in named:
+        if line != BENCHMARK_SOURCE:
+            pinned = await pin(world, repository, base_sha, policy, line, benchmark, pins.get("benchmark"))
+            notes += [pinned.note] if pinned.note else []
+            if goal.dataset:
+                pins["dataset"] = pinned.line
+    recipe = await asyncio.to_thread(_first_recipe, world, goal, benchmark, pins.get("dataset"))
     script = await repository.file(goal.script, base_sha) if goal.script else shipped_script(goal.method or "sft")
-    assert script is not None and policy is not None
-    await repository.react_to_issue(x.issue, "eyes")
-    body = messages.contract(x, goal, policy_lines=policy.lines())
-    comment_id = await _say(repository, x, body)
+    assert script is not None, "looked up before"
     shipped = {
         "train.py": keep_script(world, shipped_script(goal.method or "sft")),
         "data/prepare.py": keep_script(world, shipped_prepare()),
     }
-    data = {
-        "goal": goal.as_dict(),
-        "author_permission": granted,
+    return {
+        "pins": pins,
         "recipe": recipe[0],
         "recipe_source": recipe[1],
         "digests": shipped | {"train.py": digest(script)},
         "shipped_digests": shipped,
-        "folder": f"experiments/{x.issue:04d}-{slug(goal.benchmark.rpartition('/')[2])}",
-        "branch": f"postdoc/{x.issue}-{slug(goal.benchmark.rpartition('/')[2])}",
     }
-    return [_event(x, action, comment_id, policy, **data)]
 
 
-def _event(x: Experiment, action: Action, comment_id: int, policy: Policy | None, **data: object) -> NewEvent:
-    version = int(action.args["version"])
+def _next_step(policy: Policy, goal: Goal) -> str:
+    """What happens now, as far as the policy decides it."""
+    if goal.script is not None:
+        return (
+            "Next: the data is built and checked, then a pull request shows the plan. The goal brings its own script, "
+            "so nothing is trained before somebody writes `/postdoc run` there."
+        )
+    if policy.grants(goal):
+        return (
+            "Next: the untouched base model is evaluated and the data built and checked, then a pull request shows the "
+            "plan; the policy grants this budget, so training follows by itself."
+        )
+    return (
+        "Next: the data is built and checked, then a pull request shows the plan. Nothing is trained before somebody "
+        "writes `/postdoc run` there."
+    )
+
+
+def _event(version: int, comment_id: int, policy: Policy | None, **data: object) -> NewEvent:
     fields = {
         "text_version": version,
         "comment_id": comment_id,
@@ -95,23 +182,48 @@ def _event(x: Experiment, action: Action, comment_id: int, policy: Policy | None
     return NewEvent(EventKind.CONTRACT_READ, f"contract/{version}", fields | data)
 
 
-async def _say(repository: Repository, x: Experiment, body: str) -> int:
+async def say(repository: Repository, x: Experiment, body: str) -> int:
+    """Write the contract comment; returns its id."""
     key = messages.hidden_key(x.goal_id, "contract")
     return await repository.upsert_comment(x.issue, key, body, known_id=x.contract_comment_id)
 
 
+async def edit_denied(repository: Repository, policy: Policy | None, edit: Edit) -> str | None:
+    """The role of whoever edited when it is too low for the text to count, asked now; None when it counts."""
+    if edit.by_id is None or policy is None:
+        return None
+    granted = await repository.permission(edit.by, edit.by_id)
+    return None if policy.allows(Tier.PLAN, granted) else granted
+
+
+async def ignore_edit(repository: Repository, x: Experiment, version: int, edit: Edit, granted: str) -> NewEvent:
+    """Say, in one comment for all such edits, that this one moves nothing."""
+    body = messages.edit_ignored(x, edit.by, granted)
+    await repository.upsert_comment(x.issue, messages.hidden_key(x.goal_id, "edit"), body)
+    data = {"text_version": version, "by": edit.by, "offer": x.offer, "told": x.edit_told, "comment_id": None}
+    return NewEvent(EventKind.GOAL_READ, f"read/{version}", data)
+
+
 async def refuse(world: World, x: Experiment, reason: str) -> NewEvent:
     """Turn the contract comment into a refusal for something found after it was read."""
-    await _say(world.repository(x), x, messages.refusal(x, [reason], []))
+    await say(world.repository(x), x, messages.refusal(x, [reason], []))
     return NewEvent(EventKind.REFUSED, f"refused/{x.text_version}", {"reason": reason})
 
 
-async def _policy(repository: Repository, ref: str) -> tuple[Policy | None, list[str]]:
-    text = await repository.file(POLICY_PATH, ref)
-    if text is None:
-        return Policy.from_dict({}), []
-    parsed = parse_policy(text.decode("utf-8", "replace"))
-    return parsed.policy, [f"`{POLICY_PATH}` {problem}" for problem in parsed.problems]
+async def repository_policy(world: World, repository: Repository) -> Policy:
+    """The policy as it stands on the default branch now; the default one while that file cannot be read."""
+    _, sha = await repository.default_branch()
+    policy, _ = await policy_at(world, repository, sha)
+    return policy or Policy().bounded_by(world.server_policy)
+
+
+async def policy_at(world: World, repository: Repository, ref: str) -> tuple[Policy | None, list[str]]:
+    """The repository's policy at `ref` as this server bounds it, or what is wrong with the file."""
+    data = await repository.file(POLICY_PATH, ref)
+    policy, problems = read_policy(data or b"")
+    if policy is None:
+        return None, [f"`{POLICY_PATH}` {problem}" for problem in problems]
+    return policy.bounded_by(world.server_policy), []
 
 
 async def _unmet(repository: Repository, goal: Goal, ref: str) -> list[str]:
@@ -119,34 +231,39 @@ async def _unmet(repository: Repository, goal: Goal, ref: str) -> list[str]:
     problems = []
     if goal.method is not None and goal.method not in METHODS:
         problems.append(f"The method `{goal.method}` is not there yet. Write one of: {', '.join(METHODS)}, or none.")
-    for path in _named_sources(goal):
-        if path == BENCHMARK_SOURCE:
-            continue
-        if await repository.file(path, ref) is None and not await repository.folder(path, ref):
+    if goal.script is not None:
+        entry = await repository.entry(goal.script, ref)
+        if entry is None or entry["type"] != "file":
             problems.append(
-                f"The training data `{path}` is neither a file nor a folder on the default branch. "
-                "Write the path of a JSONL file that is there, or leave the field empty."
+                f"The script `{goal.script}` is not a file on the default branch. Write the path of one that is."
             )
-    if goal.script is not None and await repository.file(goal.script, ref) is None:
-        problems.append(f"The script `{goal.script}` is not on the default branch. Write the path of a file that is.")
+        else:
+            script = await repository.file(goal.script, ref) or b""
+            if is_lfs_pointer(script):
+                problems.append(f"The script `{goal.script}` {LFS_ADVICE}")
+            elif redacted_bytes(script) != script:
+                problems.append(
+                    f"The script `{goal.script}` holds what looks like a secret. It would be copied into the pull "
+                    "request as it stands; take the secret out, and revoke it if it is a real one."
+                )
     return problems
 
 
-def _named_sources(goal: Goal) -> Sequence[str]:
-    return [goal.dataset] if goal.dataset else sources_of(goal.recipe or "")
-
-
-def _first_recipe(world: World, goal: Goal) -> tuple[str, str]:
+def _first_recipe(world: World, goal: Goal, benchmark: Benchmark, source: str | None) -> tuple[str, str]:
+    """(text, where it comes from) of the recipe that runs first. `source` is the goal's training data, pinned."""
     model = fetched_model(world.model_folders, goal.base_model, goal.base_revision)
     family, parameters = describe_model(model)
-    source = goal.dataset or BENCHMARK_SOURCE
-    if source == BENCHMARK_SOURCE and load_benchmark(goal.benchmark, world.benchmark_folders).task is None:
+    named = sources_of(goal.recipe or "")
+    if source is None and benchmark.task is None and (not named or BENCHMARK_SOURCE in named):
         raise UserError(
             f"The benchmark `{goal.benchmark}` has no training split of its own. Name the training data in the goal: "
-            "the path of a JSONL file in this repository."
+            "the path of a JSONL file in this repository, or a data set of the Hub, `hf:owner/name`."
         )
-    chosen = starting_recipe(goal, family=family, parameters=parameters, data_source=source)
-    return chosen.text, chosen.source
+    chosen = starting_recipe(goal, family=family, parameters=parameters, data_source=source or BENCHMARK_SOURCE)
+    if source is None or sources_of(chosen.text) == [source]:
+        return chosen.text, chosen.source
+    # The goal's own recipe names the same data as the goal does, without its pin.
+    return with_value(chosen.text, "data_sources", source), chosen.source
 
 
 def describe_model(folder: Path) -> tuple[str, float]:

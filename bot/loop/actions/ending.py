@@ -11,7 +11,7 @@ from bot.conversation.redaction import redact
 from bot.domain.experiment import EventKind, Experiment, JobRole, NewEvent, State
 from bot.domain.statistics import confirmation
 from bot.loop.actions.card import experiment_card
-from bot.loop.actions.jobs import finished, status_of, trained_model
+from bot.loop.actions.jobs import finished, settle, status_of, trained_model
 from bot.loop.actions.planning import load_result, post_sticky, score_of
 from bot.loop.actions.runs import complete_check
 from bot.loop.actions.traces import committed_files
@@ -55,6 +55,7 @@ async def conclude(world: World, x: Experiment, action: Action) -> list[NewEvent
             data = {"job_id": job.job_id, "status": status.as_dict()}
             events.append(NewEvent(EventKind.JOB_ENDED, f"job/{job.job_id}/ended", data))
             job.status = data["status"]  # type: ignore[assignment]
+    await settle(world, x)
     head = None
     if x.pull_request is not None:
         head = await _close_pull_request(world, x)
@@ -80,10 +81,10 @@ async def _close_pull_request(world: World, x: Experiment) -> str | None:
         verdict = messages.verdict_check(x)
         output = {"title": verdict.title, "summary": redact(verdict.summary, world.known_secrets)}
         external_id = f"{x.goal_id}/verdict/{x.length}"
-        check = await repository.create_check(
-            name=messages.VERDICT_CHECK, sha=head, external_id=external_id, output=output
-        )
-        await repository.update_check(check, output=output, conclusion=verdict.conclusion)
+        await repository.create_check(
+            name=messages.VERDICT_CHECK, sha=head, external_id=external_id, output=output,
+            conclusion=verdict.conclusion,
+        )  # fmt: skip
     await post_sticky(world, x)
     if x.state is State.MET and not x.closed:
         assert x.pull_request is not None
@@ -94,6 +95,7 @@ async def _close_pull_request(world: World, x: Experiment) -> str | None:
 async def _closing_commit(world: World, x: Experiment) -> str | None:
     """The commit that carries the last results and the report; None when the branch is gone or has moved on."""
     files: dict[str, bytes | None] = {f"{x.folder}/README.md": experiment_card(world, x)}
+    files |= await world.record_files(x)
     for run in x.runs:
         if run.diagnosed:
             files |= committed_files(world, x, run)

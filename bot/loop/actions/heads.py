@@ -14,7 +14,7 @@ from bot.loop.world import World, digest
 
 async def read_head(world: World, x: Experiment, action: Action) -> list[NewEvent]:
     """Take over what stands at the pushed commit; a recipe that cannot be used is answered and not taken over."""
-    sha = str(action.args["head_sha"])
+    asked = sha = str(action.args["head_sha"])
     repository = world.repository(x)
     # The branch may have moved again since the event; only its present head can be trained.
     sha = await repository.branch_head(x.branch) or sha
@@ -41,6 +41,7 @@ async def read_head(world: World, x: Experiment, action: Action) -> list[NewEven
     changed = differences(yaml.safe_load(last) or {}, yaml.safe_load(text) or {})
     data = {
         "head_sha": sha,
+        "asked": asked,
         "recipe": text,
         "digests": digests,
         "changed": {key: list(pair) for key, pair in changed.items()},

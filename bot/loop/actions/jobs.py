@@ -6,20 +6,24 @@ import asyncio
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
 from bot.conversation.policy import Policy
-from bot.domain.budget import remaining
-from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent
+from bot.domain.budget import Spend
+from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent, State
 from bot.domain.goal import digest_of, slug
 from bot.errors import PlatformError, TransientError, UserError
-from bot.evaluation.benchmarks import Benchmark, load_benchmark, write_job_files
+from bot.evaluation.benchmarks import write_job_files
 from bot.evaluation.tasks import training_rows
 from bot.loop.models import fetched_model
-from bot.loop.policy import Action, data_key, spend_of
+from bot.loop.own_benchmark import benchmark_of
+from bot.loop.policy import SHORTEST_JOB_HOURS, Action, allowance, data_key
+from bot.loop.sources import source_files
+from bot.loop.treasury import Refusal
 from bot.loop.world import World, digest
 from runners.job import Caps, JobId, JobSpec
 from runners.outputs import read_output
@@ -35,19 +39,52 @@ async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
     role, run = JobRole(action.args["role"]), int(action.args["run"])
     attempt, expects = int(action.args["attempt"]), str(action.args["expects"])
     job_id = job_id_of(x, role, run, attempt, expects)
+    granted = await _reserve(world, x, role, job_id)
+    if isinstance(granted, Refusal):
+        state = State.STOPPED if granted.halted else State.EXHAUSTED
+        refused = {"state": str(state), "reason": granted.reason}
+        return [NewEvent(EventKind.SPENDING_REFUSED, f"spending-refused/{x.length}", refused)]
     spec = await _spec(world, x, role, run, job_id)
+    spec = replace(spec, caps=replace(spec.caps, timeout_seconds=granted.gpu_hours * 3600))
     try:
         await asyncio.to_thread(world.runner.launch, spec)
     except PlatformError as error:
         raise TransientError(f"the runner cannot start a job now: {error}") from error
-    data = {"job_id": job_id, "role": str(role), "run": run, "attempt": attempt, "expects": expects}
+    data = {
+        "job_id": job_id,
+        "role": str(role),
+        "run": run,
+        "attempt": attempt,
+        "expects": expects,
+        "reserved": {"usd": granted.usd, "gpu_hours": granted.gpu_hours},
+    }
     return [NewEvent(EventKind.JOB_LAUNCHED, f"job/{job_id}/launched", data)]
 
 
+async def _reserve(world: World, x: Experiment, role: JobRole, job_id: JobId) -> Spend | Refusal:
+    """What this job may cost at most, set aside under the goal's and the repository's ceilings before it starts."""
+    wanted = allowance(x, role, world.clock())
+    if wanted.gpu_hours < SHORTEST_JOB_HOURS:
+        return Refusal(f"what is left of the budget is too little for the {role} job")
+    month = Policy.from_dict(x.policy).month
+    ceilings = Spend(usd=month.usd, gpu_hours=month.gpu_hours)
+    return await asyncio.to_thread(world.treasury.reserve, job_id, x, wanted, ceilings)
+
+
+async def settle(world: World, x: Experiment) -> None:
+    """Bring what is reserved for the goal's jobs into line with what they took."""
+    await asyncio.to_thread(world.treasury.restore, x, Policy.from_dict(x.policy).usd_per_hour)
+
+
 def job_id_of(x: Experiment, role: JobRole, run: int, attempt: int, expects: str) -> JobId:
-    """The same for the same work, so that a replayed launch is recognised."""
-    unique = digest_of([x.goal_id, expects])[:6]
-    return JobId(f"{slug(x.repository, limit=24)}-{x.issue}-{unique}-{role}-{run:02d}-{attempt}")
+    """The same for the same work, so that a replayed launch is recognised; another recipe is other work."""
+    work = expects if role in (JobRole.DATA, JobRole.BASELINE) else x.runs[run - 1].recipe_hash
+    return JobId(f"{job_prefix(x)}{digest_of([x.goal_id, work])[:6]}-{role}-{run:02d}-{attempt}")
+
+
+def job_prefix(x: Experiment) -> str:
+    """How the ids of this goal's jobs begin, and no other goal's."""
+    return f"{slug(x.repository, limit=24)}-{x.issue}-{digest_of(x.goal_id)[:6]}-"
 
 
 async def _spec(world: World, x: Experiment, role: JobRole, run: int, job_id: JobId) -> JobSpec:
@@ -84,12 +121,10 @@ async def _data_spec(world: World, x: Experiment, job_id: JobId) -> JobSpec:
         ),
     }
     for source in sources_of(x.recipe):
-        for path, content in (await _source_files(world, x, source)).items():
-            files[f"inputs/{path}"] = _write(inputs / "sources" / path, content)
+        for path, file in (await _source_files(world, x, source, inputs / "sources")).items():
+            files[f"inputs/{path}"] = file
     argv = ("{python}", "data/prepare.py", "--config", "recipe.yaml", "--inputs", "inputs", "--output", "data")
-    return JobSpec(
-        job_id, argv, files=files, caps=_caps(world, x, memory_gib=2.0), trusted=_trusted(x, x.recipe_digests)
-    )
+    return JobSpec(job_id, argv, files=files, caps=_caps(world, memory_gib=2.0), trusted=_trusted(x, x.recipe_digests))
 
 
 async def _training_spec(world: World, x: Experiment, job_id: JobId, run: int, extra: tuple[str, ...]) -> JobSpec:
@@ -116,32 +151,26 @@ async def _training_spec(world: World, x: Experiment, job_id: JobId, run: int, e
         files=files,
         mounts={"init": str(await base_model(world, x))},
         environment=world.environment,
-        caps=_caps(world, x, memory_gib=world.train_memory_gib),
+        caps=_caps(world, memory_gib=world.train_memory_gib),
         trusted=_trusted(x, digests),
     )
 
 
 async def _evaluation_spec(world: World, x: Experiment, job_id: JobId, model: Path, split: str, name: str) -> JobSpec:
     inputs = goal_folder(world, x) / "inputs" / job_id
-    files = write_job_files(benchmark_of(world, x), split, inputs, _seed(x))
+    files = write_job_files(await benchmark_of(world, x), split, inputs, _seed(x))
     argv = ("{python}", "bundle/evaluate.py", "--model", "{mount:model}", "--benchmark", "benchmark.yaml",
             "--items", "items.jsonl", "--split", split, "--output", "out/evaluation.json",
             "--model_name", name)  # fmt: skip
-    caps = _caps(world, x, memory_gib=world.train_memory_gib)
+    caps = _caps(world, memory_gib=world.train_memory_gib)
     return JobSpec(
         job_id, argv, files=files, mounts={"model": str(model)}, environment=world.environment, caps=caps, trusted=True
     )
 
 
-def _caps(world: World, x: Experiment, *, memory_gib: float) -> Caps:
-    assert x.goal is not None
-    left = remaining(x.goal.budget, spend_of(x))
-    price = Policy.from_dict(x.policy).usd_per_hour
-    left_hours = min(left.gpu_hours, left.usd / price) if price else left.gpu_hours
-    # A minute at least: a job that is allowed at all must be able to import its libraries.
-    return Caps(
-        memory_gib=memory_gib, timeout_seconds=max(60.0, left_hours * 3600), cpu_threads=world.cpu_threads, pids=512
-    )
+def _caps(world: World, *, memory_gib: float) -> Caps:
+    """Everything but the time-out, which is set from what the job was granted."""
+    return Caps(memory_gib=memory_gib, cpu_threads=world.cpu_threads, pids=512)
 
 
 def _trusted(x: Experiment, digests: Mapping[str, str]) -> bool:
@@ -185,38 +214,24 @@ async def script_of(world: World, x: Experiment, path: str, wanted: str, ref: st
 
 
 def sources_of(recipe: str) -> list[str]:
-    """Repository paths named by `data_sources`.
-
-    Raises: UserError for a path that would lead out of the repository.
-    """
+    """What `data_sources` names: paths, data sets of the Hub, addresses. Whether one may be read is `sources`' part."""
     value = (yaml.safe_load(recipe) or {}).get("data_sources") or ""
     parts = [str(part).strip() for part in (value if isinstance(value, list) else str(value).split(","))]
     for part in parts:
         path = PurePosixPath(part)
-        if path.is_absolute() or ".." in path.parts or "\\" in part or ":" in part:
+        if path.is_absolute() or ".." in path.parts or "\\" in part:
             raise UserError(f"`data_sources` names `{part}`; write a path inside this repository, `data/train.jsonl`.")
     return [part for part in parts if part]
 
 
-async def _source_files(world: World, x: Experiment, source: str) -> dict[str, bytes]:
-    if source == BENCHMARK_SOURCE:
-        task = benchmark_of(world, x).task
-        assert task is not None, "the contract was read, so the benchmark makes training rows"
-        return {source: jsonl(training_rows(task, BENCHMARK_ROWS, _seed(x)))}
-    repository = world.repository(x)
-    ref = x.head_sha or (await repository.default_branch())[1]
-    single = await repository.file(source, ref)
-    if single is not None:
-        return {source: single}
-    found: dict[str, bytes] = {}
-    for path in await repository.folder(source, ref):
-        if path.endswith((".jsonl", ".json")) and (content := await repository.file(path, ref)) is not None:
-            found[path] = content
-    if not found:
-        raise UserError(
-            f"`data_sources` names `{source}`, which is neither a file nor a folder of JSONL files in this repository."
-        )
-    return found
+async def _source_files(world: World, x: Experiment, source: str, folder: Path) -> Mapping[str, str]:
+    """Path among the data job's inputs -> file on this machine."""
+    if source != BENCHMARK_SOURCE:
+        return await source_files(world, x, source, folder)
+    task = (await benchmark_of(world, x)).task
+    if task is None:
+        raise UserError(f"`data_sources` names `{source}`, but this benchmark makes no training rows. Name a file.")
+    return {source: _write(folder / source, jsonl(training_rows(task, BENCHMARK_ROWS, _seed(x))))}
 
 
 async def base_model(world: World, x: Experiment) -> Path:
@@ -233,11 +248,6 @@ def finished(world: World, x: Experiment, role: JobRole, run: int) -> Path:
     job = x.job_for(role, run)
     assert job is not None, f"no {role} job for run {run}"
     return world.runner.folder(JobId(job.job_id))
-
-
-def benchmark_of(world: World, x: Experiment) -> Benchmark:
-    assert x.goal is not None
-    return load_benchmark(x.goal.benchmark, world.benchmark_folders)
 
 
 def goal_folder(world: World, x: Experiment) -> Path:

@@ -14,13 +14,11 @@ from bot.conversation.messages.wording import percent
 from bot.conversation.policy import Policy
 from bot.data.audit import audit
 from bot.data.card import dataset_card
-from bot.data.licences import GateResult, find_licence, licence_gate, licence_of_card, normalise_licence
+from bot.data.licences import GateResult, find_licence, licence_gate, normalise_licence
 from bot.data.scan import ScanReport, scan
 from bot.diagnosis import preflight
-from bot.domain.budget import Envelope
 from bot.domain.evaluation import Evaluation
 from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent
-from bot.domain.goal import Budget
 from bot.domain.statistics import value_interval
 from bot.errors import UserError
 from bot.evaluation.benchmarks import items
@@ -29,14 +27,15 @@ from bot.loop.actions.contract import refuse
 from bot.loop.actions.jobs import (
     BENCHMARK_SOURCE,
     base_model,
-    benchmark_of,
     goal_folder,
     script_of,
     sources_of,
     status_of,
 )
 from bot.loop.actions.traces import output, output_json
-from bot.loop.policy import Action, data_key, spend_of
+from bot.loop.own_benchmark import benchmark_of
+from bot.loop.policy import Action, consent_missing, data_key, next_run_hours, spend_of
+from bot.loop.sources import source_licence
 from bot.loop.world import World
 from runners.job import JobId
 
@@ -79,7 +78,7 @@ async def record_baseline(world: World, x: Experiment, action: Action) -> list[N
         tail = world.runner.log_tail(JobId(job.job_id), 5).strip().splitlines()[-1:]
         raise UserError(f"the base model could not be evaluated ({status_of(job).get('failure')}: {' '.join(tail)})")
     evaluation = load_result(world.runner.folder(JobId(job.job_id)))
-    key = f"baseline/{action.args['goal_hash']}"
+    key = f"baseline/{x.contract_version}/{action.args['goal_hash']}"
     events = [NewEvent(EventKind.BASELINE_RECORDED, key, {"score": score_of(evaluation, job.job_id)})]
     if evaluation.value >= x.goal.target:
         reason = (
@@ -96,12 +95,14 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
     job = x.job_for(JobRole.DATA, int(action.args["run"]), key)
     assert job is not None
     found: dict[str, Any] = {"data_key": key, "job_id": job.job_id}
+    # The same rows are looked at again for another goal, and for a text that has been read again.
+    name = f"data/{key}/{x.contract_version}/{x.goal.hash if x.goal else ''}"
     if not job.succeeded:
         tail = world.runner.log_tail(JobId(job.job_id), 20).strip()
         found["build_failed"] = tail.splitlines()[-1] if tail else "the build wrote nothing"
-        return [NewEvent(EventKind.DATA_CHECKED, f"data/{key}", found)]
+        return [NewEvent(EventKind.DATA_CHECKED, name, found)]
     folder = world.runner.folder(JobId(job.job_id))
-    benchmark = benchmark_of(world, x)
+    benchmark = await benchmark_of(world, x)
     held_out = [item for split in ("dev", "sealed") for item in items(benchmark, split, _seed(x))]
     content = output(folder, "data/train.jsonl") or b""
     try:
@@ -110,7 +111,7 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
         rows = []
     if not rows or not all(isinstance(row, dict) for row in rows):
         found["build_failed"] = "data/prepare.py left no train.jsonl whose every line is a JSON object"
-        return [NewEvent(EventKind.DATA_CHECKED, f"data/{key}", found)]
+        return [NewEvent(EventKind.DATA_CHECKED, name, found)]
     report = await asyncio.to_thread(scan, rows, held_out)
     licences = await _licences(world, x)
     found |= {
@@ -124,7 +125,7 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
         },
     }
     found["blocked"] = _blocked(report, [gate for _, gate in licences.values()])
-    events = [NewEvent(EventKind.DATA_CHECKED, f"data/{key}", found)]
+    events = [NewEvent(EventKind.DATA_CHECKED, name, found)]
     if found["blocked"] and x.pull_request is None:
         events.append(await refuse(world, x, found["blocked"]))
     return events
@@ -164,17 +165,12 @@ async def _licences(world: World, x: Experiment) -> dict[str, tuple[str | None, 
     name = x.goal.base_model
     found = find_licence(await base_model(world, x))
     gates = {name: (found.identifier, licence_gate(found, allowed, what=f"the base model `{name}`", file="README.md"))}
-    repository = world.repository(x)
-    ref = x.head_sha or (await repository.default_branch())[1]
     for source in sources_of(x.recipe):
         if source == BENCHMARK_SOURCE:
-            licence, card_path = normalise_licence(benchmark_of(world, x).licence), ""
+            licence, place = normalise_licence((await benchmark_of(world, x)).licence), ""
         else:
-            parent = source.rpartition("/")[0] if source.endswith((".jsonl", ".json")) else source
-            card_path = f"{parent}/README.md" if parent else "README.md"
-            card = await repository.file(card_path, ref)
-            licence = licence_of_card(card.decode("utf-8", "replace")) if card is not None else None
-        gate = licence_gate(licence, allowed, what=f"the training data `{source}`", file=card_path)
+            licence, place = await source_licence(world, x, source)
+        gate = licence_gate(licence, allowed, what=f"the training data `{source}`", file=place)
         gates[source] = (licence, gate)
     return gates
 
@@ -189,7 +185,7 @@ async def propose(world: World, x: Experiment, action: Action) -> list[NewEvent]
     facts = plan_facts(x)
     plan = {"facts": facts, "base": base, "base_sha": base_sha}
     x.plan = plan
-    files = await _first_files(world, x)
+    files = await _first_files(world, x) | await world.record_files(x)
     message = messages.proposal_message(x)
     head = await repository.commit(
         x.branch, expected_head=branch_head, message=f"{message.headline}\n\n{message.body}", key=key, files=files
@@ -209,6 +205,7 @@ async def propose(world: World, x: Experiment, action: Action) -> list[NewEvent]
 
 def plan_facts(x: Experiment) -> dict[str, Any]:
     """`messages.PlanFacts` as plain data, from what the gates found."""
+    hours, price = next_run_hours(x), Policy.from_dict(x.policy).usd_per_hour
     checked = x.data.get(data_key(x.recipe, x.recipe_digests), {})
     build, found = checked.get("build", {}), checked.get("scan", {})
     licences = checked.get("licences", {})
@@ -227,8 +224,20 @@ def plan_facts(x: Experiment) -> dict[str, Any]:
         "scan_flagged": len(found.get("flagged", ())),
         "scan_rows": found.get("rows"),
         "warnings": checked.get("warnings", ()),
-        "usd_per_run": None if Policy.from_dict(x.policy).usd_per_hour else 0.0,
+        "seconds_per_run": None if hours is None else hours * 3600,
+        "usd_per_run": (None if hours is None else hours * price) if price else 0.0,
+        "consent": _consent_words(x),
     }
+
+
+def _consent_words(x: Experiment) -> str:
+    if x.pull_request is None:
+        return ""  # who agrees is decided after the proposal
+    waits = consent_missing(x, keys=tuple(x.changed))
+    if waits is None:
+        assert x.consent is not None
+        return f"Agreed by `{x.consent['by']}` at {messages.short(x.consent['head_sha'])}."
+    return f"It waits for consent: {waits}."
 
 
 async def _first_files(world: World, x: Experiment) -> dict[str, bytes | None]:
@@ -259,38 +268,9 @@ def data_card(x: Experiment) -> str:
 async def post_sticky(world: World, x: Experiment, next_step: str = "") -> int:
     """Create or edit the one comment that always says how things stand."""
     assert x.pull_request is not None
-    body = messages.sticky(x, next_step, spent_usd=spend_of(x).usd, boxes=("stop",))
+    body = messages.sticky(x, next_step, spent_usd=spend_of(x).usd)
     key = messages.hidden_key(x.goal_id, "sticky")
     return await world.repository(x).upsert_comment(x.pull_request, key, body, known_id=x.sticky_comment_id)
-
-
-async def consent_by_policy(world: World, x: Experiment, action: Action) -> list[NewEvent]:
-    """Record what the repository's policy grants by itself."""
-    assert x.goal is not None
-    grant, asked = Policy.from_dict(x.policy).consent, x.goal.budget
-    ceilings = Budget(
-        usd=min(grant.usd, asked.usd),
-        gpu_hours=min(grant.gpu_hours, asked.gpu_hours),
-        runs=min(grant.runs, asked.runs),
-        wall_hours=asked.wall_hours,
-    )
-    consent = {
-        "by": "policy",
-        "head_sha": action.args["head_sha"],
-        "envelope": Envelope(x.goal.hash, ceilings, frozenset(grant.recipe_keys)).as_dict(),
-    }
-    return [NewEvent(EventKind.CONSENTED, f"consent/{x.length}", consent)]
-
-
-async def ask_consent(world: World, x: Experiment, action: Action) -> list[NewEvent]:
-    """Put the question to people, once for each head, with the exact command that answers it."""
-    assert x.goal is not None and x.pull_request is not None
-    sha = str(action.args["head_sha"])
-    body = messages.consent_question(x, sha=sha, what=[str(action.args["why"])])
-    await world.repository(x).upsert_comment(
-        x.pull_request, messages.hidden_key(x.goal_id, f"consent/{sha[:12]}"), body
-    )
-    return [NewEvent(EventKind.CONSENT_ASKED, f"consent-asked/{sha}/{x.length}", {"head_sha": sha})]
 
 
 def _seed(x: Experiment) -> int:

@@ -21,7 +21,7 @@ from bot.loop.actions.card import experiment_card
 from bot.loop.actions.jobs import finished, status_of
 from bot.loop.actions.planning import load_result, post_sticky, score_of
 from bot.loop.actions.traces import collect_trace, committed_files, job_path, metrics_of, number, output_json
-from bot.loop.policy import Action, data_key, head_recipe_hash
+from bot.loop.policy import Action, data_key, head_recipe_hash, remedy_waits
 from bot.loop.world import World
 from runners.job import JobId
 
@@ -167,7 +167,19 @@ async def complete_check(world: World, x: Experiment, run: Run) -> None:
         "title": messages.check_done_title(run, x.baseline, x.goal.target),
         "summary": redact(messages.check_done_summary(run, losses), world.known_secrets),
     }
-    await world.repository(x).update_check(run.check_run_id, output=output, conclusion=str(conclusion))
+    await world.repository(x).update_check(
+        run.check_run_id, output=output, conclusion=str(conclusion), actions=_accept_button(x, run)
+    )
+
+
+def _accept_button(x: Experiment, run: Run) -> list[dict[str, str]]:
+    """`Accept fix`, where the remedy is left to a person; GitHub shows a check's buttons once it has completed."""
+    label = messages.remedy_label(x, run)
+    if label is None or remedy_waits(x, run) is None:
+        return []
+    return [
+        {"label": "Accept fix", "description": f"Commit the change of {label}"[:40], "identifier": f"accept {label}"}
+    ]
 
 
 async def revise(world: World, x: Experiment, action: Action) -> list[NewEvent]:
@@ -194,7 +206,7 @@ async def commit_change(
     for run in x.runs:
         if run.reviewed:
             files |= committed_files(world, x, run)
-    files[f"{x.folder}/README.md"] = experiment_card(world, x)
+    files |= {f"{x.folder}/README.md": experiment_card(world, x)} | await world.record_files(x)
     message = messages.commit_message(x, len(x.runs), changed, f"{symptom}: {why}" if symptom else why)
     key = f"{x.goal_id}/change/{digest_of([x.head_sha, text])[:12]}"
     try:

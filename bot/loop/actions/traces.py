@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from bot.conversation.inert import printable
 from bot.conversation.policy import Policy
 from bot.conversation.redaction import redact
 from bot.domain.evaluation import Evaluation
@@ -46,10 +47,10 @@ def job_path(world: World, x: Experiment, role: JobRole, run: int) -> Path | Non
     return world.runner.folder(JobId(job.job_id)) if job is not None else None
 
 
-def metrics_of(folder: Path | None) -> list[dict[str, Any]]:
+def metrics_of(folder: Path | None, path: str = "out/metrics.jsonl") -> list[dict[str, Any]]:
     """The logged steps of a training job, oldest first. A script writes what it likes: other lines are left out."""
     rows = []
-    for line in (output(folder, "out/metrics.jsonl") or b"").decode("utf-8", "replace").splitlines():
+    for line in (output(folder, path) or b"").decode("utf-8", "replace").splitlines():
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
@@ -61,7 +62,10 @@ def metrics_of(folder: Path | None) -> list[dict[str, Any]]:
 
 def number(value: Any) -> float | None:
     """A metric as a finite number; None for the strings that stand for not-a-number."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    try:
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    except OverflowError:  # JSON has integers of any length
+        return None
 
 
 def collect_trace(world: World, x: Experiment, run: Run) -> Path:
@@ -98,12 +102,14 @@ def committed_files(world: World, x: Experiment, run: Run) -> dict[str, bytes]:
     """`runs/NN/...` of one run: provenance, curve, evaluation without texts, diagnosis, the log's tail."""
     root = f"{x.folder}/runs/{run.n:02d}"
     train = x.job_for(JobRole.TRAIN, run.n)
+    if train is not None and not world.runner.folder(JobId(train.job_id)).exists():
+        return {}  # the jobs' folders are lost: what was committed of them before stands
     log = world.runner.log_tail(JobId(train.job_id), LOG_LINES) if train is not None else ""
     files = {
         f"{root}/run.json": _json(provenance(world, x, run)),
         f"{root}/curve.json": _json(curve(metrics_of(job_path(world, x, JobRole.TRAIN, run.n)))),
         f"{root}/diagnosis.json": _json(run.report.as_dict()),
-        f"{root}/log.txt": redact(log, world.known_secrets).encode(),
+        f"{root}/log.txt": printable(redact(log, world.known_secrets)).encode(),
     }
     folder = job_path(world, x, JobRole.EVALUATE, run.n)
     result = output_json(folder, "out/evaluation.json")

@@ -356,7 +356,27 @@ class Root:
             "isMinimized": stored.minimized_reason is not None,
             "minimizedReason": stored.minimized_reason,
             "viewerCanMinimize": True,
+            "userContentEdits": lambda _, **page: self._edits(stored, **page),
         }
+
+    def _edits(self, stored: IssueComment | ReviewComment | Review, **page: Any) -> Fields | None:
+        """Null for a text that never changed; else the writing of it stands first among the edits, as on GitHub."""
+        editors = [] if isinstance(stored, Review) else stored.editors
+        if not editors or isinstance(stored, Review):
+            return None
+        edits = [(n, editor) for n, editor in enumerate([stored.user, *editors])]
+
+        def shape(edit: tuple[int, User]) -> Fields:
+            n, editor = edit
+            at = stored.updated_at if n else stored.created_at
+            return {
+                "__typename": "UserContentEdit",
+                "id": f"UCE_{stored.id}_{n}",
+                "editedAt": stamp(at),
+                "editor": self.account(editor),
+            }
+
+        return connection(edits, shape, **page)
 
     def thread(self, top: ReviewComment) -> Fields:
         replies = [comment for comment in top.pull.review_comments if comment.in_reply_to is top]

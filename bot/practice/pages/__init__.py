@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bot.practice.pages import acts, issues, pulls, repository
+from bot.practice.pages import acts, issues, new_app, pulls, repository
 from bot.practice.pages.door import open_door
 from bot.practice.pages.live import CountChanges
 from bot.practice.pages.site import Handler, Site
@@ -48,6 +48,7 @@ LOOKING: tuple[tuple[str, Handler], ...] = (
 ACTING: tuple[tuple[str, Handler], ...] = (
     ("/-/sign-in", acts.sign_in),
     ("/-/preview", acts.preview),
+    ("/-/apps/new", new_app.create),
     (_R + "/edit/{rest:path}", repository.save),
     (_R + "/issues/new", issues.create),
     (_R + "/issues/{number}/comments", acts.comment),
@@ -73,6 +74,12 @@ def mount(app: FastAPI, forge: Forge) -> Site:
     app.add_middleware(CountChanges, generation=site.generation)
     routes = app.router.routes
     routes.append(Route("/-/static/{name}", _static, methods=["GET"]))
+
+    async def propose_app(request: Request) -> Response:
+        return await new_app.propose(site, request)
+
+    for path in ("/settings/apps/new", "/organizations/{organisation}/settings/apps/new"):
+        routes.append(Route(path, propose_app, methods=["POST"]))
     routes.extend(Route(path, site.endpoint(handler), methods=["GET"]) for path, handler in LOOKING)
     routes.extend(Route(path, site.endpoint(handler), methods=["POST"]) for path, handler in ACTING)
     return site

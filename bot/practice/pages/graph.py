@@ -9,7 +9,8 @@ import itertools
 import re
 from dataclasses import dataclass, field
 
-from bot.practice.pages.svg import CannotDraw, clipped, number, picture, text, text_width
+from bot.drawing import clipped, number, picture, text, text_width
+from bot.practice.pages.refusal import CannotDraw
 
 MOST_NODES = 60
 MOST_EDGES = 120

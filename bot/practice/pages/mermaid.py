@@ -11,7 +11,7 @@ from functools import lru_cache
 from html import escape
 
 from bot.practice.pages import graph, xychart
-from bot.practice.pages.svg import CannotDraw
+from bot.practice.pages.refusal import CannotDraw
 
 # Mermaid's own limit on a diagram's text is 50,000 characters.
 LONGEST_SOURCE = 50_000

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from dataclasses import dataclass, replace
 
-from bot.practice.pages.svg import CannotDraw, clipped, number, picture, text, text_width
+from bot.drawing import clipped, number, picture, text, text_width, tick_words, ticks
+from bot.practice.pages.refusal import CannotDraw
 
 MOST_VALUES = 1_000
 MOST_SERIES = 8
@@ -113,29 +113,6 @@ def _series(match: re.Match[str]) -> Series:
     if not values or len(values) > MOST_VALUES:
         raise CannotDraw(f"needs between 1 and {MOST_VALUES:,} values in a {match[1]}.")
     return Series(match[1], (match[2] or match[3] or "").strip(), tuple(values))
-
-
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round values between `low` and `high`, about as many as asked for (steps of 1, 2 or 5 times a power of ten)."""
-    power = 10.0 ** math.floor(math.log10((high - low) / max(about, 1)))
-    steps = [factor * power for factor in (1, 2, 5, 10)]
-    step = min(steps, key=lambda step: abs((high - low) / step - about))
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
-    return [index * step for index in range(first, last + 1)]
-
-
-def tick_words(values: list[float]) -> list[str]:
-    """The ticks as text, with as many decimals as tell neighbours apart."""
-    largest = max((abs(value) for value in values), default=0.0)
-    if largest and not 1e-4 <= largest < 1e7:
-        return [f"{value:.3g}" for value in values]
-    step = min((b - a for a, b in itertools.pairwise(values)), default=largest or 1.0)
-    decimals = max(0, min(8, -math.floor(math.log10(step) + 1e-9))) if step > 0 else 0
-    return [
-        f"{value + 0.0:,.{decimals}f}".replace("-0", "0") if value == 0 else f"{value:,.{decimals}f}"
-        for value in values
-    ]
 
 
 def _value_range(chart: Chart) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from .. import manifests
 from ..model import Delivery, Installation, Repository
 from ..replies import ApiError, Reply, not_found
 from ..routing import Call, Routes
@@ -21,6 +22,15 @@ def authenticated_app(call: Call) -> Reply:
     app = call.app()
     count = sum(each.app is app for each in call.forge.installations.values())
     return Reply(body=shapes.app(call.forge, app) | {"installations_count": count})
+
+
+@routes.post("/app-manifests/{code}/conversions")
+def convert_manifest(call: Call) -> Reply:
+    """The keys of an App that was registered from a manifest, for its code, once and without any other credential."""
+    issued = manifests.convert(call.forge, call.params["code"])
+    app = call.forge.apps[issued.registration.app_id]
+    keys = {"pem": app.private_key_pem, "webhook_secret": issued.webhook_secret, "client_secret": issued.client_secret}
+    return Reply(201, shapes.app(call.forge, app) | keys)
 
 
 @routes.get("/apps/{slug}")
@@ -121,7 +131,7 @@ def repository_installation(call: Call) -> Reply:
 @routes.get("/app/hook/config")
 def hook_config(call: Call) -> Reply:
     app = call.app()
-    config = {"content_type": "json", "insecure_ssl": "0", "url": app.webhook_url or ""}
+    config = {"content_type": "json", "insecure_ssl": "0"} | ({"url": app.webhook_url} if app.webhook_url else {})
     return Reply(body=config | ({"secret": "********"} if app.webhook_secret else {}))
 
 

@@ -147,8 +147,8 @@ def installation(forge: Forge, installed: Installation) -> Json:
         "single_file_name": None,
         "has_multiple_single_files": False,
         "single_file_paths": [],
-        "suspended_by": None,
-        "suspended_at": None,
+        "suspended_by": user(forge, installed.account) if installed.suspended_at else None,
+        "suspended_at": stamp_or_none(installed.suspended_at),
     }
 
 

@@ -106,7 +106,7 @@ def repository(forge: Forge, stored: Repository, actor: Actor | None = None) -> 
         "has_discussions": False,
         "has_pull_requests": True,
         "pull_request_creation_policy": "all",
-        "archived": False,
+        "archived": stored.archived,
         "disabled": False,
         "allow_forking": True,
         "is_template": False,
@@ -272,6 +272,8 @@ def git_tree(forge: Forge, stored: Repository, oid: str, entries: list[tuple[str
 def content(forge: Forge, stored: Repository, path: str, entry: TreeEntry, ref: str, with_data: bool) -> Json:
     """One entry of the contents API; the file's data only where one file was asked for."""
     quoted, kind = quote(path), {"tree": "dir", "commit": "submodule"}.get(entry.type, "file")
+    if entry.mode == "120000" and not with_data:
+        kind = "symlink"  # only a folder's listing says so; asked by itself, it is followed
     self_url = f"{api(forge, stored)}/contents/{quoted}?ref={quote(ref)}"
     git_url = f"{api(forge, stored)}/git/{'trees' if kind == 'dir' else 'blobs'}/{entry.oid}"
     html = f"{page(forge, stored)}/{'tree' if kind == 'dir' else 'blob'}/{quote(ref)}/{quoted}"

@@ -1,0 +1,183 @@
+"""Commands on files alone: evaluate a model, diagnose a run, scan data, compare two evaluations."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bot.cli.common import DONE, JsonFile, Seed, check_json, say, screen, write_json
+from bot.errors import UserError
+
+if TYPE_CHECKING:
+    from bot.domain.evaluation import Evaluation
+    from bot.practice.terminal import Screen
+
+
+def evaluate(
+    model: Annotated[str, typer.Option("--model", help="A folder, or a model's name on the Hub.")],
+    benchmark: Annotated[str, typer.Option("--benchmark", help="Name of a benchmark, practice/reverse for example.")],
+    json_file: JsonFile = None,
+    split: Annotated[str, typer.Option("--split", help="dev, or sealed.")] = "dev",
+    seed: Seed = 0,
+    memory_gib: Annotated[float, typer.Option("--memory-gib", min=0.5, help="Memory cap of the job.")] = 8.0,
+) -> int:
+    """Evaluate a model on a benchmark, in a sandboxed job."""
+    from bot.domain.statistics import value_interval
+    from bot.practice.narration import score_text
+
+    check_json(json_file)
+    result, seconds = _evaluated(model, benchmark, split, seed, memory_gib, screen("-"))
+    write_json(json_file, result.as_dict())
+    low, high = value_interval(result)
+    row = {"value": result.value, "ci_low": low, "ci_high": high, "n": result.n}
+    lines = [f"{score_text(row)} · {result.metric} of {result.model} on {result.benchmark}, {result.split} split"]
+    lines.append(f"standard error {100 * result.standard_error:.1f} points · harness {result.harness_digest[:12]}")
+    lines.append(f"in {seconds:.1f} s")
+    say(lines, json_file)
+    return DONE
+
+
+def _evaluated(
+    model: str, benchmark_name: str, split: str, seed: int, memory_gib: float, screen: Screen
+) -> tuple[Evaluation, float]:
+    """The evaluation, and the seconds its job took. Raises: UserError, or PlatformError when the job fails."""
+    import secrets
+    import tempfile
+
+    from bot.config import cache_folder
+    from bot.domain.evaluation import Evaluation, Split
+    from bot.domain.goal import slug
+    from bot.errors import PlatformError
+    from bot.evaluation.benchmarks import load_benchmark, write_job_files
+    from bot.practice.narration import Activity
+    from runners.job import Caps, JobId, JobSpec, JobState
+    from runners.local import LocalRunner
+    from runners.outputs import read_output
+
+    if split not in list(Split):
+        raise UserError(f"--split {split}: write dev or sealed.")
+    chosen = load_benchmark(benchmark_name)
+    path = _model_folder(model)
+    runner = LocalRunner(cache_folder() / "jobs")
+    job_id = JobId(f"evaluate-{slug(benchmark_name)}-{secrets.token_hex(4)}")
+    with tempfile.TemporaryDirectory(prefix="postdoc-evaluate-") as inputs:
+        argv = ("{python}", "bundle/evaluate.py", "--model", "{mount:model}", "--benchmark", "benchmark.yaml",
+                "--items", "items.jsonl", "--split", split, "--output", "out/evaluation.json",
+                "--model_name", model)  # fmt: skip
+        files = write_job_files(chosen, split, Path(inputs), seed)
+        caps = Caps(memory_gib=memory_gib, pids=512)
+        runner.launch(JobSpec(job_id, argv, files=files, mounts={"model": str(path)}, caps=caps, trusted=True))
+    try:
+        with screen:
+            since = time.time()
+            while (status := runner.status(job_id)) is not None and not status.state.ended:
+                screen.show(Activity(f"evaluating {model} on {benchmark_name}", since=since))
+                time.sleep(0.1)
+    except KeyboardInterrupt:
+        runner.cancel(job_id)
+        raise
+    if status is None or status.state is not JobState.SUCCEEDED:
+        said = (runner.log_tail(job_id, 5).strip().splitlines() or ["it wrote nothing"])[-1]
+        why = status.failure or status.state if status is not None else "lost"
+        raise PlatformError(f"the evaluation failed ({why}): {said} (folder: {runner.folder(job_id)})")
+    result = Evaluation.from_dict(json.loads(read_output(runner.folder(job_id), "out/evaluation.json")))
+    runner.remove(job_id)
+    return result, status.seconds or 0.0
+
+
+def _model_folder(model: str) -> Path:
+    """Where the model lies: a folder, the practice base, or a Hub model fetched into the cache."""
+    from bot.config import cache_folder
+    from bot.loop.models import fetched_model, model_problem
+    from bot.practice import tiny_base
+
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"--model {model}: the folder holds no config.json, so it is no model.")
+        return path.resolve()
+    if model == tiny_base.NAME:
+        if not tiny_base.is_built(tiny_base.cached_path()):
+            raise UserError(f"{model} is not built yet. Build it with `python -m bot.practice.tiny_base`.")
+        return tiny_base.cached_path()
+    folders = (cache_folder() / "models",)
+    if (problem := model_problem(folders, model)) is not None:
+        raise UserError(problem)
+    return fetched_model(folders, model, "main")
+
+
+def diagnose(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder: recipe.yaml, metrics.jsonl ...")],
+    json_file: JsonFile = None,
+) -> None:
+    """Name what went wrong in a run, and on which line.
+
+    Says what to set there instead, and what would prove the diagnosis wrong.
+    """
+    from bot.diagnosis import diagnose as diagnosis_of_folder
+
+    check_json(json_file)
+    report = diagnosis_of_folder(folder)
+    lines: list[str] = []
+    for each in report.diagnoses:
+        place = each.file + (f":{each.line}" if each.line else "") + (f" {each.key}" if each.key else "")
+        lines.append(
+            f"{str(each.symptom).replace('_', ' ')} ({each.severity}, {round(100 * each.confidence)} % sure) · {place}"
+        )
+        lines.append(f"  {each.cause}")
+        if each.suggested is not None:
+            lines.append(f"  try {each.key}: {each.suggested}")
+        if each.refuted_by:
+            lines.append(f"  wrong if {each.refuted_by}")
+    if report.healthy:
+        lines.insert(0, "healthy: nothing but advice" if lines else "healthy: nothing was found")
+    say(lines, json_file)
+    write_json(json_file, report.as_dict())
+
+
+def scan(
+    train: Annotated[Path, typer.Option("--train", help="What is trained on: JSONL, Parquet or a folder of them.")],
+    eval_: Annotated[Path, typer.Option("--eval", help="The evaluation items, in the same forms.")],
+    json_file: JsonFile = None,
+) -> None:
+    """Look for evaluation items in training data."""
+    from bot.data.scan import scan_files
+
+    check_json(json_file)
+    report = scan_files(train, eval_)
+    say([report.summary()], json_file)
+    write_json(json_file, report.as_dict())
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A.json", help="An evaluation.")],
+    b: Annotated[Path, typer.Argument(metavar="B.json", help="Another one of the same items.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Say whether evaluation B is better than A."""
+    from bot.evaluation.compare import compare_files
+
+    json_file = "-" if as_json else None
+    found = compare_files(a, b)
+    sure = "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.2g}"
+    lines = [
+        f"{found.verdict}: B minus A is {100 * found.difference:+.1f} points "
+        f"({100 * found.ci_low:+.1f} to {100 * found.ci_high:+.1f}, n = {found.n}, {sure})",
+        f"only A right on {found.discordant[0]} items, only B right on {found.discordant[1]}",
+        f"the smallest difference that {found.n} items would show is {100 * found.minimum_detectable:.1f} points"
+        + (f"; to tell this one takes about {found.n_needed} items" if found.n_needed else ""),
+    ]
+    say(lines, json_file)
+    write_json(json_file, found.as_dict())
+
+
+COMMANDS = (
+    evaluate,
+    diagnose,
+    scan,
+    compare,
+)

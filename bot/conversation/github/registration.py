@@ -1,0 +1,18 @@
+"""What the App has to be registered with: permissions and events, no more and no less.
+
+https://docs.github.com/en/apps/creating-github-apps/registering-a-github-app/choosing-permissions-for-a-github-app
+"""
+
+from __future__ import annotations
+
+PERMISSIONS = {"contents": "write", "issues": "write", "pull_requests": "write", "checks": "write", "metadata": "read"}
+"""The least that does what Postdoc does. Not `workflows`: Postdoc never writes one."""
+EVENTS = (
+    "issues",
+    "issue_comment",
+    "pull_request",
+    "pull_request_review",
+    "pull_request_review_comment",
+    "check_run",
+    "push",
+)

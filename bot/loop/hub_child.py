@@ -1,0 +1,112 @@
+"""Talks to the Hugging Face Hub, as a process of its own: `python hub_child.py`, a request as JSON on standard input.
+
+A process, because the library's memory and a stalled download then end with it: it ends itself at its deadline, also
+when nobody waits any more. Run by path, so that it imports nothing of ours.
+
+    {"do": "resolve", "repo", "revision", "token", "seconds"}
+        -> {"sha", "card", "files": [[path, bytes], ...]}
+    {"do": "download", "repo", "revision", "token", "seconds", "files": [path, ...], "folder", "bytes"}
+        -> {"files": [[path, bytes, sha256], ...]}
+    -> {"error": missing|revision|gated|token|forbidden|offline|file|busy, "detail", "retry_after"}
+
+Nothing of a data set is executed: files are written as they are, and read by `data/prepare.py` inside of a job.
+"""
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+
+
+def main() -> None:
+    request: Json = json.load(sys.stdin)
+    signal.alarm(int(request["seconds"]))
+    if "bytes" in request:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(request["bytes"]), int(request["bytes"])))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    # Read by the library when it is imported.
+    os.environ |= {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
+        # Xet keeps caches of its own that no limit here reaches; the Hub serves the same files without it.
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_ETAG_TIMEOUT": "15",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "15",
+    }
+    answer = {"resolve": resolve, "download": download}[request["do"]]
+    try:
+        print(json.dumps(answer(request)))
+    except Exception as error:
+        print(json.dumps(told(error)))
+
+
+def resolve(request: Json) -> Json:
+    from huggingface_hub import HfApi
+
+    info = HfApi().dataset_info(
+        request["repo"], revision=request["revision"] or None, files_metadata=True, token=request["token"] or False,
+        timeout=20,
+    )  # fmt: skip
+    if info.gated:  # its facts are for everybody, its files are not: better said now than when they are fetched
+        HfApi().auth_check(request["repo"], repo_type="dataset", token=request["token"] or False)
+    card = info.card_data.to_dict() if info.card_data is not None else {}
+    files = [[file.rfilename, int(file.size or 0)] for file in info.siblings or ()]
+    # Dates and the like of somebody's front matter: only what JSON knows goes further.
+    return {"sha": info.sha, "card": json.loads(json.dumps(card, default=str)), "files": files}
+
+
+def download(request: Json) -> Json:
+    from huggingface_hub import hf_hub_download
+
+    found = []
+    for name in request["files"]:
+        path = hf_hub_download(
+            request["repo"], name, repo_type="dataset", revision=request["revision"], local_dir=request["folder"],
+            token=request["token"] or False,
+        )  # fmt: skip
+        digest = hashlib.sha256()
+        with Path(path).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        found.append([name, Path(path).stat().st_size, digest.hexdigest()])
+    return {"files": found}
+
+
+def told(error: Exception) -> Json:
+    """The error as one of the words that the other side knows."""
+    from huggingface_hub import errors
+
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    kind = "busy"
+    if isinstance(error, errors.GatedRepoError):
+        kind = "gated"
+    elif isinstance(error, errors.RevisionNotFoundError):
+        kind = "revision"
+    elif isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError | errors.DisabledRepoError):
+        kind = "missing"
+    elif isinstance(error, errors.OfflineModeIsEnabled):
+        kind = "offline"
+    elif isinstance(error, errors.RemoteEntryNotFoundError):
+        kind = "file"
+    elif status in (401, 403, 404):
+        kind = {401: "token", 403: "forbidden", 404: "missing"}[status]
+    elif isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        # "Not found locally" is what a download says when the network failed; its cause says how.
+        return told(error.__cause__)
+    elif not isinstance(error, errors.HfHubHTTPError | OSError | errors.HTTPError):
+        kind = "busy" if "httpx" in type(error).__module__ else "broken"
+    wait = response.headers.get("retry-after") if response is not None else None
+    retry_after = float(wait) if wait and wait.isdigit() else None
+    return {"error": kind, "detail": type(error).__name__, "status": status, "retry_after": retry_after}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""What all goals together may spend: reservations before a job starts, their reconciliation after it, and the halt.
+
+A job is started only once its cost at most is reserved here, against the ceilings of its repository for the calendar
+month; what it really took is settled when it has ended, so that what is free is never counted twice and never
+forgotten. A halt refuses every reservation in its scope. Whatever fails here fails closed: no reservation, no job.
+
+The rows follow from the journals (`job_launched` carries the reservation, `job_ended` the time), so a database that
+was lost gets them back with the journals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from bot.domain.budget import Spend
+from bot.domain.experiment import Experiment
+from bot.loop.database import metadata
+from bot.loop.policy import SHORTEST_JOB_HOURS
+
+SERVER = "server"
+"""The scope of a halt that stops every repository."""
+_TOLERANCE = 1e-9
+
+_reservations = sa.Table(
+    "reservations",
+    metadata,
+    sa.Column("job_id", sa.Text, primary_key=True),
+    sa.Column("goal_id", sa.Text, nullable=False),
+    sa.Column("repository", sa.Text, nullable=False),
+    sa.Column("month", sa.Text, nullable=False),
+    sa.Column("usd", sa.Float, nullable=False),
+    sa.Column("gpu_hours", sa.Float, nullable=False),
+    # False: an upper bound, the job may be running. True: what it took.
+    sa.Column("settled", sa.Boolean, nullable=False),
+    sa.Index("reservations_of_month", "repository", "month"),
+)
+_halts = sa.Table(
+    "halts",
+    metadata,
+    sa.Column("scope", sa.Text, primary_key=True),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)
+_lock = sa.Table(
+    "treasury_lock",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("turns", sa.Integer, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    scope: str
+    """`server`, or a repository's `owner/name`."""
+    by: str
+    at: float
+
+    def sentence(self) -> str:
+        where = "on this server" if self.scope == SERVER else "in this repository"
+        return f"all spending {where} was halted by @{self.by}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why nothing is reserved."""
+
+    reason: str
+    halted: bool = False
+
+
+class Treasury:
+    """Methods block for about one disk write; call them from a thread in asynchronous code."""
+
+    def __init__(self, engine: sa.Engine, *, clock: Callable[[], float] = time.time) -> None:
+        self._engine, self._clock = engine, clock
+        # One row that every reservation updates first: it takes SQLite's write lock and a row lock in PostgreSQL, so
+        # that two goals never see the same room.
+        with contextlib.suppress(sa.exc.IntegrityError), engine.begin() as connection:
+            connection.execute(_lock.insert().values(id=1, turns=0))
+
+    def reserve(self, job_id: str, x: Experiment, wanted: Spend, ceilings: Spend) -> Spend | Refusal:
+        """Reserve up to `wanted` (usd, gpu_hours) for a job of `x`, under its repository's `ceilings` of the month.
+
+        Returns what was granted: less than was wanted when the month leaves less, the same as before when this job has
+        its reservation already (a launch that is replayed).
+        """
+        month = month_of(self._clock())
+        with self._engine.begin() as connection:
+            connection.execute(_lock.update().values(turns=_lock.c.turns + 1))
+            if (halt := _halt_over(connection, x.full_name)) is not None:
+                return Refusal(halt.sentence(), halted=True)
+            known = connection.execute(
+                sa.select(_reservations.c.usd, _reservations.c.gpu_hours).where(_reservations.c.job_id == job_id)
+            ).first()
+            if known is not None:
+                return Spend(usd=known.usd, gpu_hours=known.gpu_hours)
+            used = _month_spend(connection, x.full_name, month)
+            granted = _granted(wanted, ceilings, used)
+            if granted is None:
+                return Refusal(_month_sentence(month, ceilings, used, wanted))
+            connection.execute(
+                _reservations.insert().values(
+                    job_id=job_id,
+                    goal_id=x.goal_id,
+                    repository=x.full_name,
+                    month=month,
+                    usd=granted.usd,
+                    gpu_hours=granted.gpu_hours,
+                    settled=False,
+                )
+            )
+        return granted
+
+    def settle(self, job_id: str, took: Spend) -> None:
+        """Replace a job's reservation by what it took."""
+        statement = _reservations.update().where(_reservations.c.job_id == job_id)
+        with self._engine.begin() as connection:
+            connection.execute(statement.values(usd=took.usd, gpu_hours=took.gpu_hours, settled=True))
+
+    def restore(self, x: Experiment, usd_per_hour: float) -> None:
+        """Bring the rows of a goal into line with its journal: settle what has ended, put back what was lost."""
+        with self._engine.begin() as connection:
+            rows = connection.execute(
+                sa.select(_reservations.c.job_id, _reservations.c.settled).where(_reservations.c.goal_id == x.goal_id)
+            )
+            known = {row.job_id: row.settled for row in rows}
+            for job in x.jobs.values():
+                if known.get(job.job_id, False):
+                    continue
+                hours = job.seconds / 3600
+                usd = hours * usd_per_hour
+                if not job.ended:
+                    usd, hours = job.reserved.get("usd", 0.0), job.reserved.get("gpu_hours", 0.0)
+                values = {"usd": usd, "gpu_hours": hours, "settled": job.ended}
+                if job.job_id in known:
+                    connection.execute(
+                        _reservations.update().where(_reservations.c.job_id == job.job_id).values(values)
+                    )
+                else:
+                    place = {"goal_id": x.goal_id, "repository": x.full_name, "month": month_of(job.launched_at)}
+                    connection.execute(_reservations.insert().values(job_id=job.job_id, **place, **values))
+
+    def month_spend(self, repository: str, month: str | None = None) -> Spend:
+        """What the repository's goals have spent and reserved in a month, `2026-11`; this one by default."""
+        with self._engine.connect() as connection:
+            return _month_spend(connection, repository, month or month_of(self._clock()))
+
+    def running(self, repository: str) -> int:
+        """Jobs of the repository that are reserved for and not settled."""
+        query = sa.select(sa.func.count()).where(_reservations.c.repository == repository, ~_reservations.c.settled)
+        with self._engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    # The halt
+
+    def halt(self, scope: str, by: str) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(_halts.delete().where(_halts.c.scope == scope))
+            connection.execute(_halts.insert().values(scope=scope, by=by, at=self._clock()))
+
+    def lift(self, scope: str) -> bool:
+        """True when there was a halt to lift."""
+        with self._engine.begin() as connection:
+            return connection.execute(_halts.delete().where(_halts.c.scope == scope)).rowcount > 0
+
+    def halted(self, repository: str = "") -> Halt | None:
+        """The halt that covers the repository (the server's alone when none is named)."""
+        with self._engine.connect() as connection:
+            return _halt_over(connection, repository)
+
+    def halts(self) -> list[Halt]:
+        """Every halt that stands."""
+        with self._engine.connect() as connection:
+            return [Halt(row.scope, row.by, row.at) for row in connection.execute(sa.select(_halts))]
+
+
+def month_of(at: float) -> str:
+    """The calendar month (UTC) of a Unix time, `2026-11`."""
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m")
+
+
+def _halt_over(connection: sa.Connection, repository: str) -> Halt | None:
+    query = sa.select(_halts).where(_halts.c.scope.in_([SERVER, repository])).order_by(_halts.c.at)
+    row = connection.execute(query).first()
+    return Halt(row.scope, row.by, row.at) if row is not None else None
+
+
+def _month_spend(connection: sa.Connection, repository: str, month: str) -> Spend:
+    sums = sa.select(
+        sa.func.coalesce(sa.func.sum(_reservations.c.usd), 0.0),
+        sa.func.coalesce(sa.func.sum(_reservations.c.gpu_hours), 0.0),
+    ).where(_reservations.c.repository == repository, _reservations.c.month == month)
+    usd, hours = connection.execute(sums).one()
+    return Spend(usd=float(usd), gpu_hours=float(hours))
+
+
+def _shares(wanted: Spend, ceilings: Spend, used: Spend) -> list[tuple[float, str]]:
+    """For each ceiling that this job meets: the share of its wish that fits below, and the ceiling in words."""
+    shares = []
+    if wanted.usd > _TOLERANCE:
+        words = f"{ceilings.usd:,.2f} USD is used up ({used.usd:,.2f} USD spent or reserved)"
+        shares.append(((ceilings.usd - used.usd) / wanted.usd, words))
+    if wanted.gpu_hours > _TOLERANCE:
+        words = f"{ceilings.gpu_hours:g} h of job time is used up ({used.gpu_hours:,.2f} h spent or reserved)"
+        shares.append(((ceilings.gpu_hours - used.gpu_hours) / wanted.gpu_hours, words))
+    return shares
+
+
+def _granted(wanted: Spend, ceilings: Spend, used: Spend) -> Spend | None:
+    """What fits under the ceilings, None when it is too little to start a job with.
+
+    Money and hours of one job are proportional, so the tighter of the two ceilings cuts both.
+    """
+    share = max(0.0, min([1.0, *(share for share, _ in _shares(wanted, ceilings, used))]))
+    granted = Spend(usd=wanted.usd * share, gpu_hours=wanted.gpu_hours * share)
+    return granted if granted.gpu_hours >= SHORTEST_JOB_HOURS - _TOLERANCE else None
+
+
+def _month_sentence(month: str, ceilings: Spend, used: Spend, wanted: Spend) -> str:
+    _, words = min(_shares(wanted, ceilings, used), default=(0.0, "job time is used up"))
+    return f"this repository's ceiling for {month} of {words}; `month` in its policy holds it"

@@ -1,0 +1,1 @@
+"""Speed and memory, printed as figures and ratios with this machine's name: `make bench`."""
