@@ -158,5 +158,5 @@ def test_pursuit_on_postgresql(postgres: Postgres, tmp_path: Path) -> None:
 def deliver(world: World, delivery_id: str) -> httpx.Response:
     body = json.dumps({"zen": "Keep it logically awesome."}).encode()
     signature = "sha256=" + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
-    headers = {"X-GitHub-Event": "ping", "X-GitHub-Delivery": delivery_id, "X-Hub-Signature-256": signature}
+    headers = {"X-GitHub-Event": "issues", "X-GitHub-Delivery": delivery_id, "X-Hub-Signature-256": signature}
     return httpx.post(f"{world.bot_url}/webhook", content=body, headers=headers, timeout=30)
