@@ -150,8 +150,8 @@ class Inbox:
                 return
             try:
                 results = self._commit(batch)
-            except sa.exc.SQLAlchemyError as error:
-                reason = type(error).__name__
+            except Exception as error:  # whatever it was: a writer that has ended would let everybody wait for ever
+                reason = str(error) if isinstance(error, TransientError) else type(error).__name__
                 results = [TransientError(f"the database did not store it ({reason})")] * len(batch)
             with self._wanted:
                 self._bytes -= sum(len(work.row["body"]) for work in batch if work.row is not None)

@@ -81,7 +81,7 @@ def progress_routes(bot: Bot) -> APIRouter:
             return _error(422, 'write {"global_step": 120, "max_steps": 300, "loss": 1.31}; all but the first may lack')
         try:
             await asyncio.to_thread(bot.reports.add, job_id, report.row())
-        except sa.exc.SQLAlchemyError:
+        except (TransientError, sa.exc.SQLAlchemyError):
             return _error(503, "the report could not be stored now", {"Retry-After": "5"})
         return JSONResponse({"stored": True}, status_code=202)
 
