@@ -9,7 +9,8 @@ when nobody waits any more. Run by path, so that it imports nothing of ours.
         -> {"files": [[path, bytes, sha256], ...]}
     {"do": "publish", "repo", "private", "token", "seconds", "folder", "message", "goal"}
         -> {"url", "sha", "private"}
-    -> {"error": missing|revision|gated|token|forbidden|offline|file|taken|public|rejected|busy, "detail", "retry_after"}
+    -> {"error": missing|revision|gated|token|forbidden|offline|file|busy, also taken|public|rejected for "publish",
+        "detail", "retry_after"}
 
 Nothing of a data set is executed: files are written as they are, and read by `data/prepare.py` inside of a job.
 """
