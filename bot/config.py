@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bot.errors import SettingsError
 
+_NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,41}")
 _ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,100}(/[A-Za-z0-9_.-]{1,100})?")
 
 
@@ -94,7 +95,9 @@ class Settings(BaseSettings):
         6, ge=1, le=1000, description="Such pull requests an hour and installation; further repositories wait."
     )
     hub_token: SecretStr | None = Field(
-        None, description="Hugging Face token that reads the data sets that goals name; empty: public ones only."
+        None,
+        description="Hugging Face token that reads the data sets that goals name and writes published models; empty: "
+        "public data sets only.",
     )
     private_data_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Hosts on a private network that policies may let data be fetched from, separated by `,`."
@@ -113,12 +116,26 @@ class Settings(BaseSettings):
         (), description="The App's earlier private keys, separated by `:`: records sealed with them can still be read."
     )
 
+    hub_namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Users or organisations of the Hub that models are published under, separated by `,`; the first "
+        "is the default. Empty: nothing is published.",
+    )
+
+    @field_validator("hub_namespaces")
+    @classmethod
+    def _are_namespaces(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = next((name for name in value if not _NAMESPACE.fullmatch(name)), None)
+        if wrong is not None:
+            raise PydanticCustomError("namespace", "write names of users or organisations of the Hub, `acme,acme-labs`")
+        return value
+
     @field_validator("model_folders", "benchmark_folders", "retired_key_paths", mode="before")
     @classmethod
     def _folders(cls, value: object) -> object:
         return tuple(Path(part) for part in value.split(":") if part) if isinstance(value, str) else value
 
-    @field_validator("allowed_accounts", mode="before")
+    @field_validator("allowed_accounts", "hub_namespaces", mode="before")
     @classmethod
     def _names(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -276,7 +276,10 @@ SENTENCES: dict[str, Callable[[Data], Said]] = {
     "resumed": _resumed,
     "ended": _ended,
     "issue_closed": lambda d: ("The issue was closed, because its pull request was merged.", "", ""),
-    "published": lambda d: ("The best model was published on the Hub.", str(d.get("url", "")), "good"),
+    "published": lambda d: (
+        ("The best model was not published.", str(d["problem"]), "wait") if "problem" in d
+        else ("The best model was published on the Hub.", str(d.get("url", "")), "good")
+    ),
     "crashed": _crashed,
 }  # fmt: skip
 SPOKEN = frozenset(SENTENCES) | {"job_ended", "command_answered"}
