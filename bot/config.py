@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     port: int = Field(8787, ge=0, le=65535, description="Port to listen on.")
     data_folder: Path = Field(Path("postdoc-data"), description="Journal, jobs, traces, trained models.")
     database_url: str = Field(
-        "", description="`postgresql://user:password@host/name`; empty: SQLite in the data folder."
+        "", description="`postgresql://host/name`, with user and password as usual; empty: SQLite in the data folder."
     )
     model_folders: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Folders of base models, separated by `:`; a model is `FOLDER/owner/name`."
@@ -297,7 +297,8 @@ def _read(kind: type[_S], given: Mapping[str, Any]) -> _S:
 
 # --- the App that /setup has registered, in files
 
-_APP_FILES = {"app_id": "id", "private_key": "private-key.pem", "webhook_secret": "webhook-secret"}
+_KEPT = ("app_id", "private_key", "webhook_secret")
+_APP_FILES = dict(zip(_KEPT, ("id", "private-key.pem", "webhook-secret"), strict=True))
 
 
 def kept_app(data_folder: Path) -> dict[str, str]:

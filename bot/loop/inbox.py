@@ -150,7 +150,7 @@ class Inbox:
                 return
             try:
                 results = self._commit(batch)
-            except sa.exc.SQLAlchemyError as error:
+            except (sa.exc.SQLAlchemyError, TransientError) as error:
                 reason = type(error).__name__
                 results = [TransientError(f"the database did not store it ({reason})")] * len(batch)
             with self._wanted:

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from bot.errors import SettingsError, TransientError
 from bot.loop.database import metadata, open_database
+from bot.practice.auth import new_key_pair
 from tests.postgres import PASSWORD, Postgres
 from tests.world import GOOD, SECRET, World, practice_world
 
@@ -46,7 +47,7 @@ def test_serve_without_its_database_is_one_line_and_exit_code_2(
     postgres: Postgres, tmp_path: Path, change: object, says: str
 ) -> None:
     url = change(postgres.url("good"), postgres.port)
-    key = "-----BEGIN PRIVATE KEY-----\nx\n-----END PRIVATE KEY-----"
+    key = new_key_pair()[0]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("POSTDOC_")} | {
         "POSTDOC_APP_ID": "1", "POSTDOC_PRIVATE_KEY": key, "POSTDOC_WEBHOOK_SECRET": SECRET, "POSTDOC_PORT": "0",
         "POSTDOC_DATA_FOLDER": str(tmp_path), "POSTDOC_DATABASE_URL": url,
@@ -158,5 +159,5 @@ def test_pursuit_on_postgresql(postgres: Postgres, tmp_path: Path) -> None:
 def deliver(world: World, delivery_id: str) -> httpx.Response:
     body = json.dumps({"zen": "Keep it logically awesome."}).encode()
     signature = "sha256=" + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
-    headers = {"X-GitHub-Event": "ping", "X-GitHub-Delivery": delivery_id, "X-Hub-Signature-256": signature}
+    headers = {"X-GitHub-Event": "issues", "X-GitHub-Delivery": delivery_id, "X-Hub-Signature-256": signature}
     return httpx.post(f"{world.bot_url}/webhook", content=body, headers=headers, timeout=30)
