@@ -189,8 +189,8 @@ class Bot:
 
     async def stop(self) -> None:
         await self.drain(0.0)
-        await self.engine.stop()
         await asyncio.to_thread(self.inbox.close)
+        await self.engine.stop()  # last: with DBOS ends the pool of threads that it gave to the loop
         await self.app.__aexit__(None, None, None)
 
     def abandon(self) -> None:

@@ -51,7 +51,7 @@ def half_sent(world: World, delivery_id: str) -> tuple[socket.socket, bytes]:
     body = json.dumps({"zen": "x" * 2000}).encode()
     signature = "sha256=" + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
     head = (
-        f"POST /webhook HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\nX-GitHub-Event: ping\r\n"
+        f"POST /webhook HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\nX-GitHub-Event: issues\r\n"
         f"X-GitHub-Delivery: {delivery_id}\r\nX-Hub-Signature-256: {signature}\r\nConnection: close\r\n\r\n"
     )
     connection = socket.create_connection(("127.0.0.1", world.port), timeout=20)
