@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bot.errors import SettingsError
 
+_NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,41}")
 _ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,100}(/[A-Za-z0-9_.-]{1,100})?")
 
 
@@ -44,7 +45,7 @@ class Settings(BaseSettings):
     port: int = Field(8787, ge=0, le=65535, description="Port to listen on.")
     data_folder: Path = Field(Path("postdoc-data"), description="Journal, jobs, traces, trained models.")
     database_url: str = Field(
-        "", description="`postgresql://user:password@host/name`; empty: SQLite in the data folder."
+        "", description="`postgresql://host/name`, with user and password as usual; empty: SQLite in the data folder."
     )
     model_folders: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Folders of base models, separated by `:`; a model is `FOLDER/owner/name`."
@@ -94,7 +95,9 @@ class Settings(BaseSettings):
         6, ge=1, le=1000, description="Such pull requests an hour and installation; further repositories wait."
     )
     hub_token: SecretStr | None = Field(
-        None, description="Hugging Face token that reads the data sets that goals name; empty: public ones only."
+        None,
+        description="Hugging Face token that reads the data sets that goals name and writes published models; empty: "
+        "public data sets only.",
     )
     private_data_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Hosts on a private network that policies may let data be fetched from, separated by `,`."
@@ -113,12 +116,26 @@ class Settings(BaseSettings):
         (), description="The App's earlier private keys, separated by `:`: records sealed with them can still be read."
     )
 
+    hub_namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Users or organisations of the Hub that models are published under, separated by `,`; the first "
+        "is the default. Empty: nothing is published.",
+    )
+
+    @field_validator("hub_namespaces")
+    @classmethod
+    def _are_namespaces(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = next((name for name in value if not _NAMESPACE.fullmatch(name)), None)
+        if wrong is not None:
+            raise PydanticCustomError("namespace", "write names of users or organisations of the Hub, `acme,acme-labs`")
+        return value
+
     @field_validator("model_folders", "benchmark_folders", "retired_key_paths", mode="before")
     @classmethod
     def _folders(cls, value: object) -> object:
         return tuple(Path(part) for part in value.split(":") if part) if isinstance(value, str) else value
 
-    @field_validator("allowed_accounts", mode="before")
+    @field_validator("allowed_accounts", "hub_namespaces", mode="before")
     @classmethod
     def _names(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -280,7 +297,8 @@ def _read(kind: type[_S], given: Mapping[str, Any]) -> _S:
 
 # --- the App that /setup has registered, in files
 
-_APP_FILES = {"app_id": "id", "private_key": "private-key.pem", "webhook_secret": "webhook-secret"}
+_KEPT = ("app_id", "private_key", "webhook_secret")
+_APP_FILES = dict(zip(_KEPT, ("id", "private-key.pem", "webhook-secret"), strict=True))
 
 
 def kept_app(data_folder: Path) -> dict[str, str]:

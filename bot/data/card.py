@@ -87,6 +87,7 @@ def report_card(context: Mapping[str, Any]) -> str:
       "changed": [{"key", "before", "after"}] or a sentence, "seconds", "usd"}`; `value` None for a run that failed
     - `model`: `{"path", "visibility", "load"}`: where it lies, who can see it, the one line that loads it
     - `datasets`: Hub ids that it was trained on
+    - `published_goal`: id of the goal, on a model's card on the Hub: it says whose repository that is
     - `licences`: list of `{"what", "identifier", "source", "cautions": [..]}`
     - `model_licence`: what goes into the card's `license` (the base model's, most often)
     - `contamination`: `ScanReport` or its `as_dict()`
@@ -198,6 +199,8 @@ def _report_front(context: Mapping[str, Any]) -> dict[str, Any]:
     }
     if context.get("datasets"):
         front["datasets"] = list(context["datasets"])
+    if context.get("published_goal"):
+        front["postdoc_goal"] = context["published_goal"]
     front["metrics"] = [goal["metric"]]
     front["tags"] = ["postdoc", *([goal["method"]] if goal.get("method") else [])]
     if best:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NewType
 
 GoalId = NewType("GoalId", str)
@@ -24,6 +24,12 @@ class Budget:
     """Training runs, probes not counted."""
     wall_hours: float = 24.0
     """From consent to end."""
+
+
+_FIRST_FIELDS = frozenset({
+    "title", "base_model", "benchmark", "target", "metric", "base_revision", "method", "dataset", "recipe", "script",
+    "licences", "budget", "seed",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +64,14 @@ class Goal:
 
     @property
     def hash(self) -> str:
-        """Twelve hex digits over every field that says more than its default; a consent names it, so that a changed
-        goal voids the consent. A field that a later version adds leaves it as it was."""
-        return digest_of(_said(self))[:12]
+        """Twelve hex digits over every field; a consent names it, so that a changed goal voids the consent.
+
+        A field that came after the first version counts once it says more than its default, so that a goal that was
+        agreed before an upgrade keeps its hash.
+        """
+        later = {item.name: item.default for item in fields(self) if item.name not in _FIRST_FIELDS}
+        said = {k: v for k, v in self.as_dict().items() if k not in later or v != later[k]}
+        return digest_of(said)[:12]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"licences": list(self.licences)}
@@ -73,19 +84,6 @@ class Goal:
         known["budget"] = Budget(**{key: budget[key] for key in Budget.__dataclass_fields__ if key in budget})
         known["licences"] = tuple(known.get("licences", ()))
         return cls(**known)
-
-
-def _said(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass that differ from their defaults."""
-    said: dict[str, Any] = {}
-    for item in fields(value):
-        found = getattr(value, item.name)
-        if is_dataclass(found):
-            if inner := _said(found):
-                said[item.name] = inner
-        elif found != item.default:
-            said[item.name] = found
-    return said
 
 
 def digest_of(value: Any) -> str:

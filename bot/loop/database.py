@@ -134,7 +134,7 @@ def _translate(context: Any) -> None:
 def _reason(error: BaseException, url: str) -> str:
     """The first line of what the driver said, without the URL's password should a driver repeat it."""
     if isinstance(error, sa.exc.ArgumentError):
-        return "it is not a URL that SQLAlchemy understands; write postgresql://user:password@host/name"
+        return "it is not a URL that SQLAlchemy understands; write postgresql://host/name, the user before the host"
     original = getattr(error, "orig", None) or error
     reason = _first_line(original)
     try:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import json
-import os
 import re
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,13 +17,13 @@ import yaml
 from bot.data.licences import licence_of_card
 from bot.domain.data_source import SUFFIXES, HubSource
 from bot.errors import TransientError, UserError
+from bot.loop.hub_process import ask_hub
 from bot.loop.kept import kept_folder
 
 MOST_BYTES = 128 * 1024 * 1024
 """Of one source. A data job may use 2 GiB, and rows read into it take several times their size in the file."""
 MOST_FILES = 200
 RESOLVE_SECONDS, DOWNLOAD_SECONDS = 60, 900
-_CHILD = Path(__file__).with_name("hub_child.py")
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+=-]*(/[A-Za-z0-9_][A-Za-z0-9_.@+=-]*)*")
 # Files of other tools that hold facts about the rows, none of the rows.
 _ABOUT = frozenset({"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "metadata.json"})
@@ -189,23 +187,7 @@ def _shown(names: Sequence[str]) -> str:
 
 async def _ask(source: HubSource, request: dict[str, Any]) -> dict[str, Any]:
     """The child's answer. Raises: UserError, TransientError."""
-    # Neither our own settings nor a token that lies about on this machine: the one given is the one that is meant.
-    hidden = ("POSTDOC_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", str(_CHILD), env=environment, cwd="/", stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        output, _ = await child.communicate(json.dumps(request).encode())
-    finally:
-        if child.returncode is None:
-            child.kill()
-    try:
-        answer: dict[str, Any] = json.loads(output)
-    except ValueError:
-        # Ended by its own alarm, or killed: a stalled download looks like this.
-        raise TransientError(f"the Hub did not deliver `{source}` in {request['seconds']} s") from None
+    answer = await ask_hub(request, f"deliver `{source}`")
     if "error" in answer:
         raise _raised(source, answer)
     return answer

@@ -7,11 +7,15 @@ when nobody waits any more. Run by path, so that it imports nothing of ours.
         -> {"sha", "card", "files": [[path, bytes], ...]}
     {"do": "download", "repo", "revision", "token", "seconds", "files": [path, ...], "folder", "bytes"}
         -> {"files": [[path, bytes, sha256], ...]}
-    -> {"error": missing|revision|gated|token|forbidden|offline|file|busy, "detail", "retry_after"}
+    {"do": "publish", "repo", "private", "token", "seconds", "folder", "message", "goal"}
+        -> {"url", "sha", "private"}
+    -> {"error": missing|revision|gated|token|forbidden|offline|file|busy, also taken|public|rejected for "publish",
+        "detail", "retry_after"}
 
 Nothing of a data set is executed: files are written as they are, and read by `data/prepare.py` inside of a job.
 """
 
+import fnmatch
 import hashlib
 import json
 import os
@@ -22,6 +26,16 @@ from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
+PUBLISHED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "README.md", "recipe.yaml")
+"""Names of the files that a published model may consist of: nothing that runs when it is loaded."""
+
+
+class Refused(Exception):
+    """What stands on the Hub does not allow this. `kind` is the error's word."""
+
+    def __init__(self, kind: str, detail: str = "") -> None:
+        super().__init__(detail)
+        self.kind = kind
 
 
 def main() -> None:
@@ -40,7 +54,7 @@ def main() -> None:
         "HF_HUB_ETAG_TIMEOUT": "15",
         "HF_HUB_DOWNLOAD_TIMEOUT": "15",
     }
-    answer = {"resolve": resolve, "download": download}[request["do"]]
+    answer = {"resolve": resolve, "download": download, "publish": publish}[request["do"]]
     try:
         print(json.dumps(answer(request)))
     except Exception as error:
@@ -79,10 +93,51 @@ def download(request: Json) -> Json:
     return {"files": found}
 
 
+def publish(request: Json) -> Json:
+    """Make the model's repository hold exactly what is in the folder, by one commit. Repeating it changes nothing."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    api, repo = HfApi(token=request["token"]), request["repo"]
+    try:
+        try:
+            info = api.model_info(repo, timeout=20)
+        except RepositoryNotFoundError:
+            # Also the answer where one is there that the token may not see; asking again then says so.
+            api.create_repo(repo, private=request["private"], exist_ok=True)
+            info = api.model_info(repo, timeout=20)
+        there = {file.rfilename for file in info.siblings or ()} - {".gitattributes"}
+        card = info.card_data.to_dict() if info.card_data is not None else {}
+        # An empty one is what is left when this process ended between making it and filling it.
+        if there and card.get("postdoc_goal") != request["goal"]:
+            raise Refused("taken")
+        if request["private"] and not info.private:
+            raise Refused("public")
+        new = sorted(path for path in Path(request["folder"]).iterdir() if path.is_file() and may_go(path.name))
+        gone = sorted(name for name in there - {path.name for path in new} if may_go(name))
+        # The commit that was looked at is named, so that a change by somebody else in between is not run over.
+        done = api.create_commit(
+            repo,
+            [*(CommitOperationAdd(path.name, path) for path in new), *map(CommitOperationDelete, gone)],
+            commit_message=request["message"], parent_commit=info.sha,
+        )  # fmt: skip
+    except ValueError as error:  # the name, the card or the commit is not as the Hub wants it
+        raise Refused("rejected", str(error)) from error
+    return {"url": f"{api.endpoint}/{repo}", "sha": done.oid, "private": bool(info.private)}
+
+
+def may_go(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in PUBLISHED)
+
+
 def told(error: Exception) -> Json:
     """The error as one of the words that the other side knows."""
     from huggingface_hub import errors
 
+    if isinstance(error, Refused):
+        return {"error": error.kind, "detail": str(error), "retry_after": None}
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+        return told(error.__cause__)  # an upload's failure, wrapped with the file's name
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
     kind = "busy"
@@ -98,6 +153,9 @@ def told(error: Exception) -> Json:
         kind = "file"
     elif status in (401, 403, 404):
         kind = {401: "token", 403: "forbidden", 404: "missing"}[status]
+    elif status in (402, 413, 422):  # no room, or no right to private repositories: the Hub says which
+        said = getattr(error, "server_message", None) or type(error).__name__
+        return {"error": "rejected", "detail": said, "retry_after": None}
     elif isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
         # "Not found locally" is what a download says when the network failed; its cause says how.
         return told(error.__cause__)

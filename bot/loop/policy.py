@@ -47,6 +47,7 @@ class ActionKind(StrEnum):
     REVISE = "revise"
     CONFIRM = "confirm"
     CONCLUDE = "conclude"
+    PUBLISH = "publish"
     CLOSE_ISSUE = "close_issue"
 
 
@@ -89,6 +90,8 @@ def next_action(x: Experiment) -> Action | None:
         return None
     if x.unread_head is not None and not x.running_jobs and x.pull_request is not None and not x.closed:
         return Action(ActionKind.READ_HEAD, {"head_sha": x.unread_head})
+    if x.concluded and x.merged and publishing_due(x):
+        return Action(ActionKind.PUBLISH)
     if x.concluded and x.merged and not x.issue_closed:
         return Action(ActionKind.CLOSE_ISSUE)
     if x.concluded or x.running_jobs:
@@ -306,6 +309,14 @@ def policy_covers(x: Experiment) -> str | None:
         return f"this machine costs {policy.usd_per_hour:g} USD an hour and the goal's budget has no money"
     granted = Budget(usd=grant.usd, gpu_hours=grant.gpu_hours, runs=grant.runs, wall_hours=goal.budget.wall_hours)
     return exceeded(granted, spend_of(x), NEXT_RUN)
+
+
+def publishing_due(x: Experiment) -> bool:
+    """True when the policy wants the merged goal's model on the Hub and it was not put, or tried to be put, there."""
+    best = x.best_run
+    if x.state is not State.MET or best is None or not Policy.from_dict(x.policy).publish.on_merge:
+        return False
+    return x.published is None or x.published.get("run") != best.n
 
 
 def budget_exhausted(x: Experiment) -> str | None:

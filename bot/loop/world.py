@@ -40,7 +40,9 @@ class World:
     environment: Mapping[str, str] = field(default_factory=dict)
     """Given to every job; never a secret."""
     hub_token: str = ""
-    """Reads data sets of the Hub; empty: public ones only. It reaches no job."""
+    """Reads data sets of the Hub (empty: public ones only) and writes published models. It reaches no job."""
+    hub_namespaces: tuple[str, ...] = ()
+    """Users or organisations of the Hub that models are published under, the default first."""
     private_data_hosts: tuple[str, ...] = ()
     """`host` or `host:port` names on a private network that training data may be fetched from."""
     clock: Callable[[], float] = time.time

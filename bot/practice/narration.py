@@ -267,6 +267,18 @@ def _crashed(event: Event, x: Experiment, page: str) -> list[Entry]:
     return _entry(event, "error", str(event.data["error"]), (found,), Tone.BAD)
 
 
+def _budget_raised(event: Event, x: Experiment, page: str) -> list[Entry]:
+    return _entry(event, "budget", f"raised by @{event.data['by']}")
+
+
+def _spending_refused(event: Event, x: Experiment, page: str) -> list[Entry]:
+    return _entry(event, "refused", str(event.data["reason"]), tone=Tone.BAD)
+
+
+def _published(event: Event, x: Experiment, page: str) -> list[Entry]:
+    return _entry(event, "published", str(event.data.get("url") or event.data.get("problem")))
+
+
 _TELLERS = {
     EventKind.CONTRACT_READ: _contract,
     EventKind.REFUSED: _refused,
@@ -289,6 +301,9 @@ _TELLERS = {
     EventKind.GOAL_EDITED: _edited,
     EventKind.GOAL_READ: _goal_read,
     EventKind.GOAL_ADOPTED: _adopted,
+    EventKind.BUDGET_RAISED: _budget_raised,
+    EventKind.SPENDING_REFUSED: _spending_refused,
+    EventKind.PUBLISHED: _published,
     EventKind.ISSUE_CLOSED: _issue_closed,
     EventKind.CRASHED: _crashed,
 }

@@ -112,6 +112,7 @@ class Bot:
             train_memory_gib=settings.job_memory_gib,
             cpu_threads=settings.job_threads,
             hub_token=settings.hub_token.get_secret_value() if settings.hub_token else "",
+            hub_namespaces=settings.hub_namespaces,
             private_data_hosts=settings.private_data_hosts,
             server_policy=load_server_policy(settings.policy_file),
             record=record,

@@ -113,7 +113,9 @@ class Looker:
         shown = (self._record.public(title), self._record.public(body))
         if (last["title"], last["body"]) in ((title, body), shown):
             return []
-        return self._told(x, "issues", "edited", SOMEBODY, issue=issue, changes={})
+        # The API does not say who edited. Only the author can, and those who may write here; the text counts as the
+        # author's, whose permission is then asked.
+        return self._told(x, "issues", "edited", issue["user"] or SOMEBODY, issue=issue, changes={})
 
     async def commands(self, x: Experiment, sight: Sight) -> list[Finding]:
         """Comments, reviews and comments on lines that hold a command, the oldest first."""

@@ -19,6 +19,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from bot.errors import TransientError
+
 if TYPE_CHECKING:
     from bot.server.app import Bot
 

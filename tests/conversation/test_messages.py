@@ -237,7 +237,7 @@ max_length: 2048
 
 </details>
 
-Next: the data is built and checked, then a pull request shows the plan. Consent is bound to this goal's hash, `2fb877eeec73`.
+Next: the data is built and checked, then a pull request shows the plan. Consent is bound to this goal's hash, `83856727b593`.
 """)
 
 
@@ -584,7 +584,7 @@ Postdoc-Run: 42/01\
     assert str(messages.proposal_message(x)) == snapshot("""\
 Propose tiny-qwen3 on practice/reverse to 90 %
 
-Goal a6ea3d3fccf7.
+Goal fea420b47ec5.
 
 Postdoc-Run: 42/00\
 """)
@@ -651,8 +651,8 @@ def test_help_lists_what_is_there() -> None:
 | `/postdoc run [sha]` | Agree to train the recipe at this commit, within the goal's budget. | `train` |
 | `/postdoc stop` | End the running job and train nothing more. The record stays. | `plan` |
 | `/postdoc resume [+N]` | Go on after an end; `+2` grants two more runs. | `train` |
-| `/postdoc set key=value ...` | Change lines of `recipe.yaml`, as one commit. Spends nothing. | `train` |
-| `/postdoc accept D3\\|goal` | Commit what diagnosis D3 suggests, or the edited goal. Spends nothing. | `train` |
+| `/postdoc set key=value ...` | Change lines of `recipe.yaml`, as one commit. | `train` |
+| `/postdoc accept D3\\|goal` | Commit what diagnosis D3 suggests, or the edited goal. | `train` |
 | `/postdoc budget +5usd` | Raise a ceiling of the goal: `+5usd`, `+2runs`, `+1h`. | `admin` |
 | `/postdoc publish` | Put the best model on the Hub with its card. | `admin` |
 | `/postdoc vouch sha` | Copy a fork's commit to a branch of this repository. | `train` |

@@ -1,5 +1,7 @@
 """The part of the Hugging Face Hub that a data set is read by, served over HTTP to the real client.
 
+Beside it, models are put there (`tests.fakes.hub_models`).
+
 Paths and headers as huggingface_hub asks for them: `/api/datasets/<id>/revision/<revision>` and
 `/datasets/<id>/resolve/<revision>/<path>` (https://huggingface.co/docs/hub/api).
 """
@@ -16,6 +18,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from tests.fakes.hub_models import FakeModels, body_of
 
 
 @dataclass
@@ -52,6 +56,7 @@ class FakeHub:
         self.sets: dict[str, DataSet] = {}
         self.tokens = {"hf_reader": {"acme/private"}}
         """Token -> private and gated data sets that it may read."""
+        self.models = FakeModels()
         self.faults: list[Fault] = []
         self.asked: list[str] = []
         """`METHOD path` of every request."""
@@ -74,6 +79,12 @@ class FakeHub:
             def do_HEAD(self) -> None:
                 hub.answer(self)
 
+            def do_POST(self) -> None:
+                hub.answer(self)
+
+            def do_PUT(self) -> None:
+                hub.answer(self)
+
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -91,6 +102,7 @@ class FakeHub:
         self.asked.append(f"{request.command} {path}")
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         self.seen_tokens.add(token)
+        body = body_of(request)
         fault = next((fault for fault in self.faults if fault.path in path and fault.times > 0), None)
         if fault is not None:
             fault.times -= 1
@@ -100,7 +112,11 @@ class FakeHub:
                 return
         name, rest = self._split(path)
         found = self.sets.get(name)
-        if token and token not in self.tokens:
+        answer = self.models.answer(request.command, path, body, token, self.url)
+        if answer is not None:
+            headers = {"Content-Type": "application/json"} | answer.headers
+            _send(request, answer.status, json.dumps(answer.body).encode(), headers)
+        elif token and token not in self.tokens:
             _send(request, 401, b'{"error": "Invalid credentials in Authorization header"}', {})
         elif found is None or (found.private and name not in self.tokens.get(token, ())):
             _send(request, 401 if not token else 404, b"{}", {"X-Error-Code": "RepoNotFound"})

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from bot.errors import SettingsError, TransientError
 from bot.loop.database import metadata, open_database
+from bot.practice.auth import new_key_pair
 from tests.postgres import PASSWORD, Postgres
 from tests.world import GOOD, SECRET, World, practice_world
 
@@ -46,7 +47,7 @@ def test_serve_without_its_database_is_one_line_and_exit_code_2(
     postgres: Postgres, tmp_path: Path, change: object, says: str
 ) -> None:
     url = change(postgres.url("good"), postgres.port)
-    key = "-----BEGIN PRIVATE KEY-----\nx\n-----END PRIVATE KEY-----"
+    key = new_key_pair()[0]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("POSTDOC_")} | {
         "POSTDOC_APP_ID": "1", "POSTDOC_PRIVATE_KEY": key, "POSTDOC_WEBHOOK_SECRET": SECRET, "POSTDOC_PORT": "0",
         "POSTDOC_DATA_FOLDER": str(tmp_path), "POSTDOC_DATABASE_URL": url,

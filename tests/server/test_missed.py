@@ -43,7 +43,8 @@ def test_whole_goal_is_pursued_without_a_public_address(tmp_path: Path) -> None:
         assert world.until_ended(issue, 60) == "met"
         world.until_event(issue, "command_answered", 2)
         commands = [event["data"]["verb"] for event in world.events(issue) if event["kind"] == "command"]
-        assert commands == ["status", "help"]
+        # What stood in the comment at the restart may be read before the delivery of what stood there first.
+        assert sorted(commands) == ["help", "status"]
         assert len(world.pulls()) == 1
         assert len(set(world.runner.launches())) == len(world.runner.launches())
         rows = world.forge.webhooks.deliveries(world.forge.apps[world.app_id])

@@ -45,6 +45,7 @@ from bot.conversation.messages.proposal import (
     pull_request_title,
     remedy_question,
 )
+from bot.conversation.messages.publishing import PUBLISH, published_on_merge, reply_published
 from bot.conversation.messages.replies import (
     ANSWERS,
     answers,
@@ -83,6 +84,7 @@ from bot.conversation.messages.wording import short
 __all__ = [
     "ANSWERS",
     "CONSENT_CHECK",
+    "PUBLISH",
     "VERDICT_CHECK",
     "CommitMessage",
     "Conclusion",
@@ -125,6 +127,7 @@ __all__ = [
     "plan",
     "policy_refusal",
     "proposal_message",
+    "published_on_merge",
     "pull_request_body",
     "pull_request_title",
     "refusal",
@@ -139,6 +142,7 @@ __all__ = [
     "reply_mistake",
     "reply_no_diagnosis",
     "reply_not_yet",
+    "reply_published",
     "reply_refused",
     "reply_resume",
     "reply_run",

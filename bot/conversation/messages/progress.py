@@ -12,6 +12,7 @@ from typing import Any
 from bot.conversation.inert import clipped, code, inert_line, inert_plain
 from bot.conversation.messages.charts import sparkline
 from bot.conversation.messages.keys import LONGEST_CHECK_TEXT, LONGEST_CHECK_TITLE, message, within_limit
+from bot.conversation.messages.publishing import published_row
 from bot.conversation.messages.replies import answers_block
 from bot.conversation.messages.tables import comparisons, ledger, spent_words, table
 from bot.conversation.messages.wording import (
@@ -54,6 +55,7 @@ def sticky(
             f"run {best.n}: {scored(best.score)}" if best is not None and best.score is not None else "none yet",
         ),
         ("Spent", spent_words(experiment, spent_usd)),
+        *published_row(experiment.published),
     ]
     if now is not None and experiment.opened_at:
         rows.append(("Open for", duration((experiment.ended_at or now) - experiment.opened_at)))

@@ -13,6 +13,7 @@ from bot.loop.actions.ending import close_issue, conclude, confirm
 from bot.loop.actions.heads import read_head
 from bot.loop.actions.jobs import launch
 from bot.loop.actions.planning import check_data, propose, record_baseline
+from bot.loop.actions.publish import publish_merged
 from bot.loop.actions.runs import diagnose_run, review, revise, start_run
 from bot.loop.engine import Perform
 from bot.loop.policy import Action, ActionKind
@@ -35,6 +36,7 @@ _ACTIONS: dict[ActionKind, Callable[[World, Experiment, Action], Awaitable[list[
     ActionKind.REVISE: revise,
     ActionKind.CONFIRM: confirm,
     ActionKind.CONCLUDE: conclude,
+    ActionKind.PUBLISH: publish_merged,
     ActionKind.CLOSE_ISSUE: close_issue,
 }
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from bot.data.card import report_card
+from bot.domain.data_source import HubSource, parse_source
 from bot.domain.experiment import Experiment, JobRole, Run, Score
 from bot.loop.actions.jobs import sources_of, trained_model
 from bot.loop.policy import data_key, spend_of
 from bot.loop.world import World
 
 
-def experiment_card(world: World, x: Experiment) -> bytes:
-    """README.md of the experiment's folder, as it stands now."""
+def experiment_card(world: World, x: Experiment, *, published_as: str = "") -> bytes:
+    """README.md of the experiment's folder, as it stands now.
+
+    `published_as`, a repository of the Hub, makes it the card of the best model there.
+    """
     assert x.goal is not None
     checked = x.data.get(data_key(x.recipe, x.recipe_digests), {})
     licences = checked.get("licences", {})
@@ -36,10 +40,20 @@ def experiment_card(world: World, x: Experiment) -> bytes:
         "provenance": _provenance(x, best),
     }  # fmt: skip
     if best is not None:
-        path = str(trained_model(world, x, best.n))
+        path = published_as or str(trained_model(world, x, best.n))
         load = f'from transformers import AutoModelForCausalLM\nmodel = AutoModelForCausalLM.from_pretrained("{path}")'
-        context["model"] = {"path": path, "visibility": "on the server that trained it", "load": load}
+        where = "on the Hub" if published_as else "on the server that trained it"
+        context["model"] = {"path": path, "visibility": where, "load": load}
+    if published_as:
+        assert best is not None
+        context |= {"published_goal": x.goal_id, "datasets": _hub_data(best.recipe)}
     return report_card(context).encode()
+
+
+def _hub_data(recipe: str) -> list[str]:
+    """Data sets of the Hub that the recipe trains on."""
+    found = [parse_source(line) for line in sources_of(recipe) if line.startswith("hf:")]
+    return [source.repo for source in found if isinstance(source, HubSource)]
 
 
 def _evaluation(x: Experiment, score: Score, model: str) -> dict[str, Any]:

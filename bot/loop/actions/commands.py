@@ -29,6 +29,7 @@ from bot.loop.actions.adoption import adopt_goal, adoption_problem
 from bot.loop.actions.consent import above_policy, agreement, close_question, left_of, needs_second_person
 from bot.loop.actions.contract import repository_policy
 from bot.loop.actions.planning import plan_facts, post_sticky
+from bot.loop.actions.publish import publish_best
 from bot.loop.actions.runs import commit_change
 from bot.loop.policy import Action, consent_missing
 from bot.loop.world import World
@@ -112,6 +113,8 @@ async def _obey(world: World, x: Experiment, command: Command, parsed: ParsedCom
             return await _adopt(world, x, command, parsed.args[1] if len(parsed.args) > 1 else None)
         case "accept":
             return await _accept(world, x, command, diagnosis_label(parsed.args))
+        case "publish":
+            return await _publish(world, x, command)
     return Answer(messages.reply_not_yet(command), [], "confused")
 
 
@@ -267,6 +270,19 @@ def _changed(world: World, x: Experiment, events: list[NewEvent], what: str) -> 
     after = foreseen(x, events, world.clock())
     waits = consent_missing(after, keys=tuple(after.changed)) if changed else None
     return Answer(messages.reply_changed(x, what, changed, head, waits), events)
+
+
+# --- what leaves the house
+
+
+async def _publish(world: World, x: Experiment, command: Command) -> Answer:
+    try:
+        events = await publish_best(world, x, command.author)
+    except UserError as error:
+        return refused(str(error))
+    if x.pull_request is not None and command.number != x.pull_request:
+        await post_sticky(world, foreseen(x, events, world.clock()))
+    return Answer(messages.reply_published(events[0].data), events)
 
 
 # --- forks

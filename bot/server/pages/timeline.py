@@ -247,6 +247,8 @@ SENTENCES: dict[str, Callable[[Data], Said]] = {
     "conversation_opened": lambda d: ("A conversation began where there is no goal.", "", ""),
     "goal_opened": _opened,
     "goal_edited": lambda d: (f"@{d['by']} edited the issue.", "", ""),
+    "goal_read": lambda d: ("The edited issue was read.", "It states another goal." if d.get("offer") else "", ""),
+    "goal_adopted": lambda d: (f"@{d['by']} adopted the goal `{d['hash']}` of the edited issue.", "", "good"),
     "command": lambda d: (f"@{d['author']} wrote `{_line(d)}`.", "", ""),
     "head_moved": lambda d: (f"@{d['by']} pushed `{short(d['head_sha'])}`.", "", ""),
     "pull_request_closed": _pull_request_closed,
@@ -276,7 +278,10 @@ SENTENCES: dict[str, Callable[[Data], Said]] = {
     "resumed": _resumed,
     "ended": _ended,
     "issue_closed": lambda d: ("The issue was closed, because its pull request was merged.", "", ""),
-    "published": lambda d: ("The best model was published on the Hub.", str(d.get("url", "")), "good"),
+    "published": lambda d: (
+        ("The best model was not published.", str(d["problem"]), "wait") if "problem" in d
+        else ("The best model was published on the Hub.", str(d.get("url", "")), "good")
+    ),
     "crashed": _crashed,
 }  # fmt: skip
 SPOKEN = frozenset(SENTENCES) | {"job_ended", "command_answered"}
