@@ -79,10 +79,13 @@ class Watcher:
         """What runs is ended; what only waits spends nothing, and is refused when it wants to."""
         if not x.running_jobs or x.stop_requested is not None:
             return
-        for halt in halts:
-            if halt.scope in (SERVER, x.full_name):
-                data = {"by": halt.by, "reason": halt.sentence()}
-                await self.engine.append(goal_id, [NewEvent(EventKind.STOPPED, f"halt/{halt.at}", data)])
+        if not any(halt.scope in (SERVER, x.full_name) for halt in halts):
+            return
+        # Asked again, because what was known a moment ago may have been lifted since.
+        halt = await asyncio.to_thread(self.world.treasury.halted, x.full_name)
+        if halt is not None:
+            data = {"by": halt.by, "reason": halt.sentence()}
+            await self.engine.append(goal_id, [NewEvent(EventKind.STOPPED, f"halt/{halt.at}", data)])
 
     async def _look(self, goal_id: GoalId, x: Experiment) -> None:
         jobs = x.running_jobs

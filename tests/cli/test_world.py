@@ -49,6 +49,7 @@ def is_gone(pid: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_issue_opened_before_the_bot_runs_reaches_it_when_it_does(tmp_path: Path, model: Path) -> None:
     ended: list[Path] = []
     with PracticeWorld(

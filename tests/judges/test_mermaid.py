@@ -87,6 +87,7 @@ def test_nothing_else_in_the_bot_draws(parser: MermaidParser) -> None:
     assert found - {"practice/pages/mermaid.py"} == {"conversation/messages/charts.py"}
 
 
+@pytest.mark.slow
 def test_charts_of_a_whole_pursuit_are_read(parser: MermaidParser, tmp_path: Path) -> None:
     with practice_world(tmp_path) as world:
         world.start()

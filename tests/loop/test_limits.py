@@ -6,6 +6,8 @@ import itertools
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.world import REPOSITORY, practice_world
 
 PAUSE_SECONDS = 0.15
@@ -13,6 +15,7 @@ WAIT_SECONDS = 2
 WRITES = {"POST", "PATCH", "PUT", "DELETE"}
 
 
+@pytest.mark.slow
 def test_pursuit_is_paced_and_outlives_limits_revoked_tokens_and_outages(tmp_path: Path) -> None:
     with practice_world(tmp_path) as world:
         world.environment["POSTDOC_WRITE_PAUSE_SECONDS"] = str(PAUSE_SECONDS)

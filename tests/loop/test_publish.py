@@ -146,6 +146,7 @@ def test_what_stands_in_the_way_is_one_sentence_and_the_goal_goes_on(places: Pla
     assert not any(event["kind"] in ("published", "crashed") for event in places.world.events(issue))
 
 
+@pytest.mark.slow
 def test_merge_publishes_where_the_policy_says_so_and_says_once_why_not(places: Places) -> None:
     world, hub = places.world, places.hub
     policy = f"{POLICY}publish:\n  on_merge: true\n  private: false\n  namespace: Other\n"

@@ -22,6 +22,7 @@ FEW_POINTS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_database_lost_at_several_points_of_one_pursuit(tmp_path: Path) -> None:
     assert compare(tmp_path, FEW_POINTS) == 6
@@ -186,6 +187,7 @@ def test_record_of_another_app_or_goal_is_refused(asking: tuple[World, int, int]
     assert f"is back: {len(events)} events" in world.log()
 
 
+@pytest.mark.slow
 def test_older_record_that_is_put_back_does_not_undo_what_came_after(held: tuple[World, int, int]) -> None:
     world, issue, pull = held
     branch = world.pulls()[0]["head"]["ref"]

@@ -84,6 +84,7 @@ def plain(text: str) -> str:
     return FOLDER.sub("…", TIMES.sub("…", SHA.sub("…", text)))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1700)
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow, id="a peer takes over")])
 def test_killed_before_and_after_every_action_and_write_ends_the_same_and_doubles_nothing(
@@ -104,6 +105,7 @@ def test_killed_before_and_after_every_action_and_write_ends_the_same_and_double
     assert len(set(found["launches"])) == len(found["launches"])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1700)
 def test_command_and_push_survive_kills_around_them(tmp_path: Path) -> None:
     """A stop that arrives while a job runs, with the bot dying at every point around it."""
@@ -135,6 +137,7 @@ def test_job_that_ends_while_the_bot_is_away_is_picked_up(tmp_path: Path) -> Non
         assert len(set(world.runner.launches())) == len(world.runner.launches())
 
 
+@pytest.mark.slow
 def test_delivery_that_was_missed_while_the_bot_was_away_is_asked_for(tmp_path: Path) -> None:
     with practice_world(tmp_path) as world:
         world.start()

@@ -88,6 +88,7 @@ def test_goal_of_a_killed_process_is_met_by_its_peer(pair: tuple[World, World]) 
     assert_nothing_twice(world, issue)
 
 
+@pytest.mark.slow
 def test_process_that_was_paused_too_long_writes_nothing_more(pair: tuple[World, World]) -> None:
     """It stops between the effect of an action and its record, and wakes when its peer is at the same point."""
     world, _ = pair

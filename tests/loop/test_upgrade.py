@@ -115,6 +115,7 @@ def test_goal_begun_by_the_old_version_is_finished_by_the_new(world: World, tmp_
     assert_nothing_twice(world, issue)
 
 
+@pytest.mark.slow
 def test_goal_begun_by_the_new_version_is_finished_by_the_old(world: World, tmp_path: Path) -> None:
     """A rollback: what the new version wrote beside what the old one knows does not disturb it."""
     issue = half(world, newer(tmp_path / "new", *NEW_FIELDS, *NEW_ORDER))

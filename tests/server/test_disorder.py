@@ -141,7 +141,7 @@ def blank(text: str) -> str:
 @pytest.mark.parametrize(
     ("goals", "copies", "least"),
     [
-        pytest.param(2, 2, 100, marks=pytest.mark.timeout(300)),
+        pytest.param(2, 2, 100, marks=[pytest.mark.slow, pytest.mark.timeout(300)]),
         pytest.param(6, 6, 1000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
     ],
 )

@@ -52,6 +52,7 @@ def test_whole_goal_is_pursued_without_a_public_address(tmp_path: Path) -> None:
         assert not any(row.status_code == 200 or row.redelivery for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["committed", "acknowledged"])
 def test_killed_between_storing_answering_and_handling_acts_once(tmp_path: Path, point: str) -> None:
     with practice_world(tmp_path) as world:

@@ -69,6 +69,7 @@ def changed(place: Place, action: str, *names: str) -> hooks.InstallationChanged
     )  # fmt: skip
 
 
+@pytest.mark.slow
 async def test_large_installation_gets_a_few_an_hour_also_across_restarts(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -108,6 +109,7 @@ async def test_repository_that_is_added_is_asked_and_one_that_is_removed_is_not(
         await until_opened(place, 2)
 
 
+@pytest.mark.slow
 async def test_outage_of_one_installation_is_waited_out_and_does_not_hold_up_another(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -127,6 +129,7 @@ async def test_outage_of_one_installation_is_waited_out_and_does_not_hold_up_ano
         await until_opened(place, 2)
 
 
+@pytest.mark.slow
 async def test_refused_repository_does_not_stop_the_others(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     place.forge.add_repository("acme", "one", {"README.md": "# r\n"})
     place.forge.install_app(place.registration.app_id, "acme/one")

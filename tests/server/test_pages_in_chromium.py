@@ -128,6 +128,7 @@ def test_page_says_the_same_without_a_script(tab: Tab, tmp_path: Path) -> None:
         assert tab.value("document.querySelectorAll('svg.mm').length") > 0
 
 
+@pytest.mark.slow
 def test_open_page_follows_a_real_pursuit_and_keeps_what_is_unfolded(tab: Tab, tmp_path: Path) -> None:
     with practice_world(tmp_path) as world:
         script = world.runner.root / "script.json"

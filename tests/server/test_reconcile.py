@@ -90,6 +90,7 @@ def test_what_the_timer_told_is_not_told_again_by_late_deliveries(deaf: World) -
     assert kinds(deaf, issue) == [*told, "command", "command_answered"]
 
 
+@pytest.mark.slow
 def test_what_deliveries_told_is_not_told_again_by_the_timer(tmp_path: Path) -> None:
     with practice_world(tmp_path) as world:
         world.environment["POSTDOC_RECONCILE_SECONDS"] = "0.5"
