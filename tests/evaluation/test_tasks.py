@@ -93,6 +93,7 @@ def leaks(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_pretraining_stream_shows_no_held_out_item_in_any_form() -> None:
     configuration = Configuration()
     stream = pretraining_rows(configuration.seed)

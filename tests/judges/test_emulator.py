@@ -32,7 +32,10 @@ from tests.fakes.runner import ScriptedRunner
 from tests.judges.mermaid import NODE, node_has
 from tests.world import EVENTS, GOOD, PERMISSIONS, POLICY, ROOT, SECRET, goal_body, tiny_model
 
-pytestmark = pytest.mark.skipif(not node_has("emulate"), reason="emulate of tests/node is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not node_has("emulate"), reason="emulate of tests/node is not installed"),
+]
 REPOSITORY = "acme/speller"
 APP_ID = 4242
 ROWS = "".join(json.dumps({"prompt": f"speak {i}", "completion": str(i)}) + "\n" for i in range(50))

@@ -111,6 +111,7 @@ def test_what_may_pass_is_a_transient_error(tmp_path: Path) -> None:
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_database_that_goes_away_is_waited_for(postgres: Postgres, tmp_path: Path) -> None:
     """Deliveries are refused, never acknowledged; the process says that it is not ready; then all goes on."""
     url = postgres.create(tmp_path.name)

@@ -148,6 +148,7 @@ def redeliver_everything(world: World) -> None:
     settled(world)
 
 
+@pytest.mark.slow
 def test_running_server_offers_takes_a_no_and_is_asked_again(tmp_path: Path) -> None:
     with onboarding_world(tmp_path) as world:
         world.start()

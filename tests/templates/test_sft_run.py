@@ -80,6 +80,7 @@ def test_every_prompt_longer_than_max_length_is_refused_with_the_length_that_fit
         job.run("--smoke", max_length=5)
 
 
+@pytest.mark.slow
 def test_resumed_run_ends_with_the_same_weights_as_an_uninterrupted_one(job: Job) -> None:
     job.data(chat_rows(60))
     recipe = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
