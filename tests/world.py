@@ -21,6 +21,7 @@ from typing import Any
 
 import httpx
 
+from bot.conversation.github.registration import EVENTS, PERMISSIONS
 from bot.evaluation.benchmarks import items, load_benchmark
 from bot.practice.auth import new_key_pair
 from bot.practice.forge import Forge
@@ -32,16 +33,6 @@ from tests.openapi import Recorder, available
 ROOT = Path(__file__).resolve().parent.parent
 REPOSITORY = "acme/speller"
 SECRET = "a-webhook-secret-for-tests"
-PERMISSIONS = {"contents": "write", "issues": "write", "pull_requests": "write", "checks": "write", "metadata": "read"}
-EVENTS = (
-    "issues",
-    "issue_comment",
-    "pull_request",
-    "pull_request_review",
-    "pull_request_review_comment",
-    "check_run",
-    "push",
-)
 POLICY = """\
 consent:
   auto_approve:

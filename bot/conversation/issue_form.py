@@ -234,7 +234,6 @@ _BENCHMARKS = re.compile(r"bench|eval", re.IGNORECASE)
 """What tells `benchmarks/ours.yaml` from any other YAML file that a sentence names."""
 _METHOD = re.compile(r"\b(SFT|DPO|GRPO)\b", re.IGNORECASE)
 _ON = re.compile(r"\bon\s{1,3}(?:the\s{1,3})?[`*\"']{0,2}([A-Za-z0-9][A-Za-z0-9._/-]{1,80})", re.IGNORECASE)
-_NOT_A_NAME = frozenset({"a", "an", "our", "this", "it", "my", "its", "their"})
 _EXAMPLE_LINES = {
     "base_model": "Which model should be trained? Add a line to the issue: `Base model: Qwen/Qwen3-1.7B`",
     "benchmark": "Which benchmark decides? Add a line to the issue: `Benchmark: gsm8k`",

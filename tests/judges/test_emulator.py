@@ -27,10 +27,11 @@ from typing import Any
 import httpx
 import pytest
 
+from bot.conversation.github.registration import EVENTS, PERMISSIONS
 from bot.practice.auth import new_key_pair
 from tests.fakes.runner import ScriptedRunner
 from tests.judges.mermaid import NODE, node_has
-from tests.world import EVENTS, GOOD, PERMISSIONS, POLICY, ROOT, SECRET, goal_body, tiny_model
+from tests.world import GOOD, POLICY, ROOT, SECRET, goal_body, tiny_model
 
 pytestmark = [
     pytest.mark.slow,

@@ -12,13 +12,14 @@ from typing import Any
 import httpx
 
 from bot.conversation.github import GitHubApp, OnWrite
+from bot.conversation.github.registration import EVENTS, PERMISSIONS
 from bot.loop.onboarding import Answer, Offer, offer_configuration
 from bot.practice.auth import AppRegistration, new_key_pair
 from bot.practice.forge import Forge
 from bot.practice.model import PullRequest
 from bot.practice.server import serve
 from tests.openapi import Recorder, available
-from tests.world import EVENTS, PERMISSIONS, REPOSITORY
+from tests.world import REPOSITORY
 
 KEY = new_key_pair()[0]
 BOT = "postdoc[bot]"
