@@ -11,7 +11,7 @@ import tempfile
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -53,6 +53,28 @@ class Settings(BaseSettings):
     benchmark_folders: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Folders of your own benchmark files, separated by `:`."
     )
+    runner: Literal["local", "docker", "actions", "hf_jobs", "ray"] = Field(
+        "local", description="Where jobs run: `local`, `docker`, `actions`, `hf_jobs` or `ray`."
+    )
+    docker_url: str = Field("", description="docker: the engine's socket; empty: `DOCKER_HOST`, else its usual place.")
+    docker_image: str = Field("", description="docker: the training image with its digest, `name@sha256:...`.")
+    actions_workflow: str = Field(
+        "postdoc-train.yml", description="actions: the workflow file on the default branch that runs jobs."
+    )
+    actions_label: str = Field("postdoc", description="actions: the label of the machines that take jobs.")
+    actions_queue_minutes: float = Field(
+        60.0, gt=0, description="actions: how long a job waits for a machine before it is called off."
+    )
+    hf_jobs_namespace: str = Field("", description="hf_jobs: the user or organisation that pays.")
+    hf_jobs_flavor: str = Field("", description="hf_jobs: the default hardware, `a10g-large`.")
+    hf_jobs_image: str = Field("", description="hf_jobs: the container image with its digest.")
+    hf_jobs_repository: str = Field("", description="hf_jobs: the private repository for inputs and outputs of jobs.")
+    hf_jobs_token: SecretStr | None = Field(
+        None, description="hf_jobs: the token that jobs are given; it should open that repository and nothing else."
+    )
+    ray_address: str = Field("", description="ray: the cluster's dashboard, `http://127.0.0.1:8265`.")
+    ray_storage: Path | None = Field(None, description="ray: a folder that this machine and every node can write to.")
+    job_gpus: int = Field(0, ge=0, description="GPUs that a training or evaluation job is given.")
     job_python: Path | None = Field(None, description="Interpreter of the jobs' environment; empty: the server's.")
     job_slots: int | None = Field(None, ge=1, description="Jobs at a time; empty: one for each core.")
     job_memory_gib: float = Field(8.0, gt=0, description="Memory cap of a training or evaluation job.")

@@ -42,7 +42,15 @@ class FailureKind(StrEnum):
     SCRIPT_ERROR = "script_error"
     """A non-zero exit of its own, a traceback most often."""
     PLATFORM = "platform"
-    """The sandbox could not start or broke; the script is not blamed."""
+    """The sandbox could not start or broke, no machine came, the outputs did not arrive; the script is not blamed."""
+
+
+class Fault(StrEnum):
+    """Whose fault an ending is. Only the script's blames the recipe; the platform's is tried again."""
+
+    NONE = ""
+    SCRIPT = "script"
+    PLATFORM = "platform"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,33 @@ class Caps:
     timeout_seconds: float = 3600.0
     cpu_threads: int = 1
     """OMP_NUM_THREADS and friends inside the job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What a job asks its backend for."""
+
+    gpus: int = 0
+    """On each machine."""
+    nodes: int = 1
+    """Machines that train together."""
+    flavor: str = ""
+    """The backend's own name for a kind of machine: a Hub flavor, a runner label. Empty: the backend's default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flavor:
+    """A kind of machine that a backend offers."""
+
+    name: str
+    gpus: int = 0
+    gpu_model: str = ""
+    gpu_memory_gib: float = 0.0
+    """Of one GPU."""
+    memory_gib: float = 0.0
+    cpus: float = 0.0
+    usd_per_hour: float | None = None
+    """None where the backend does not say: the repository's policy does then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +114,18 @@ class JobSpec:
     trusted: bool = False
     """True when the caller has checked that every file executed is byte for byte one that ships with Postdoc. Only
     such a job may run on a tier without isolation."""
+    hardware: Hardware = field(default_factory=Hardware)
+    network: bool = False
+    """Whether the script may reach the network. Backends that cannot take it away say so in `Runner.isolates`."""
+    outputs: tuple[str, ...] = ("out",)
+    """Paths below the working directory that come back from another machine when the job has ended."""
+    checkpoints: str = ""
+    """Folder below the working directory in which the script makes `checkpoint-N` folders; each leaves the machine
+    when it is complete. Empty: the job makes none."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """NAME of a mount -> where another machine can fetch the same thing by itself, `hub:OWNER/NAME@REVISION`."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What the job is for, for the backend's own lists: `repository`, `goal`, `role`, `run`, `sha`. Never a secret."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -93,6 +140,13 @@ class JobSpec:
             environment=data["environment"],
             caps=Caps(**data["caps"]),
             trusted=data["trusted"],
+            # From here on absent in what an earlier version wrote.
+            hardware=Hardware(**data.get("hardware", {})),
+            network=data.get("network", False),
+            outputs=tuple(data.get("outputs", ("out",))),
+            checkpoints=data.get("checkpoints", ""),
+            origins=data.get("origins", {}),
+            labels=data.get("labels", {}),
         )
 
 
@@ -112,6 +166,19 @@ class JobStatus:
     tier: str = ""
     """Sandbox tier that ran it: bubblewrap+cgroup, bubblewrap+rlimits, or plain."""
     peak_memory_gib: float | None = None
+    detail: str = ""
+    """What a person who waits wants to know: `third in line`, `no machine with the label gpu is online`."""
+    machine: str = ""
+    """Name of the machine that runs it, in the backend's words."""
+    cost_usd: float | None = None
+    """So far, by the backend's own price; None where it has none."""
+
+    @property
+    def fault(self) -> Fault:
+        """Whose fault the ending is; nobody's while it runs, when it succeeded and when somebody cancelled it."""
+        if self.state is JobState.LOST or self.failure is FailureKind.PLATFORM:
+            return Fault.PLATFORM
+        return Fault.SCRIPT if self.state is JobState.FAILED else Fault.NONE
 
     @property
     def seconds(self) -> float | None:
@@ -135,21 +202,41 @@ class JobStatus:
         return cls(**fields)
 
 
-class Runner(Protocol):
-    """A backend. Calls may block for as long as a file system does; the engine runs them in a thread."""
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a start-up or the timer found and put in order."""
 
-    name: str
+    started: tuple[JobId, ...] = ()
+    """Written down by a bot that died before it could start them."""
+    lost: tuple[JobId, ...] = ()
+    running: tuple[JobId, ...] = ()
+    """Alive, untouched."""
+    ended: tuple[str, ...] = ()
+    """Orphans of the backend that were ours by their label and known to nobody; they cost nothing any more."""
+
+
+class Runner(Protocol):
+    """A backend. Calls may block for as long as a file system does, those to another machine for as long as an HTTP
+    request; the engine runs them in a thread. Whatever the backend, `folder` is on this machine."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def isolates(self) -> bool:
+        """True when a job that did not ship with Postdoc may run here."""
+        ...
 
     def launch(self, spec: JobSpec) -> JobStatus:
         """Start the job, or return the status of the one that already has this id.
 
-        Raises: UserError when this machine has no tier that may run it (the text says what to install);
+        Raises: UserError when the specification is wrong or this backend may not run it (the text says what to do);
         PlatformError when the backend cannot start anything now.
         """
         ...
 
     def status(self, job_id: JobId) -> JobStatus | None:
-        """The job as seen now, None for an unknown id. A job whose supervisor vanished is LOST, once."""
+        """The job as seen now, None for an unknown id. A job whose supervisor or machine vanished is LOST, once."""
         ...
 
     def cancel(self, job_id: JobId) -> JobStatus | None:
@@ -157,15 +244,33 @@ class Runner(Protocol):
         ...
 
     def folder(self, job_id: JobId) -> Path:
-        """The job's working directory on this machine: `/job` as the script saw it, outputs included."""
+        """The job's working directory, or what has come back of it: `/job` as the script saw it."""
+        ...
+
+    def metrics(self, job_id: JobId, after: int = 0) -> list[dict[str, Any]]:
+        """What the script has logged so far in `out/metrics.jsonl`, TRL's key names and `step`, oldest first, without
+        the first `after` rows."""
         ...
 
     def log_tail(self, job_id: JobId, lines: int = 200) -> str:
-        """The last lines of stdout and stderr together."""
+        """The last lines of stdout and stderr together, secrets removed."""
         ...
 
     def jobs(self) -> Sequence[JobId]:
         """Every job whose folder is here, ended ones included."""
+        ...
+
+    def sweep(self) -> Swept:
+        """Called at the start and on a timer: start what was only written down, declare lost what is gone, end what
+        carries our label and is nobody's."""
+        ...
+
+    def flavors(self) -> Sequence[Flavor]:
+        """The kinds of machine that can be asked for now, with their prices, the default first."""
+        ...
+
+    def refresh(self, job_id: JobId | None = None) -> None:
+        """Something happened to the job (a webhook said so): the next `status` asks the backend."""
         ...
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 DEFAULT_CAP_BYTES = 16 << 20
+_NOTE = re.compile(rb"\[postdoc: ([0-9,]+) earlier bytes dropped, [^\n]*\]\n")
 _LINE_BYTES = 512
 """A guess of a line's length, to decide how much of the file's end to read."""
 
@@ -49,6 +51,23 @@ class CappedLog:
         os.replace(replacement, self._path)
         self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115
         self._size = self._file.tell()
+
+
+def read_since(path: Path, position: int, limit_bytes: int) -> tuple[bytes, int]:
+    """What was written after `position`, counted from the log's very first byte, at most `limit_bytes` of it, and the
+    position behind it. Bytes that the cap has dropped meanwhile are skipped."""
+    try:
+        with open(path, "rb") as file:
+            first = file.readline(_LINE_BYTES)
+            note = _NOTE.fullmatch(first)
+            dropped = int(note[1].replace(b",", b"")) if note else 0
+            start = len(first) if note else 0
+            position = max(position, dropped)
+            file.seek(start + position - dropped)
+            data = file.read(limit_bytes)
+    except FileNotFoundError:
+        return b"", position
+    return data, position + len(data)
 
 
 def tail(path: Path, lines: int) -> str:

@@ -11,14 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from bot.errors import PlatformError, UserError
 from runners import bubblewrap, cgroup, intake, joblog, processes, sandbox, slots
 from runners.cgroup import Cgroup, CgroupUnavailable, Hierarchy
-from runners.job import FailureKind, JobId, JobSpec, JobState, JobStatus, read_json
+from runners.job import FailureKind, Flavor, JobId, JobSpec, JobState, JobStatus, Swept, read_json
 from runners.layout import (
     CANCEL,
     LAUNCH_LOCK,
@@ -32,6 +33,7 @@ from runners.layout import (
     read_status,
     write_json,
 )
+from runners.metrics import metric_rows
 from runners.tier import Tier
 
 _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from runners.supervisor import main; main()"
@@ -39,17 +41,6 @@ _PACKAGES = str(Path(__file__).resolve().parent.parent)
 _START_SECONDS = 60.0
 _SILENT_SECONDS = 60.0
 _CANCEL_SECONDS = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class Swept:
-    """What a start-up found and put in order."""
-
-    started: tuple[JobId, ...]
-    """Written down by a bot that died before it could start them."""
-    lost: tuple[JobId, ...]
-    running: tuple[JobId, ...]
-    """Alive under their supervisors, untouched."""
 
 
 class LocalRunner:
@@ -153,6 +144,21 @@ class LocalRunner:
         specs = sorted(self.root.glob(f"*/{SPEC}"), key=lambda path: (path.stat().st_mtime_ns, path))
         return [JobId(path.parent.name) for path in specs]
 
+    def metrics(self, job_id: JobId, after: int = 0) -> list[dict[str, Any]]:
+        return metric_rows(self.folder(job_id))[after:]
+
+    def flavors(self) -> Sequence[Flavor]:
+        """One: this machine."""
+        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+        return (Flavor("local", memory_gib=round(pages * size / 2**30, 1), cpus=_cores()),)
+
+    def refresh(self, job_id: JobId | None = None) -> None:
+        """Nothing here is remembered between two calls."""
+
+    @property
+    def isolates(self) -> bool:
+        return self.tier is not Tier.PLAIN
+
     # beyond the protocol
 
     @cached_property
@@ -168,6 +174,12 @@ class LocalRunner:
         if not report.available:
             raise UserError(f"sandbox tier {report.tier} is not available here: {report.reason}; {report.advice}")
         return report.tier
+
+    def spec(self, job_id: JobId) -> JobSpec | None:
+        """What was asked for, None for an unknown id."""
+        folder = self._existing(job_id)
+        data = read_json(folder / SPEC) if folder is not None else None
+        return JobSpec.from_dict(data) if data is not None else None
 
     def wait(self, job_id: JobId, timeout_seconds: float) -> JobStatus:
         """The status of the job once it has ended.

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateColumn
 
-from bot.conversation.redaction import redact
+from bot.domain.redaction import redact
 from bot.errors import SettingsError, TransientError
 
 metadata = sa.MetaData()

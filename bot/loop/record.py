@@ -21,9 +21,9 @@ from typing import Any
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from bot.conversation.redaction import redact
 from bot.domain.experiment import Event, EventKind, Experiment
 from bot.domain.goal import GoalId
+from bot.domain.redaction import redact
 from bot.errors import PostdocError, SettingsError
 from bot.loop.journal import Journal
 

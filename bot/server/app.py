@@ -20,8 +20,8 @@ from bot.config import Settings
 from bot.conversation.events import Occurrence
 from bot.conversation.github import GitHubApp, OnWrite, Pacing
 from bot.conversation.policy import Policy, load_server_policy
-from bot.conversation.redaction import redacted
 from bot.domain.fold import experiment_of
+from bot.domain.redaction import redacted
 from bot.errors import SettingsError, TransientError
 from bot.loop import workflows
 from bot.loop.actions import performer
@@ -37,6 +37,7 @@ from bot.loop.treasury import SERVER, Treasury
 from bot.loop.world import World
 from bot.server.access import Access
 from bot.server.api import api_routes
+from bot.server.backends import runner_of
 from bot.server.deliveries import pull_deliveries, sweep_deliveries
 from bot.server.handlers import Handlers
 from bot.server.logs import redact_logs
@@ -55,7 +56,6 @@ from bot.server.summaries import Summaries
 from bot.server.watcher import Watcher
 from bot.server.webhook import Admission, webhook_routes
 from runners.job import Runner
-from runners.local import LocalRunner
 
 log = logging.getLogger("postdoc.server")
 
@@ -100,7 +100,7 @@ class Bot:
             pacing=Pacing(settings.write_pause_seconds, settings.writes_per_hour),
             known_secrets=known_secrets,
         )
-        self.runner = runner or LocalRunner(folder / "jobs", python=settings.job_python, slots=settings.job_slots)
+        self.runner = runner or runner_of(settings, folder / "jobs", self.app, known_secrets)
         self.world = World(
             app=self.app,
             runner=self.runner,
@@ -154,8 +154,7 @@ class Bot:
 
     async def start(self) -> None:
         await self.app.__aenter__()
-        if isinstance(self.runner, LocalRunner):
-            await asyncio.to_thread(self.runner.sweep)
+        await asyncio.to_thread(self.runner.sweep)
         await asyncio.to_thread(self._restore_treasury)
         await self.engine.start()
         await asyncio.to_thread(self.rebuilder.begin)

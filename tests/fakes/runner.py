@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from runners.job import FailureKind, JobId, JobSpec, JobState, JobStatus, read_json
+from runners.job import FailureKind, Flavor, JobId, JobSpec, JobState, JobStatus, Swept, read_json
+from runners.metrics import metric_rows
 
 
 class ScriptedRunner:
@@ -27,6 +28,7 @@ class ScriptedRunner:
     """
 
     name = "scripted"
+    isolates = True
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -107,6 +109,18 @@ class ScriptedRunner:
     def _log(self, job_id: JobId) -> str:
         outcome = self._outcome(job_id)
         return str(outcome.get("fail") or outcome.get("log", ""))
+
+    def metrics(self, job_id: JobId, after: int = 0) -> list[dict[str, Any]]:
+        return metric_rows(self.folder(job_id))[after:]
+
+    def sweep(self) -> Swept:
+        return Swept()
+
+    def flavors(self) -> Sequence[Flavor]:
+        return (Flavor("scripted"),)
+
+    def refresh(self, job_id: JobId | None = None) -> None:
+        """Nothing is remembered between two calls."""
 
     def jobs(self) -> Sequence[JobId]:
         return [JobId(path.parent.name) for path in self.root.glob("*/status.json")]

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bot.conversation.redaction import MARK
+from bot.domain.redaction import MARK
 from tests import openapi
 from tests.security.canaries import CANARIES, FRAME, Canary, forms
 from tests.security.sinks import get_paths, sinks

@@ -23,7 +23,7 @@ from bot.conversation.github.errors import Gone, Refused
 from bot.conversation.github.etags import ETags, confirmed
 from bot.conversation.github.limits import Gate, Pacing, Urgency
 from bot.conversation.github.servers import server_at
-from bot.conversation.redaction import redact, redacted_bytes
+from bot.domain.redaction import redact, redacted_bytes
 from bot.errors import TransientError
 
 OnAnswer = Callable[[str, int, Mapping[str, str]], None]

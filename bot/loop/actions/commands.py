@@ -19,11 +19,11 @@ from bot.conversation.commands import (
     recipe_settings,
 )
 from bot.conversation.policy import Policy
-from bot.conversation.redaction import redact
 from bot.diagnosis.remedies import null_is_the_remedy
 from bot.domain.budget import Envelope, Spend
 from bot.domain.experiment import RESUMABLE_STATES, Command, EventKind, Experiment, NewEvent, State
 from bot.domain.fold import foreseen
+from bot.domain.redaction import redact
 from bot.errors import UserError
 from bot.loop.actions.adoption import adopt_goal, adoption_problem
 from bot.loop.actions.consent import above_policy, agreement, close_question, left_of, needs_second_person

@@ -15,10 +15,10 @@ from bot.conversation.github import Repository
 from bot.conversation.issue_form import parse_goal
 from bot.conversation.permissions import Tier
 from bot.conversation.policy import POLICY_PATH, Policy, read_policy
-from bot.conversation.redaction import redacted_bytes
 from bot.domain.experiment import Edit, EventKind, Experiment, NewEvent
 from bot.domain.goal import Goal, slug
 from bot.domain.recipe import with_value
+from bot.domain.redaction import redacted_bytes
 from bot.errors import UserError
 from bot.evaluation.benchmark_file import Benchmark
 from bot.evaluation.benchmarks import SHIPPED, known_benchmarks, load_benchmark

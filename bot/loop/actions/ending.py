@@ -7,8 +7,8 @@ from typing import Any
 
 from bot.conversation import messages
 from bot.conversation.github import Refused, StaleHead
-from bot.conversation.redaction import redact
 from bot.domain.experiment import EventKind, Experiment, JobRole, NewEvent, State
+from bot.domain.redaction import redact
 from bot.domain.statistics import confirmation
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.jobs import finished, settle, status_of, trained_model

@@ -45,7 +45,8 @@ async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
         refused = {"state": str(state), "reason": granted.reason}
         return [NewEvent(EventKind.SPENDING_REFUSED, f"spending-refused/{x.length}", refused)]
     spec = await _spec(world, x, role, run, job_id)
-    spec = replace(spec, caps=replace(spec.caps, timeout_seconds=granted.gpu_hours * 3600))
+    labels = {"repository": x.full_name, "goal": str(x.issue), "role": str(role), "run": str(run), "sha": x.head_sha}
+    spec = replace(spec, caps=replace(spec.caps, timeout_seconds=granted.gpu_hours * 3600), labels=labels)
     try:
         await asyncio.to_thread(world.runner.launch, spec)
     except PlatformError as error:
@@ -124,7 +125,9 @@ async def _data_spec(world: World, x: Experiment, job_id: JobId) -> JobSpec:
         for path, file in (await _source_files(world, x, source, inputs / "sources")).items():
             files[f"inputs/{path}"] = file
     argv = ("{python}", "data/prepare.py", "--config", "recipe.yaml", "--inputs", "inputs", "--output", "data")
-    return JobSpec(job_id, argv, files=files, caps=_caps(world, memory_gib=2.0), trusted=_trusted(x, x.recipe_digests))
+    caps = _caps(world, memory_gib=2.0)
+    trusted = _trusted(x, x.recipe_digests)
+    return JobSpec(job_id, argv, files=files, caps=caps, trusted=trusted, outputs=("data",))
 
 
 async def _training_spec(world: World, x: Experiment, job_id: JobId, run: int, extra: tuple[str, ...]) -> JobSpec:

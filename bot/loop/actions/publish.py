@@ -11,10 +11,10 @@ from pathlib import Path
 
 from bot.conversation import messages
 from bot.conversation.policy import Policy
-from bot.conversation.redaction import redact
 from bot.domain.experiment import EventKind, Experiment, NewEvent, Run
 from bot.domain.fold import foreseen
 from bot.domain.goal import slug
+from bot.domain.redaction import redact
 from bot.errors import TransientError, UserError
 from bot.loop import hub_models
 from bot.loop.actions.card import experiment_card

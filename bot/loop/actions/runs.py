@@ -10,12 +10,12 @@ import yaml
 from bot.brain.playbook import Remedy, after_probe, remedy_for
 from bot.conversation import messages
 from bot.conversation.github import InlineComment, StaleHead
-from bot.conversation.redaction import redact
 from bot.diagnosis import diagnose
 from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity
 from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent, Run
 from bot.domain.goal import digest_of
 from bot.domain.recipe import differences, line_with, with_value
+from bot.domain.redaction import redact
 from bot.domain.statistics import compare
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.jobs import finished, status_of

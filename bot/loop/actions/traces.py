@@ -9,14 +9,15 @@ from typing import Any
 
 from bot.conversation.inert import printable
 from bot.conversation.policy import Policy
-from bot.conversation.redaction import redact
 from bot.domain.evaluation import Evaluation
 from bot.domain.experiment import BASELINE, Experiment, JobRole, Run
+from bot.domain.redaction import redact
 from bot.errors import UserError
 from bot.loop.actions.jobs import goal_folder, status_of
 from bot.loop.policy import data_key
 from bot.loop.world import World
 from runners.job import JobId
+from runners.metrics import METRICS, metric_rows
 from runners.outputs import read_output
 
 CURVE_POINTS = 500
@@ -47,17 +48,9 @@ def job_path(world: World, x: Experiment, role: JobRole, run: int) -> Path | Non
     return world.runner.folder(JobId(job.job_id)) if job is not None else None
 
 
-def metrics_of(folder: Path | None, path: str = "out/metrics.jsonl") -> list[dict[str, Any]]:
-    """The logged steps of a training job, oldest first. A script writes what it likes: other lines are left out."""
-    rows = []
-    for line in (output(folder, path) or b"").decode("utf-8", "replace").splitlines():
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
-    return rows
+def metrics_of(folder: Path | None, path: str = METRICS) -> list[dict[str, Any]]:
+    """The logged steps of a training job, oldest first; none for a job that was never started."""
+    return metric_rows(folder, path) if folder is not None else []
 
 
 def number(value: Any) -> float | None:

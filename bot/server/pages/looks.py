@@ -13,9 +13,9 @@ from markupsafe import Markup, escape
 
 from bot.conversation.inert import clipped
 from bot.conversation.messages import wording
-from bot.conversation.redaction import redact
 from bot.conversation.visible import is_invisible
 from bot.domain.experiment import State
+from bot.domain.redaction import redact
 
 LONGEST_TEXT = 2_000
 """Of one text from outside; the issue, the review and the log on GitHub have all of it."""

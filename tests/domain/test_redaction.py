@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.conversation.redaction import MARK, redact, redacted, redacted_bytes
+from bot.domain.redaction import MARK, redact, redacted, redacted_bytes
 from bot.practice.auth import new_key_pair
 from tests.security.canaries import CANARIES, drawn, forms, leaks
 

@@ -22,7 +22,7 @@ from itertools import accumulate, chain, pairwise, zip_longest
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-from bot.conversation.secret_shapes import Shape, shape_spans
+from bot.domain.secret_shapes import Shape, shape_spans
 
 MARK = "[redacted]"
 _SHORTEST = 6

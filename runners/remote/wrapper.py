@@ -1,0 +1,290 @@
+"""What stands around a job on another machine: it fetches the job, runs it under a supervisor of its own, and sends
+home what it writes. It alone talks to the store; the script inside knows neither store nor token.
+
+    python -m runners.remote.wrapper --job JOB_ID --store FOLDER_OR_ADDRESS --jobs FOLDER
+
+A store's address is a folder that both sides share, or `http(s)://...` with the job's token in the file that
+`POSTDOC_RUN_TOKEN_FILE` names. Started twice for one job on one machine, it finds the job under way (or ended) and goes
+on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from bot.domain.redaction import redact
+from bot.errors import PlatformError, UserError
+from runners import joblog
+from runners.job import FailureKind, JobId, JobSpec, JobState, JobStatus
+from runners.layout import LOG
+from runners.local import LocalRunner
+from runners.metrics import METRICS as METRICS_FILE
+from runners.outputs import read_output
+from runners.remote import package
+from runners.remote.runner import LATEST
+from runners.remote.store import CANCEL, CHECKPOINTS, INPUTS, METRICS, OUTPUTS, OUTPUTS_NOTE, STATUS, Store, open_store
+from runners.remote.store import LOG as LOG_PIECES
+from runners.tier import Tier
+
+log = logging.getLogger("postdoc.wrapper")
+
+_LOOK_SECONDS = 0.5
+_LEASE_RENEWED_SECONDS = 15.0
+_PIECE_BYTES = 1 << 20
+_LONGEST_PAUSE_SECONDS = 60.0
+_TOKEN_FILE = "POSTDOC_RUN_TOKEN_FILE"
+
+T = TypeVar("T")
+Resolve = Callable[[str, Path], None]
+"""Fetches what an origin names into a folder. Raises: PlatformError."""
+
+
+class Wrapper:
+    """One job on this machine, followed to its end."""
+
+    def __init__(
+        self,
+        job_id: JobId,
+        store: Store,
+        runner: LocalRunner,
+        *,
+        resolve: Resolve,
+        look_seconds: float = _LOOK_SECONDS,
+    ) -> None:
+        self._job_id = job_id
+        self._store = store
+        self._runner = runner
+        self._resolve = resolve
+        self._look_seconds = look_seconds
+        self._said: JobStatus | None = None
+        self._said_at = float("-inf")
+        self._metrics_bytes = 0
+        self._log_position = 0
+        self._pieces = {METRICS: 0, LOG_PIECES: 0}
+        self._checkpoint = ""
+
+    def run(self) -> JobStatus:
+        """Bring the job to its end and its outputs home; the status that was told last.
+
+        Raises: PlatformError when the store cannot be reached for the first or the last word.
+        """
+        told = self._persistently(lambda: self._store.read(STATUS))
+        if told is not None and (status := JobStatus.from_dict(json.loads(told))).state.ended:
+            return status
+        status = self._started()
+        if not status.state.ended:
+            status = self._follow()
+        return self._finish(status)
+
+    # starting
+
+    def _started(self) -> JobStatus:
+        known = self._runner.status(self._job_id)
+        if known is not None:
+            return known
+        place = self._runner.root / ".inputs" / self._job_id
+        try:
+            self._tell(JobStatus(self._job_id, JobState.QUEUED, detail="its inputs are being fetched"))
+            return self._runner.launch(self._fetched(place))
+        except UserError as error:
+            # This machine's words about a job that it may not run: nobody's script is to blame.
+            return _failed(self._job_id, str(error))
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def _fetched(self, place: Path) -> JobSpec:
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        archive = place / INPUTS
+        if not self._persistently(lambda: self._store.fetch(INPUTS, archive)):
+            raise UserError("the job's inputs are not in its store")
+        spec = package.unpack(archive, place / "job")
+        archive.unlink()
+        mounts = dict(spec.mounts)
+        for name, path in spec.mounts.items():
+            if not path:
+                # Beside the jobs and kept, because the next run starts from the same model.
+                folder = self._runner.root / ".mounts" / hashlib.sha256(spec.origins[name].encode()).hexdigest()[:16]
+                self._resolve(spec.origins[name], folder)
+                mounts[name] = str(folder)
+        for name, path in spec.mounts.items():
+            if path:
+                kept = self._runner.root / ".mounts" / f"{self._job_id}-{name}"
+                shutil.rmtree(kept, ignore_errors=True)
+                kept.parent.mkdir(exist_ok=True)
+                os.replace(path, kept)
+                mounts[name] = str(kept)
+        return replace(spec, mounts=mounts)
+
+    # following
+
+    def _follow(self) -> JobStatus:
+        pause = self._look_seconds
+        while True:
+            status = self._runner.status(self._job_id)
+            assert status is not None
+            try:
+                self._send_news(status)
+                if not status.state.ended and self._store.read(CANCEL) is not None:
+                    self._runner.cancel(self._job_id)
+                    continue
+                pause = self._look_seconds
+            except (OSError, PlatformError) as error:
+                # Training goes on: what could not be told now is told later.
+                log.warning("the store cannot be reached: %s", error)
+                pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+            if status.state.ended:
+                return status
+            time.sleep(pause)
+
+    def _send_news(self, status: JobStatus) -> None:
+        self._send_metrics()
+        self._send_log()
+        self._send_checkpoint()
+        due = time.monotonic() - self._said_at >= _LEASE_RENEWED_SECONDS
+        if not status.state.ended and (due or self._said is None or status.state is not self._said.state):
+            self._tell(status)
+
+    def _send_metrics(self) -> None:
+        try:
+            content = read_output(self._runner.folder(self._job_id), METRICS_FILE)
+        except (OSError, UserError):
+            return
+        whole = content.rfind(b"\n") + 1
+        while self._metrics_bytes < whole:
+            end = min(whole, self._metrics_bytes + _PIECE_BYTES)
+            end = content.rfind(b"\n", self._metrics_bytes, end) + 1 or whole
+            self._send_piece(METRICS, "jsonl", content[self._metrics_bytes : end])
+            self._metrics_bytes = end
+
+    def _send_log(self) -> None:
+        path = self._runner.root / self._job_id / LOG
+        while True:
+            data, position = joblog.read_since(path, self._log_position, _PIECE_BYTES)
+            if not data:
+                return
+            self._send_piece(LOG_PIECES, "txt", redact(data.decode("utf-8", "replace")).encode())
+            self._log_position = position
+
+    def _send_piece(self, prefix: str, kind: str, content: bytes) -> None:
+        number = self._pieces[prefix] or len(self._store.names(prefix))
+        self._store.write(f"{prefix}{number + 1:08d}.{kind}", content)
+        self._pieces[prefix] = number + 1
+
+    def _send_checkpoint(self) -> None:
+        spec = self._runner.spec(self._job_id)
+        if spec is None or not spec.checkpoints:
+            return
+        folder = self._runner.folder(self._job_id)
+        try:
+            newest = read_output(folder, f"{spec.checkpoints}/{LATEST}", 1024).decode("ascii", "replace").strip()
+        except (OSError, UserError):
+            return
+        step = newest.removeprefix("checkpoint-")
+        if newest == self._checkpoint or not step.isdecimal() or not newest.startswith("checkpoint-"):
+            return
+        archive = self._runner.root / self._job_id / "checkpoint.tar"
+        try:
+            package.pack_outputs(folder / spec.checkpoints, (newest,), archive)
+            self._store.push(archive, f"{CHECKPOINTS}{step}.tar")
+        finally:
+            archive.unlink(missing_ok=True)
+        self._checkpoint = newest
+
+    # ending
+
+    def _finish(self, status: JobStatus) -> JobStatus:
+        """Outputs first, the last word after them: who reads it may rely on them."""
+        spec = self._runner.spec(self._job_id)
+        if spec is not None:
+            self._persistently(lambda: self._send_news(status))
+            archive = self._runner.root / self._job_id / OUTPUTS
+            try:
+                package.pack_outputs(self._runner.folder(self._job_id), spec.outputs, archive)
+                with open(archive, "rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                note = json.dumps({"sha256": digest, "bytes": archive.stat().st_size})
+                self._persistently(lambda: self._store.push(archive, OUTPUTS))
+                self._persistently(lambda: self._store.write(OUTPUTS_NOTE, note.encode()))
+            finally:
+                archive.unlink(missing_ok=True)
+        self._persistently(lambda: self._tell(status))
+        return status
+
+    def _tell(self, status: JobStatus) -> None:
+        self._store.write(STATUS, json.dumps(status.as_dict() | {"at": time.time()}).encode())
+        self._said, self._said_at = status, time.monotonic()
+
+    def _persistently(self, act: Callable[[], T]) -> T:
+        """Try for about ten minutes: an hour of training is worth more than the patience of one request."""
+        pause = 0.5
+        for _ in range(14):
+            try:
+                return act()
+            except (OSError, PlatformError) as error:
+                log.warning("the store cannot be reached: %s", error)
+                time.sleep(pause)
+                pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+        return act()
+
+
+def _failed(job_id: JobId, why: str) -> JobStatus:
+    return JobStatus(job_id, JobState.FAILED, failure=FailureKind.PLATFORM, evidence=(why,), ended_at=time.time())
+
+
+def fetch_origin(origin: str, folder: Path) -> None:
+    """`hub:OWNER/NAME@REVISION`, whole and once. Raises: PlatformError."""
+    kind, _, rest = origin.partition(":")
+    name, _, revision = rest.partition("@")
+    if kind != "hub" or not name or not revision:
+        raise PlatformError(f"{origin!r} is no place that this machine can fetch from")
+    if (folder / "config.json").is_file():
+        return
+    partial = folder.with_name(f"{folder.name}.partial")
+    try:
+        from huggingface_hub import snapshot_download
+
+        snapshot_download(name, revision=revision, local_dir=partial)
+    except Exception as error:
+        raise PlatformError(f"{name} cannot be fetched from the Hub: {error}") from error
+    shutil.rmtree(partial / ".cache", ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m runners.remote.wrapper", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--job", required=True)
+    parser.add_argument("--store", required=True, help="a shared folder, or the address of the job's store")
+    parser.add_argument("--jobs", required=True, type=Path, help="where jobs live on this machine")
+    parser.add_argument("--python", type=Path, help="interpreter of the jobs' environment")
+    parser.add_argument("--tier", choices=[str(tier) for tier in Tier], help="the sandbox; the strongest by default")
+    parser.add_argument("--slots", type=int, default=1, help="jobs at a time on this machine")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    token_file = os.environ.pop(_TOKEN_FILE, "")
+    token = Path(token_file).read_text(encoding="ascii").strip() if token_file else ""
+    try:
+        runner = LocalRunner(given.jobs, given.python, Tier(given.tier) if given.tier else None, slots=given.slots)
+        store = open_store(given.store, token)
+        status = Wrapper(JobId(given.job), store, runner, resolve=fetch_origin).run()
+    except (UserError, PlatformError) as error:
+        print(f"postdoc: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    print(f"postdoc: job {given.job} {status.state}" + (f" ({status.failure})" if status.failure else ""))
+    return 0 if status.state is JobState.SUCCEEDED else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
