@@ -43,10 +43,21 @@ class Family:
     lora: tuple[str, ...] = ()
     """Layers that PEFT adapts when the recipe names none; empty: PEFT wants them named."""
     dropout: bool = False
-    """Residual and attention dropout are on by default."""
+    """What a layer adds goes through dropout unless the configuration says otherwise."""
+    attention_dropout: bool = False
+    """The same of attention scores."""
+    shared_expert: bool = False
+    activation: str = "silu"
+    """Of the feed-forward part."""
+    wide_norms: bool = False
+    """Norms scale in float32 before they go back to the stream's width."""
+    answer_copied: bool = False
+    """Queries are laid out so that the attention's answer has to be copied for the matrix after it."""
+    parallel: bool = False
+    """Attention and the feed-forward part read the same input."""
 
 
-_GEMMA = Family(tied=True, head_dim=256, lora=("q_proj", "v_proj"))
+_GEMMA = Family(tied=True, head_dim=256, wide_norms=True, lora=("q_proj", "v_proj"))
 _QV = ("q_proj", "v_proj")
 
 FAMILIES: dict[str, Family] = {
@@ -57,33 +68,38 @@ FAMILIES: dict[str, Family] = {
     "smollm3": Family(tied=True),
     "granite": Family(),
     "gemma": _GEMMA,
-    "gemma2": Family(tied=True, head_dim=256, norms=4, lora=_QV),
-    "gemma3_text": Family(tied=True, head_dim=256, norms=4, qk_norm="head", lora=_QV),
-    "olmo2": Family(qk_norm="whole"),
-    "stablelm": Family(norm_bias=True, lora=_QV),
-    "phi3": Family(fused_qkv="qkv_proj", fused_gate=True, names=("o_proj", "", "gate_up_proj", "down_proj")),
+    "gemma2": Family(tied=True, head_dim=256, norms=4, wide_norms=True, lora=_QV),
+    "gemma3_text": Family(tied=True, head_dim=256, norms=4, wide_norms=True, qk_norm="head", lora=_QV),
+    "olmo2": Family(qk_norm="whole", wide_norms=True),
+    "stablelm": Family(norm_bias=True, answer_copied=True, lora=_QV),
+    "phi3": Family(
+        fused_qkv="qkv_proj", fused_gate=True, answer_copied=True, names=("o_proj", "", "gate_up_proj", "down_proj"),
+    ),
     "phi": Family(
-        gated=False, qkv_bias=True, output_bias=True, mlp_bias=True, head_bias=True, norms=1, norm_bias=True,
+        gated=False, activation="gelu_new", qkv_bias=True, output_bias=True, mlp_bias=True, head_bias=True, norms=1, norm_bias=True,
+        answer_copied=True, parallel=True,
         names=("dense", "", "fc1", "fc2"), lora=("q_proj", "v_proj", "fc1", "fc2"),
     ),
     "starcoder2": Family(
-        gated=False, qkv_bias=True, output_bias=True, mlp_bias=True, norm_bias=True, tied=True,
+        gated=False, activation="gelu_pytorch_tanh", qkv_bias=True, output_bias=True, mlp_bias=True, norm_bias=True, tied=True,
         names=("o_proj", "", "c_fc", "c_proj"),
     ),
     "gpt2": Family(
-        gated=False, qkv_bias=True, output_bias=True, mlp_bias=True, norm_bias=True, tied=True, positions=1,
-        fused_qkv="c_attn", names=("c_proj", "", "c_fc", "c_proj"), lora=("c_attn",), dropout=True,
+        gated=False, activation="gelu_new", qkv_bias=True, output_bias=True, mlp_bias=True, norm_bias=True, tied=True, positions=1,
+        fused_qkv="c_attn", names=("c_proj", "", "c_fc", "c_proj"), lora=("c_attn",),
+        dropout=True, attention_dropout=True,
     ),
     "gpt_neox": Family(
-        gated=False, qkv_bias=True, output_bias=True, mlp_bias=True, norm_bias=True, fused_qkv="query_key_value",
+        gated=False, activation="gelu", qkv_bias=True, output_bias=True, mlp_bias=True, norm_bias=True, fused_qkv="query_key_value",
+        answer_copied=True, parallel=True,
         names=("dense", "", "dense_h_to_4h", "dense_4h_to_h"), lora=("query_key_value",),
     ),
     "opt": Family(
-        gated=False, qkv_bias=True, output_bias=True, mlp_bias=True, norm_bias=True, tied=True, positions=1,
-        position_offset=2, names=("out_proj", "", "fc1", "fc2"), lora=_QV, dropout=True,
+        gated=False, activation="relu", qkv_bias=True, output_bias=True, mlp_bias=True, norm_bias=True, tied=True, positions=1,
+        position_offset=2, names=("out_proj", "", "fc1", "fc2"), lora=_QV, dropout=True, answer_copied=True,
     ),
     "mixtral": Family(lora=_QV),
-    "qwen2_moe": Family(qkv_bias=True),
+    "qwen2_moe": Family(qkv_bias=True, shared_expert=True),
     "qwen3_moe": Family(qk_norm="head"),
 }  # fmt: skip
 """model_type -> how it is built."""

@@ -17,6 +17,7 @@ _OTHER_NAMES = {
     "num_attention_heads": ("n_head", "n_heads", "num_heads"),
     "intermediate_size": ("n_inner", "ffn_dim", "hidden_dim"),
     "max_position_embeddings": ("n_positions",),
+    "hidden_act": ("hidden_activation", "activation_function"),
 }
 """Names that older configurations use for the same thing."""
 
@@ -29,10 +30,17 @@ class Linear:
     inputs: int
     outputs: int
     bias: bool = False
+    source: str = ""
+    """What it reads; matrices with the same source read the same tensor."""
 
     @property
     def parameters(self) -> int:
         return self.inputs * self.outputs + (self.outputs if self.bias else 0)
+
+    def is_named(self, targets: tuple[str, ...]) -> bool:
+        """True when LoRA's `targets` mean it, as PEFT matches names; `all-linear` means every matrix."""
+        ends = any(target == self.name or target.endswith(f".{self.name}") for target in targets)
+        return ends or "all-linear" in targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,10 @@ class ModelShape:
     softcapped: bool = False
     """Attention scores are squashed, which fused attention kernels refuse."""
     dropout: bool = False
+    """What a layer adds goes through dropout."""
+    attention_dropout: bool = False
+    activation: str = "silu"
+    """Of the feed-forward part."""
     measured: int | None = None
     """Parameters as the weight files' headers have them, where they are known."""
     exact: bool = True
@@ -112,8 +124,7 @@ class ModelShape:
         total += self.norm_width if self.family.final_norm else 0
         for layer in self.layers:
             total += layer.count * (self.family.norms * self.norm_width + self._query_key_norms)
-            if layer.experts is not None:
-                total += layer.count * self._expert_parameters(layer.experts, layer.experts.count)
+            total += layer.count * self.expert_parameters(layer)
         return total
 
     @property
@@ -140,18 +151,18 @@ class ModelShape:
             case "whole":
                 return (self.heads + self.kv_heads) * self.head_dim
 
-    def _expert_parameters(self, experts: Experts, count: int) -> int:
-        """Matrices, the router, and what lets a shared expert through."""
-        routed = 3 * self.hidden * experts.inner * count + self.hidden * experts.count
-        return routed + (self.hidden if experts.shared_inner else 0)
+    def expert_parameters(self, layer: Layer) -> int:
+        """Of one such layer: matrices, the router, and what lets a shared expert through."""
+        if layer.experts is None:
+            return 0
+        routed = layer.experts.count * self.hidden * (3 * layer.experts.inner + 1)
+        return routed + (self.hidden if layer.experts.shared_inner else 0)
 
     def adapted(self, targets: tuple[str, ...]) -> Iterator[tuple[Linear, int]]:
-        """The matrices that LoRA adapts and how many layers have each; `all-linear` stands for every one."""
+        """The matrices that LoRA adapts and how many layers have each; PEFT's own choice where none are named."""
         for layer in self.layers:
             for linear in layer.linears:
-                if "all-linear" in targets or any(
-                    linear.name == target or target.endswith(f".{linear.name}") for target in targets
-                ):
+                if linear.is_named(targets or self.family.lora):
                     yield linear, layer.count
 
 
@@ -177,8 +188,9 @@ def shape_of(config: Mapping[str, Any], *, measured: int | None = None) -> Model
         vocabulary=vocabulary, tied=bool(values.get("tie_word_embeddings", family.tied)), layers=(),
         positions=_number(values, "max_position_embeddings") + family.position_offset if family.positions else 0,
         softcapped=values.get("attn_logit_softcapping") is not None,
-        dropout=any(float(values.get(key, 0.1 if family.dropout else 0.0) or 0) > 0 for key in ("resid_pdrop", "dropout", "attn_pdrop"))
-        if family.dropout else False,
+        dropout=_drops(values, ("resid_pdrop", "dropout"), otherwise=family.dropout),
+        attention_dropout=_drops(values, ("attn_pdrop", "attention_dropout"), otherwise=family.attention_dropout),
+        activation=str(_value(values, "hidden_act") or family.activation),
         measured=measured, exact=model_type in FAMILIES and not nested,
     )  # fmt: skip
     return replace(shape, layers=tuple(_layers(shape, values, depth)))
@@ -228,7 +240,7 @@ def _layers(shape: ModelShape, values: Mapping[str, Any], depth: int) -> Iterato
     attention = tuple(_attention(shape))
     for (sparse, window), count in kinds.items():
         if sparse:
-            experts = _experts(values)
+            experts = _experts(shape.family, values)
             shared = tuple(_gated(shape.hidden, experts.shared_inner)) if experts.shared_inner else ()
             yield Layer(count, attention + shared, 0, experts, window)
         else:
@@ -240,36 +252,36 @@ def _attention(shape: ModelShape) -> Iterator[Linear]:
     family, hidden = shape.family, shape.hidden
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     if family.fused_qkv:
-        yield Linear(family.fused_qkv, hidden, queries + 2 * keys, family.qkv_bias)
+        yield Linear(family.fused_qkv, hidden, queries + 2 * keys, family.qkv_bias, "layer")
     else:
-        yield Linear("q_proj", hidden, queries, family.qkv_bias)
-        yield Linear("k_proj", hidden, keys, family.qkv_bias)
-        yield Linear("v_proj", hidden, keys, family.qkv_bias)
-    yield Linear(family.names[0], queries, hidden, family.output_bias)
+        yield Linear("q_proj", hidden, queries, family.qkv_bias, "layer")
+        yield Linear("k_proj", hidden, keys, family.qkv_bias, "layer")
+        yield Linear("v_proj", hidden, keys, family.qkv_bias, "layer")
+    yield Linear(family.names[0], queries, hidden, family.output_bias, "attention")
 
 
 def _feed_forward(shape: ModelShape, inner: int) -> Iterator[Linear]:
     family, hidden = shape.family, shape.hidden
     _, gate, first, second = family.names
     if family.gated and not family.fused_gate:
-        yield Linear(gate, hidden, inner, family.mlp_bias)
-    yield Linear(first, hidden, inner * (2 if family.fused_gate else 1), family.mlp_bias)
-    yield Linear(second, inner, hidden, family.mlp_bias)
+        yield Linear(gate, hidden, inner, family.mlp_bias, "middle")
+    yield Linear(first, hidden, inner * (2 if family.fused_gate else 1), family.mlp_bias, "middle")
+    yield Linear(second, inner, hidden, family.mlp_bias, "inner")
 
 
 def _gated(hidden: int, inner: int) -> Iterator[Linear]:
-    yield Linear("gate_proj", hidden, inner)
-    yield Linear("up_proj", hidden, inner)
-    yield Linear("down_proj", inner, hidden)
+    yield Linear("gate_proj", hidden, inner, source="middle")
+    yield Linear("up_proj", hidden, inner, source="middle")
+    yield Linear("down_proj", inner, hidden, source="inner")
 
 
-def _experts(values: Mapping[str, Any]) -> Experts:
+def _experts(family: Family, values: Mapping[str, Any]) -> Experts:
     inner = values.get("moe_intermediate_size") or _value(values, "intermediate_size")
     return Experts(
         int(values.get("num_experts") or values.get("num_local_experts") or 1),
         int(values.get("num_experts_per_tok") or 2),
         int(inner or 0),
-        int(values.get("shared_expert_intermediate_size") or 0),
+        int(values.get("shared_expert_intermediate_size") or 0) if family.shared_expert else 0,
     )
 
 
@@ -288,6 +300,11 @@ def _window(values: Mapping[str, Any], index: int) -> int | None:
     if isinstance(kinds, list) and index < len(kinds):
         return int(window) if kinds[index] == "sliding_attention" else None
     return int(window) if values.get("model_type") == "mistral" else None
+
+
+def _drops(values: Mapping[str, Any], keys: tuple[str, ...], *, otherwise: bool) -> bool:
+    rates = [values[key] for key in keys if values.get(key) is not None]
+    return any(float(rate) > 0 for rate in rates) if rates else otherwise
 
 
 def _as_configured(family: Family, values: Mapping[str, Any]) -> Family:
