@@ -85,8 +85,8 @@ FAMILIES: dict[str, Family] = {
         names=("o_proj", "", "c_fc", "c_proj"),
     ),
     "gpt2": replace(
-        _CLASSIC, activation="gelu_new", tied=True, positions=1, fused_qkv="c_attn", names=("c_proj", "", "c_fc", "c_proj"), lora=("c_attn",),
-        dropout=True, attention_dropout=True,
+        _CLASSIC, activation="gelu_new", tied=True, positions=1, fused_qkv="c_attn", dropout=True,
+        attention_dropout=True, names=("c_proj", "", "c_fc", "c_proj"), lora=("c_attn",),
     ),
     "gpt_neox": replace(
         _CLASSIC, activation="gelu", fused_qkv="query_key_value", answer_copied=True, parallel=True,

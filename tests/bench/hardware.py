@@ -85,7 +85,7 @@ def measure(only: str = "") -> tuple[list[str], list[dict[str, Any]]]:
 def table(results: list[dict[str, Any]], process_gib: float) -> list[str]:
     errors = [result["ratio"] - 1 for result in results]
     return [
-        f"Memory of training in float32 on this processor, {STEPS} steps, beyond the {process_gib:.2f} GiB of libraries",
+        f"Memory of training in float32 on this processor, beyond the {process_gib:.2f} GiB of libraries",
         f"  {'':<20} {'parameters':>10} {'batch':>5} {'length':>6} {'estimate':>9} {'measured':>9} {'ratio':>6}",
         *(
             f"  {r['name']:<20} {r['parameters'] / 1e6:>8.1f} M {r['batch']:>5} {r['length']:>6} "

@@ -68,7 +68,7 @@ async def ask_consent(world: World, x: Experiment, action: Action) -> list[NewEv
 
 
 async def _say_unfit(world: World, x: Experiment, sha: str) -> None:
-    """Where the recipe does not fit on its machine, a review on the line that would change that, before anybody pays."""
+    """Where the recipe does not fit on its machine, a review on the line that would change that."""
     assert x.pull_request is not None
     too_large = memory_unfit(x)
     if too_large is None:
