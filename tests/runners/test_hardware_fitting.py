@@ -63,8 +63,9 @@ def test_quantised_base_takes_a_seventh_and_its_adapter_little() -> None:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "bytes_each"), [("adamw_torch_fused", 8.0), ("paged_adamw_8bit", 2.03), ("lion_32bit", 4.0), ("sgd", 0.0)]
-)  # fmt: skip
+    ("optimizer", "bytes_each"),
+    [("adamw_torch_fused", 8.0), ("paged_adamw_8bit", 2.03), ("lion_32bit", 4.0), ("sgd", 0.0)],
+)
 def test_optimizer_states(optimizer: str, bytes_each: float) -> None:
     found = memory(QWEN3_17B, optim=optimizer)
     assert found.optimizer_gib * GIB / shape_of(QWEN3_17B).parameters == pytest.approx(bytes_each, abs=0.01)
@@ -168,8 +169,16 @@ def test_probe_replaces_what_was_estimated() -> None:
     assert found.memory.total_gib == pytest.approx(30.0) and not found.fits
 
 
-@pytest.mark.parametrize("lie", [{}, {"steps": 0, "seconds_per_step": 1}, {"steps": 3, "seconds_per_step": "NaN"},
-                                 {"steps": 3, "seconds_per_step": float("inf")}, {"steps": True, "seconds_per_step": -1}])  # fmt: skip
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {},
+        {"steps": 0, "seconds_per_step": 1},
+        {"steps": 3, "seconds_per_step": "NaN"},
+        {"steps": 3, "seconds_per_step": float("inf")},
+        {"steps": True, "seconds_per_step": -1},
+    ],
+)
 def test_probe_that_says_nothing_is_none(lie: dict[str, Any]) -> None:
     assert Probe.from_dict(lie) is None
 
