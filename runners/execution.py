@@ -13,12 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runners import joblog, kernel, outputs, processes
+from runners import joblog, kernel, outputs, processes, seccomp
 from runners.cgroup import Cgroup, Hierarchy
 from runners.events import Events
 from runners.job import JobSpec
 from runners.layout import LOG, SCRATCH, WORK
 from runners.outcome import Ending
+from runners.redactedlog import RedactedLog
 from runners.tier import Tier, limits
 
 _GIB = 2**30
@@ -54,7 +55,7 @@ class Execution:
         self._interruption = interruption
         hierarchy = plan["hierarchy"]
         self._group = Cgroup(Hierarchy.from_dict(hierarchy), plan["group"]) if hierarchy else None
-        self._log = joblog.CappedLog(folder / LOG, int(plan["log_bytes"]))
+        self._log = RedactedLog(folder / LOG, int(plan["log_bytes"]))
         self._process: subprocess.Popen[bytes] | None = None
         self._report = b""
         self._inside: int | None = None
@@ -159,8 +160,11 @@ class Execution:
     # listening
 
     def _on_output(self, data: bytes) -> None:
+        self._writing_log(lambda: self._log.write(data))
+
+    def _writing_log(self, write: Callable[[], None]) -> None:
         try:
-            self._log.write(data)
+            write()
         except OSError as error:
             self.ending = replace(self.ending, disk_over=f"the log cannot be written: {error.strerror}")
 
@@ -190,6 +194,7 @@ class Execution:
                 self.ending = replace(self.ending, timed_out_after_seconds=self._caps.timeout_seconds)
             if self.ending.was_cut_short:
                 self._kill()
+            self._writing_log(lambda: self._log.settle(time.monotonic()))
             self._events.wait(min(self._next_look, max(deadline, now + 0.01)) - time.monotonic())
 
     def _look(self, now: float) -> None:
@@ -262,7 +267,7 @@ class Execution:
         self._take_last_measures()
         for note in outputs.disarm(self._work):
             self._on_output(f"[postdoc: {note}]\n".encode())
-        self._log.close()
+        self._writing_log(self._log.close)
         _remove(self._folder / SCRATCH)
         tail = joblog.tail_text(self._folder / LOG, _CLASSIFIED_TAIL_BYTES)
         self.ending = replace(self.ending, log_tail=tail)

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -56,9 +56,11 @@ class LocalRunner:
         *,
         slots: int | None = None,
         log_bytes: int = joblog.DEFAULT_CAP_BYTES,
+        redact: Callable[[str], str] | None = None,
     ) -> None:
         """`python` is the interpreter of the jobs' environment (this process's own when None); `tier` the strongest
-        available when None; `slots` how many jobs run at once, one for each processor core when None."""
+        available when None; `slots` how many jobs run at once, one for each processor core when None. `redact` takes
+        the bot's own secrets out of what it reads; secrets of known shape never come to be stored."""
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Inside its sandbox a job may set the set-user-id bit on a file that, out here, belongs to this user.
         root.chmod(0o700)
@@ -67,6 +69,7 @@ class LocalRunner:
         self._wanted_tier = tier
         self._slots = max(1, slots if slots is not None else _cores())
         self._log_bytes = log_bytes
+        self._redact = redact or str
 
     # the protocol
 
@@ -137,7 +140,7 @@ class LocalRunner:
 
     def log_tail(self, job_id: JobId, lines: int = 200) -> str:
         folder = self._existing(job_id)
-        return "" if folder is None else joblog.tail(folder / LOG, lines)
+        return "" if folder is None else self._redact(joblog.tail(folder / LOG, lines))
 
     def jobs(self) -> Sequence[JobId]:
         """Every job whose folder is here, the oldest first."""
