@@ -88,9 +88,7 @@ def _add(ruleset: int, rights: int, path: str) -> None:
         if rights:
             rule = _PathBeneath(rights, beneath)
             _checked(
-                _libc.syscall(
-                    _ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(_RULE_PATH_BENEATH), ctypes.byref(rule), 0
-                )
+                _libc.syscall(_ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(_RULE_PATH_BENEATH), ctypes.byref(rule), 0)
             )
     finally:
         os.close(beneath)

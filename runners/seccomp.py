@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -85,7 +84,7 @@ _PERSONALITIES = (0, 8, 0x20000, 0x20008, 0xFFFFFFFF)
 
 def machine(name: str | None = None) -> Machine | None:
     """This machine when `name` is None; None for an architecture whose numbers are not written down here."""
-    return MACHINES.get(name or platform.machine())
+    return MACHINES.get(name or os.uname().machine)
 
 
 def refused_calls(of: Machine) -> frozenset[str]:
