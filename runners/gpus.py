@@ -148,7 +148,8 @@ def _answer(command: Sequence[str], fields: int = 6) -> list[list[str]]:
     """The rows that the tool prints; none when it fails, hangs, or prints something else."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_ANSWER_SECONDS, stdin=subprocess.DEVNULL, check=False,
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=_ANSWER_SECONDS,
+            stdin=subprocess.DEVNULL, check=False,
             env={"PATH": os.defpath, "LANG": "C"},
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
@@ -161,7 +162,7 @@ def _number(text: str) -> int:
     """0 for `[N/A]`, which the tool prints where a driver does not tell."""
     try:
         return int(float(text))
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0
 
 

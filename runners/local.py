@@ -279,7 +279,8 @@ class LocalRunner:
             raise UserError(
                 f"job {spec.job_id} runs code that did not ship with Postdoc, and this machine has no sandbox for it "
                 f"({why}). Install bubblewrap (`apt-get install bubblewrap`, `dnf install bubblewrap`) and let "
-                "`postdoc doctor` check it, or choose another runner"
+                "`postdoc doctor` check it, or choose another runner. What the plain tier has does not hold such code: "
+                "it reads this user's files, changes their modes and talks to this user's programs"
             )
 
     def _check_possible(self, spec: JobSpec) -> None:
@@ -291,8 +292,11 @@ class LocalRunner:
         if not wanted.gpus:
             return
         known = self._gpu_place.gpus()
+        if not known:
+            raise UserError(f"job {spec.job_id} asks for {wanted.gpus} GPUs, and this machine shows none that jobs may "
+                            "have. Ask for none, or choose another runner; `postdoc doctor` says what it sees")  # fmt: skip
         if wanted.gpus > len(known):
-            has = f"has {', '.join(gpu.name for gpu in known)}" if known else "shows none (`postdoc doctor` looks too)"
+            has = f"has {', '.join(gpu.name for gpu in known)}"
             raise UserError(f"job {spec.job_id} asks for {wanted.gpus} GPUs, and this machine {has}. Ask for at most "
                             f"{len(known)}, or choose another runner")  # fmt: skip
 
