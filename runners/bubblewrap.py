@@ -95,12 +95,13 @@ def command(
     environment: Mapping[str, str],
     memory_bytes: int,
     second_wall: bool = False,
+    processes: int = 0,
 ) -> list[str]:
     """Everything up to the job's own words. `mounts` maps a place in the job to a folder on this machine.
 
     `/tmp` and `/dev/shm` are memory: they count against the memory cap where a control group holds it, and are
     bounded by their own size where none does. With `second_wall` the job's first process builds Landlock's around
-    itself.
+    itself, and where `processes` is not 0 it caps how many there can be, if the kernel counts them for the job alone.
     """
     words = [
         bwrap,
@@ -127,7 +128,7 @@ def command(
     words += ["--remount-ro", "/", "--chdir", WORK]
     for name, value in environment.items():
         words += ["--setenv", name, value]
-    return [*words, "--", *(_landlock(python, mounts) if second_wall else ())]
+    return [*words, "--", *(_landlock(python, mounts, processes) if second_wall else ())]
 
 
 def with_gpus(argv: Sequence[str], words: Sequence[str]) -> list[str]:
@@ -136,13 +137,13 @@ def with_gpus(argv: Sequence[str], words: Sequence[str]) -> list[str]:
     return [*argv[:place], *words, *argv[place + 1 :]]
 
 
-def _landlock(python: Interpreter, mounts: Mapping[str, str]) -> list[str]:
+def _landlock(python: Interpreter, mounts: Mapping[str, str], processes: int) -> list[str]:
     """The same rules once more, for what a mistake in the mounts would let through."""
     system = ["/usr", "/etc", *(f"/{name}" for name in _SYSTEM_LINKS)]
     readable = [*system, "/proc", "/sys", *python.folders, *mounts]
     rules = [(landlock.LIST, "/"), (landlock.DEVICE, "/dev"), *((landlock.READ, path) for path in readable)]
     rules += [(landlock.WRITE, path) for path in (WORK, SCRATCH, "/tmp", "/dev/shm")]
-    return [python.executable, "-I", "-S", LANDLOCK, json.dumps(rules, separators=(",", ":"))]
+    return [python.executable, "-I", "-S", LANDLOCK, json.dumps(rules, separators=(",", ":")), str(processes)]
 
 
 def _system() -> list[str]:

@@ -293,8 +293,10 @@ class LocalRunner:
             return
         known = self._gpu_place.gpus()
         if not known:
-            raise UserError(f"job {spec.job_id} asks for {wanted.gpus} GPUs, and this machine shows none that jobs may "
-                            "have. Ask for none, or choose another runner; `postdoc doctor` says what it sees")  # fmt: skip
+            raise UserError(
+                f"job {spec.job_id} asks for {wanted.gpus} GPUs, and this machine shows none that jobs may have. Ask "
+                "for none, or choose another runner; `postdoc doctor` says what it sees"
+            )
         if wanted.gpus > len(known):
             has = f"has {', '.join(gpu.name for gpu in known)}"
             raise UserError(f"job {spec.job_id} asks for {wanted.gpus} GPUs, and this machine {has}. Ask for at most "

@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -559,24 +558,3 @@ def test_two_files_on_one_place_are_refused(best_runner, script, tmp_path):
     rows.write_text("x")
     with pytest.raises(UserError, match="cannot be copied"):
         best_runner.launch(script("", files={"script.py/rows": str(rows)}))
-
-
-def test_unix_socket_of_the_host_is_not_reachable(best_runner, script, finish, tmp_path):
-    if best_runner.tier is Tier.PLAIN:
-        pytest.skip("no isolation here")
-    with socket.socket(socket.AF_UNIX) as named, socket.socket(socket.AF_UNIX) as abstract:
-        named.bind(str(tmp_path / "bus"))
-        abstract.bind("\0postdoc-test-bus")
-        for server in (named, abstract):
-            server.listen()
-        code = (
-            "import socket, sys\n"
-            "for address in (sys.argv[1], '\\0postdoc-test-bus'):\n"
-            "  try:\n"
-            "    socket.socket(socket.AF_UNIX).connect(address)\n"
-            "    print('reached', address)\n"
-            "  except OSError:\n"
-            "    print('refused')\n"
-        )
-        finish(best_runner, script(code, argv=("{python}", "script.py", str(tmp_path / "bus"))))
-    assert best_runner.log_tail(JobId("job")) == "refused\nrefused"
