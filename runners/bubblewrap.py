@@ -123,12 +123,16 @@ def command(
     ]
     for place, source in mounts.items():
         words += ["--ro-bind", source, place]
-    if second_wall:
+    if second_wall or processes:
         words += ["--ro-bind", _OUR_LANDLOCK, LANDLOCK]
     words += ["--remount-ro", "/", "--chdir", WORK]
     for name, value in environment.items():
         words += ["--setenv", name, value]
-    return [*words, "--", *(_landlock(python, mounts, processes) if second_wall else ())]
+    words.append("--")
+    if second_wall or processes:
+        rules = json.dumps(_rules(python, mounts) if second_wall else None, separators=(",", ":"))
+        words += [python.executable, "-I", "-S", LANDLOCK, rules, str(processes)]
+    return words
 
 
 def with_gpus(argv: Sequence[str], words: Sequence[str]) -> list[str]:
@@ -137,13 +141,12 @@ def with_gpus(argv: Sequence[str], words: Sequence[str]) -> list[str]:
     return [*argv[:place], *words, *argv[place + 1 :]]
 
 
-def _landlock(python: Interpreter, mounts: Mapping[str, str], processes: int) -> list[str]:
-    """The same rules once more, for what a mistake in the mounts would let through."""
+def _rules(python: Interpreter, mounts: Mapping[str, str]) -> list[tuple[int, str]]:
+    """The walls once more, for what a mistake in the mounts would let through."""
     system = ["/usr", "/etc", *(f"/{name}" for name in _SYSTEM_LINKS)]
     readable = [*system, "/proc", "/sys", *python.folders, *mounts]
     rules = [(landlock.LIST, "/"), (landlock.DEVICE, "/dev"), *((landlock.READ, path) for path in readable)]
-    rules += [(landlock.WRITE, path) for path in (WORK, SCRATCH, "/tmp", "/dev/shm")]
-    return [python.executable, "-I", "-S", LANDLOCK, json.dumps(rules, separators=(",", ":")), str(processes)]
+    return rules + [(landlock.WRITE, path) for path in (WORK, SCRATCH, "/tmp", "/dev/shm")]
 
 
 def _system() -> list[str]:

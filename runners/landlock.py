@@ -3,8 +3,9 @@
     python -I -S landlock.py RULES_AS_JSON PROCESSES COMMAND...
 
 It is the second wall inside bubblewrap, started there by its path as the first thing that runs: what a mistake in the
-mounts would open, it still keeps closed. PROCESSES, where it is not 0, caps how many the job may have in its user
-namespace. This file stands alone, imports nothing of ours and little of Python's.
+mounts would open, it still keeps closed. The rules are `null` where the kernel has no Landlock; PROCESSES, where it is
+not 0, caps how many the job may have in its user namespace. This file stands alone, imports nothing of ours and little
+of Python's.
 
 Not covered: `chmod`, `chown`, `utime`, `setxattr` and `stat` of files outside the rules, connecting to a Unix socket
 that lies in a folder (https://docs.kernel.org/userspace-api/landlock.html, "Current limitations"), and, where /proc may
@@ -107,7 +108,8 @@ def _checked(answer: int) -> int:
 def _main() -> None:
     command = sys.argv[3:]
     try:
-        restrict(json.loads(sys.argv[1]))
+        if (rules := json.loads(sys.argv[1])) is not None:
+            restrict(rules)
         if processes := int(sys.argv[2]):
             resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
     except OSError as error:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -50,7 +52,7 @@ def found(**what):
 
 @pytest.fixture(params=[tier for tier in Tier if tier is not Tier.PLAIN], ids=str)
 def walled(request: pytest.FixtureRequest, new_runner: Callable[..., LocalRunner]) -> LocalRunner:
-    """A runner that claims to hold code which nobody trusts."""
+    """A runner with walls. Whether it also claims to hold code that nobody trusts is `isolates`."""
     report = REPORTS[request.param]
     if not report.available:
         pytest.skip(f"{report.tier}: {report.reason}")
@@ -63,7 +65,7 @@ def attack(script: Callable[..., Any], finish: Callable[..., Any]) -> Callable[.
 
     def run(runner: LocalRunner, code: str, *arguments: object, **fields: Any) -> Any:
         argv = ("{python}", "script.py", *map(str, arguments))
-        status = finish(runner, script(TOOLS + code, argv=argv, trusted=runner.tier is Tier.PLAIN, **fields))
+        status = finish(runner, script(TOOLS + code, argv=argv, trusted=not runner.isolates, **fields))
         assert status.state is JobState.SUCCEEDED, runner.log_tail(JOB)
         return json.loads((runner.folder(JOB) / "out.json").read_text())
 
@@ -231,7 +233,7 @@ def test_disk_cannot_be_filled(walled, script, finish):
         "fill('/scratch', 1 << 20)\n"
     )
     caps = Caps(memory_gib=0.125, disk_gib=32 / 1024, timeout_seconds=30)
-    status = finish(walled, script(code, trusted=False, caps=caps))
+    status = finish(walled, script(code, trusted=not walled.isolates, caps=caps))
     assert (status.state, status.failure) == (JobState.FAILED, FailureKind.DISK_FULL)
     assert json.loads((walled.folder(JOB) / "out.json").read_text()) == {"memory": "ENOSPC"}
     assert not (walled.folder(JOB).parent / "scratch").exists()
@@ -284,9 +286,63 @@ def test_fork_bomb_ends_with_its_job(walled, script, finish, tmp_path):
     )
     argv = ("{python}", "script.py", f"{tmp_path}/multiplies")
     caps = Caps(memory_gib=1, pids=24, timeout_seconds=20)
-    status = finish(walled, script(code, argv=argv, trusted=False, caps=caps))
+    status = finish(walled, script(code, argv=argv, trusted=not walled.isolates, caps=caps))
     assert (status.state, status.failure) == (JobState.FAILED, FailureKind.PROCESS_LIMIT)
     assert [line for line in processes_naming(tmp_path) if "multiplies" in line] == []
+
+
+AS_A_USER = """
+import sys
+from pathlib import Path
+from runners import sandbox
+from runners.job import Caps, JobId, JobSpec
+from runners.local import LocalRunner
+from runners.tier import Tier
+report = next(report for report in sandbox.probe() if report.tier is Tier.BUBBLEWRAP_RLIMITS)
+print(report.isolates, report.reason)
+folder = Path(sys.argv[1])
+runner = LocalRunner(folder / "jobs", tier=Tier.BUBBLEWRAP_RLIMITS)
+code = "import os, time\\nmade = 0\\nfor _ in range(60):\\n  try:\\n    pid = os.fork()\\n  except BlockingIOError:\\n    break\\n"
+code += "  if pid == 0:\\n    time.sleep(0.2)\\n    os._exit(0)\\n  made += 1\\nprint('made', made)"
+(folder / "script.py").write_text(code)
+spec = JobSpec(JobId("job"), ("{python}", "script.py"), files={"script.py": str(folder / "script.py")},
+               caps=Caps(memory_gib=1, pids=24))
+runner.launch(spec)
+print(runner.wait(JobId("job"), 60).tier, runner.log_tail(JobId("job")))
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="only root can become another user")
+def test_kernel_caps_the_processes_of_a_user_that_is_not_root():
+    if not REPORTS[Tier.BUBBLEWRAP_RLIMITS].available:
+        pytest.skip(REPORTS[Tier.BUBBLEWRAP_RLIMITS].reason)
+    python = next((str(path) for path in (Path(sys.executable), Path("/usr/bin/python3")) if open_to_all(path)), None)
+    if python is None:
+        pytest.skip("no Python 3.11 that another user may run")
+    with tempfile.TemporaryDirectory(prefix="postdoc-user-") as place:
+        folder = Path(place)
+        for name in ("runners", "bot/domain"):
+            shutil.copytree(REPOSITORY / name, folder / name)
+        shutil.copy(REPOSITORY / "bot/errors.py", folder / "bot/errors.py")
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, 65534, 65534)
+        done = subprocess.run(
+            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", python, "-c", AS_A_USER, folder],
+            cwd=folder, env={"PYTHONPATH": place, "PATH": os.defpath}, capture_output=True, text=True, timeout=90,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    claims, said = done.stdout.splitlines()
+    if claims.startswith("False"):
+        pytest.skip(claims)
+    # 24 and two of the sandbox; the script itself and the first process inside are among them.
+    assert said.split() == ["bubblewrap+rlimits", "made", "24"]
+
+
+def open_to_all(python: Path) -> bool:
+    """Whether another user can run it; root itself may go where others may not."""
+    probe = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", str(python), "-c",
+             "import sys; raise SystemExit(sys.version_info < (3, 11))"]  # fmt: skip
+    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
 
 
 def test_process_in_a_session_of_its_own_does_not_outlive_its_job(runner, script, finish):
@@ -336,7 +392,7 @@ def test_no_namespace_can_be_made_or_entered(walled, attack):
 def test_user_namespace_is_refused_by_the_first_wall_too(walled, script, finish, monkeypatch):
     monkeypatch.setitem(walled.__dict__, "_setting", replace(walled._setting, layers=frozenset()))
     code = "import ctypes\nraise SystemExit(0 if ctypes.CDLL(None).unshare(0x10000000) else 3)"
-    assert finish(walled, script(code, trusted=False)).exit_code == 0
+    assert finish(walled, script(code, trusted=not walled.isolates)).exit_code == 0
 
 
 def test_calls_that_no_training_needs_are_refused(walled, attack):
