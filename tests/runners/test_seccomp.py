@@ -59,7 +59,7 @@ def answer(code: bytes, number: int, *arguments: int, audit: int) -> str:
 
 def test_calls_are_refused_as_if_forbidden_or_unknown(machine):
     code = program(machine)
-    assert WANTED <= refused_calls(machine)
+    assert refused_calls(machine) >= WANTED
     for call in refused_calls(machine):
         found = answer(code, machine.numbers[call], audit=machine.audit)
         assert found == ("ENOSYS" if call.startswith("io_uring") or call == "clone3" else "EPERM"), call
