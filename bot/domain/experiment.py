@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from bot.domain.ablation import Ablation
 from bot.domain.budget import Spend, raised
 from bot.domain.diagnosis import DiagnosisReport
 from bot.domain.goal import Budget, Goal, GoalId, digest_of
@@ -91,6 +92,9 @@ class EventKind(StrEnum):
     REVISED = "revised"
     HEAD_READ = "head_read"
     CONFIRMED = "confirmed"
+    ABLATION_OPENED = "ablation_opened"
+    """A person asked to try several values of one key, within what was agreed."""
+    ABLATION_REPORTED = "ablation_reported"
     COMMAND_ANSWERED = "command_answered"
     STOPPED = "stopped"
     RESUMED = "resumed"
@@ -109,6 +113,14 @@ class JobRole(StrEnum):
     EVALUATE = "evaluate"
     PROBE = "probe"
     CONFIRM = "confirm"
+    ABLATE = "ablate"
+    """Trains one arm of an ablation; the job's `run` is the arm's number."""
+    WEIGH = "weigh"
+    """Evaluates that arm."""
+
+    @property
+    def of_ablation(self) -> bool:
+        return self in (JobRole.ABLATE, JobRole.WEIGH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +365,7 @@ class Experiment:
     tried: dict[str, int] = field(default_factory=dict)
     """Recipe hash -> run number."""
     confirmation: dict[str, Any] | None = None
+    ablations: list[Ablation] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
     stop_requested: str | None = None
     """Why it was to stop, a sentence without its full stop."""
@@ -402,6 +415,19 @@ class Experiment:
         pinned = (self.pins.get("benchmark") or {}).get("items_digest")
         named = [goal.base_model, goal.base_revision, goal.benchmark, goal.metric, goal.seed, pinned]
         return digest_of(named)[:12]
+
+    @property
+    def ablation(self) -> Ablation | None:
+        """The one under way."""
+        return next((ablation for ablation in self.ablations if not ablation.over), None)
+
+    @property
+    def runs_taken(self) -> int:
+        """What the budget's runs count: every run, and every arm of an ablation that is trained or still may be."""
+        trained = {job.run for job in self.jobs.values() if job.role is JobRole.ABLATE}
+        if self.ablation is not None:
+            trained |= {arm.n for arm in self.ablation.trained}
+        return len(self.runs) + len(trained)
 
     @property
     def running_jobs(self) -> list[Job]:

@@ -109,9 +109,10 @@ class Watcher:
             return
         self._looked_at[job.job_id] = now
         folder = self.world.runner.folder(JobId(job.job_id))
-        metrics = await asyncio.to_thread(metrics_of, folder) if job.role is JobRole.TRAIN else []
+        trains = job.role in (JobRole.TRAIN, JobRole.ABLATE)
+        metrics = await asyncio.to_thread(metrics_of, folder) if trains else []
         setup = output_json(folder, "out/setup.json") or {}
-        if job.role is JobRole.TRAIN and not metrics:
+        if trains and not metrics:
             # A backend that cannot be watched: what the job itself reports is all there is.
             metrics = await asyncio.to_thread(self.reports.steps, job.job_id)
             setup = {"max_steps": metrics[-1].get("max_steps")} if metrics else setup

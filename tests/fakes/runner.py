@@ -157,7 +157,7 @@ def _produce(work: Path, name: str, outcome: dict[str, Any]) -> None:
         _jsonl(work / "data" / "validation.jsonl", [_row("a validation prompt", "x")])
         build = {"sources": [], "rows": len(rows), "validation_rows": 1, "dropped": {}, "columns": {}, "sha256": "0"}
         (work / "data" / "build.json").write_text(json.dumps(build))
-    elif role == "train":
+    elif role in ("train", "ablate"):
         if outcome.get("curve") != "unseen":
             _jsonl(out / "metrics.jsonl", _curve(outcome.get("curve", "good")))
         (out / "setup.json").write_text(json.dumps({"max_steps": 100}))

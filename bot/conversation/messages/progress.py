@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from bot.conversation.inert import clipped, code, inert_line, inert_plain
+from bot.conversation.messages.ablations import ablation_step
 from bot.conversation.messages.charts import sparkline
 from bot.conversation.messages.keys import LONGEST_CHECK_TEXT, LONGEST_CHECK_TITLE, message, within_limit
 from bot.conversation.messages.publishing import published_row
@@ -83,6 +84,8 @@ def boxes_ticked(body: str) -> frozenset[str]:
 
 def next_step_of(experiment: Experiment) -> str:
     """What happens next, in words."""
+    if experiment.ablation is not None:
+        return ablation_step(experiment.ablation, experiment)
     run = experiment.run
     upcoming = f"run {run.n + 1 if run is not None else 1}"
     reached = run is not None and run.score is not None and run.score.value >= goal_of(experiment).target

@@ -8,13 +8,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from bot.conversation.policy import Policy
+from bot.domain.ablation import Ablation, Arm
 from bot.domain.budget import Spend
-from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent, State
+from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent, Run, State
 from bot.domain.goal import digest_of, slug
 from bot.errors import PlatformError, TransientError, UserError
 from bot.evaluation.benchmarks import write_job_files
@@ -79,7 +80,12 @@ async def settle(world: World, x: Experiment) -> None:
 
 def job_id_of(x: Experiment, role: JobRole, run: int, attempt: int, expects: str) -> JobId:
     """The same for the same work, so that a replayed launch is recognised; another recipe is other work."""
-    work = expects if role in (JobRole.DATA, JobRole.BASELINE) else x.runs[run - 1].recipe_hash
+    if role in (JobRole.DATA, JobRole.BASELINE):
+        work = expects
+    elif role.of_ablation:
+        work = arm_of(x, run)[1].recipe_hash
+    else:
+        work = x.runs[run - 1].recipe_hash
     return JobId(f"{job_prefix(x)}{digest_of([x.goal_id, work])[:6]}-{role}-{run:02d}-{attempt}")
 
 
@@ -104,12 +110,18 @@ async def _spec(world: World, x: Experiment, role: JobRole, run: int, job_id: Jo
                 world, x, job_id, trained_model(world, x, run), "sealed", f"{x.folder}/runs/{run:02d}"
             )
         case JobRole.TRAIN:
-            return await _training_spec(world, x, job_id, run, ())
+            return await _training_spec(world, x, job_id, Trained.of_run(x.runs[run - 1]), ())
+        case JobRole.ABLATE:
+            return await _training_spec(world, x, job_id, Trained.of_arm(*arm_of(x, run)), ())
+        case JobRole.WEIGH:
+            model = finished(world, x, JobRole.ABLATE, run) / "out" / "model"
+            return await _evaluation_spec(world, x, job_id, model, "dev", f"{x.folder}/ablation arm {run}")
         case JobRole.PROBE:
             remedy = x.runs[run - 1].remedy
             assert remedy is not None
             rates = ",".join(f"{rate:g}" for rate in remedy["rates"])
-            return await _training_spec(world, x, job_id, run, ("--learning_rate_probe", rates))
+            probed = Trained.of_run(x.runs[run - 1])
+            return await _training_spec(world, x, job_id, probed, ("--learning_rate_probe", rates))
 
 
 async def _data_spec(world: World, x: Experiment, job_id: JobId) -> JobSpec:
@@ -130,13 +142,37 @@ async def _data_spec(world: World, x: Experiment, job_id: JobId) -> JobSpec:
     return JobSpec(job_id, argv, files=files, caps=caps, trusted=trusted, outputs=("data",))
 
 
-async def _training_spec(world: World, x: Experiment, job_id: JobId, run: int, extra: tuple[str, ...]) -> JobSpec:
-    recipe, digests = x.runs[run - 1].recipe, x.runs[run - 1].digests
+class Trained(NamedTuple):
+    """What a training job is made from: a run of the goal, or an arm of an ablation."""
+
+    recipe: str
+    digests: Mapping[str, str]
+    head_sha: str
+    data_key: str
+
+    @classmethod
+    def of_run(cls, run: Run) -> Trained:
+        return cls(run.recipe, run.digests, run.head_sha, data_key(run.recipe, run.digests))
+
+    @classmethod
+    def of_arm(cls, ablation: Ablation, arm: Arm) -> Trained:
+        return cls(arm.recipe, ablation.digests, ablation.head_sha, ablation.data_key)
+
+
+def arm_of(x: Experiment, n: int) -> tuple[Ablation, Arm]:
+    """The arm with this number among all arms of the goal."""
+    return next((ablation, arm) for ablation in x.ablations for arm in ablation.arms if arm.n == n)
+
+
+async def _training_spec(
+    world: World, x: Experiment, job_id: JobId, trained: Trained, extra: tuple[str, ...]
+) -> JobSpec:
+    recipe, digests = trained.recipe, trained.digests
     inputs = goal_folder(world, x) / "inputs" / job_id
-    built = world.runner.folder(JobId(x.data[data_key(recipe, digests)]["job_id"]))
+    built = world.runner.folder(JobId(x.data[trained.data_key]["job_id"]))
     files = {
         "train.py": _write(
-            inputs / "train.py", await script_of(world, x, "train.py", digests["train.py"], x.runs[run - 1].head_sha)
+            inputs / "train.py", await script_of(world, x, "train.py", digests["train.py"], trained.head_sha)
         ),
         "recipe.yaml": _write(inputs / "recipe.yaml", recipe.encode()),
         # Read here, not copied by path: what a script wrote may be a link to something it could not read itself.

@@ -119,9 +119,10 @@ def provenance(world: World, x: Experiment, run: Run) -> dict[str, Any]:
     jobs = {
         f"{job.role}": {"seconds": round(job.seconds, 2), "tier": status_of(job).get("tier"),
                         "peak_memory_gib": status_of(job).get("peak_memory_gib"), "state": status_of(job).get("state")}
-        for job in x.jobs.values() if job.run == run.n and job.role is not JobRole.DATA
+        for job in x.jobs.values()
+        if job.run == run.n and job.role is not JobRole.DATA and not job.role.of_ablation
     }  # fmt: skip
-    hours = sum(job.seconds for job in x.jobs.values() if job.run == run.n) / 3600
+    hours = sum(job.seconds for job in x.jobs.values() if job.run == run.n and not job.role.of_ablation) / 3600
     return {
         "goal": x.goal_id,
         "goal_hash": x.goal.hash,
