@@ -8,7 +8,7 @@ from typing import Any
 from tests.loop.test_spending import pull_of, say, serving
 from tests.world import GOOD, POLICY, World, goal_body
 
-ARMS = {
+ARMS: dict[str, dict[str, Any]] = {
     "ablate-01": {"curve": "flat", "hold": True},
     "weigh-01": {"value": 0.10},
     "ablate-02": {"curve": "good", "hold": True},
@@ -55,7 +55,7 @@ def test_arms_run_side_by_side_and_are_told_in_one_table(tmp_path: Path) -> None
 
 
 def test_value_that_a_run_has_trained_is_not_trained_again_and_a_failed_one_is_told(tmp_path: Path) -> None:
-    script = {"baseline-00": {"value": 0.0}, "train-01": {"curve": "flat"}, "evaluate-01": {"value": 0.01},
+    script: dict[str, dict[str, Any]] = {"baseline-00": {"value": 0.0}, "train-01": {"curve": "flat"}, "evaluate-01": {"value": 0.01},
               "probe-01": {"suggested": None}, "ablate-02": {}, "weigh-02": {"value": 0.5},
               "ablate-03": {"fail": "ValueError: loss is not finite"}}  # fmt: skip
     with serving(tmp_path, POLICY, script) as world:
