@@ -159,6 +159,10 @@ class Job:
     """What the job was built from (the data key, for role data)."""
     reserved: Mapping[str, float] = field(default_factory=dict)
     """{"usd", "gpu_hours"} that it may cost at most; its time-out is set from it."""
+    usd_per_hour: float | None = None
+    """What its machine cost when it was launched; None where only the policy puts a price on it."""
+    resumed_from: int | None = None
+    """The step of the checkpoint that it goes on from, left by an attempt whose machine was lost."""
 
     @property
     def ended(self) -> bool:
@@ -445,6 +449,14 @@ class Experiment:
             if job.role is role and job.run == run and (not expects or job.expects == expects)
         ]
         return found[-1] if found else None
+
+    def price_of(self, job: Job) -> float:
+        """USD per hour."""
+        return job.usd_per_hour if job.usd_per_hour is not None else float(self.policy.get("usd_per_hour", 0.0))
+
+    def usd_of(self, job: Job) -> float:
+        """What an ended job has cost."""
+        return job.seconds / 3600 * self.price_of(job)
 
     def job_hours(self) -> float:
         """Hours of ended jobs' time, what the budget's gpu_hours counts."""

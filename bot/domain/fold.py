@@ -206,6 +206,8 @@ def _on_job_launched(x: Experiment, event: Event) -> None:
         event.at,
         expects=d.get("expects", ""),
         reserved=d.get("reserved", {}),
+        usd_per_hour=d.get("usd_per_hour"),
+        resumed_from=d.get("resumed_from"),
     )
     states = {
         JobRole.BASELINE: State.BASELINE,

@@ -248,19 +248,19 @@ def spend_of(x: Experiment, now: float | None = None) -> Spend:
     hours = x.job_hours()
     since = x.consented_at
     return Spend(
-        usd=hours * Policy.from_dict(x.policy).usd_per_hour + x.llm_usd,
+        usd=sum(x.usd_of(job) for job in x.jobs.values()) + x.llm_usd,
         gpu_hours=hours,
         runs=x.runs_taken,
         wall_hours=0.0 if since is None else max(0.0, (now or x.last_at) - since) / 3600,
     )
 
 
-def allowance(x: Experiment, role: JobRole, now: float) -> Spend:
+def allowance(x: Experiment, role: JobRole, now: float, usd_per_hour: float | None = None) -> Spend:
     """What a job started at `now` may cost at most, as usd and gpu_hours: its reservation and its time-out.
 
     The ceilings are those that were agreed to (the goal's own before anybody was asked), less what is spent and what
     running jobs may still take. Training leaves the time that evaluating it takes, so that no run is paid for and
-    then never measured.
+    then never measured. `usd_per_hour` is what the machine costs now, the policy's price when it is None.
     """
     ceilings = Envelope.from_dict(x.consent["envelope"]).ceilings if x.consent is not None else x.ceilings
     reserved = Spend(
@@ -268,7 +268,7 @@ def allowance(x: Experiment, role: JobRole, now: float) -> Spend:
         gpu_hours=sum(job.reserved.get("gpu_hours", 0.0) for job in x.running_jobs),
     )
     left = remaining(ceilings, spend_of(x, now), reserved)
-    price = Policy.from_dict(x.policy).usd_per_hour
+    price = Policy.from_dict(x.policy).usd_per_hour if usd_per_hour is None else usd_per_hour
     hours = min(left.gpu_hours, left.wall_hours, left.usd / price if price else left.gpu_hours)
     if role in (JobRole.TRAIN, JobRole.PROBE):
         hours -= evaluation_hours(x)

@@ -55,9 +55,15 @@ def test_arms_run_side_by_side_and_are_told_in_one_table(tmp_path: Path) -> None
 
 
 def test_value_that_a_run_has_trained_is_not_trained_again_and_a_failed_one_is_told(tmp_path: Path) -> None:
-    script: dict[str, dict[str, Any]] = {"baseline-00": {"value": 0.0}, "train-01": {"curve": "flat"}, "evaluate-01": {"value": 0.01},
-              "probe-01": {"suggested": None}, "ablate-02": {}, "weigh-02": {"value": 0.5},
-              "ablate-03": {"fail": "ValueError: loss is not finite"}}  # fmt: skip
+    script: dict[str, dict[str, Any]] = {
+        "baseline-00": {"value": 0.0},
+        "train-01": {"curve": "flat"},
+        "evaluate-01": {"value": 0.01},
+        "probe-01": {"suggested": None},
+        "ablate-02": {},
+        "weigh-02": {"value": 0.5},
+        "ablate-03": {"fail": "ValueError: loss is not finite"},
+    }
     with serving(tmp_path, POLICY, script) as world:
         issue = world.open_goal(goal_body(Budget_in_runs="1"))
         assert world.until_ended(issue) == "exhausted"
