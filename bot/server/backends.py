@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bot.config import Settings
 from bot.conversation.github import GitHubApp
@@ -14,7 +15,7 @@ from runners.job import Runner
 from runners.local import LocalRunner
 
 
-def runner_of(settings: Settings, folder: Path, app: GitHubApp, known_secrets: tuple[str, ...]) -> Runner:
+def runner_of(settings: Settings, folder: Path, app: GitHubApp | None, known_secrets: tuple[str, ...]) -> Runner:
     """The runner whose jobs (or whose mirrors of far jobs) lie below `folder`.
 
     Raises: SettingsError when a setting that this runner needs is missing.
@@ -33,11 +34,21 @@ def runner_of(settings: Settings, folder: Path, app: GitHubApp, known_secrets: t
             return _ray(settings, folder, clean)
 
 
+def job_runner(folder: Path, name: str) -> Runner:
+    """The runner of a bot that is not, or no longer, a server: settings come from the environment, secrets are unknown.
+
+    Raises: SettingsError.
+    """
+    # Of what a server must be told, nothing reaches a runner.
+    given: dict[str, Any] = {"app_id": "none", "webhook_secret": "no webhook", "runner": name}
+    return runner_of(Settings(**given), folder, None, ())
+
+
 def _docker(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Runner:
     raise SettingsError("POSTDOC_RUNNER=docker is not there yet.")
 
 
-def _actions(settings: Settings, folder: Path, app: GitHubApp, clean: Callable[[str], str]) -> Runner:
+def _actions(settings: Settings, folder: Path, app: GitHubApp | None, clean: Callable[[str], str]) -> Runner:
     raise SettingsError("POSTDOC_RUNNER=actions is not there yet.")
 
 
