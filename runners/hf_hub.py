@@ -242,8 +242,10 @@ def problem_of(error: BaseException, what: str, namespace: str) -> PostdocError 
         return TransientError(f"the Hub was changed by somebody else meanwhile ({status})")
     if status is not None:
         return PlatformError(f"the Hub answers {status} when asked to {what}{quoted}")
-    if isinstance(error, ValueError):  # a name, or a file of the commit, is not as the Hub wants it
-        return UserError(f"The Hub cannot be asked to {what}: {error}.")
+    if type(error).__name__ == "HFValidationError":
+        return UserError(f"The Hub cannot be asked to {what}: {error}")
+    if isinstance(error, ValueError):  # an answer that its own client does not understand, or does not accept
+        return PlatformError(f"the Hub answers in a form that is not known here when asked to {what}: {error}")
     if isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "httpcore")):
         return PlatformError(f"the Hub cannot be reached to {what}: {type(error).__name__}: {error}")
     return None
