@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,6 @@ from runners.hf_wire import LOG, METRICS, NOTE, STATUS, Mark, Signer
 from runners.job import read_json
 from runners.layout import write_json
 from runners.remote import store as names
-from runners.remote.store import FolderStore
 
 log = logging.getLogger("postdoc.hf_jobs")
 
@@ -33,7 +33,6 @@ class Spool:
 
     def __init__(self, folder: Path, signer: Signer) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.store = FolderStore(folder)
         self._signer = signer
         self._position = folder / POSITION
         self._number = int((read_json(self._position) or {}).get("number", 0))
@@ -77,17 +76,26 @@ class Spool:
 
     def _write_log(self, number: int, lines: list[str]) -> None:
         text = "".join(f"{line}\n" for line in lines)
-        self.store.write(f"{names.LOG}{number:08d}.txt", text.encode("utf-8", "replace"))
+        self._write(f"{names.LOG}{number:08d}.txt", text.encode("utf-8", "replace"))
+
+    def _write(self, key: str, content: bytes) -> None:
+        """In one step and without waiting for the disk: after a power cut the log is read again from its first line,
+        and hundreds of pieces may come at once."""
+        target = self._position.parent / key
+        target.parent.mkdir(exist_ok=True)
+        partial = target.with_name(f".{target.name}")
+        partial.write_bytes(content)
+        os.replace(partial, target)
 
     def _take_mark(self, mark: Mark) -> None:
         match mark.kind:
             case _ if mark.kind == STATUS:
-                self.store.write(names.STATUS, json.dumps(mark.data).encode())
+                self._write(names.STATUS, json.dumps(mark.data).encode())
             case _ if mark.kind == METRICS:
                 rows = "".join(f"{row}\n" for row in mark.data)
-                self.store.write(f"{names.METRICS}{mark.number:08d}.jsonl", rows.encode())
+                self._write(f"{names.METRICS}{mark.number:08d}.jsonl", rows.encode())
             case _ if mark.kind == NOTE:
-                self.store.write(names.OUTPUTS_NOTE, json.dumps(mark.data).encode())
+                self._write(names.OUTPUTS_NOTE, json.dumps(mark.data).encode())
             case _:
                 assert mark.kind == LOG, mark.kind  # it closes the lines before it
 
