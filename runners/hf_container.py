@@ -359,9 +359,10 @@ def main(config: Mapping[str, Any], token: str, home: str) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     job_id = JobId(config["job"])
     # Each execution of a scheduled job leaves its outputs in a folder of its own.
-    folder = str(config["folder"]) + (f"/{os.environ.get('JOB_ID', 'unknown')}" if config["scheduled"] else "")
+    own = f"/{os.environ.get('JOB_ID', 'unknown')}" if config["scheduled"] else ""
     runs = Runs(config["repository"], config["endpoint"], token)
-    store = ContainerStore(runs, folder, Signer(token, config["signed_as"]), config["inputs"], _say)
+    signer = Signer(token, config["signed_as"] + own)
+    store = ContainerStore(runs, config["folder"] + own, signer, config["inputs"], _say)
     origins = Origins(runs, config["origins"], lambda job: f"jobs/{job}")
     runner = LocalRunner(Path(home) / "jobs", tier=Tier.PLAIN, slots=1)
     wrapper = ContainerWrapper(

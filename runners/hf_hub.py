@@ -139,21 +139,31 @@ class Hub:
         if self._repository_checked:
             return
 
-        def check(api: Any) -> Any:
-            from huggingface_hub.errors import RepositoryNotFoundError
-
-            try:
-                return api.model_info(self.repository, timeout=_CALL_SECONDS)
-            except RepositoryNotFoundError:
-                api.create_repo(self.repository, private=True, exist_ok=True)
-                return api.model_info(self.repository, timeout=_CALL_SECONDS)
-
-        if not self.call(f"write {self.repository}", check).private:
+        private = self.is_private()
+        if private is None:
+            make = f"make {self.repository}"
+            self.call(make, lambda api: api.create_repo(self.repository, private=True, exist_ok=True))
+            private = self.is_private()
+        if not private:
             raise UserError(
                 f"Everybody can see {self.repository} on the Hub, and the data of jobs goes there: make it private, or "
                 "set POSTDOC_HF_JOBS_REPOSITORY to another name."
             )
         self._repository_checked = True
+
+    def is_private(self) -> bool | None:
+        """Whether the runs repository is; None when there is none."""
+
+        def look(api: Any) -> bool | None:
+            from huggingface_hub.errors import RepositoryNotFoundError
+
+            try:
+                return bool(api.model_info(self.repository, timeout=_CALL_SECONDS).private)
+            except RepositoryNotFoundError:
+                return None
+
+        found = self.call(f"see {self.repository}", look)
+        return None if found is None else bool(found)
 
     def fetch(self, path: str, target: Path, revision: str = "main") -> bool:
         """Download a file of the runs repository to `target`; False when it is not there."""

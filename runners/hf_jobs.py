@@ -38,9 +38,11 @@ TOKEN_VARIABLE = "POSTDOC_RUNS_TOKEN"
 JOB_LABEL, OWNER_LABEL = "postdoc-job", "postdoc-owner"
 JOB_UID = 10001
 """Whom a script runs as inside its container, where that one starts as root."""
-_GRACE_SECONDS = 1200.0
+GRACE_SECONDS = 1200.0
 """Beyond a job's own time-out, for fetching its inputs and for its outputs to leave. The supervisor inside keeps the
 job's own; this is the platform's, for a container in which nothing works any more."""
+LEASE_SECONDS = 900.0
+"""Of silence in the log of a running job, after which its machine counts as lost: its wrapper speaks every minute."""
 _PRICES_SECONDS = 300.0
 _POLL_SECONDS = 5.0
 _DRAIN_SECONDS = 60.0
@@ -81,7 +83,6 @@ class HubJobs:
         self.hub, self.machine = hub, machine
         self.poll_seconds = poll_seconds
         self._drain_seconds = drain_seconds
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._root = root.resolve()
         self._readers: dict[JobId, Reader] = {}
         self._ended_since: dict[JobId, float] = {}
@@ -99,6 +100,7 @@ class HubJobs:
         path = self._root / ".hf-owner.json"
         known = read_json(path)
         if known is None:
+            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_json(path, known := {"owner": uuid4().hex[:16]})
         return str(known["owner"])
 
@@ -148,9 +150,9 @@ class HubJobs:
         if there:
             return {"id": there[0].id}
         labels = {f"postdoc-{key}": label(value) for key, value in spec.labels.items() if value} | own
-        timeout = int(spec.caps.timeout_seconds + _GRACE_SECONDS)
+        timeout = int(spec.caps.timeout_seconds + GRACE_SECONDS)
         handle = self.hub.run(
-            **self.container(self._config(spec), self._flavor(spec)),
+            **self.container(self._config(spec), self.flavor_for(spec)),
             timeout=timeout,
             labels=labels | {"name": label(f"postdoc-{spec.job_id}")},
         )
@@ -189,7 +191,7 @@ class HubJobs:
     def _signed_as(self, job_id: JobId) -> str:
         return f"{self.owner}/{job_id}"
 
-    def _flavor(self, spec: JobSpec) -> str:
+    def flavor_for(self, spec: JobSpec) -> str:
         """Raises: UserError when there is no such machine, or it has too few GPUs."""
         wanted = spec.hardware.flavor or self.machine.flavor
         if spec.hardware.nodes > 1:

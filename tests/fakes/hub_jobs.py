@@ -30,7 +30,7 @@ from tests.fakes.hub_models import Answer
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "ghcr.io/acme/train@sha256:" + "a" * 64
 TERMINAL = ("COMPLETED", "CANCELED", "ERROR", "DELETED")
-HARDWARE = [
+HARDWARE: list[dict[str, Any]] = [
     {"name": "cpu-basic", "prettyName": "CPU Basic", "cpu": "2 vCPU", "ram": "16 GB", "ephemeralStorage": "20 GB",
      "accelerator": None, "unitCostMicroUSD": 167, "unitCostUSD": 0.000167, "unitLabel": "minute"},
     {"name": "a10g-large", "prettyName": "Nvidia A10G - large", "cpu": "12 vCPU", "ram": "46 GB",
@@ -163,7 +163,7 @@ class FakeJobs:
         return Answer(200, job.as_json())
 
     def _list(self, namespace: str, query: dict[str, list[str]], url: str) -> Answer:
-        labels = [each.split("=", 1) for each in query.get("label", [])]
+        labels = [each.partition("=")[::2] for each in query.get("label", [])]
         found = [
             job for job in sorted(self.jobs.values(), key=lambda job: -job.created)
             if job.namespace == namespace

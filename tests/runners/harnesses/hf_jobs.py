@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,8 @@ class Harness:
 
     def backend(self, **machine: Any) -> HubJobs:
         client = Hub(self.hub.url, SERVER_TOKEN, "acme", REPOSITORY)
-        given = {"image": IMAGE, "flavor": "cpu-basic", "runs_token": RUNS_TOKEN, "uid": self.uid} | machine
-        made = HubJobs(client, Machine(**given), self.folder / "mirror", poll_seconds=0.05, drain_seconds=5.0)
+        given = Machine(IMAGE, "cpu-basic", RUNS_TOKEN, self.uid)
+        made = HubJobs(client, replace(given, **machine), self.folder / "mirror", poll_seconds=0.05, drain_seconds=5.0)
         self._backends.append(made)
         return made
 
@@ -72,12 +73,7 @@ class Harness:
     def lose_outputs(self, job_id: JobId) -> None:
 
         for backend in self._backends:
-            fetch = backend.hub.fetch
-            backend.hub.fetch = (  # type: ignore[method-assign]
-                lambda path, target, revision="main", fetch=fetch: (
-                    not path.endswith("outputs.tar") and fetch(path, target, revision)
-                )
-            )
+            _lose_outputs(backend.hub)
 
     def launches(self, job_id: JobId) -> int:
         return len(self.hub.jobs.labelled(JOB_LABEL, job_id))
@@ -98,3 +94,12 @@ class Harness:
         for reader in self.readers():
             reader.stop()
         self._stack.close()
+
+
+def _lose_outputs(hub: Hub) -> None:
+    fetch = hub.fetch
+
+    def fetch_the_rest(path: str, target: Path, revision: str = "main") -> bool:
+        return not path.endswith("outputs.tar") and fetch(path, target, revision)
+
+    hub.fetch = fetch_the_rest  # type: ignore[method-assign]
