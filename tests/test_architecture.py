@@ -107,7 +107,13 @@ def test_templates_import_nothing_of_ours_and_are_never_imported() -> None:
 
 
 # Module of the runners -> the client library of its backend. The supervisor starts without site-packages.
-CLIENTS = {"runners.remote.wrapper": {"huggingface_hub"}}
+CLIENTS = {
+    "runners.remote.wrapper": {"huggingface_hub"},
+    "runners.hf_hub": {"huggingface_hub"},
+    # In a job's container:
+    "runners.hf_bootstrap": {"huggingface_hub"},
+    "runners.hf_container": {"huggingface_hub"},
+}
 
 
 def test_runners_import_no_third_party_library_but_their_backends_client() -> None:

@@ -20,7 +20,7 @@ from bot.domain.goal import digest_of, slug
 from bot.errors import PlatformError, TransientError, UserError
 from bot.evaluation.benchmarks import write_job_files
 from bot.evaluation.tasks import training_rows
-from bot.loop.models import fetched_model
+from bot.loop.models import fetched_model, hub_origin
 from bot.loop.own_benchmark import benchmark_of
 from bot.loop.policy import SHORTEST_JOB_HOURS, Action, allowance, data_key
 from bot.loop.sources import source_files
@@ -249,11 +249,13 @@ async def _training_spec(
     if validation:
         files["data/validation.jsonl"] = _write(inputs / "validation.jsonl", validation)
         argv += ["--validation_file", "data/validation.jsonl"]
+    init = await base_model(world, x)
     return JobSpec(
         job_id,
         (*argv, *extra),
         files=files,
-        mounts={"init": str(await base_model(world, x))},
+        mounts={"init": str(init)},
+        origins=origins_of(world, x, {"init": init}),
         environment=world.environment,
         caps=_caps(world, memory_gib=world.train_memory_gib),
         trusted=_trusted(x, digests),
@@ -274,6 +276,7 @@ async def _evaluation_spec(world: World, x: Experiment, job_id: JobId, model: Pa
         argv,
         files=files,
         mounts={"model": str(model)},
+        origins=origins_of(world, x, {"model": model}),
         environment=world.environment,
         caps=caps,
         trusted=True,
@@ -345,6 +348,17 @@ async def _source_files(world: World, x: Experiment, source: str, folder: Path) 
     if task is None:
         raise UserError(f"`data_sources` names `{source}`, but this benchmark makes no training rows. Name a file.")
     return {source: _write(folder / source, jsonl(training_rows(task, BENCHMARK_ROWS, _seed(x))))}
+
+
+def origins_of(world: World, x: Experiment, mounts: Mapping[str, Path]) -> dict[str, str]:
+    """Where another machine finds the same: the Hub, or `job:ID/PATH` for what an earlier job of the runner left."""
+    found = {}
+    for name, path in mounts.items():
+        if x.goal is not None and (origin := hub_origin(path, x.goal.base_model)):
+            found[name] = origin
+        elif path.parts[-3:] == ("work", "out", "model"):
+            found[name] = f"job:{path.parts[-4]}/out/model"
+    return found
 
 
 async def base_model(world: World, x: Experiment) -> Path:
