@@ -30,6 +30,8 @@ from runners.outputs import read_output
 
 BENCHMARK_SOURCE = "benchmark/train.jsonl"
 """The `data_sources` name of the benchmark's own training rows; no repository path can be it, `benchmark/` is ours."""
+KEPT_SCRIPTS, KEPT_RESULTS = "scripts", "evaluations"
+"""Folders of what is kept for a goal where the data folder may not last: scripts by digest, evaluations by job."""
 BENCHMARK_ROWS = 3000
 """Training rows drawn from a benchmark that makes its own."""
 
@@ -39,6 +41,8 @@ async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
     role, run = JobRole(action.args["role"]), int(action.args["run"])
     attempt, expects = int(action.args["attempt"]), str(action.args["expects"])
     job_id = job_id_of(x, role, run, attempt, expects)
+    if (gone := _gone_before(world, x, role, run)) is not None:
+        return [outputs_gone(gone)]
     granted = await _reserve(world, x, role, job_id)
     if isinstance(granted, Refusal):
         state = State.STOPPED if granted.halted else State.EXHAUSTED
@@ -60,6 +64,27 @@ async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
         "reserved": {"usd": granted.usd, "gpu_hours": granted.gpu_hours},
     }
     return [NewEvent(EventKind.JOB_LAUNCHED, f"job/{job_id}/launched", data)]
+
+
+def _gone_before(world: World, x: Experiment, role: JobRole, run: int) -> Job | None:
+    """The ended job without whose outputs this one cannot be started, when they are gone."""
+    needed: Job | None = None
+    if role in (JobRole.EVALUATE, JobRole.CONFIRM):
+        needed = x.job_for(JobRole.TRAIN, run)
+    elif role in (JobRole.TRAIN, JobRole.PROBE):
+        found = x.data.get(data_key(x.runs[run - 1].recipe, x.runs[run - 1].digests))
+        needed = x.jobs.get(found["job_id"]) if found is not None else None
+    return needed if needed is not None and is_gone(world, needed) else None
+
+
+def is_gone(world: World, job: Job) -> bool:
+    """Whether the folder of an ended job is not on this machine (any more)."""
+    return not job.gone and not world.runner.folder(JobId(job.job_id)).exists()
+
+
+def outputs_gone(job: Job) -> NewEvent:
+    data = {"job_id": job.job_id, "role": str(job.role), "run": job.run}
+    return NewEvent(EventKind.OUTPUTS_GONE, f"job/{job.job_id}/gone", data)
 
 
 async def _reserve(world: World, x: Experiment, role: JobRole, job_id: JobId) -> Spend | Refusal:
@@ -198,7 +223,7 @@ def keep_script(world: World, content: bytes) -> str:
 
 
 def _kept_scripts(world: World) -> Path:
-    return world.data_folder / "scripts"
+    return world.data_folder / KEPT_SCRIPTS
 
 
 async def script_of(world: World, x: Experiment, path: str, wanted: str, ref: str) -> bytes:
@@ -206,6 +231,10 @@ async def script_of(world: World, x: Experiment, path: str, wanted: str, ref: st
     kept = _kept_scripts(world) / wanted
     if kept.is_file() and digest(content := kept.read_bytes()) == wanted:
         return content
+    if world.kept_file is not None:
+        content = await world.kept_file(x.goal_id, f"{KEPT_SCRIPTS}/{wanted}") or b""
+        if digest(content) == wanted:
+            return content
     repository = world.repository(x)
     if x.pull_request is None and x.goal is not None and x.goal.script and path == "train.py":
         found = await repository.file(x.goal.script, (await repository.default_branch())[1])
