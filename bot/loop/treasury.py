@@ -172,7 +172,9 @@ class Treasury:
         """Take over a book in place of what is here. Raises: ValueError for what is none."""
         tables = ((_reservations, "reservations"), (_halts, "halts"))
         try:
-            found = {name: [{c.name: row[c.name] for c in table.columns} for row in book[name]] for table, name in tables}
+            found = {
+                name: [{c.name: row[c.name] for c in table.columns} for row in book[name]] for table, name in tables
+            }
         except (LookupError, TypeError) as error:
             raise ValueError("it is no book of reservations and halts") from error
         with self._engine.begin() as connection:

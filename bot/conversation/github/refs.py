@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from bot.conversation.github.errors import Gone, Refused
-from bot.conversation.github.limits import Urgency
 from bot.conversation.github.reading import Reader, quoted
 from bot.errors import PostdocError, TransientError
 
@@ -26,9 +25,19 @@ class RefMoved(PostdocError):
 class Refs(Reader):
     """The refs below `refs/<prefix>/`. Every method may raise TransientError, Refused and Gone."""
 
-    def __init__(self, app: GitHubApp, installation_id: int, owner: str, name: str, *, prefix: str = "postdoc") -> None:
+    def __init__(
+        self,
+        app: GitHubApp,
+        installation_id: int,
+        owner: str,
+        name: str,
+        *,
+        prefix: str = "postdoc",
+        paced: bool = True,
+    ) -> None:
+        """Moves that are not `paced` wait for no other write: a few an hour, of which nobody is told."""
         super().__init__(app, installation_id, owner, name)
-        self._prefix = prefix
+        self._prefix, self._paced = prefix, paced
         self._trees: dict[str, str] = {}
         """Commit -> its tree, for commits that were read or made here."""
         self._made: dict[str, set[str]] = {}
@@ -85,9 +94,9 @@ class Refs(Reader):
         try:
             if old is not None:
                 moved = {"sha": new, "force": False}
-                await self._call("PATCH", path, json=moved, urgency=Urgency.WORK)
+                await self._call("PATCH", path, json=moved, write=self._paced)
             else:
-                await self._call("POST", "/git/refs", json={"ref": ref, "sha": new})
+                await self._call("POST", "/git/refs", json={"ref": ref, "sha": new}, write=self._paced)
         except Gone:
             raise
         except TransientError:

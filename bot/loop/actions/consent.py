@@ -48,11 +48,15 @@ async def ask_consent(world: World, x: Experiment, action: Action) -> list[NewEv
     if action.args["remedy"]:
         # The head has been trained; what waits is a change that goes beyond what was agreed. Its button is on the
         # run's own check, its suggestion on the line.
-        body = messages.remedy_question(x, sha=sha, left=left, why=why, changed=_remedy_changes(x), buttons=world.buttons)
+        body = messages.remedy_question(
+            x, sha=sha, left=left, why=why, changed=_remedy_changes(x), buttons=world.buttons
+        )
         await repository.upsert_comment(x.pull_request, key, body)
         asked: dict[str, Any] = {"head_sha": sha, "check_run_id": None}
         return [NewEvent(EventKind.CONSENT_ASKED, f"consent-asked/{sha}/{x.length}", asked)]
-    body = messages.consent_question(x, sha=sha, left=left, what=[why], facts=messages.PlanFacts(**plan_facts(world, x)))
+    body = messages.consent_question(
+        x, sha=sha, left=left, what=[why], facts=messages.PlanFacts(**plan_facts(world, x))
+    )
     await repository.upsert_comment(x.pull_request, key, body)
     title, summary = messages.consent_check(x, sha, left, buttons=world.buttons)
     output = {"title": title, "summary": summary}

@@ -170,7 +170,9 @@ async def complete_check(world: World, x: Experiment, run: Run) -> None:
         "summary": redact(messages.check_done_summary(run, losses), world.known_secrets),
     }
     await world.repository(x).update_check(
-        run.check_run_id, output=output, conclusion=str(conclusion),
+        run.check_run_id,
+        output=output,
+        conclusion=str(conclusion),
         actions=_accept_button(x, run) if world.buttons else [],
     )
 
