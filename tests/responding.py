@@ -14,20 +14,23 @@ from pathlib import Path
 
 from bot.cli import run
 from bot.serverless import process
-from bot.serverless.responder import Responder
+from bot.serverless.happening import Happening
+from bot.serverless.process import responded
+from bot.serverless.responder import Report, Responder
 from bot.serverless.settings import RespondSettings
 from tests.fakes.runner import ScriptedRunner
 from tests.serving import Deaths
 
 
-def scripted(settings: RespondSettings) -> Responder:
+def scripted(settings: RespondSettings, happening: Happening) -> Report:
     runner = ScriptedRunner(Path(os.environ["POSTDOC_TEST_RUNNER"]))
     deaths = Deaths(Path(path)) if (path := os.environ.get("POSTDOC_TEST_DEATHS")) else None
-    return Responder(
+    responder = Responder(
         settings, runner=runner, at=deaths.at if deaths else None, on_write=deaths.on_write if deaths else None
     )
+    return responded(settings, happening, responder)
 
 
 if __name__ == "__main__":
-    process.Responder = scripted  # type: ignore[misc, assignment]
+    process.responded = scripted  # type: ignore[assignment]
     sys.exit(run(["respond", *sys.argv[1:]]))

@@ -67,7 +67,7 @@ class EventKind(StrEnum):
     PULL_REQUEST_REOPENED = "pull_request_reopened"
     JOB_ENDED = "job_ended"
     OUTPUTS_GONE = "outputs_gone"
-    """The machine that an ended job's outputs lay on has gone with them. Where they are needed the job is done again."""
+    """The machine that an ended job's outputs lay on has gone with them; where needed, the job is done again."""
     # From the bot's own actions
     CONTRACT_READ = "contract_read"
     JOB_LAUNCHED = "job_launched"

@@ -247,8 +247,7 @@ class Engine:
         return (await self.experiment(goal_id)).length > before.length
 
     def continues(self, goal_id: GoalId, n: int, decided: dict[str, Any]) -> None:
-        """Carry this action out before anything else is decided for the goal: whoever kept its journal was in the middle
-        of it."""
+        """Carry this action out before anything else is decided for the goal: its journal was kept amidst it."""
         self._unfinished[goal_id] = Unfinished(n, decided, ())
 
     @property

@@ -1,4 +1,4 @@
-"""The event that started the workflow, as GitHub Actions hands it over: a name, and a file with the webhook's payload."""
+"""The event that started the workflow, as GitHub Actions hands it over: a name, and the webhook's payload in a file."""
 
 from __future__ import annotations
 

@@ -98,8 +98,8 @@ class Ledger:
         except (BadRecord, LookupError, TypeError, ValueError) as error:
             # Fail closed: without the book nobody knows what the month has spent, or whether all spending is halted.
             raise UserError(
-                f"refs/postdoc/{SPENDING} is refused: {error}. Put its genuine commit back, or delete the ref: what the "
-                "journals tell of spending is then taken, and `/postdoc halt` has to be said again"
+                f"refs/postdoc/{SPENDING} is refused: {error}. Put its genuine commit back, or delete the ref: what "
+                "the journals tell of spending is then taken, and `/postdoc halt` has to be said again"
             ) from error
         self._book, found.book = note, True
 

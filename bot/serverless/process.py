@@ -10,9 +10,9 @@ from bot.serverless.responder import Report, Responder
 from bot.serverless.settings import RespondSettings
 
 
-def responded(settings: RespondSettings, happening: Happening) -> Report:
+def responded(settings: RespondSettings, happening: Happening, responder: Responder | None = None) -> Report:
     """What came of the event. Raises: PostdocError."""
-    return asyncio.run(_responded(Responder(settings), happening))
+    return asyncio.run(_responded(responder or Responder(settings), happening))
 
 
 async def _responded(responder: Responder, happening: Happening) -> Report:

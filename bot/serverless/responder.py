@@ -144,7 +144,7 @@ class Responder(Bot):
             "kept_file": kept_file,
         }
 
-    async def _keep(self, goal_id: GoalId, doing: dict[str, Any] | None) -> None:  # type: ignore[override]
+    async def _keep(self, goal_id: GoalId, doing: dict[str, Any] | None) -> None:
         await self.ledger.keep(goal_id, doing)
 
     def _check_write(self) -> None:
@@ -340,10 +340,14 @@ class Responder(Bot):
         for goal_id in sorted(self.ledger.changed):
             x = await self.engine.experiment(goal_id)
             model = trained_model(self.world, x, x.best_run.n) if x.best_run is not None else None
-            told = {"goal_id": goal_id, "state": str(x.state), "pull_request": x.pull_request, "runs": len(x.runs)}
-            told["running"] = [job.job_id for job in x.running_jobs]
-            told["model"] = str(model) if model is not None and model.is_dir() else None
-            goals.append(told)
+            where: dict[str, Any] = {
+                "goal_id": goal_id,
+                "state": str(x.state),
+                "pull_request": x.pull_request,
+                "runs": len(x.runs),
+            }
+            running = [job.job_id for job in x.running_jobs]
+            goals.append(where | {"running": running, "model": str(model) if model and model.is_dir() else None})
         return goals
 
     # Waiting

@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ ON = {
     "pull_request": {"closed", "reopened", "synchronize"},
 }
 """What the workflow file listens to."""
+
+
+NOTHING: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,9 @@ class Workflow(World):
                 events.append(Event(delivery.event, payload))
         return events
 
-    def begin(self, event: Event, *arguments: str, run: int = 0, **variables: str) -> subprocess.Popen[str]:
+    def begin(
+        self, event: Event, *arguments: str, run: int = 0, variables: Mapping[str, str] = NOTHING
+    ) -> subprocess.Popen[str]:
         """Start the workflow for an event; `run` is given for one that is run again."""
         self.runs += 1
         run = run or self.runs
@@ -94,15 +99,17 @@ class Workflow(World):
         assert expect is None or process.returncode == expect, f"{process.returncode}: {output}\n{self.log()}"
         return output
 
-    def handle(self, event: Event, *arguments: str, expect: int | None = 0, **variables: str) -> str:
+    def handle(
+        self, event: Event, *arguments: str, expect: int | None = 0, variables: Mapping[str, str] = NOTHING
+    ) -> str:
         """One whole run of the workflow; what it said."""
-        return self.finish(self.begin(event, *arguments, **variables), expect=expect)
+        return self.finish(self.begin(event, *arguments, variables=variables), expect=expect)
 
-    def settle(self, *arguments: str, **variables: str) -> list[str]:
+    def settle(self, *arguments: str, variables: Mapping[str, str] = NOTHING) -> list[str]:
         """Run the workflow for every event, one at a time, until nobody's deed is left; what each run said."""
         said = []
         while events := self.pending():
-            said += [self.handle(event, *arguments, **variables) for event in events]
+            said += [self.handle(event, *arguments, variables=variables) for event in events]
         return said
 
     # What people see

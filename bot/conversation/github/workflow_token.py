@@ -46,7 +46,7 @@ class GivenToken(Credentials):
 
 
 class WorkflowApp(GitHubApp):
-    """What stands in for the App: an installation, numbered 0, that holds the workflow's repository and nothing else."""
+    """What stands in for the App: an installation, numbered 0, that holds the workflow's repository alone."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class WorkflowApp(GitHubApp):
         )  # fmt: skip
         self.full_name, self._login = full_name, login
         self.began_at = 0.0
-        """Since when this repository is looked after, in Unix seconds: what was labelled before was not meant for us."""
+        """Since when this repository is looked after, in Unix seconds: earlier labels were not meant for us."""
 
     async def about(self) -> dict[str, Any]:
         return {"slug": self._login.removesuffix("[bot]"), "permissions": {}, "events": []}
