@@ -33,6 +33,8 @@ log = logging.getLogger("postdoc.ledger")
 
 SPENDING, BOOK = "spending", "spending.json"
 KEPT_JOBS = "jobs"
+FRESH_SECONDS = 600.0
+"""Before the very first process: an issue that was labelled this recently was meant for it, should its event be lost."""
 _EVALUATES = (JobRole.BASELINE, JobRole.EVALUATE, JobRole.CONFIRM)
 
 
@@ -88,7 +90,7 @@ class Ledger:
         return found
 
     async def _load_book(self, found: Loaded, now: float) -> None:
-        self.began_at = now
+        self.began_at = now - FRESH_SECONDS
         if (sha := self._at.get(SPENDING)) is None:
             return
         try:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypeVar
 
 from bot.conversation.github import GitHubApp, OnWrite, Pacing, Refs, Refused, WorkflowApp
@@ -200,6 +201,7 @@ class Responder(Bot):
             self.engine.unreadable[goal_id] = why
         for goal_id, (n, action) in loaded.doing.items():
             self.engine.continues(goal_id, n, action)
+        await asyncio.to_thread(_forget_the_dead, self.settings)
         await asyncio.to_thread(self.runner.sweep)
         await asyncio.to_thread(self._restore_treasury)
         await self.engine.start()
@@ -390,3 +392,16 @@ def _refusal(goal_id: GoalId, why: str) -> str:
 
 def _permissions_problem(refused: Refused) -> str:
     return f"The workflow's token may not do what this takes ({refused}). Give its job `permissions: {PERMISSIONS}`."
+
+
+def _forget_the_dead(settings: RespondSettings) -> None:
+    """Databases and lock files of processes that were killed on this machine."""
+    folder = settings.data_folder.resolve()
+    for path in [*settings.memory_folder.parent.glob("*-*"), *(folder / "executors").glob("*-*")]:
+        number = path.name.partition("-")[0]
+        if not number.isdigit() or Path(f"/proc/{number}").exists():
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
