@@ -1,9 +1,9 @@
 """The `postdoc` command: one function for each subcommand, thin, importing what it needs when it is called.
 
 `practice` holds the demo and pursuing without GitHub, `serving` what a server's owner needs, `workflow` the bot without
-a server, `tools` what works on files alone. Exit codes: 0 done, 1 the job or goal failed, 2 the caller's words or settings are wrong (one line on
-stderr says which), 130 interrupted with everything saved. No traceback reaches a person: a bug is one line with where
-its log lies.
+a server, `tools` what works on files alone. Exit codes: 0 done, 1 the job or goal failed, 2 the caller's words or
+settings are wrong (one line on stderr says which), 130 interrupted with everything saved. No traceback reaches a
+person: a bug is one line with where its log lies.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from bot.domain.experiment import Experiment
 from bot.domain.goal import GoalId
 from bot.loop.record import Record
 from bot.loop.treasury import Treasury
-from runners.job import Runner
+from runners.job import Hardware, Runner
 
 KeptFile = Callable[[GoalId, str], Awaitable[bytes | None]]
 """(goal, path) -> the file that was kept for it; None when there is none. Raises: TransientError."""
@@ -41,6 +41,8 @@ class World:
     """Exact values that no comment, commit, check or log may carry."""
     train_memory_gib: float = 8.0
     cpu_threads: int = 1
+    hardware: Hardware = field(default_factory=Hardware)
+    """What training and evaluation jobs ask for."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Given to every job; never a secret."""
     hub_token: str = ""

@@ -34,8 +34,8 @@ log = logging.getLogger("postdoc.ledger")
 SPENDING, BOOK = "spending", "spending.json"
 KEPT_JOBS = "jobs"
 FRESH_SECONDS = 600.0
-"""Before the very first process: an issue that was labelled this recently was meant for it, should its event be lost."""
-_EVALUATES = (JobRole.BASELINE, JobRole.EVALUATE, JobRole.CONFIRM)
+"""Before the very first process: what was labelled this recently was meant for it, should its event be lost."""
+_EVALUATES = (JobRole.BASELINE, JobRole.EVALUATE, JobRole.CONFIRM, JobRole.WEIGH)
 
 
 @dataclass(slots=True)

@@ -18,6 +18,14 @@ def lock(place: Place, run: str, seconds: float = 30.0) -> Lock:
     return Lock(refs, run, seconds=seconds, now=time.time)
 
 
+async def until_rung(holder: Lock) -> None:
+    for _ in range(400):
+        if await holder.rung():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("nobody rang")
+
+
 async def test_lock_is_taken_by_one_and_free_again_once_given_back(place: Place) -> None:
     one, other = lock(place, "run 1"), lock(place, "run 2")
     assert await one.acquire(5) == ""
@@ -55,8 +63,7 @@ async def test_ring_keeps_the_lock_from_being_given_back_until_it_is_answered(pl
     one, other = lock(place, "run 1"), lock(place, "run 2")
     await one.acquire(5)
     waiting = asyncio.create_task(other.acquire(20))
-    while not await one.rung():
-        await asyncio.sleep(0.05)
+    await until_rung(one)
     assert not await one.release()
     assert not waiting.done()
     await one.answer(await one.rung())

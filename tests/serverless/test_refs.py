@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bot.conversation.github import Refused, RefMoved
+from bot.conversation.github import RefMoved, Refused
 from bot.errors import TransientError
 from tests.serverless.conftest import REPOSITORY, Place
 

@@ -7,6 +7,7 @@ https://docs.github.com/en/rest/git/refs#update-a-reference
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ class Refs(Reader):
         """Moves that are not `paced` wait for no other write: a few an hour, of which nobody is told."""
         super().__init__(app, installation_id, owner, name)
         self._prefix, self._paced = prefix, paced
+        self._writer, self._writes = secrets.token_hex(6), 0
         self._trees: dict[str, str] = {}
         """Commit -> its tree, for commits that were read or made here."""
         self._made: dict[str, set[str]] = {}
@@ -61,6 +63,9 @@ class Refs(Reader):
         A ref that somebody has deleted is made again. Raises: RefMoved when it stands at another commit than `old`.
         """
         tree = await self._tree(old, files)
+        # Two writers with the same words in the same second would otherwise make one and the same commit.
+        self._writes += 1
+        message = f"{message}\n\nPostdoc-Writer: {self._writer}/{self._writes}"
         commit = await self._call(
             "POST", "/git/commits",
             json={"message": message, "tree": tree, "parents": [old] if old else []}, write=False,
