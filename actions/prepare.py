@@ -64,16 +64,14 @@ def requirements(training: bool) -> list[str]:
 
 def environment_for(wanted: list[str]) -> str:
     """The interpreter of an environment with these requirements, made where there is none. Raises: RuntimeError."""
-    key = hashlib.sha256("\n".join([sys.version, sys.platform, *wanted]).encode()).hexdigest()[:16]
-    top = os.path.join(os.environ.get("RUNNER_TOOL_CACHE") or os.path.expanduser("~/.cache"), "postdoc")
-    folder = os.path.join(top, key)
+    folder = environment_folder(os.environ.get("RUNNER_TOOL_CACHE") or os.path.expanduser("~/.cache"), wanted)
     python = os.path.join(folder, "bin", "python")
     if os.path.isfile(os.path.join(folder, "complete")):
         print(f"the environment {folder} is there already", flush=True)
         return python
     # Built where it stays, because an environment cannot be moved; what an interrupted job left is taken away first.
     shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(top, exist_ok=True)
+    os.makedirs(os.path.dirname(folder), exist_ok=True)
     print(f"::group::Installing Postdoc's requirements into {folder}", flush=True)
     try:
         made = subprocess.run([sys.executable, "-m", "venv", folder], check=False)
@@ -85,6 +83,11 @@ def environment_for(wanted: list[str]) -> str:
     with open(os.path.join(folder, "complete"), "w", encoding="utf-8") as file:
         file.write("\n".join(wanted) + "\n")
     return python
+
+
+def environment_folder(top: str, wanted: list[str]) -> str:
+    key = hashlib.sha256("\n".join([sys.version, sys.platform, *wanted]).encode()).hexdigest()[:16]
+    return os.path.join(top, "postdoc", key)
 
 
 def install(python: str, wanted: list[str]) -> None:

@@ -55,7 +55,7 @@ def post_comment(request: Request, number: int, body: str) -> str:
     try:
         github = client(request)
         issue = repository(github).get_issue(number)
-        own = _account(github)
+        own = _account(github, request.github_token)
         # Others can write our key into a comment of theirs, which is not ours to edit then.
         mine = (each for each in issue.get_comments() if each.user.login == own and each.body.startswith(key))
         found: IssueComment | None = next(mine, None)
@@ -75,15 +75,16 @@ def _key(request: Request) -> str:
     return "/".join("".join(c if c.isalnum() or c in "._-" else "-" for c in part) for part in parts)
 
 
-def _account(github: Github) -> str:
-    """Who this token writes as."""
+def _account(github: Github, token: str) -> str:
+    """Who this token writes as. An App's account is called `slug[bot]` by REST and, in places, `slug` by GraphQL."""
     from github import GithubException
 
     try:
         _, answer = github.requester.graphql_query(_VIEWER, {})
-        return str(answer["data"]["viewer"]["login"])
+        login = str(answer["data"]["viewer"]["login"])
     except (GithubException, KeyError, TypeError):
         return _WORKFLOW_ACCOUNT
+    return f"{login.removesuffix('[bot]')}[bot]" if token.startswith("ghs_") else login
 
 
 def _said(error: Exception) -> str:

@@ -61,10 +61,11 @@ class Call:
 
 def metadata() -> dict[str, Any]:
     """For the language service: what each of them takes."""
-    return {
-        name: {"name": name, "description": "", "inputs": {key: {"description": "", "default": value} for key, value in inputs.items()}}
-        for name, inputs in INPUTS.items()
-    }  # fmt: skip
+    found = {}
+    for name, inputs in INPUTS.items():
+        told = {key: {"description": "", "default": value} for key, value in inputs.items()}
+        found[name] = {"name": name, "description": "", "inputs": told}
+    return found
 
 
 def play(name: str, given: Mapping[str, str], call: Call) -> dict[str, str]:
@@ -91,7 +92,7 @@ def checkout(call: Call) -> dict[str, str]:
     depth = call.inputs["fetch-depth"]
     for entry in workspace.iterdir():
         shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-    remote = f"{github['server_url']}/{github['repository']}"
+    remote = f"{github['server_url']}/{github['repository']}.git"
     _git(workspace, "init", "--quiet", "--initial-branch=main")
     _git(workspace, "remote", "add", "origin", remote)
     _git(workspace, "config", "--local", f"http.{github['server_url']}/.extraheader", header)
