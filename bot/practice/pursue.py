@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bot.domain.experiment import Experiment
 from bot.errors import UserError
-from bot.practice.demo import Follower, Outcome, built_base, show_outcome
+from bot.practice.demo import Follower, Outcome, best_model, built_base, show_outcome
 from bot.practice.goals import issue_of
 from bot.practice.narration import Activity
 from bot.practice.terminal import Screen
@@ -85,7 +85,8 @@ def run_pursuit(
             world.comment(CALLER.login, x.pull_request, f"/postdoc run {x.head_sha}")
 
         x = Follower(world, screen, issue, agree).until_over()
-        outcome = Outcome(x, time.monotonic() - began - built, world.repository)
+        seconds = time.monotonic() - began - built
+        outcome = Outcome(x, seconds, world.repository, best_model(world.data_folder, x))
         branch = fetched_branch(repository, world.repository, x.branch) if x.pull_request is not None else None
         show_outcome(screen, outcome, world)
         if branch is not None:
