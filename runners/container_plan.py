@@ -36,6 +36,9 @@ _JOB, _SCRATCH, _PIPES = "/job", "/scratch", "/postdoc"
 _OWN_PROCESSES = 1
 """The shell that waits."""
 _OPEN_FILES = 65_536
+_MANY_PROCESSES = 32_768
+"""The kernel's own default (`kernel.pid_max`), to which podman lowers its own limit and above which it cannot set one
+when it is no full root."""
 _LEAST_SHARED_BYTES = 64 << 20
 _GIB = 2**30
 
@@ -166,20 +169,18 @@ def _ulimits(spec: JobSpec) -> list[dict[str, Any]]:
     """Unless both are named, podman (seen with 4.3) takes its own defaults for open files and processes, which may be
     above what it is itself allowed, and refuses. The number of processes is `PidsLimit`'s part: this limit would count
     everything that runs under the same user."""
-    files = _allowed(resource.RLIMIT_NOFILE)
-    files = _OPEN_FILES if files < 0 else min(files, _OPEN_FILES)
     limits = {
-        "nofile": files,
-        "nproc": _allowed(resource.RLIMIT_NPROC),
+        "nofile": _allowed(resource.RLIMIT_NOFILE, _OPEN_FILES),
+        "nproc": _allowed(resource.RLIMIT_NPROC, _MANY_PROCESSES),
         "core": 0,
         "fsize": int(spec.caps.file_size_gib * _GIB),
     }
     return [{"Name": name, "Soft": value, "Hard": value} for name, value in limits.items()]
 
 
-def _allowed(which: int) -> int:
+def _allowed(which: int, wanted: int) -> int:
     hard = resource.getrlimit(which)[1]
-    return -1 if hard == resource.RLIM_INFINITY else hard
+    return wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
 
 
 def _environment(spec: JobSpec, here: Setting) -> dict[str, str]:

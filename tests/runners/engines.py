@@ -55,9 +55,9 @@ class StartedEngine:
             self.client = docker.APIClient(base_url=self.url, version="auto", timeout=60)
             self.image = self._import_image()
             self._prove()
-        except Exception as error:
+        except BaseException:
             self.stop()
-            raise RuntimeError(f"{kind}: {error}") from error
+            raise
 
     def start(self) -> None:
         """Also after `crash` or `stop_service`: on what is there already."""
@@ -95,18 +95,23 @@ class StartedEngine:
     def _import_image(self) -> str:
         archive = self.folder / "image.tar"
         _pack_python(archive)
-        self.client.import_image_from_file(str(archive), repository="postdoc-test", tag="1")
+        said = self.client.import_image_from_file(str(archive), repository="postdoc-test", tag="1")
         archive.unlink()
-        identity: str = self.client.inspect_image("postdoc-test:1")["Id"]
-        return identity if identity.startswith("sha256:") else f"sha256:{identity}"
+        identity: str = json.loads(said)["status"]
+        return identity
 
     def _prove(self) -> None:
         """Only a container that ran proves that this machine lets the engine make one."""
-        made = self.client.create_container(self.image, ["python3", "-c", "print('it runs')"], network_disabled=True)
+        limits = [{"Name": name, "Soft": 1024, "Hard": 1024} for name in ("nofile", "nproc")]
+        config = {"Image": self.image, "Cmd": ["python3", "-c", "print('it runs')"],
+                  "HostConfig": {"NetworkMode": "none", "Ulimits": limits}}  # fmt: skip
+        made = self.client.create_container_from_config(config)
         try:
             self.client.start(made["Id"])
             if self.client.wait(made["Id"], timeout=30)["StatusCode"] != 0:
                 raise RuntimeError(f"a container ended with: {self.client.logs(made['Id'])!r}")
+        except docker.errors.APIError as error:
+            raise RuntimeError(f"a container cannot be started: {error.explanation}") from error
         finally:
             self.client.remove_container(made["Id"], force=True)
 
