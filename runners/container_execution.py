@@ -12,7 +12,7 @@ import select
 import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,12 +21,14 @@ from bot.errors import PlatformError, UserError
 from runners import joblog, outputs, processes
 from runners.cgroup import Cgroup, group_of
 from runners.container_engine import Engine, EngineAway, State
-from runners.container_plan import ENDED, OUTPUT, PIPES, RELEASE
+from runners.container_plan import ENDED, OUTPUT, PIPES, RELEASE, with_gpus
 from runners.containers import give
 from runners.events import Events
+from runners.gpus import Gpu
 from runners.job import JobSpec, read_json
 from runners.layout import LOG, SCRATCH, WORK, write_json
 from runners.outcome import Ending
+from runners.redactedlog import RedactedLog
 
 CONTAINER = "container.json"
 """In the job's folder: which container was made for it and, from then on, that its script has ended."""
@@ -56,18 +58,19 @@ class ContainerExecution:
         interruption: Callable[[Ending], Ending],
         started_at: float,
         engine: Engine,
+        chosen: Sequence[Gpu] = (),
     ) -> None:
         """`started_at` (Unix seconds) is when the job began, which may be a supervisor ago; `interruption` is asked at
-        every look, and marks the ending when the job shall not go on."""
+        every look, and marks the ending when the job shall not go on; `chosen` are the GPUs that the job has."""
         self.ending = Ending(return_code=None, sandboxed=False)
         self.peak_bytes = 0
         self._folder, self._work = folder, folder / WORK
         self._caps = spec.caps
-        self._wants_gpus = spec.hardware.gpus > 0
-        self._name, self._config = str(plan["name"]), plan["config"]
+        self._gpus = tuple(chosen)
+        self._name, self._config = str(plan["name"]), with_gpus(plan, chosen)
         self._events, self._interruption, self._engine = events, interruption, engine
         self._deadline = started_at + spec.caps.timeout_seconds
-        self._log = joblog.CappedLog(folder / LOG, int(plan["log_bytes"]))
+        self._log = RedactedLog(folder / LOG, int(plan["log_bytes"]))
         self._group: Cgroup | None = None
         self._process: int | None = None
         """Descriptor of the container's first process; None when it cannot be seen from here."""
@@ -84,6 +87,10 @@ class ContainerExecution:
                 self._ask_how_it_ended()
         except (OSError, PlatformError, UserError) as error:
             self._give_up(str(error))
+        except SystemExit:
+            # The container is left to the next supervisor; what it has printed so far is stored here.
+            self._writing_log(self._log.close)
+            raise
         self._clear_away()
 
     def look_now(self) -> None:
@@ -110,8 +117,8 @@ class ContainerExecution:
             self._persistently(lambda: self._engine.create(self._name, self._config))
             state = self._state()
         if not self._known:
-            self._note(id=state.identity)
-        if self._wants_gpus and not state.given_gpus:
+            self._note(id=state.identity, gpus=[gpu.uuid for gpu in self._gpus])
+        if self._gpus and not state.given_gpus:
             raise PlatformError("the engine took no notice of the request for GPUs; dockerd with NVIDIA's toolkit does")
         if state.status in ("created", "configured", "initialized"):
             self._persistently(lambda: self._engine.start(self._name))
@@ -151,8 +158,11 @@ class ContainerExecution:
     # listening
 
     def _on_output(self, data: bytes) -> None:
+        self._writing_log(lambda: self._log.write(data))
+
+    def _writing_log(self, write: Callable[[], None]) -> None:
         try:
-            self._log.write(data)
+            write()
         except OSError as error:
             self.ending = replace(self.ending, disk_over=f"the log cannot be written: {error.strerror}")
 
@@ -172,6 +182,7 @@ class ContainerExecution:
             if _readable(self._pipes[ENDED]):
                 self._let_it_end(now + _END_SECONDS)
                 return
+            self._writing_log(lambda: self._log.settle(time.monotonic()))
             until_deadline = max(0.01, self._deadline - time.time())
             self._events.wait(min(self._next_look - time.monotonic(), until_deadline))
 
@@ -315,7 +326,7 @@ class ContainerExecution:
             give(self._work, os.getuid(), os.getgid())
         for note in outputs.disarm(self._work):
             self._on_output(f"[postdoc: {note}]\n".encode())
-        self._log.close()
+        self._writing_log(self._log.close)
         shutil.rmtree(self._folder / SCRATCH, ignore_errors=True)
         tail = joblog.tail_text(self._folder / LOG, _CLASSIFIED_TAIL_BYTES)
         self.ending = replace(self.ending, log_tail=tail)

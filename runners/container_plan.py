@@ -11,14 +11,17 @@ from __future__ import annotations
 import hashlib
 import os
 import resource
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bot.errors import UserError
 from runners import intake
-from runners.bubblewrap import Interpreter
+from runners.bubblewrap import CACHE, Interpreter
+from runners.cache import Shared
 from runners.container_engine import Description, Image
+from runners.gpus import Gpu, GpuPlace
 from runners.job import JobSpec
 from runners.layout import SCRATCH, WORK
 from runners.sandbox import job_environment
@@ -65,6 +68,8 @@ class Setting:
     root: Path
     python: str
     """Interpreter inside the image."""
+    gpus: GpuPlace
+    shared: Shared
 
     @property
     def user(self) -> int:
@@ -77,9 +82,12 @@ class Setting:
 
 def launch_plan(spec: JobSpec, here: Setting, folder: Path) -> dict[str, Any]:
     """What the supervisor makes and watches, as plain data."""
+    wanted = spec.hardware.gpus
     return {
         "tier": f"container ({here.engine.kind})",
+        "engine": here.engine.kind,
         "url": here.url,
+        "gpus": {"count": wanted, "place": here.gpus.as_dict()} if wanted else None,
         "name": container_name(here.root, spec.job_id),
         "config": container(spec, here, folder),
     }
@@ -119,6 +127,7 @@ def container(spec: JobSpec, here: Setting, folder: Path) -> dict[str, Any]:
                 # A pipe can be written on a mount that cannot; it cannot be replaced there.
                 _bind(folder / PIPES, _PIPES, writable=False),
                 *(_bind(Path(source), place, writable=False) for source, place, _ in bound.values()),
+                *(_bind(Path(source), place, writable=False) for place, source in here.shared.mounts(CACHE).items()),
             ]
         },
     }
@@ -153,8 +162,28 @@ def _host_config(spec: JobSpec, here: Setting, folder: Path) -> dict[str, Any]:
         config["UsernsMode"] = "host"
     if here.engine.kind == "podman" and here.engine.rootless:
         config["UsernsMode"] = "keep-id"
-    if spec.hardware.gpus:
-        config["DeviceRequests"] = [{"Driver": "", "Count": spec.hardware.gpus, "Capabilities": [["gpu"]]}]
+    return config
+
+
+def with_gpus(plan: Mapping[str, Any], chosen: Sequence[Gpu]) -> dict[str, Any]:
+    """The container's body with these GPUs and no other, which are known only when the job's turn has come.
+
+    https://docs.docker.com/reference/api/engine/version/v1.41/ (DeviceRequest). podman has its GPUs by the names of the
+    Container Device Interface, which `nvidia-ctk cdi generate` gives them.
+    """
+    config: dict[str, Any] = dict(plan["config"])
+    nvidia = [gpu for gpu in chosen if gpu.vendor == "nvidia"]
+    more: dict[str, Any] = {}
+    if nvidia and plan["engine"] == "podman":
+        more["DeviceRequests"] = [{"Driver": "cdi", "DeviceIDs": [f"nvidia.com/gpu={gpu.index}" for gpu in nvidia]}]
+    elif nvidia:
+        more["DeviceRequests"] = [{"Driver": "", "DeviceIDs": [gpu.uuid for gpu in nvidia], "Capabilities": [["gpu"]]}]
+    nodes = [node for gpu in chosen if gpu.vendor == "amd" for node in gpu.nodes]
+    if nodes:
+        devices = [*nodes, "/dev/kfd"]
+        more["Devices"] = [{"PathOnHost": node, "PathInContainer": node, "CgroupPermissions": "rw"} for node in devices]
+        more["GroupAdd"] = sorted({str(os.stat(node).st_gid) for node in devices})
+    config["HostConfig"] = config["HostConfig"] | more
     return config
 
 
@@ -184,9 +213,10 @@ def _allowed(which: int, wanted: int) -> int:
 
 
 def _environment(spec: JobSpec, here: Setting) -> dict[str, str]:
-    """The same as under any other wall, but that the image knows its own PATH and numbers its GPUs itself."""
-    environment = job_environment(spec, Interpreter(here.python, ()), "/tmp", _SCRATCH)
-    foreign = ["PATH", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"]
+    """The same as under any other wall, but that the image knows its own PATH."""
+    shared = here.shared.moved_to(CACHE).environment()
+    environment = job_environment(spec, Interpreter(here.python, ()), "/tmp", _SCRATCH, shared)
+    foreign = ["PATH"]
     if spec.network:
         foreign += ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"]
     for name in foreign:

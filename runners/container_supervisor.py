@@ -12,10 +12,12 @@ import sys
 from pathlib import Path
 
 from bot.errors import PlatformError, UserError
-from runners import slots, supervisor
+from runners import gpus, slots, supervisor
 from runners.container_engine import Engine
 from runners.container_execution import CONTAINER, ContainerExecution
 from runners.container_plan import PIPES
+from runners.gpus import GpuPlace
+from runners.job import read_json
 from runners.layout import read_status
 from runners.outcome import Ending
 from runners.supervisor import Supervisor
@@ -52,13 +54,17 @@ class ContainerSupervisor(Supervisor):
             self._interruption,
             self._status.started_at,
             self._engine,
+            self._taken.gpus,
         )
 
-    def _wait_for_slot(self) -> Ending | None:
-        if not (self._folder / CONTAINER).exists():
-            return super()._wait_for_slot()
+    def _wait_for_turn(self) -> Ending | None:
+        made = read_json(self._folder / CONTAINER)
+        if made is None:
+            return super()._wait_for_turn()
         # It runs already. Its slot may have gone to another job meanwhile; then there is one too many for a while.
         slots.take_slot(self._root, int(self._plan["slots"]))
+        if made.get("gpus"):
+            self._taken = gpus.take_again(GpuPlace.from_dict(self._plan["gpus"]["place"]), made["gpus"])
         return None
 
     def _interruption(self, ending: Ending) -> Ending:

@@ -6,15 +6,18 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bot.errors import PlatformError, UserError
 from runners import container_plan, joblog, slots
+from runners.bubblewrap import CACHE
 from runners.container_engine import Description, Engine, Image, check_pinned, socket_path
 from runners.container_plan import ENDED, JOB_LABEL, OUTPUT, PIPES, RELEASE, ROOT_LABEL, Setting
+from runners.gpus import GpuPlace
 from runners.job import Flavor, JobId, JobSpec, JobStatus
 from runners.layout import LAUNCH_LOCK, SCRATCH, WORK, read_status
 from runners.local import LocalRunner, locked
@@ -40,13 +43,17 @@ class ContainerRunner(LocalRunner):
         pull: bool = False,
         slots: int | None = None,
         log_bytes: int = joblog.DEFAULT_CAP_BYTES,
+        redact: Callable[[str], str] | None = None,
+        cache: Path | None = None,
+        gpu_place: GpuPlace | None = None,
     ) -> None:
         """`image` is pinned by its digest or its id; `url` is the engine's socket (`DOCKER_HOST`, else the usual
-        places, when empty); `python` the interpreter inside the image; `pull` whether a missing image is fetched.
+        places, when empty); `python` the interpreter inside the image; `pull` whether a missing image is fetched. The
+        others are LocalRunner's.
 
         Raises: UserError when the image is not pinned or the engine is on another machine.
         """
-        super().__init__(root, slots=slots, log_bytes=log_bytes)
+        super().__init__(root, slots=slots, log_bytes=log_bytes, redact=redact, cache=cache, gpu_place=gpu_place)
         check_pinned(image)
         self._image_name = image
         self._url = url
@@ -61,7 +68,7 @@ class ContainerRunner(LocalRunner):
     def flavors(self) -> Sequence[Flavor]:
         """One: this machine."""
         (here,) = super().flavors()
-        return (Flavor(self.name, memory_gib=here.memory_gib, cpus=here.cpus),)
+        return (replace(here, name=self.name),)
 
     @property
     def label(self) -> str:
@@ -86,12 +93,7 @@ class ContainerRunner(LocalRunner):
         return found
 
     def _check_permitted(self, spec: JobSpec) -> None:
-        """Raises: UserError when this engine, or any one machine, cannot give what the job asks for."""
-        if spec.hardware.nodes > 1:
-            raise UserError(
-                f"job {spec.job_id} asks for {spec.hardware.nodes} machines, and the runner docker has one; "
-                "use the runner ray, or write 1"
-            )
+        """Raises: UserError when there is no engine, no right to use it, no image, or a cap that it cannot hold."""
         self._setting_now()
 
     def _setting_now(self) -> Setting:
@@ -100,10 +102,19 @@ class ContainerRunner(LocalRunner):
         now = time.monotonic()
         if self._image is None or now - self._image[0] > _IMAGE_SECONDS:
             self._image = (now, self._engine.image(self._image_name, pull=self._pull))
-        return Setting(self._engine.url, description, self._image[1], self.root, self._image_python)
+        return Setting(
+            self._engine.url,
+            description,
+            self._image[1],
+            self.root,
+            self._image_python,
+            self._gpu_place,
+            self._shared,
+        )
 
     def _launch_plan(self, spec: JobSpec, folder: Path) -> dict[str, Any]:
         here = self._setting_now()
+        self._shared.link_datasets(folder / SCRATCH, self._shared.moved_to(CACHE).datasets)
         plan = container_plan.launch_plan(spec, here, folder)
         pipes = folder / PIPES
         shutil.rmtree(pipes, ignore_errors=True)

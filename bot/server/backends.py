@@ -22,7 +22,7 @@ def runner_of(settings: Settings, folder: Path, app: GitHubApp, known_secrets: t
     clean = partial(redact, known=known_secrets)
     match settings.runner:
         case "local":
-            return LocalRunner(folder, python=settings.job_python, slots=settings.job_slots)
+            return LocalRunner(folder, python=settings.job_python, slots=settings.job_slots, redact=clean)
         case "docker":
             return _docker(settings, folder, clean)
         case "actions":

@@ -14,14 +14,12 @@ import sysconfig
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import docker
 
-from bot.domain.redaction import redact as redact_shapes
 from runners.containers import ContainerRunner
 from runners.job import JobId
 from tests.runners.conftest import processes_naming
@@ -198,7 +196,7 @@ class EngineHarness:
         self.engine = found
         self.root = folder / "jobs"
 
-    def runner(self, *, redact: Callable[[str], str] = redact_shapes, **options: Any) -> ContainerRunner:
+    def runner(self, **options: Any) -> ContainerRunner:
         return ContainerRunner(self.root, self.engine.image, self.engine.url, **{"slots": 4, **options})
 
     def lose_machine(self, job_id: JobId) -> None:
