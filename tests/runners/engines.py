@@ -83,7 +83,8 @@ class StartedEngine:
             config.write_text(json.dumps(_DAEMON))
             places = ["--data-root", "data", "--exec-root", "exec", "--pidfile", "pid"]
             folders = [word if word.startswith("--") else str(self.folder / word) for word in places]
-            return ["dockerd", "--config-file", str(config), *folders, "-H", self.url], {}
+            group = ["--cgroup-parent", f"/{self.folder.name}"]
+            return ["dockerd", "--config-file", str(config), *folders, *group, "-H", self.url], {}
         runtime = "runc" if shutil.which("runc") else "crun"
         (self.folder / "containers.conf").write_text(_PODMAN.format(runtime=runtime))
         places = [word for name in ("root", "runroot", "tmpdir") for word in (f"--{name}", str(self.folder / name))]
@@ -148,6 +149,8 @@ class StartedEngine:
         deadline = time.monotonic() + 10
         while (left := processes_naming(self.folder)) and time.monotonic() < deadline:
             time.sleep(0.05)
+        for group in Path("/sys/fs/cgroup").glob(f"*/{self.folder.name}"):
+            group.rmdir()
         shutil.rmtree(self.folder, ignore_errors=True)
         return [*left, *([f"{self.folder} is still there"] if self.folder.exists() else [])]
 
