@@ -108,6 +108,7 @@ def test_templates_import_nothing_of_ours_and_are_never_imported() -> None:
 
 # Module of the runners -> the client library of its backend. The supervisor starts without site-packages.
 CLIENTS = {
+    "runners.container_engine": {"docker"},
     "runners.remote.wrapper": {"huggingface_hub"},
     "runners.hf_hub": {"huggingface_hub"},
     # In a job's container:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bot.config import Settings
 from bot.conversation.github import GitHubApp
 from bot.domain.redaction import redact
-from bot.errors import SettingsError
+from bot.errors import SettingsError, UserError
 from runners.job import Runner
 from runners.local import LocalRunner
 
@@ -49,7 +49,22 @@ def job_runner(folder: Path, name: str) -> Runner:
 
 
 def _docker(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Runner:
-    raise SettingsError("POSTDOC_RUNNER=docker is not there yet.")
+    try:
+        from runners.containers import ContainerRunner
+    except ImportError as error:
+        raise SettingsError("POSTDOC_RUNNER=docker needs the Docker SDK: `pip install 'postdoc[docker]'`.") from error
+    try:
+        return ContainerRunner(
+            folder,
+            settings.docker_image,
+            settings.docker_url,
+            python=str(settings.job_python or "python3"),
+            pull=settings.docker_pull,
+            slots=settings.job_slots,
+            redact=clean,
+        )
+    except UserError as error:
+        raise SettingsError(f"POSTDOC_RUNNER=docker: {error}.") from error
 
 
 def _actions(settings: Settings, folder: Path, app: GitHubApp | None, clean: Callable[[str], str]) -> Runner:
