@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     )
     docker_url: str = Field("", description="docker: the engine's socket; empty: `DOCKER_HOST`, else its usual place.")
     docker_image: str = Field("", description="docker: the training image with its digest, `name@sha256:...`.")
+    docker_pull: bool = Field(
+        False, description="docker: `true`: an image that is not here is fetched at the first launch."
+    )
     actions_workflow: str = Field(
         "postdoc-train.yml", description="actions: the workflow file on the default branch that runs jobs."
     )
@@ -238,12 +241,20 @@ class Settings(BaseSettings):
         except OSError as error:
             raise SettingsError(f"POSTDOC_RETIRED_KEY_PATHS: {error.filename}: {error.strerror}.") from error
 
+    def flavor(self) -> str:
+        """The kind of machine that jobs ask their runner for; empty: its default."""
+        return self.hf_jobs_flavor if self.runner == "hf_jobs" else ""
+
     def secrets(self) -> tuple[str, ...]:
         """Exact values that nothing the server writes may carry."""
         values = [self.webhook_secret.get_secret_value()]
         if self.private_key is not None or self.private_key_path is not None:
             values.append(self.key())
-        values += [token.get_secret_value() for token in (self.api_token, self.hub_token) if token is not None]
+        values += [
+            token.get_secret_value()
+            for token in (self.api_token, self.hub_token, self.hf_jobs_token)
+            if token is not None
+        ]
         if password := urllib.parse.urlsplit(self.database_url).password:
             values += [password, urllib.parse.unquote(password)]
         return tuple(values)
