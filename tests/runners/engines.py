@@ -58,7 +58,7 @@ class StartedEngine:
             raise
 
     def start(self) -> None:
-        """Also after `crash` or `stop_service`: on what is there already."""
+        """Also after `stop_service`: on what is there already."""
         command, environment = self._command()
         if shutil.which(command[0]) is None:
             raise RuntimeError("not installed")
@@ -125,13 +125,10 @@ class StartedEngine:
         events = self.client.events(since=1, until=int(time.time()) + 1, filters=filters, decode=True)
         return sum(1 for _ in events)
 
-    def stop_service(self, *, hard: bool = False) -> None:
-        """End the engine's own process, not what it runs."""
+    def stop_service(self) -> None:
+        """End the engine's own process. podman leaves alone what it runs, dockerd ends it."""
         if self._process is not None:
-            if hard:
-                self._process.kill()
-            else:
-                self._process.terminate()
+            self._process.terminate()
             self._process.wait(60)
 
     def stop(self) -> list[str]:
@@ -235,7 +232,7 @@ def _pack_python(archive: Path) -> None:
     with tarfile.open(archive, "w") as tar:
         for name in ("tmp", "etc", "proc", "sys", "dev", "usr/local/bin"):
             folder = tarfile.TarInfo(name)
-            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
             tar.addfile(folder)
         for path in sorted({"/bin/sh", str(program), *libraries}):
             tar.add(os.path.realpath(path), path.lstrip("/"))
