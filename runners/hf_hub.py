@@ -39,8 +39,10 @@ class Hub:
     def _api(self) -> Any:
         # Read by the library when it is imported, which somebody else may have done already.
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         from huggingface_hub import HfApi, constants
+        from huggingface_hub.utils import disable_progress_bars
+
+        disable_progress_bars()
 
         # Xet keeps caches of its own that no limit here reaches; the Hub serves the same files without it.
         constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_TELEMETRY = True
