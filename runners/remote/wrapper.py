@@ -5,7 +5,10 @@ home what it writes. It alone talks to the store; the script inside knows neithe
 
 A store's address is a folder that both sides share, or `http(s)://...` with the job's token in the file that
 `POSTDOC_RUN_TOKEN_FILE` names. Started twice for one job on one machine, it finds the job under way (or ended) and goes
-on from there.
+on from there. SIGTERM ends the job as a cancellation does, with its outputs so far brought home.
+
+On a machine that somebody else schedules (a node of a cluster) it is started with `--tethered`, so that the job ends
+with it, and `--clean`, so that nothing of a job stays there.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -35,6 +39,7 @@ from runners.remote import package
 from runners.remote.runner import LATEST
 from runners.remote.store import CANCEL, CHECKPOINTS, INPUTS, METRICS, OUTPUTS, OUTPUTS_NOTE, STATUS, Store, open_store
 from runners.remote.store import LOG as LOG_PIECES
+from runners.remote.tether import Tether
 from runners.tier import Tier
 
 log = logging.getLogger("postdoc.wrapper")
@@ -44,6 +49,8 @@ _LEASE_RENEWED_SECONDS = 15.0
 _PIECE_BYTES = 1 << 20
 _LONGEST_PAUSE_SECONDS = 60.0
 _TOKEN_FILE = "POSTDOC_RUN_TOKEN_FILE"
+_LEFTOVER_SECONDS = 86400.0
+"""Age at which an ended job that a wrapper left behind is removed by the next one."""
 
 T = TypeVar("T")
 Resolve = Callable[[str, Path], None]
@@ -61,12 +68,16 @@ class Wrapper:
         *,
         resolve: Resolve,
         look_seconds: float = _LOOK_SECONDS,
+        tethered: bool = False,
     ) -> None:
+        """`tethered`: the job ends when this process does."""
         self._job_id = job_id
         self._store = store
         self._runner = runner
         self._resolve = resolve
         self._look_seconds = look_seconds
+        self._tethered = tethered
+        self._stopping = False
         self._said: JobStatus | None = None
         self._said_at = float("-inf")
         self._metrics_bytes = 0
@@ -82,10 +93,29 @@ class Wrapper:
         told = self._persistently(lambda: self._store.read(STATUS))
         if told is not None and (status := JobStatus.from_dict(json.loads(told))).state.ended:
             return status
+        tether = Tether(self._runner.root, self._job_id) if self._tethered else None
         status = self._started()
         if not status.state.ended:
             status = self._follow()
+        if tether is not None:
+            tether.loosen()
         return self._finish(status)
+
+    def stop(self) -> None:
+        """Somebody wants this machine back: end the job. May be called from a signal handler."""
+        self._stopping = True
+
+    def clean(self) -> None:
+        """Remove the job, once its outputs are home, and what wrappers that were killed have left behind."""
+        self._runner.sweep()
+        for job_id in self._runner.jobs():
+            status = self._runner.status(job_id)
+            if status is None or not status.state.ended:
+                continue
+            if job_id == self._job_id or time.time() - (status.ended_at or 0) > _LEFTOVER_SECONDS:
+                self._runner.remove(job_id)
+                for mount in (self._runner.root / ".mounts").glob(f"{job_id}.*"):
+                    shutil.rmtree(mount, ignore_errors=True)
 
     # starting
 
@@ -93,6 +123,8 @@ class Wrapper:
         known = self._runner.status(self._job_id)
         if known is not None:
             return known
+        if self._persistently(lambda: self._store.read(CANCEL)) is not None:
+            return JobStatus(self._job_id, JobState.CANCELLED, ended_at=time.time())
         place = self._runner.root / ".inputs" / self._job_id
         try:
             self._tell(JobStatus(self._job_id, JobState.QUEUED, detail="its inputs are being fetched"))
@@ -120,7 +152,7 @@ class Wrapper:
                 mounts[name] = str(folder)
         for name, path in spec.mounts.items():
             if path:
-                kept = self._runner.root / ".mounts" / f"{self._job_id}-{name}"
+                kept = self._runner.root / ".mounts" / f"{self._job_id}.{name}"
                 shutil.rmtree(kept, ignore_errors=True)
                 kept.parent.mkdir(exist_ok=True)
                 os.replace(path, kept)
@@ -134,6 +166,9 @@ class Wrapper:
         while True:
             status = self._runner.status(self._job_id)
             assert status is not None
+            if self._stopping and not status.state.ended:
+                self._runner.cancel(self._job_id)
+                continue
             try:
                 self._send_news(status)
                 if not status.state.ended and self._store.read(CANCEL) is not None:
@@ -271,14 +306,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--python", type=Path, help="interpreter of the jobs' environment")
     parser.add_argument("--tier", choices=[str(tier) for tier in Tier], help="the sandbox; the strongest by default")
     parser.add_argument("--slots", type=int, default=1, help="jobs at a time on this machine")
+    parser.add_argument("--tethered", action="store_true", help="the job ends when this process does")
+    parser.add_argument("--clean", action="store_true", help="remove the job from this machine when it is home")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     token_file = os.environ.pop(_TOKEN_FILE, "")
     token = Path(token_file).read_text(encoding="ascii").strip() if token_file else ""
     try:
-        runner = LocalRunner(given.jobs, given.python, Tier(given.tier) if given.tier else None, slots=given.slots)
+        jobs = given.jobs.expanduser()
+        runner = LocalRunner(jobs, given.python, Tier(given.tier) if given.tier else None, slots=given.slots)
         store = open_store(given.store, token)
-        status = Wrapper(JobId(given.job), store, runner, resolve=fetch_origin).run()
+        wrapper = Wrapper(JobId(given.job), store, runner, resolve=fetch_origin, tethered=given.tethered)
+        signal.signal(signal.SIGTERM, lambda _number, _frame: wrapper.stop())
+        status = wrapper.run()
+        if given.clean:
+            wrapper.clean()
     except (UserError, PlatformError) as error:
         print(f"postdoc: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
