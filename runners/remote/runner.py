@@ -152,9 +152,16 @@ class RemoteRunner:
                 )
         folder.mkdir(exist_ok=True, mode=0o700)
         with _locked(folder / LAUNCH_LOCK):
-            if not (folder / SPEC).exists():
+            fresh = not (folder / SPEC).exists()
+            if fresh:
                 self._prepare(spec, folder)
-            self._submit_if_needed(spec.job_id)
+            try:
+                self._submit_if_needed(spec.job_id)
+            except UserError:
+                # Nothing was started, and nothing will be: a sweep must not try it for ever.
+                if fresh:
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
         status = self.status(spec.job_id)
         assert status is not None
         return status
@@ -169,7 +176,7 @@ class RemoteRunner:
         memory = self._memories.setdefault(job_id, _Memory())
         with memory.lock:
             if memory.last is None or time.monotonic() - memory.looked_at >= self.backend.poll_seconds:
-                memory.last = self._look(job_id, folder)
+                memory.last = self._looked(job_id, folder, memory.last)
                 memory.looked_at = time.monotonic()
                 if memory.last.state.ended:
                     del self._memories[job_id]
@@ -218,7 +225,8 @@ class RemoteRunner:
             before = read_status(self.root / job_id)
             if before is not None and before.state.ended:
                 continue
-            with _locked(self.root / job_id / LAUNCH_LOCK):
+            with _locked(self.root / job_id / LAUNCH_LOCK), contextlib.suppress(PlatformError):
+                # One that cannot be started now must not keep the others from being looked at.
                 if self._submit_if_needed(job_id):
                     started.append(job_id)
             self.refresh(job_id)
@@ -227,7 +235,10 @@ class RemoteRunner:
                 lost.append(job_id)
             elif status is not None and not status.state.ended and job_id not in started:
                 running.append(job_id)
-        ended = self.backend.orphans(frozenset(self.jobs()))
+        try:
+            ended = self.backend.orphans(frozenset(self.jobs()))
+        except PlatformError:
+            ended = ()
         return Swept(tuple(started), tuple(lost), tuple(running), tuple(ended))
 
     def flavors(self) -> Sequence[Flavor]:
@@ -268,6 +279,14 @@ class RemoteRunner:
 
     # looking
 
+    def _looked(self, job_id: JobId, folder: Path, last: JobStatus | None) -> JobStatus:
+        """A backend or a storage that cannot be reached now says nothing about the job; it is asked again."""
+        try:
+            return self._look(job_id, folder)
+        except (PlatformError, OSError) as error:
+            last = last or JobStatus(job_id, JobState.QUEUED)
+            return replace(last, detail=f"{self.name} cannot be asked now: {error}")
+
     def _look(self, job_id: JobId, folder: Path) -> JobStatus:
         remote = read_json(folder / REMOTE)
         if remote is None:
@@ -275,14 +294,14 @@ class RemoteRunner:
         spec = JobSpec.from_dict(read_json(folder / SPEC) or {})
         store = self.backend.store(job_id)
         said, remote = self._wrapper_said(job_id, store, remote)
-        sighting = self.backend.look(job_id, remote["handle"])
+        sighting = self._sighting(job_id, remote["handle"], said)
         self._pull(folder, store, remote)
         write_json(folder / REMOTE, remote, durable=False)
         status = replace(
             said or JobStatus(job_id, JobState.QUEUED),
             cost_usd=sighting.cost_usd,
             machine=sighting.machine or (said.machine if said else ""),
-            detail=sighting.detail,
+            detail=sighting.detail or (said.detail if said else ""),
         )
         if said is not None and said.state.ended:
             return self._collect(folder, spec, store, status)
@@ -295,11 +314,21 @@ class RemoteRunner:
                     ended_at=said.ended_at, peak_memory_gib=said.peak_memory_gib))  # fmt: skip
             return self._ended_without_a_word(folder, spec, store, status, sighting)
         if (overdue := self._overdue(spec, remote, said)) is not None:
-            self.backend.cancel(job_id, remote["handle"])
+            with contextlib.suppress(PlatformError):  # it may be what cannot be reached
+                self.backend.cancel(job_id, remote["handle"])
             return self._lost_or_late(folder, spec, store, status, overdue)
         if status.state is JobState.QUEUED and sighting.seen is Seen.RUNNING:
             status = replace(status, detail=sighting.detail or "its machine is getting ready")
         return status
+
+    def _sighting(self, job_id: JobId, handle: Mapping[str, Any], said: JobStatus | None) -> Sighting:
+        """What the backend says. Where it cannot be reached the wrapper's word stands alone, and its lease."""
+        try:
+            return self.backend.look(job_id, handle)
+        except PlatformError as error:
+            if said is None:
+                raise
+            return Sighting(Seen.RUNNING, str(error), said.machine)
 
     def _wrapper_said(
         self, job_id: JobId, store: Store, remote: dict[str, Any]
