@@ -222,7 +222,7 @@ class RayJobs:
         return waiting_words(demand, self._dashboard.machines(), before)
 
     def _wait_anew(self, request: Mapping[str, Any], since: float) -> Sighting:
-        """Take a new place in line for a job that Ray has given up on, at `since`, although the cluster could run it."""
+        """A new place in line for a job that Ray has given up on, at `since`, although the cluster could run it."""
         again = Sighting(Seen.WAITING, "waits for a machine; Ray's own patience ended, so it waits anew")
         if time.time() - since < _SETTLE_SECONDS:
             return again

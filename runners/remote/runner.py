@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import threading
@@ -21,7 +22,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from bot.errors import PlatformError, UserError
+from bot.errors import PlatformError, PostdocError, TransientError, UserError
 from runners import intake, joblog, slots
 from runners.job import FailureKind, Flavor, JobId, JobSpec, JobState, JobStatus, Swept, read_json
 from runners.layout import CANCEL as CANCEL_FILE
@@ -32,6 +33,8 @@ from runners.metrics import metric_rows
 from runners.remote import package
 from runners.remote.store import CANCEL, CHECKPOINTS, INPUTS, METRICS, OUTPUTS, OUTPUTS_NOTE, STATUS, Store
 from runners.remote.store import LOG as LOG_PIECES
+
+log = logging.getLogger("postdoc.remote")
 
 REMOTE = "remote.json"
 LATEST = "latest"
@@ -61,6 +64,8 @@ class Sighting:
     failure: FailureKind | None = None
     """Where the backend itself knows why it ended: its time-out, its memory limit, its queue."""
     exit_code: int | None = None
+    cancelled: bool = False
+    """Somebody ended it at the backend itself, not through us."""
 
 
 class Backend(Protocol):
@@ -176,7 +181,11 @@ class RemoteRunner:
         memory = self._memories.setdefault(job_id, _Memory())
         with memory.lock:
             if memory.last is None or time.monotonic() - memory.looked_at >= self.backend.poll_seconds:
-                memory.last = self._looked(job_id, folder, memory.last)
+                try:
+                    memory.last = self._look(job_id, folder)
+                except (PlatformError, TransientError, OSError) as error:
+                    # A page that shows the job, and a bot that starts, do not fail because the other side is away.
+                    memory.last = self._unseen(job_id, folder, memory.last, error)
                 memory.looked_at = time.monotonic()
                 if memory.last.state.ended:
                     del self._memories[job_id]
@@ -225,10 +234,12 @@ class RemoteRunner:
             before = read_status(self.root / job_id)
             if before is not None and before.state.ended:
                 continue
-            with _locked(self.root / job_id / LAUNCH_LOCK), contextlib.suppress(PlatformError):
-                # One that cannot be started now must not keep the others from being looked at.
-                if self._submit_if_needed(job_id):
-                    started.append(job_id)
+            try:
+                with _locked(self.root / job_id / LAUNCH_LOCK):
+                    if self._submit_if_needed(job_id):
+                        started.append(job_id)
+            except (PostdocError, OSError) as error:
+                log.warning("job %s is still not submitted: %s", job_id, error)
             self.refresh(job_id)
             status = self.status(job_id)
             if status is not None and status.state is JobState.LOST:
@@ -237,7 +248,8 @@ class RemoteRunner:
                 running.append(job_id)
         try:
             ended = self.backend.orphans(frozenset(self.jobs()))
-        except PlatformError:
+        except (PostdocError, OSError) as error:
+            log.warning("%s cannot be swept now: %s", self.name, error)
             ended = ()
         return Swept(tuple(started), tuple(lost), tuple(running), tuple(ended))
 
@@ -278,14 +290,6 @@ class RemoteRunner:
         return True
 
     # looking
-
-    def _looked(self, job_id: JobId, folder: Path, last: JobStatus | None) -> JobStatus:
-        """A backend or a storage that cannot be reached now says nothing about the job; it is asked again."""
-        try:
-            return self._look(job_id, folder)
-        except (PlatformError, OSError) as error:
-            last = last or JobStatus(job_id, JobState.QUEUED)
-            return replace(last, detail=f"{self.name} cannot be asked now: {error}")
 
     def _look(self, job_id: JobId, folder: Path) -> JobStatus:
         remote = read_json(folder / REMOTE)
@@ -330,6 +334,13 @@ class RemoteRunner:
                 raise
             return Sighting(Seen.RUNNING, str(error), said.machine)
 
+    def _unseen(self, job_id: JobId, folder: Path, last: JobStatus | None, error: Exception) -> JobStatus:
+        """What was known last, with why nothing newer is."""
+        if last is None:
+            spoke = (read_json(folder / REMOTE) or {}).get("lease") is not None
+            last = JobStatus(job_id, JobState.RUNNING if spoke else JobState.QUEUED)
+        return replace(last, detail=f"{self.name} cannot be asked now: {error}")
+
     def _wrapper_said(
         self, job_id: JobId, store: Store, remote: dict[str, Any]
     ) -> tuple[JobStatus | None, dict[str, Any]]:
@@ -369,12 +380,12 @@ class RemoteRunner:
                 remote["metrics"] = name
         pieces = [name for name in store.names(LOG_PIECES) if name > remote.get("log", "")]
         if pieces:
-            log = joblog.CappedLog(folder / LOG, self._log_bytes)
+            mirror = joblog.CappedLog(folder / LOG, self._log_bytes)
             for name in pieces:
                 text = (store.read(name) or b"").decode("utf-8", "replace")
-                log.write(self._redact(text).encode())
+                mirror.write(self._redact(text).encode())
                 remote["log"] = name
-            log.close()
+            mirror.close()
 
     # ending
 
@@ -415,7 +426,7 @@ class RemoteRunner:
     def _ended_without_a_word(
         self, folder: Path, spec: JobSpec, store: Store, status: JobStatus, sighting: Sighting
     ) -> JobStatus:
-        if (folder / CANCEL_FILE).exists():
+        if (folder / CANCEL_FILE).exists() or sighting.cancelled:
             ended = replace(status, state=JobState.CANCELLED, failure=None, ended_at=time.time())
             return self._end(folder, ended)
         if sighting.failure not in (None, FailureKind.PLATFORM):
