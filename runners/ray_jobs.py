@@ -123,7 +123,7 @@ class RayJobs:
             case "SUCCEEDED":
                 return Sighting(Seen.ENDED, machine=self._machine_of(job))
             case "STOPPED":
-                return Sighting(Seen.GONE, "it was stopped on the cluster", self._machine_of(job))
+                return Sighting(Seen.GONE, "it was stopped on the cluster", self._machine_of(job), cancelled=True)
         message = str(job.get("message") or "")
         if _START_TIMEOUT in message and could_start(Demand.of(handle["request"]), self._dashboard.machines()):
             return self._wait_anew(handle["request"], since=(job.get("end_time") or 0) / 1000)

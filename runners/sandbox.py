@@ -221,6 +221,8 @@ def launch_plan(spec: JobSpec, here: Setting, folder: Path) -> dict[str, Any]:
             job_environment(spec, here.interpreter, "/tmp", bubblewrap.SCRATCH),
             int(spec.caps.memory_gib * 2**30),
         )
+        if spec.network:
+            walls = bubblewrap.with_network(walls)
         argv = [*walls, *intake.substitute(spec.argv, here.interpreter.executable, bubblewrap.WORK, paths)]
     return {
         "tier": str(here.tier),
@@ -228,7 +230,7 @@ def launch_plan(spec: JobSpec, here: Setting, folder: Path) -> dict[str, Any]:
         "environment": environment,
         "hierarchy": here.hierarchy.as_dict() if here.hierarchy else None,
         "group": group_prefix(here.root) + spec.job_id,
-        "leaves_network": here.leaves_network,
+        "leaves_network": here.leaves_network and not spec.network,
     }
 
 
