@@ -61,9 +61,11 @@ class LaunchPlan:
 
 
 def launch_plan(estimate: MemoryEstimate | None, gpus: int, gpu_memory_gib: float, nodes: int = 1) -> LaunchPlan:
-    """The quickest way that fits. `estimate` is for one GPU that holds everything; `gpus` is on each machine;
-    `gpu_memory_gib` is of one GPU. Where the one is None or the other 0, nothing is divided but the batch."""
-    if estimate is None:
+    """The quickest way that fits. `estimate` is for one GPU that holds everything; `gpus` is on each machine, and 0
+    means one process on its processors; `gpu_memory_gib` is of one GPU. Where there is no GPU, no estimate or no size,
+    nothing is divided but the batch."""
+    cpu, gpus = gpus == 0, max(1, gpus)
+    if estimate is None or cpu:
         estimate, gpu_memory_gib = MemoryEstimate(*[0.0] * 7), 0.0
     processes = gpus * nodes
     ways = [Sharding.NONE] if processes <= 1 else [way for way in Sharding if way is not Sharding.NONE]
@@ -71,7 +73,7 @@ def launch_plan(estimate: MemoryEstimate | None, gpus: int, gpu_memory_gib: floa
     needs = {way: gpu_need_gib(estimate, way, processes) for way in ways}
     fitting = [way for way in ways if not gpu_memory_gib or needs[way] <= room]
     chosen = fitting[0] if fitting else ways[-1]
-    prefix, config = _launcher(chosen, gpus, nodes)
+    prefix, config = _launcher(chosen, gpus, nodes, cpu=cpu)
     return LaunchPlan(
         sharding=chosen,
         prefix=prefix,
@@ -105,10 +107,10 @@ def _divided_gib(estimate: MemoryEstimate) -> float:
     return estimate.weights_gib + estimate.gradients_gib + estimate.optimizer_gib
 
 
-def _launcher(sharding: Sharding, gpus: int, nodes: int) -> tuple[tuple[str, ...], str]:
+def _launcher(sharding: Sharding, gpus: int, nodes: int, *, cpu: bool) -> tuple[tuple[str, ...], str]:
     if sharding is Sharding.NONE:
         return (), ""
-    return ("{python}", SCRIPT_FILE, "--config_file", CONFIG_FILE), accelerate_config(sharding, gpus, nodes)
+    return ("{python}", SCRIPT_FILE, "--config_file", CONFIG_FILE), accelerate_config(sharding, gpus, nodes, cpu=cpu)
 
 
 def accelerate_config(sharding: Sharding, gpus: int, nodes: int = 1, *, cpu: bool = False) -> str:

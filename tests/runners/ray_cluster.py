@@ -4,6 +4,7 @@ ended by the test that needs them. Nothing of it leaves 127.0.0.0/8."""
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import json
 import os
@@ -22,6 +23,7 @@ from typing import Any
 
 from runners.processes import descendants
 
+_PR_SET_PDEATHSIG = 1
 _UP_SECONDS = 120.0
 _MEMORY_BYTES = 8 << 30
 """Of each worker, as Ray counts it; nothing holds a process to it but our own cap."""
@@ -143,7 +145,7 @@ class RayCluster:
         with open(log, "wb") as file:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, cwd=self.folder,
-                env=self._environment(),
+                env=self._environment(), preexec_fn=_end_with_the_tests,
             )  # fmt: skip
         node = Node(address, process, log)
         self._all.append(node)
@@ -167,6 +169,11 @@ class RayCluster:
 
     def _words(self) -> str:
         return " | ".join(node.log.read_text(errors="replace")[-600:] for node in self._all)
+
+
+def _end_with_the_tests() -> None:
+    """Tests that are killed leave no cluster: on SIGTERM `ray start --block` ends the node's processes."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 _shared: list[RayCluster] = []

@@ -25,8 +25,9 @@ from bot.loop.own_benchmark import benchmark_of
 from bot.loop.policy import SHORTEST_JOB_HOURS, Action, allowance, data_key
 from bot.loop.sources import source_files
 from bot.loop.treasury import Refusal
-from bot.loop.world import World, digest
+from bot.loop.world import TEMPLATES, World, digest
 from runners.job import Caps, JobId, JobSpec
+from runners.launching import CONFIG_FILE, SCRIPT_FILE, launch_plan
 from runners.metrics import METRICS
 from runners.outputs import read_output
 
@@ -243,7 +244,9 @@ async def _training_spec(
         # Read here, not copied by path: what a script wrote may be a link to something it could not read itself.
         "data/train.jsonl": _write(inputs / "train.jsonl", read_output(built, "data/train.jsonl")),
     }
-    argv = ["{python}", "train.py", "--config", "recipe.yaml", "--init_from", "{mount:init}"]
+    start, launcher = _launcher(world, inputs)
+    files |= launcher
+    argv = [*start, "train.py", "--config", "recipe.yaml", "--init_from", "{mount:init}"]
     argv += ["--train_file", "data/train.jsonl", "--output_dir", "out"]
     validation = read_output(built, "data/validation.jsonl")
     if validation:
@@ -262,6 +265,18 @@ async def _training_spec(
     )
 
 
+def _launcher(world: World, inputs: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    """What starts the script on all GPUs that a job is given, and the files that it needs there."""
+    plan = launch_plan(None, world.hardware.gpus, 0.0, world.hardware.nodes)
+    if not plan.prefix:
+        return ("{python}",), {}
+    script = (TEMPLATES / SCRIPT_FILE).read_bytes()
+    return plan.prefix, {
+        SCRIPT_FILE: _write(inputs / SCRIPT_FILE, script),
+        CONFIG_FILE: _write(inputs / CONFIG_FILE, plan.config.encode()),
+    }
+
+
 async def _evaluation_spec(world: World, x: Experiment, job_id: JobId, model: Path, split: str, name: str) -> JobSpec:
     inputs = goal_folder(world, x) / "inputs" / job_id
     files = write_job_files(await benchmark_of(world, x), split, inputs, _seed(x))
@@ -277,7 +292,8 @@ async def _evaluation_spec(world: World, x: Experiment, job_id: JobId, model: Pa
         environment=world.environment,
         caps=caps,
         trusted=True,
-        hardware=world.hardware,
+        # One process asks the model; only training is divided.
+        hardware=replace(world.hardware, gpus=min(1, world.hardware.gpus), nodes=1),
     )
 
 
