@@ -68,13 +68,12 @@ class Dashboard:
 
     def job(self, submission_id: str) -> dict[str, Any] | None:
         """None when the cluster has no trace of it."""
-        found = self._call("GET", f"/api/jobs/{submission_id}", missing_is_none=True)
-        return json.loads(found) if found is not None else None
+        found: dict[str, Any] | None = self._asked(f"/api/jobs/{submission_id}", missing_is_none=True)
+        return found
 
     def jobs(self) -> list[dict[str, Any]]:
         """Those that were submitted, ended ones included; drivers that somebody started by hand are left out."""
-        listed = json.loads(self._call("GET", "/api/jobs/") or b"[]")
-        return [job for job in listed if job.get("submission_id")]
+        return [job for job in self._asked("/api/jobs/") if job.get("submission_id")]
 
     def submit(self, job: Mapping[str, Any]) -> None:
         self._call("POST", "/api/jobs/", json.dumps(job).encode(), "application/json")
@@ -96,19 +95,23 @@ class Dashboard:
 
     def machines(self) -> Machines:
         if self._machines is None or time.monotonic() - self._machines_at > _MACHINES_SECONDS:
-            self._machines, self._machines_at = self._asked_machines(), time.monotonic()
+            try:
+                self._machines, self._machines_at = self._asked_machines(), time.monotonic()
+            except (LookupError, TypeError, AttributeError) as error:
+                raise PlatformError(
+                    f"{self._address} describes its machines in a way not known here: {error!r}"
+                ) from error
         return self._machines
 
     def _asked_machines(self) -> Machines:
-        answer = json.loads(self._call("GET", "/api/v0/nodes?detail=true&limit=10000") or b"{}")
-        nodes = answer.get("data", {}).get("result", {}).get("result", [])
+        nodes = self._asked("/api/v0/nodes?detail=true&limit=10000")["data"]["result"]["result"]
         memories = self._gpu_memories() if any(node["resources_total"].get("GPU") for node in nodes) else {}
         alive = [_machine(node, memories.get(node["node_id"], 0.0)) for node in nodes if node["state"] == "ALIVE"]
         return Machines(alive, self._used())
 
     def _gpu_memories(self) -> dict[str, float]:
         """Of one GPU, in GiB, by node id."""
-        nodes = json.loads(self._call("GET", "/nodes?view=summary") or b"{}").get("data", {}).get("summary", [])
+        nodes = self._asked("/nodes?view=summary")["data"]["summary"]
         found = {}
         for node in nodes:
             sizes = [gpu.get("memoryTotal") or 0 for gpu in node.get("gpus") or []]  # MiB
@@ -124,6 +127,17 @@ class Dashboard:
         usage = (status.get("loadMetricsReport") or {}).get("usage") or {}
         return {name: float(usage[name][0]) for name in ("CPU", "GPU") if name in usage}
 
+    def _asked(self, path: str, *, missing_is_none: bool = False) -> Any:
+        content = self._call("GET", path, missing_is_none=missing_is_none)
+        if content is None:
+            return None
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise PlatformError(
+                f"{self._address} does not answer as the dashboard of a Ray cluster does; is POSTDOC_RAY_ADDRESS right?"
+            ) from error
+
     def _call(
         self, method: str, path: str, body: bytes | None = None, kind: str = "", *, missing_is_none: bool = False
     ) -> bytes | None:
@@ -137,9 +151,10 @@ class Dashboard:
                 content: bytes = answer.read()
                 return content
         except urllib.error.HTTPError as error:
-            if error.code == http.HTTPStatus.NOT_FOUND and missing_is_none:
-                return None
-            raise PlatformError(_refusal(error)) from error
+            with error:
+                if error.code == http.HTTPStatus.NOT_FOUND and missing_is_none:
+                    return None
+                raise PlatformError(_refusal(error)) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = getattr(error, "reason", None) or error
             raise PlatformError(f"the Ray cluster at {self._address} cannot be reached: {reason}") from error
@@ -164,6 +179,5 @@ def _refusal(error: urllib.error.HTTPError) -> str:
     if error.code in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
         return "the Ray cluster refuses the token; set POSTDOC_RAY_TOKEN to the one that its nodes are started with"
     # Ray answers with a traceback; its last line says what is wrong.
-    with error:
-        lines = error.read(100_000).decode("utf-8", "replace").strip().splitlines()
+    lines = error.read(100_000).decode("utf-8", "replace").strip().splitlines()
     return f"the Ray cluster answers {error.code}: {lines[-1][:300] if lines else error.reason}"

@@ -40,7 +40,7 @@ class Demand:
 
     def words(self) -> str:
         parts = [counted(self.gpus, "GPU")] if self.gpus else []
-        parts += [counted(self.cpus, "CPU core")]
+        parts += [counted(self.cpus, "CPU core") if self.cpus >= 1 else "a share of a CPU core"]
         parts += [f"{self.memory_bytes / 2**30:g} GiB of memory"] if self.memory_bytes else []
         parts += [name.removeprefix("accelerator_type:") for name in self.resources]
         return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]

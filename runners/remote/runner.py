@@ -330,7 +330,7 @@ class RemoteRunner:
                 self.backend.cancel(job_id, remote["handle"])
             return self._lost_or_late(folder, spec, store, status, overdue)
         if status.state is JobState.QUEUED and sighting.seen is Seen.RUNNING:
-            status = replace(status, detail=sighting.detail or "its machine is getting ready")
+            status = replace(status, detail=status.detail or "its machine is getting ready")
         return status
 
     def _sighting(self, job_id: JobId, handle: Mapping[str, Any], said: JobStatus | None) -> Sighting:

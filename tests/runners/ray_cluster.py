@@ -152,7 +152,7 @@ class RayCluster:
         return node
 
     def _environment(self) -> dict[str, str]:
-        kept = {name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("LANG", "TMPDIR") if name in os.environ}
         quick = {
             # A dead node is noticed in seconds.
             "RAY_health_check_initial_delay_ms": "1000",
@@ -162,6 +162,8 @@ class RayCluster:
         }
         return kept | quick | self._head_settings | {
             "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+            # Where jobs lie on a node unless it is told otherwise; all of it goes with the cluster.
+            "HOME": str(self.folder),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             "PYTHONWARNINGS": "ignore",

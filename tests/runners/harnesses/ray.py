@@ -29,7 +29,12 @@ class _OwnIds(Dashboard):
     def __init__(self, address: str) -> None:
         super().__init__(address)
         self.submitted: list[str] = []
+        self.forgotten: set[str] = set()
+        """Jobs whose end nobody waits for."""
         self._suffix = f"-{uuid4().hex[:8]}"
+
+    def full_name(self, submission_id: str) -> str:
+        return submission_id + self._suffix
 
     def submit(self, job: Mapping[str, Any]) -> None:
         super().submit({**job, "submission_id": job["submission_id"] + self._suffix})
@@ -58,8 +63,9 @@ class Harness:
     def missing() -> str:
         return ray_cluster.missing()
 
-    def __init__(self, folder: Path) -> None:
-        self.cluster = ray_cluster.shared()
+    def __init__(self, folder: Path, cluster: ray_cluster.RayCluster | None = None) -> None:
+        """`cluster` is the caller's own, the shared one without."""
+        self.cluster = cluster or ray_cluster.shared()
         self.folder = folder
         self.storage, self.node_jobs = folder / "storage", folder / "node-jobs"
         self.storage.mkdir()
@@ -95,14 +101,15 @@ class Harness:
 
     def left_over(self) -> list[str]:
         _wait(lambda: not self._processes(""))
-        jobs = [job["submission_id"] for job in self.dashboard.jobs() if job["status"] not in _ENDED]
+        jobs = [job["submission_id"] for job in self.dashboard.jobs()
+                if job["status"] not in _ENDED and job["submission_id"] not in self.dashboard.forgotten]  # fmt: skip
         return [*map(str, self._processes("")), *jobs]
 
     def close(self) -> None:
         runner = self.runner()
         for job_id in runner.jobs():
             runner.cancel(job_id)
-        for job_id in runner.jobs():
+        for job_id in set(runner.jobs()) - self.dashboard.forgotten:
             _wait(lambda job_id=job_id: (self.dashboard.job(job_id) or {"status": "STOPPED"})["status"] in _ENDED)
         self.cluster.restore()
 
