@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     )
     docker_url: str = Field("", description="docker: the engine's socket; empty: `DOCKER_HOST`, else its usual place.")
     docker_image: str = Field("", description="docker: the training image with its digest, `name@sha256:...`.")
+    docker_pull: bool = Field(
+        False, description="docker: `true`: an image that is not here is fetched at the first launch."
+    )
     actions_workflow: str = Field(
         "postdoc-train.yml", description="actions: the workflow file on the default branch that runs jobs."
     )

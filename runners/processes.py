@@ -116,6 +116,11 @@ def proportional_bytes(group: Iterable[int]) -> int:
     return total
 
 
+def largest_peak_bytes(group: Iterable[int]) -> int:
+    """The most memory that any one of these processes has held since it started."""
+    return max((sum(_kib_fields(f"/proc/{pid}/status", ("VmHWM:",))) * 1024 for pid in group), default=0)
+
+
 def _kib_fields(path: str, names: tuple[str, ...]) -> list[int]:
     try:
         with open(path, encoding="ascii", errors="replace") as file:

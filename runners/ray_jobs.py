@@ -27,7 +27,7 @@ from runners.job import FailureKind, Flavor, JobId, JobSpec
 from runners.ray_dashboard import Dashboard, Machine
 from runners.ray_queue import Demand, could_start, waiting_words
 from runners.remote.runner import Seen, Sighting
-from runners.remote.store import CANCEL, FolderStore
+from runners.remote.store import CANCEL, OUTPUTS, OUTPUTS_NOTE, FolderStore
 
 OWNER, JOB = "postdoc", "postdoc-job"
 """Keys of a Ray job's metadata: which bot it belongs to, and its id."""
@@ -84,9 +84,17 @@ class RayJobs:
         return FolderStore(folder)
 
     def omitted(self, spec: JobSpec) -> frozenset[str]:
-        if not self._hub:
-            return frozenset()
-        return frozenset(name for name, origin in spec.origins.items() if origin.startswith("hub:"))
+        return frozenset(
+            name for name, origin in spec.origins.items() if name in spec.mounts and self._is_there(origin)
+        )
+
+    def _is_there(self, origin: str) -> bool:
+        """Whether a node finds it without us: on the Hub, or among what an earlier job left in the storage."""
+        kind, _, rest = origin.partition(":")
+        if kind == "hub":
+            return self._hub
+        left = self._storage / rest.partition("/")[0]
+        return kind == "job" and all((left / name).is_file() for name in (OUTPUTS, OUTPUTS_NOTE))
 
     def submit(self, spec: JobSpec) -> Mapping[str, Any]:
         if spec.hardware.nodes > 1 and not spec.trusted:

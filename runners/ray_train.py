@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +199,7 @@ def on_machine(config: dict[str, Any]) -> None:
         JobId(config["job"]),
         store if rank == 0 else _OtherMachine(store, rank),
         LocalRunner(jobs, Path(config["python"]) if config["python"] else None, slots=64),
-        resolve=fetch_origin,
+        resolve=partial(fetch_origin, stores=Path(config["store"]).parent),
         rank=rank,
         count=count,
         meeting=meeting | {"interface": interface_of(address)},

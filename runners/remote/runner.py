@@ -265,6 +265,31 @@ class RemoteRunner:
             if job_id in (None, known):
                 memory.looked_at = float("-inf")
 
+    # from one machine to the next
+
+    def trace(self, job_id: JobId) -> dict[str, Any] | None:
+        """What another machine needs to go on watching a submitted job that has not ended; None for any other."""
+        folder = self._existing(job_id)
+        remote = read_json(folder / REMOTE) if folder is not None else None
+        if folder is None or remote is None or ((known := read_status(folder)) is not None and known.state.ended):
+            return None
+        return {"spec": read_json(folder / SPEC), "handle": remote["handle"], "submitted_at": remote["submitted_at"]}
+
+    def adopt(self, trace: Mapping[str, Any]) -> JobId:
+        """Mirror a job that another machine submitted. Raises: UserError for a trace that is none."""
+        try:
+            spec = JobSpec.from_dict(trace["spec"])
+            remote = {"handle": dict(trace["handle"]), "submitted_at": float(trace["submitted_at"])}
+        except (LookupError, TypeError, ValueError) as error:
+            raise UserError("the trace of a job on another machine cannot be read") from error
+        intake.check_job_id(spec.job_id)
+        folder = self.root / spec.job_id
+        if not (folder / SPEC).exists():
+            folder.mkdir(exist_ok=True, mode=0o700)
+            write_json(folder / REMOTE, remote)
+            write_json(folder / SPEC, spec.as_dict())
+        return spec.job_id
+
     # starting
 
     def _prepare(self, spec: JobSpec, folder: Path) -> None:

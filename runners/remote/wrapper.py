@@ -26,6 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,6 +48,7 @@ from runners.remote.store import (
     OUTPUTS,
     OUTPUTS_NOTE,
     STATUS,
+    FolderStore,
     Store,
     StoreClosed,
     open_store,
@@ -166,9 +168,11 @@ class Wrapper:
         mounts = dict(spec.mounts)
         for name, path in spec.mounts.items():
             if not path:
-                # Beside the jobs and kept, because the next run starts from the same model.
-                folder = self._runner.root / ".mounts" / hashlib.sha256(spec.origins[name].encode()).hexdigest()[:16]
-                self._resolve(spec.origins[name], folder)
+                # Beside the jobs; a base model is kept, because the next run starts from it too.
+                origin = spec.origins[name]
+                own = f"{self._job_id}.{name}" if origin.startswith("job:") else _short_hash(origin)
+                folder = self._runner.root / ".mounts" / own
+                self._resolve(origin, folder)
                 mounts[name] = str(folder)
         for name, path in spec.mounts.items():
             if path:
@@ -327,24 +331,58 @@ def _failed(job_id: JobId, why: str) -> JobStatus:
     return JobStatus(job_id, JobState.FAILED, failure=FailureKind.PLATFORM, evidence=(why,), ended_at=time.time())
 
 
-def fetch_origin(origin: str, folder: Path) -> None:
-    """`hub:OWNER/NAME@REVISION`, whole and once. Raises: PlatformError."""
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fetch_origin(origin: str, folder: Path, stores: Path | None = None) -> None:
+    """`hub:OWNER/NAME@REVISION`, whole and once; `job:ID/PATH` from that job's outputs, where the stores of all jobs
+    lie in one folder. Raises: PlatformError."""
     kind, _, rest = origin.partition(":")
     name, _, revision = rest.partition("@")
+    if kind == "job" and stores is not None:
+        job_id, _, path = rest.partition("/")
+        _fetch_output(FolderStore(stores / job_id), job_id, path, folder)
+        return
     if kind != "hub" or not name or not revision:
         raise PlatformError(f"{origin!r} is no place that this machine can fetch from")
     if (folder / "config.json").is_file():
         return
-    partial = folder.with_name(f"{folder.name}.partial")
+    unfinished = folder.with_name(f"{folder.name}.partial")
     try:
         from huggingface_hub import snapshot_download
 
-        snapshot_download(name, revision=revision, local_dir=partial)
+        snapshot_download(name, revision=revision, local_dir=unfinished)
     except Exception as error:
         raise PlatformError(f"{name} cannot be fetched from the Hub: {error}") from error
-    shutil.rmtree(partial / ".cache", ignore_errors=True)
+    shutil.rmtree(unfinished / ".cache", ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    os.replace(unfinished, folder)
+
+
+def _fetch_output(store: Store, job_id: str, path: str, folder: Path) -> None:
+    """What an earlier job left at `path`, checked against the digest that its wrapper noted."""
+    archive, unfinished = folder.with_name(f"{folder.name}.tar"), folder.with_name(f"{folder.name}.partial")
+    for old in (folder, unfinished):
+        shutil.rmtree(old, ignore_errors=True)
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        note = json.loads(store.read(OUTPUTS_NOTE) or b"{}")
+        if not store.fetch(OUTPUTS, archive):
+            raise PlatformError(f"the outputs of job {job_id} are not in the storage")
+        with open(archive, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != note.get("sha256"):
+                raise PlatformError(f"the outputs of job {job_id} are damaged")
+        package.unpack_outputs(archive, unfinished, int(note["bytes"]))
+        found = (unfinished / path).resolve()
+        if not (found.is_dir() and found.is_relative_to(unfinished.resolve())):
+            raise PlatformError(f"job {job_id} left no folder {path}")
+        os.replace(found, folder)
+    except (OSError, ValueError) as error:
+        raise PlatformError(f"{path} of job {job_id} cannot be fetched: {error}") from error
+    finally:
+        archive.unlink(missing_ok=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -366,8 +404,9 @@ def main(arguments: list[str] | None = None) -> int:
         jobs = given.jobs.expanduser()
         runner = LocalRunner(jobs, given.python, Tier(given.tier) if given.tier else None, slots=given.slots)
         store = open_store(given.store, token)
+        resolve = partial(fetch_origin, stores=store.folder.parent if isinstance(store, FolderStore) else None)
         wrapper = Wrapper(
-            JobId(given.job), store, runner, resolve=fetch_origin, renew_seconds=given.renew, tethered=given.tethered
+            JobId(given.job), store, runner, resolve=resolve, renew_seconds=given.renew, tethered=given.tethered
         )
         signal.signal(signal.SIGTERM, lambda _number, _frame: wrapper.stop())
         status = wrapper.run()
