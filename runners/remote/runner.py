@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import threading
@@ -32,6 +33,8 @@ from runners.metrics import metric_rows
 from runners.remote import package
 from runners.remote.store import CANCEL, CHECKPOINTS, INPUTS, METRICS, OUTPUTS, OUTPUTS_NOTE, STATUS, Store
 from runners.remote.store import LOG as LOG_PIECES
+
+log = logging.getLogger("postdoc.runners")
 
 REMOTE = "remote.json"
 LATEST = "latest"
@@ -61,6 +64,8 @@ class Sighting:
     failure: FailureKind | None = None
     """Where the backend itself knows why it ended: its time-out, its memory limit, its queue."""
     exit_code: int | None = None
+    machine_may_live: bool = False
+    """True where a job outlives what the backend knows of it: then only a lapsed lease means that it is gone."""
 
 
 class Backend(Protocol):
@@ -129,6 +134,8 @@ class RemoteRunner:
         self._grace_seconds = timeout_grace_seconds
         self._log_bytes = log_bytes
         self._memories: dict[JobId, _Memory] = {}
+        self._listens_since = time.time()
+        """A wrapper that could not reach this side while it was away was not silent by its own doing."""
 
     @property
     def name(self) -> str:
@@ -218,16 +225,25 @@ class RemoteRunner:
             before = read_status(self.root / job_id)
             if before is not None and before.state.ended:
                 continue
-            with _locked(self.root / job_id / LAUNCH_LOCK):
-                if self._submit_if_needed(job_id):
-                    started.append(job_id)
-            self.refresh(job_id)
-            status = self.status(job_id)
+            try:
+                with _locked(self.root / job_id / LAUNCH_LOCK):
+                    if self._submit_if_needed(job_id):
+                        started.append(job_id)
+                self.refresh(job_id)
+                status = self.status(job_id)
+            except (PlatformError, UserError) as error:
+                # One job that cannot be looked at now keeps neither the others nor the server from starting.
+                log.warning("job %s: %s", job_id, error)
+                continue
             if status is not None and status.state is JobState.LOST:
                 lost.append(job_id)
             elif status is not None and not status.state.ended and job_id not in started:
                 running.append(job_id)
-        ended = self.backend.orphans(frozenset(self.jobs()))
+        ended: Sequence[str] = ()
+        try:
+            ended = self.backend.orphans(frozenset(self.jobs()))
+        except PlatformError as error:
+            log.warning("jobs that are nobody's could not be looked for: %s", error)
         return Swept(tuple(started), tuple(lost), tuple(running), tuple(ended))
 
     def flavors(self) -> Sequence[Flavor]:
@@ -293,8 +309,12 @@ class RemoteRunner:
                 return self._collect(folder, spec, store, replace(status, state=said.state, failure=said.failure,
                     evidence=said.evidence, exit_code=said.exit_code, started_at=said.started_at,
                     ended_at=said.ended_at, peak_memory_gib=said.peak_memory_gib))  # fmt: skip
-            return self._ended_without_a_word(folder, spec, store, status, sighting)
+            if not (sighting.machine_may_live and self._is_heard(said, remote)):
+                return self._ended_without_a_word(folder, spec, store, status, sighting)
+            write_json(folder / REMOTE, remote, durable=False)
         if (overdue := self._overdue(spec, remote, said)) is not None:
+            # Whoever comes back after that finds the wish and ends.
+            store.write(CANCEL, b"")
             self.backend.cancel(job_id, remote["handle"])
             return self._lost_or_late(folder, spec, store, status, overdue)
         if status.state is JobState.QUEUED and sighting.seen is Seen.RUNNING:
@@ -321,13 +341,19 @@ class RemoteRunner:
         """TIMEOUT or PLATFORM when the job should have ended, or its wrapper should have spoken, by now."""
         if said is None or said.started_at is None:
             return None
-        silent = time.time() - remote.get("lease_seen_at", time.time())
-        if silent > self._lease_seconds:
+        if not self._is_heard(said, remote):
             return FailureKind.PLATFORM
+        if said.ended_at is not None:
+            return None  # the script has ended; what still takes its time are its outputs on their way
         first_seen = remote.setdefault("running_since", time.time()) if isinstance(remote, dict) else time.time()
         if time.time() - first_seen > spec.caps.timeout_seconds + self._grace_seconds:
             return FailureKind.TIMEOUT
         return None
+
+    def _is_heard(self, said: JobStatus | None, remote: Mapping[str, Any]) -> bool:
+        """Whether the wrapper has spoken, and its lease has not lapsed."""
+        heard_at = max(remote.get("lease_seen_at", 0.0), self._listens_since)
+        return said is not None and time.time() - heard_at <= self._lease_seconds
 
     def _pull(self, folder: Path, store: Store, remote: dict[str, Any]) -> None:
         """New pieces of metrics and log, appended to the mirror."""
@@ -340,12 +366,12 @@ class RemoteRunner:
                 remote["metrics"] = name
         pieces = [name for name in store.names(LOG_PIECES) if name > remote.get("log", "")]
         if pieces:
-            log = joblog.CappedLog(folder / LOG, self._log_bytes)
+            stored = joblog.CappedLog(folder / LOG, self._log_bytes)
             for name in pieces:
                 text = (store.read(name) or b"").decode("utf-8", "replace")
-                log.write(self._redact(text).encode())
+                stored.write(self._redact(text).encode())
                 remote["log"] = name
-            log.close()
+            stored.close()
 
     # ending
 
@@ -393,6 +419,11 @@ class RemoteRunner:
             evidence = (sighting.detail or f"{self.name} says {sighting.failure}",)
             return self._end(folder, replace(status, state=JobState.FAILED, failure=sighting.failure,
                              evidence=evidence, exit_code=sighting.exit_code, ended_at=time.time()))  # fmt: skip
+        if sighting.failure is FailureKind.PLATFORM and status.started_at is None:
+            # The backend knows that no machine ever ran it: there is nothing that could have been lost.
+            evidence = (sighting.detail or f"{self.name} never ran it",)
+            failed = replace(status, state=JobState.FAILED, failure=FailureKind.PLATFORM, evidence=evidence)
+            return self._end(folder, failed)
         words = (sighting.detail or f"{self.name} has no trace of it", "its wrapper left no last word")
         return self._lose(folder, spec, store, replace(status, evidence=words))
 
