@@ -161,7 +161,12 @@ class RemoteRunner:
         with _locked(folder / LAUNCH_LOCK):
             if not (folder / SPEC).exists():
                 self._prepare(spec, folder)
-            self._submit_if_needed(spec.job_id)
+            try:
+                self._submit_if_needed(spec.job_id)
+            except UserError:
+                # A final no: nothing runs, and a sweep shall not ask again.
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
         status = self.status(spec.job_id)
         assert status is not None
         return status
@@ -189,9 +194,11 @@ class RemoteRunner:
             return status
         (folder / CANCEL_FILE).touch()
         self.backend.store(job_id).write(CANCEL, b"")
-        handle = (read_json(folder / REMOTE) or {}).get("handle")
-        if handle is not None:
-            self.backend.cancel(job_id, handle)
+        with _locked(folder / LAUNCH_LOCK):
+            remote = read_json(folder / REMOTE)
+            if remote is None:
+                return self._end(folder, replace(status, state=JobState.CANCELLED, ended_at=time.time()))
+        self.backend.cancel(job_id, remote["handle"])
         deadline = time.monotonic() + _CANCEL_SECONDS
         while not status.state.ended and time.monotonic() < deadline:
             self.refresh(job_id)

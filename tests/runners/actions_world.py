@@ -6,13 +6,14 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bot.config import Settings
 from bot.conversation.github import GitHubApp, Pacing
@@ -46,7 +47,14 @@ class Labelled(ActionsRunner):
 class ActionsWorld:
     """Everything around one root folder. `close` ends all of it."""
 
-    def __init__(self, folder: Path, *, permissions: dict[str, str] | None = None, judged: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        permissions: dict[str, str] | None = None,
+        events: Sequence[str] = EVENTS,
+        judged: bool = True,
+    ) -> None:
         global _key
         _key = _key or new_key_pair()[0]
         self.folder, self.root = folder, folder / "mirror"
@@ -57,19 +65,21 @@ class ActionsWorld:
         self.forge.add_user("ada")
         self.forge.add_repository("acme", "lab", {"README.md": "# Lab\n", WORKFLOW_PATH: WORKFLOW}, private=True)
         self.forge.add_collaborator(LAB, "ada", "admin")
-        self.url = self._stack.enter_context(
-            serve(self.forge, wrap=self.recorder.wrap if judged and available() else None)
-        )
+        self.refused = ""
+        """Key that the server's endpoints are out of order for."""
+        self.refused_downloads = 0
+        """How many more downloads of an artifact are refused as if their address had expired."""
+        judge = self.recorder.wrap if judged and available() else _unchanged
+        self.url = self._stack.enter_context(serve(self.forge, wrap=lambda app: self._refusing(judge(app))))
         self.settings = Settings.model_validate(
             {"app_id": "1", "private_key": _key, "webhook_secret": "a-secret-for-tests"}
         )
         self.tokens = RunTokens(self.settings)
         self.stores = JobStores(self.root, self.tokens)
         self.runners: list[ActionsRunner] = []
-        self.requests: list[str] = []
         self.server_url = self._stack.enter_context(_served(self._application()))
         self.app = self.forge.register_app(
-            slug="postdoc", permissions=permissions or PERMISSIONS, events=EVENTS, private_key_pem=_key,
+            slug="postdoc", permissions=permissions or PERMISSIONS, events=events, private_key_pem=_key,
             webhook_url=f"{self.server_url}/webhook",
         )  # fmt: skip
         self.forge.install_app(self.app.app_id, LAB)
@@ -116,13 +126,24 @@ class ActionsWorld:
         problems = self.recorder.violations()
         assert problems == [], problems
 
+    def _refusing(self, app: ASGIApp) -> ASGIApp:
+        async def serve_or_refuse(scope: Scope, receive: Receive, send: Send) -> None:
+            if self.refused_downloads and scope["type"] == "http" and "/practice/artifacts/" in scope["path"]:
+                self.refused_downloads -= 1
+                await Response("Signature not valid in the specified time frame", 403)(scope, receive, send)
+                return
+            await app(scope, receive, send)
+
+        return serve_or_refuse
+
     def _application(self) -> FastAPI:
         app = FastAPI()
         app.include_router(routes_of(self.stores))
 
         @app.middleware("http")
         async def remember(request: Request, call_next: Any) -> Any:
-            self.requests.append(f"{request.method} {request.url.path}")
+            if self.refused and request.url.path.endswith(self.refused):
+                return Response(status_code=503)
             return await call_next(request)
 
         @app.post("/webhook")
@@ -133,6 +154,10 @@ class ActionsWorld:
             return Response(status_code=202)
 
         return app
+
+
+def _unchanged(app: ASGIApp) -> ASGIApp:
+    return app
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ class Harness:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.world = ActionsWorld(folder)
+        self.world = ActionsWorld(folder, judged=False)
         self.machine = self.world.machine()
         self._lost: set[JobId] = set()
 
