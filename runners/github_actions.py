@@ -232,12 +232,15 @@ class ActionsBackend:
 
     def _completed(self, job_id: JobId, handle: Mapping[str, Any], run: RunSeen, memory: _Memory) -> Sighting:
         self._bring_artifact(job_id, handle, memory)
-        if run.conclusion == "cancelled":
+        cancelled = run.conclusion == "cancelled"
+        if cancelled:
             # By a person on GitHub, who cannot know of the wrapper that goes on.
             self.store(job_id).write(CANCEL, b"")
         words = f"its workflow run ended as {run.conclusion or 'completed'}: {run.page}"
         failure = FailureKind.PLATFORM if run.conclusion == "startup_failure" else None
-        return Sighting(Seen.ENDED, words, machine=memory.machine, failure=failure, machine_may_live=True)
+        return Sighting(
+            Seen.ENDED, words, machine=memory.machine, failure=failure, cancelled=cancelled, machine_may_live=True
+        )
 
     def _bring_artifact(self, job_id: JobId, handle: Mapping[str, Any], memory: _Memory) -> None:
         """The second way home, for outputs that the store lacks. Raises: PlatformError while waiting is worth it."""

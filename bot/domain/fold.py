@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Iterable
 
+from bot.domain.ablation import Ablation
 from bot.domain.budget import Spend
 from bot.domain.diagnosis import DiagnosisReport
 from bot.domain.experiment import (
@@ -105,6 +106,8 @@ def _on_goal_adopted(x: Experiment, event: Event) -> None:
     x.changed_why, x.changed_by = d["why"], d["by"]
     x.consent, x.consent_asked_for, x.refusal = None, "", None
     x.offer, x.edit_told = None, ""
+    for ablation in x.ablations:
+        ablation.over = True
     if x.state in RESUMABLE_STATES:
         _reopen(x)
 
@@ -203,6 +206,8 @@ def _on_job_launched(x: Experiment, event: Event) -> None:
         event.at,
         expects=d.get("expects", ""),
         reserved=d.get("reserved", {}),
+        usd_per_hour=d.get("usd_per_hour"),
+        resumed_from=d.get("resumed_from"),
     )
     states = {
         JobRole.BASELINE: State.BASELINE,
@@ -321,6 +326,16 @@ def _on_confirmed(x: Experiment, event: Event) -> None:
     x.state = State.CONFIRMING
 
 
+def _on_ablation_opened(x: Experiment, event: Event) -> None:
+    x.ablations.append(Ablation.from_dict(event.data))
+
+
+def _on_ablation_reported(x: Experiment, event: Event) -> None:
+    for ablation in x.ablations:
+        if ablation.n == event.data["ablation"]:
+            ablation.rows, ablation.over = list(event.data["rows"]), True
+
+
 def _on_stopped(x: Experiment, event: Event) -> None:
     x.stop_requested = event.data.get("reason") or f"{event.data['by']} asked to stop"
 
@@ -351,6 +366,8 @@ def _on_ended(x: Experiment, event: Event) -> None:
     x.head_sha = event.data.get("head_sha") or x.head_sha
     x.concluded = True
     x.ended_at = event.at
+    for ablation in x.ablations:
+        ablation.over = True
 
 
 def _on_issue_closed(x: Experiment, event: Event) -> None:
@@ -403,6 +420,8 @@ _FOLDS = {
     EventKind.REVISED: _on_revised,
     EventKind.HEAD_READ: _on_head_read,
     EventKind.CONFIRMED: _on_confirmed,
+    EventKind.ABLATION_OPENED: _on_ablation_opened,
+    EventKind.ABLATION_REPORTED: _on_ablation_reported,
     EventKind.COMMAND_ANSWERED: _on_command_answered,
     EventKind.STOPPED: _on_stopped,
     EventKind.RESUMED: _on_resumed,

@@ -124,7 +124,7 @@ class Treasury:
         with self._engine.begin() as connection:
             connection.execute(statement.values(usd=took.usd, gpu_hours=took.gpu_hours, settled=True))
 
-    def restore(self, x: Experiment, usd_per_hour: float) -> None:
+    def restore(self, x: Experiment) -> None:
         """Bring the rows of a goal into line with its journal: settle what has ended, put back what was lost."""
         with self._engine.begin() as connection:
             rows = connection.execute(
@@ -135,7 +135,7 @@ class Treasury:
                 if known.get(job.job_id, False):
                     continue
                 hours = job.seconds / 3600
-                usd = hours * usd_per_hour
+                usd = x.usd_of(job)
                 if not job.ended:
                     usd, hours = job.reserved.get("usd", 0.0), job.reserved.get("gpu_hours", 0.0)
                 values = {"usd": usd, "gpu_hours": hours, "settled": job.ended}

@@ -14,7 +14,7 @@ from bot.conversation.policy import Policy
 from bot.domain.experiment import Experiment
 from bot.loop.record import Record
 from bot.loop.treasury import Treasury
-from runners.job import Runner
+from runners.job import Hardware, Runner
 
 PACKAGE = Path(__file__).resolve().parent.parent
 TEMPLATES = PACKAGE.parent / "templates"
@@ -37,6 +37,8 @@ class World:
     """Exact values that no comment, commit, check or log may carry."""
     train_memory_gib: float = 8.0
     cpu_threads: int = 1
+    hardware: Hardware = field(default_factory=Hardware)
+    """What training and evaluation jobs ask for."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Given to every job; never a secret."""
     hub_token: str = ""

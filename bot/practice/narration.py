@@ -402,6 +402,8 @@ _ROLES = {
     "evaluate": "evaluating run {run}",
     "probe": "range test for run {run}",
     "confirm": "opening the sealed split",
+    "ablate": "training value {run} of the ablation",
+    "weigh": "evaluating value {run} of the ablation",
 }
 _STATES = {
     State.CONTRACT: "reading the goal",

@@ -19,7 +19,7 @@ from bot import __version__
 from bot.config import Settings
 from bot.conversation.events import Occurrence
 from bot.conversation.github import GitHubApp, OnWrite, Pacing
-from bot.conversation.policy import Policy, load_server_policy
+from bot.conversation.policy import load_server_policy
 from bot.domain.fold import experiment_of
 from bot.domain.redaction import redacted
 from bot.errors import SettingsError, TransientError
@@ -59,7 +59,7 @@ from bot.server.summaries import Summaries
 from bot.server.watcher import Watcher
 from bot.server.webhook import Admission, webhook_routes
 from runners.github_actions import ActionsRunner
-from runners.job import Runner
+from runners.job import Hardware, Runner
 
 log = logging.getLogger("postdoc.server")
 
@@ -117,6 +117,7 @@ class Bot:
             known_secrets=known_secrets,
             train_memory_gib=settings.job_memory_gib,
             cpu_threads=settings.job_threads,
+            hardware=Hardware(settings.job_gpus, flavor=settings.flavor()),
             hub_token=settings.hub_token.get_secret_value() if settings.hub_token else "",
             hub_namespaces=settings.hub_namespaces,
             private_data_hosts=settings.private_data_hosts,
@@ -176,7 +177,7 @@ class Bot:
         """What a crash left unsettled, and all of it after the journals were rebuilt."""
         for goal_id in self.journal.goals():
             x = experiment_of(goal_id, self.journal.read(goal_id))
-            self.treasury.restore(x, Policy.from_dict(x.policy).usd_per_hour)
+            self.treasury.restore(x)
 
     async def _warm_pages(self) -> None:
         """Every journal is summed up once, so that the first visitor does not wait for it."""

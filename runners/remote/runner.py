@@ -22,7 +22,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from bot.errors import PlatformError, UserError
+from bot.errors import PlatformError, PostdocError, TransientError, UserError
 from runners import intake, joblog, slots
 from runners.job import FailureKind, Flavor, JobId, JobSpec, JobState, JobStatus, Swept, read_json
 from runners.layout import CANCEL as CANCEL_FILE
@@ -34,7 +34,7 @@ from runners.remote import package
 from runners.remote.store import CANCEL, CHECKPOINTS, INPUTS, METRICS, OUTPUTS, OUTPUTS_NOTE, STATUS, Store
 from runners.remote.store import LOG as LOG_PIECES
 
-log = logging.getLogger("postdoc.runners")
+log = logging.getLogger("postdoc.remote")
 
 REMOTE = "remote.json"
 LATEST = "latest"
@@ -64,6 +64,8 @@ class Sighting:
     failure: FailureKind | None = None
     """Where the backend itself knows why it ended: its time-out, its memory limit, its queue."""
     exit_code: int | None = None
+    cancelled: bool = False
+    """Somebody ended it at the backend itself, not through us."""
     machine_may_live: bool = False
     """True where a job outlives what the backend knows of it: then only a lapsed lease means that it is gone."""
 
@@ -181,7 +183,11 @@ class RemoteRunner:
         memory = self._memories.setdefault(job_id, _Memory())
         with memory.lock:
             if memory.last is None or time.monotonic() - memory.looked_at >= self.backend.poll_seconds:
-                memory.last = self._look(job_id, folder)
+                try:
+                    memory.last = self._look(job_id, folder)
+                except (PlatformError, TransientError, OSError) as error:
+                    # A page that shows the job, and a bot that starts, do not fail because the other side is away.
+                    memory.last = self._unseen(job_id, folder, memory.last, error)
                 memory.looked_at = time.monotonic()
                 if memory.last.state.ended:
                     del self._memories[job_id]
@@ -236,21 +242,24 @@ class RemoteRunner:
                 with _locked(self.root / job_id / LAUNCH_LOCK):
                     if self._submit_if_needed(job_id):
                         started.append(job_id)
-                self.refresh(job_id)
-                status = self.status(job_id)
-            except (PlatformError, UserError) as error:
-                # One job that cannot be looked at now keeps neither the others nor the server from starting.
-                log.warning("job %s: %s", job_id, error)
-                continue
+            except UserError as error:
+                # The no is final: whoever waits for the job learns it now.
+                words = (str(error),)
+                refused = JobStatus(job_id, JobState.FAILED, failure=FailureKind.PLATFORM, evidence=words)
+                self._end(self.root / job_id, refused)
+            except (PostdocError, OSError) as error:
+                log.warning("job %s is still not submitted: %s", job_id, error)
+            self.refresh(job_id)
+            status = self.status(job_id)
             if status is not None and status.state is JobState.LOST:
                 lost.append(job_id)
             elif status is not None and not status.state.ended and job_id not in started:
                 running.append(job_id)
-        ended: Sequence[str] = ()
         try:
             ended = self.backend.orphans(frozenset(self.jobs()))
-        except PlatformError as error:
-            log.warning("jobs that are nobody's could not be looked for: %s", error)
+        except (PostdocError, OSError) as error:
+            log.warning("%s cannot be swept now: %s", self.name, error)
+            ended = ()
         return Swept(tuple(started), tuple(lost), tuple(running), tuple(ended))
 
     def flavors(self) -> Sequence[Flavor]:
@@ -328,6 +337,13 @@ class RemoteRunner:
             status = replace(status, detail=sighting.detail or "its machine is getting ready")
         return status
 
+    def _unseen(self, job_id: JobId, folder: Path, last: JobStatus | None, error: Exception) -> JobStatus:
+        """What was known last, with why nothing newer is."""
+        if last is None:
+            spoke = (read_json(folder / REMOTE) or {}).get("lease") is not None
+            last = JobStatus(job_id, JobState.RUNNING if spoke else JobState.QUEUED)
+        return replace(last, detail=f"{self.name} cannot be asked now: {error}")
+
     def _wrapper_said(
         self, job_id: JobId, store: Store, remote: dict[str, Any]
     ) -> tuple[JobStatus | None, dict[str, Any]]:
@@ -373,12 +389,12 @@ class RemoteRunner:
                 remote["metrics"] = name
         pieces = [name for name in store.names(LOG_PIECES) if name > remote.get("log", "")]
         if pieces:
-            stored = joblog.CappedLog(folder / LOG, self._log_bytes)
+            mirror = joblog.CappedLog(folder / LOG, self._log_bytes)
             for name in pieces:
                 text = (store.read(name) or b"").decode("utf-8", "replace")
-                stored.write(self._redact(text).encode())
+                mirror.write(self._redact(text).encode())
                 remote["log"] = name
-            stored.close()
+            mirror.close()
 
     # ending
 
@@ -419,7 +435,7 @@ class RemoteRunner:
     def _ended_without_a_word(
         self, folder: Path, spec: JobSpec, store: Store, status: JobStatus, sighting: Sighting
     ) -> JobStatus:
-        if (folder / CANCEL_FILE).exists():
+        if (folder / CANCEL_FILE).exists() or sighting.cancelled:
             ended = replace(status, state=JobState.CANCELLED, failure=None, ended_at=time.time())
             return self._end(folder, ended)
         if sighting.failure not in (None, FailureKind.PLATFORM):
