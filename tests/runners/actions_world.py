@@ -114,6 +114,8 @@ class ActionsWorld:
         return [run for run in self.forge.runs_of(LAB) if run.title == f"postdoc {job_id}"]
 
     def close(self) -> None:
+        self.forge.faults.clear()
+        self.refused = ""
         for runner in self.runners[-1:]:
             for job_id in runner.jobs():
                 runner.cancel(job_id)
