@@ -206,7 +206,7 @@ def _result(request: Request, wrapper: Wrapped, runner: LocalRunner) -> Result:
     return Result(
         "train", str(status.state) if delivered else "failed", 0 if good else 1, _told(status, delivered),
         curves=curves_of(runner.metrics(wrapper.job)), seconds=seconds, cost_usd=cost(seconds, request.usd_per_hour),
-        log_tail="" if good else runner.log_tail(wrapper.job, 30),
+        log_tail="" if good else redact(runner.log_tail(wrapper.job, 30)),
     )  # fmt: skip
 
 
