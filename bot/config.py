@@ -238,12 +238,20 @@ class Settings(BaseSettings):
         except OSError as error:
             raise SettingsError(f"POSTDOC_RETIRED_KEY_PATHS: {error.filename}: {error.strerror}.") from error
 
+    def flavor(self) -> str:
+        """The kind of machine that jobs ask their runner for; empty: its default."""
+        return self.hf_jobs_flavor if self.runner == "hf_jobs" else ""
+
     def secrets(self) -> tuple[str, ...]:
         """Exact values that nothing the server writes may carry."""
         values = [self.webhook_secret.get_secret_value()]
         if self.private_key is not None or self.private_key_path is not None:
             values.append(self.key())
-        values += [token.get_secret_value() for token in (self.api_token, self.hub_token) if token is not None]
+        values += [
+            token.get_secret_value()
+            for token in (self.api_token, self.hub_token, self.hf_jobs_token)
+            if token is not None
+        ]
         if password := urllib.parse.urlsplit(self.database_url).password:
             values += [password, urllib.parse.unquote(password)]
         return tuple(values)

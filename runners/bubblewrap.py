@@ -1,18 +1,19 @@
 """The bubblewrap command line: what a job sees of this machine, and nothing else.
 
-Not covered: a hole in the kernel, and timing between jobs that share a processor. No seccomp filter is installed.
+Not covered: a hole in the kernel, and timing between jobs that share a processor.
 """
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from runners import landlock
 
 WORK = "/job"
 SCRATCH = "/scratch"
@@ -27,7 +28,11 @@ _ETC_FILES = {
 }
 _SYSTEM_LINKS = ("lib", "lib32", "lib64", "libx32", "bin", "sbin")
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives")
-_DEVICES = ("/dev/nvidia*", "/dev/kfd", "/dev/dri", "/dev/dxg")
+LANDLOCK = "/postdoc/landlock.py"
+GPUS = "--postdoc-gpus"
+"""Stands in the command where the words for the job's GPUs come in when it is its turn and they are known."""
+CACHE = "/cache"
+_OUR_LANDLOCK = str(Path(__file__).with_name("landlock.py"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +85,6 @@ def write_etc(root: Path) -> None:
             partial.replace(path)
 
 
-def gpu_devices() -> list[str]:
-    return sorted({path for pattern in _DEVICES for path in glob.glob(pattern)})
-
-
 def command(
     bwrap: str,
     python: Interpreter,
@@ -93,13 +94,14 @@ def command(
     mounts: Mapping[str, str],
     environment: Mapping[str, str],
     memory_bytes: int,
+    second_wall: bool = False,
 ) -> list[str]:
     """Everything up to the job's own words. `mounts` maps a place in the job to a folder on this machine.
 
     `/tmp` and `/dev/shm` are memory: they count against the memory cap where a control group holds it, and are
-    bounded by their own size where none does.
+    bounded by their own size where none does. With `second_wall` the job's first process builds Landlock's around
+    itself.
     """
-    devices = gpu_devices()
     words = [
         bwrap,
         *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
@@ -111,9 +113,7 @@ def command(
         *(word for name in _ETC_FILES for word in ("--ro-bind", str(etc / name), f"/etc/{name}")),
         *("--proc", "/proc", "--dev", "/dev"),
         *("--size", str(max(64 << 20, memory_bytes // 2)), "--tmpfs", "/dev/shm"),
-        *(word for device in devices for word in ("--dev-bind", device, device)),
-        # CUDA and NCCL read the topology of the machine there.
-        *(("--ro-bind-try", "/sys", "/sys") if devices else ()),
+        GPUS,
         # A bot that is root maps to root's own number outside: without capabilities, but the owner of the kernel's
         # settings in /proc/sys, of which core_pattern alone would be a way out. bubblewrap covers that folder only
         # where the folder itself looks writable, which it never does.
@@ -122,10 +122,27 @@ def command(
     ]
     for place, source in mounts.items():
         words += ["--ro-bind", source, place]
+    if second_wall:
+        words += ["--ro-bind", _OUR_LANDLOCK, LANDLOCK]
     words += ["--remount-ro", "/", "--chdir", WORK]
     for name, value in environment.items():
         words += ["--setenv", name, value]
-    return [*words, "--"]
+    return [*words, "--", *(_landlock(python, mounts) if second_wall else ())]
+
+
+def with_gpus(argv: Sequence[str], words: Sequence[str]) -> list[str]:
+    """The command when it is known which GPUs the job has; `words` are empty for none."""
+    place = argv.index(GPUS)
+    return [*argv[:place], *words, *argv[place + 1 :]]
+
+
+def _landlock(python: Interpreter, mounts: Mapping[str, str]) -> list[str]:
+    """The same rules once more, for what a mistake in the mounts would let through."""
+    system = ["/usr", "/etc", *(f"/{name}" for name in _SYSTEM_LINKS)]
+    readable = [*system, "/proc", "/sys", *python.folders, *mounts]
+    rules = [(landlock.LIST, "/"), (landlock.DEVICE, "/dev"), *((landlock.READ, path) for path in readable)]
+    rules += [(landlock.WRITE, path) for path in (WORK, SCRATCH, "/tmp", "/dev/shm")]
+    return [python.executable, "-I", "-S", LANDLOCK, json.dumps(rules, separators=(",", ":"))]
 
 
 def _system() -> list[str]:

@@ -8,17 +8,19 @@ import resource
 import selectors
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runners import joblog, kernel, outputs, processes
+from runners import bubblewrap, gpus, joblog, kernel, landlock, outputs, processes, seccomp
 from runners.cgroup import Cgroup, Hierarchy
 from runners.events import Events
+from runners.gpus import Gpu
 from runners.job import JobSpec
 from runners.layout import LOG, SCRATCH, WORK
 from runners.outcome import Ending
+from runners.redactedlog import RedactedLog
 from runners.tier import Tier, limits
 
 _GIB = 2**30
@@ -41,8 +43,10 @@ class Execution:
         plan: Mapping[str, Any],
         events: Events,
         interruption: Callable[[Ending], Ending],
+        chosen: Sequence[Gpu] = (),
     ) -> None:
-        """`interruption` is asked at every look, and marks the ending when the job shall not go on."""
+        """`interruption` is asked at every look, and marks the ending when the job shall not go on; `chosen` are the
+        GPUs that the job has."""
         self.ending = Ending(return_code=None, sandboxed=plan["tier"] != Tier.PLAIN)
         self.peak_bytes = 0
         self._folder = folder
@@ -52,9 +56,10 @@ class Execution:
         self._tier = Tier(plan["tier"])
         self._events = events
         self._interruption = interruption
+        self._gpus = tuple(chosen)
         hierarchy = plan["hierarchy"]
         self._group = Cgroup(Hierarchy.from_dict(hierarchy), plan["group"]) if hierarchy else None
-        self._log = joblog.CappedLog(folder / LOG, int(plan["log_bytes"]))
+        self._log = RedactedLog(folder / LOG, int(plan["log_bytes"]))
         self._process: subprocess.Popen[bytes] | None = None
         self._report = b""
         self._inside: int | None = None
@@ -94,10 +99,14 @@ class Execution:
         argv: list[str] = list(self._plan["argv"])
         passed: list[int] = []
         if self.ending.sandboxed:
+            argv = bubblewrap.with_gpus(argv, self._gpu_words())
             report_reading, report_writing = os.pipe2(os.O_CLOEXEC)
             passed.append(report_writing)
             argv[1:1] = ["--json-status-fd", str(report_writing)]
             self._events.watch(report_reading, self._on_report)
+        if self._plan.get("seccomp") and (program := seccomp.program_file()) is not None:
+            passed.append(program)
+            argv[1:1] = ["--seccomp", str(program)]
         reading, writing = os.pipe2(os.O_CLOEXEC)
         self._events.watch(reading, self._on_output)
         try:
@@ -105,6 +114,14 @@ class Execution:
         finally:
             for descriptor in (writing, *passed):
                 os.close(descriptor)
+
+    def _gpu_words(self) -> list[str]:
+        if not self._gpus:
+            return []
+        words = gpus.walls(self._gpus, self._plan["gpus"]["place"]["root"])
+        for name, value in gpus.environment(self._gpus).items():
+            words += ["--setenv", name, value]
+        return words
 
     def _spawn(self, argv: list[str], output: int, passed: list[int]) -> None:
         try:
@@ -114,7 +131,7 @@ class Execution:
                 stdout=output,
                 stderr=output,
                 cwd=self._work,
-                env=self._plan["environment"],
+                env=self._plan["environment"] | (gpus.environment(self._gpus) if self._gpus else {}),
                 pass_fds=passed,
                 start_new_session=True,
                 preexec_fn=self._confinement(os.getpid()),
@@ -149,6 +166,8 @@ class Execution:
                     hard = resource.getrlimit(which)[1]
                     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
                     resource.setrlimit(which, (value, value))
+                if self._plan.get("landlock") is not None:
+                    landlock.restrict(self._plan["landlock"], landlock.ALL_WRITES)
             except OSError as error:
                 # All that the parent learns of an exception here is that there was one.
                 os.write(2, f"postdoc: the job could not be confined: {error}\n".encode())
@@ -159,8 +178,11 @@ class Execution:
     # listening
 
     def _on_output(self, data: bytes) -> None:
+        self._writing_log(lambda: self._log.write(data))
+
+    def _writing_log(self, write: Callable[[], None]) -> None:
         try:
-            self._log.write(data)
+            write()
         except OSError as error:
             self.ending = replace(self.ending, disk_over=f"the log cannot be written: {error.strerror}")
 
@@ -190,6 +212,7 @@ class Execution:
                 self.ending = replace(self.ending, timed_out_after_seconds=self._caps.timeout_seconds)
             if self.ending.was_cut_short:
                 self._kill()
+            self._writing_log(lambda: self._log.settle(time.monotonic()))
             self._events.wait(min(self._next_look, max(deadline, now + 0.01)) - time.monotonic())
 
     def _look(self, now: float) -> None:
@@ -262,7 +285,7 @@ class Execution:
         self._take_last_measures()
         for note in outputs.disarm(self._work):
             self._on_output(f"[postdoc: {note}]\n".encode())
-        self._log.close()
+        self._writing_log(self._log.close)
         _remove(self._folder / SCRATCH)
         tail = joblog.tail_text(self._folder / LOG, _CLASSIFIED_TAIL_BYTES)
         self.ending = replace(self.ending, log_tail=tail)

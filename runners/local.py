@@ -10,15 +10,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bot.errors import PlatformError, UserError
-from runners import bubblewrap, cgroup, intake, joblog, processes, sandbox, slots
+from runners import bubblewrap, cgroup, gpus, intake, joblog, processes, sandbox, slots
+from runners.cache import shared_cache
 from runners.cgroup import Cgroup, CgroupUnavailable, Hierarchy
+from runners.gpus import GpuPlace
 from runners.job import FailureKind, Flavor, JobId, JobSpec, JobState, JobStatus, Swept, read_json
 from runners.layout import (
     CANCEL,
@@ -56,9 +58,18 @@ class LocalRunner:
         *,
         slots: int | None = None,
         log_bytes: int = joblog.DEFAULT_CAP_BYTES,
+        redact: Callable[[str], str] | None = None,
+        cache: Path | None = None,
+        gpu_place: GpuPlace | None = None,
     ) -> None:
         """`python` is the interpreter of the jobs' environment (this process's own when None); `tier` the strongest
-        available when None; `slots` how many jobs run at once, one for each processor core when None."""
+        available when None; `slots` how many jobs run at once, one for each processor core when None. `redact` takes
+        the bot's own secrets out of what it reads; secrets of known shape never come to be stored. `cache` is a
+        Hugging Face cache that jobs read and cannot change; `gpu_place` where GPUs are looked for, this machine when
+        None.
+
+        Raises: UserError when `cache` is no such cache.
+        """
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Inside its sandbox a job may set the set-user-id bit on a file that, out here, belongs to this user.
         root.chmod(0o700)
@@ -67,6 +78,9 @@ class LocalRunner:
         self._wanted_tier = tier
         self._slots = max(1, slots if slots is not None else _cores())
         self._log_bytes = log_bytes
+        self._redact = redact or str
+        self._shared = shared_cache(cache)
+        self._gpu_place = gpu_place or gpus.place()
 
     # the protocol
 
@@ -81,6 +95,7 @@ class LocalRunner:
         if not (folder / SPEC).exists():
             intake.check(spec, self.root)
             self._check_permitted(spec)
+            self._check_possible(spec)
         folder.mkdir(exist_ok=True, mode=0o700)
         with _locked(folder / LAUNCH_LOCK):
             if not (folder / SPEC).exists():
@@ -98,6 +113,7 @@ class LocalRunner:
         status = read_status(folder)
         if status is None:
             return JobStatus(job_id, JobState.QUEUED, tier=self._planned_tier(folder))
+        status = replace(status, evidence=tuple(self._redact(words) for words in status.evidence))
         if status.state.ended:
             return status
         if not slots.is_held(folder / slots.LOCK):
@@ -106,6 +122,8 @@ class LocalRunner:
         silent = _age_seconds(folder / LEASE)
         if silent is not None and silent > _SILENT_SECONDS:
             return replace(status, evidence=(f"the supervisor has been silent for {silent:.0f} s",))
+        if status.state is JobState.QUEUED:
+            return replace(status, detail=self._why_it_waits(status))
         return status
 
     def cancel(self, job_id: JobId) -> JobStatus | None:
@@ -137,7 +155,7 @@ class LocalRunner:
 
     def log_tail(self, job_id: JobId, lines: int = 200) -> str:
         folder = self._existing(job_id)
-        return "" if folder is None else joblog.tail(folder / LOG, lines)
+        return "" if folder is None else self._redact(joblog.tail(folder / LOG, lines))
 
     def jobs(self) -> Sequence[JobId]:
         """Every job whose folder is here, the oldest first."""
@@ -150,7 +168,17 @@ class LocalRunner:
     def flavors(self) -> Sequence[Flavor]:
         """One: this machine."""
         pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-        return (Flavor("local", memory_gib=round(pages * size / 2**30, 1), cpus=_cores()),)
+        known = self._gpu_place.gpus()
+        return (
+            Flavor(
+                "local",
+                gpus=len(known),
+                gpu_model=known[0].model if known else "",
+                gpu_memory_gib=round(min((gpu.memory_gib for gpu in known), default=0.0), 1),
+                memory_gib=round(pages * size / 2**30, 1),
+                cpus=_cores(),
+            ),
+        )
 
     def refresh(self, job_id: JobId | None = None) -> None:
         """Nothing here is remembered between two calls."""
@@ -238,7 +266,7 @@ class LocalRunner:
     @cached_property
     def _setting(self) -> sandbox.Setting:
         try:
-            here = sandbox.setting(self.root, self.tier, self._python)
+            here = sandbox.setting(self.root, self.tier, self._python, self._gpu_place, self._shared)
         except (OSError, ValueError, subprocess.SubprocessError, CgroupUnavailable) as error:
             raise PlatformError(f"the jobs' interpreter or control group cannot be used: {error}") from error
         bubblewrap.write_etc(self.root)
@@ -251,8 +279,26 @@ class LocalRunner:
             raise UserError(
                 f"job {spec.job_id} runs code that did not ship with Postdoc, and this machine has no sandbox for it "
                 f"({why}). Install bubblewrap (`apt-get install bubblewrap`, `dnf install bubblewrap`) and let "
-                "`postdoc doctor` check it, or choose another runner"
+                "`postdoc doctor` check it, or choose another runner. What the plain tier has does not hold such code: "
+                "it reads this user's files, changes their modes and talks to this user's programs"
             )
+
+    def _check_possible(self, spec: JobSpec) -> None:
+        """More than this machine has would be waited for without end."""
+        wanted = spec.hardware
+        if wanted.nodes > 1:
+            raise UserError(f"job {spec.job_id} asks for {wanted.nodes} machines, and this runner has the one it runs "
+                            "on. Ask for one, or choose the ray runner")  # fmt: skip
+        if not wanted.gpus:
+            return
+        known = self._gpu_place.gpus()
+        if not known:
+            raise UserError(f"job {spec.job_id} asks for {wanted.gpus} GPUs, and this machine shows none that jobs may "
+                            "have. Ask for none, or choose another runner; `postdoc doctor` says what it sees")  # fmt: skip
+        if wanted.gpus > len(known):
+            has = f"has {', '.join(gpu.name for gpu in known)}"
+            raise UserError(f"job {spec.job_id} asks for {wanted.gpus} GPUs, and this machine {has}. Ask for at most "
+                            f"{len(known)}, or choose another runner")  # fmt: skip
 
     def _prepare(self, spec: JobSpec, folder: Path) -> None:
         """Write everything that the job needs; `spec.json` comes last and makes it a job."""
@@ -260,6 +306,8 @@ class LocalRunner:
         try:
             intake.copy_in(spec.files, folder / WORK)
             (folder / SCRATCH).mkdir(mode=0o700)
+            inside = self._shared if self.tier is Tier.PLAIN else self._shared.moved_to(bubblewrap.CACHE)
+            self._shared.link_datasets(folder / SCRATCH, inside.datasets)
             plan = sandbox.launch_plan(spec, self._setting, folder)
             write_json(folder / PLAN, plan | {"slots": self._slots, "log_bytes": self._log_bytes}, durable=False)
             write_json(folder / SPEC, spec.as_dict())
@@ -273,7 +321,8 @@ class LocalRunner:
         folder = self.root / job_id
         if read_status(folder) is not None or slots.is_held(folder / slots.LOCK):
             return False
-        slots.enqueue(self.root, job_id)
+        plan = read_json(folder / PLAN) or {}
+        slots.enqueue(self.root, job_id, slots.GPU_QUEUE if plan.get("gpus") else slots.QUEUE)
         # It takes the job, forks, and its first half ends: the second is not our child, so it becomes no zombie and is
         # not ended with us. Without site-packages (-S) and the caller's environment it starts in half the time.
         command = [sys.executable, "-I", "-S", "-c", _START, _PACKAGES, str(folder)]
@@ -392,6 +441,15 @@ class LocalRunner:
         folder = self.root / job_id
         return folder if (folder / SPEC).is_file() else None
 
+    def _why_it_waits(self, status: JobStatus) -> str:
+        before = slots.place_in_line(self.root, status.job_id)
+        if before is None:
+            return status.detail
+        running = slots.taken_slots(self.root)
+        place = "next in line" if before == 0 else f"{_ordinal(before + 1)} in line"
+        words = f"{place}; {running} job{' is' if running == 1 else 's are'} running"
+        return f"{words}; {status.detail}" if status.detail else words
+
     def _planned_tier(self, folder: Path) -> str:
         return str((read_json(folder / PLAN) or {}).get("tier", ""))
 
@@ -404,6 +462,11 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
 
 
 def _cores() -> int:

@@ -15,14 +15,17 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from runners import processes, slots
+from runners import gpus, processes, slots
 from runners.events import Events
 from runners.execution import Execution
+from runners.gpus import GpuPlace, Taken
 from runners.job import FailureKind, JobId, JobSpec, JobState, JobStatus, read_json
 from runners.layout import CANCEL, LEASE, PLAN, SPEC, STATUS, read_status, write_json
 from runners.outcome import Ending, outcome
 
 _QUEUE_LOOK_SECONDS = 0.05
+_GPU_LOOK_SECONDS = 2.0
+"""Asking what happens on the GPUs costs up to a second of a processor."""
 _LOCK_WAIT_SECONDS = 5.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -42,16 +45,22 @@ class Supervisor:
         self._events = Events()
         self._execution: Execution | None = None
         self._stop_signal: int | None = None
+        self._queue = slots.GPU_QUEUE if plan.get("gpus") else slots.QUEUE
+        self._taken = Taken()
+        self._next_gpu_look = 0.0
 
     def run(self) -> None:
         """Wait for a slot, run the job, write how it ended."""
         self._listen_to_signals()
-        ending = self._wait_for_slot()
+        ending = self._wait_for_turn()
         slots.leave_queue(self._root, self._spec.job_id)
         peak_bytes = 0
         if ending is None:
-            self._write(replace(self._status, state=JobState.RUNNING, started_at=time.time()))
-            self._execution = Execution(self._folder, self._spec, self._plan, self._events, self._interruption)
+            on = "on " + ", ".join(gpu.name for gpu in self._taken.gpus) if self._taken.gpus else ""
+            self._write(replace(self._status, state=JobState.RUNNING, started_at=time.time(), detail=on))
+            self._execution = Execution(
+                self._folder, self._spec, self._plan, self._events, self._interruption, self._taken.gpus
+            )
             self._execution.run()
             ending, peak_bytes = self._execution.ending, self._execution.peak_bytes
         result = outcome(ending)
@@ -91,18 +100,31 @@ class Supervisor:
         if self._execution is not None:
             self._execution.look_now()
 
-    def _wait_for_slot(self) -> Ending | None:
-        """Take a slot, which is held until this process ends; how the job ended if it was ended while it waited."""
+    def _wait_for_turn(self) -> Ending | None:
+        """Take a slot and GPUs, held until this process ends; how the job ended if it was ended while it waited."""
         nothing = Ending(return_code=None, sandboxed=False)
         while True:
             ending = self._interruption(nothing)
             if ending.was_cut_short:
                 return ending
-            if slots.is_first(self._root, self._spec.job_id):
+            # The GPUs first and kept: slots come free every minute, eight GPUs at once do not.
+            if slots.is_first(self._root, self._spec.job_id, self._queue) and self._have_gpus():
                 slot = slots.take_slot(self._root, int(self._plan["slots"]))
                 if slot is not None:
                     return None
             self._events.wait(_QUEUE_LOOK_SECONDS)
+
+    def _have_gpus(self) -> bool:
+        wanted = self._plan.get("gpus")
+        if not wanted or self._taken.gpus:
+            return True
+        if time.monotonic() < self._next_gpu_look:
+            return False
+        self._taken = gpus.take(GpuPlace.from_dict(wanted["place"]), int(wanted["count"]))
+        self._next_gpu_look = time.monotonic() + _GPU_LOOK_SECONDS
+        if self._taken.waits_for != self._status.detail:
+            self._write(replace(self._status, detail=self._taken.waits_for), durable=False)
+        return bool(self._taken.gpus)
 
     def _interruption(self, ending: Ending) -> Ending:
         """Mark the ending when somebody wants the job, or this process, to end. Called at least every second."""

@@ -59,15 +59,18 @@ def run_pursuit(
     answers: Mapping[str, str] | None,
     words: str = "",
     end_jobs: Callable[[Path], None],
+    settings: Mapping[str, str] | None = None,
 ) -> tuple[Outcome, str | None]:
     """Pursue the goal and return how it ended and the branch that it came back on.
 
-    `answers` are the goal form's fields; without them the goal is the person's own `words`.
+    `answers` are the goal form's fields; without them the goal is the person's own `words`. `settings` are the bot's
+    further `POSTDOC_*` variables.
     """
     body, labels = issue_of(answers) if answers is not None else (words, ("postdoc",))
     name = _forge_name(repository)
     place = Place(OWNER, name, (CALLER,), source=repository, description=f"A copy of {repository}")
-    with PracticeWorld(folder, place, models={NAME: cached_path()}, end_jobs=end_jobs) as world, screen:
+    practice = PracticeWorld(folder, place, models={NAME: cached_path()}, end_jobs=end_jobs, settings=settings)
+    with practice as world, screen:
         screen.heading(f"Postdoc pursues a goal over {repository}")
         screen.addresses([("issue", world.page("issues/1")), ("pull requests", world.page("pulls"))])
         screen.blank()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bot.config import Settings
 from bot.conversation.github import GitHubApp
@@ -13,8 +15,11 @@ from bot.errors import SettingsError
 from runners.job import Runner
 from runners.local import LocalRunner
 
+if TYPE_CHECKING:
+    from runners.hf_jobs import HubJobs
 
-def runner_of(settings: Settings, folder: Path, app: GitHubApp, known_secrets: tuple[str, ...]) -> Runner:
+
+def runner_of(settings: Settings, folder: Path, app: GitHubApp | None, known_secrets: tuple[str, ...]) -> Runner:
     """The runner whose jobs (or whose mirrors of far jobs) lie below `folder`.
 
     Raises: SettingsError when a setting that this runner needs is missing.
@@ -22,7 +27,7 @@ def runner_of(settings: Settings, folder: Path, app: GitHubApp, known_secrets: t
     clean = partial(redact, known=known_secrets)
     match settings.runner:
         case "local":
-            return LocalRunner(folder, python=settings.job_python, slots=settings.job_slots)
+            return LocalRunner(folder, python=settings.job_python, slots=settings.job_slots, redact=clean)
         case "docker":
             return _docker(settings, folder, clean)
         case "actions":
@@ -33,16 +38,58 @@ def runner_of(settings: Settings, folder: Path, app: GitHubApp, known_secrets: t
             return _ray(settings, folder, clean)
 
 
+def job_runner(folder: Path, name: str) -> Runner:
+    """The runner of a bot that is not, or no longer, a server: settings come from the environment, secrets are unknown.
+
+    Raises: SettingsError.
+    """
+    # Of what a server must be told, nothing reaches a runner.
+    given: dict[str, Any] = {"app_id": "none", "webhook_secret": "no webhook", "runner": name}
+    return runner_of(Settings(**given), folder, None, ())
+
+
 def _docker(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Runner:
     raise SettingsError("POSTDOC_RUNNER=docker is not there yet.")
 
 
-def _actions(settings: Settings, folder: Path, app: GitHubApp, clean: Callable[[str], str]) -> Runner:
+def _actions(settings: Settings, folder: Path, app: GitHubApp | None, clean: Callable[[str], str]) -> Runner:
     raise SettingsError("POSTDOC_RUNNER=actions is not there yet.")
 
 
 def _hf_jobs(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Runner:
-    raise SettingsError("POSTDOC_RUNNER=hf_jobs is not there yet.")
+    from runners import hf_jobs
+    from runners.remote.runner import RemoteRunner
+
+    backend = hub_jobs(settings, folder)
+    # Its log is its sign of life, and a log can be away for a while when the job is well.
+    return RemoteRunner(
+        folder, backend, redact=clean, lease_seconds=hf_jobs.LEASE_SECONDS, timeout_grace_seconds=hf_jobs.GRACE_SECONDS
+    )
+
+
+def hub_jobs(settings: Settings, folder: Path) -> HubJobs:
+    """Hugging Face Jobs as the settings name it. Raises: SettingsError."""
+    from runners.hf_hub import Hub
+    from runners.hf_jobs import HubJobs, Machine
+
+    hub_token, runs_token = settings.hub_token, settings.hf_jobs_token
+    if hub_token is None:
+        raise SettingsError("Set POSTDOC_HUB_TOKEN to a token that may start jobs in POSTDOC_HF_JOBS_NAMESPACE.")
+    if runs_token is None or runs_token.get_secret_value() == hub_token.get_secret_value():
+        raise SettingsError(
+            "Set POSTDOC_HF_JOBS_TOKEN to a second, fine-grained token that writes POSTDOC_HF_JOBS_REPOSITORY and "
+            "opens nothing else: it is in the container of every job."
+        )
+    for name in ("hf_jobs_namespace", "hf_jobs_flavor", "hf_jobs_image", "hf_jobs_repository"):
+        if not getattr(settings, name):
+            said = Settings.model_fields[name].description
+            raise SettingsError(f"POSTDOC_RUNNER=hf_jobs needs POSTDOC_{name.upper()} ({said})")
+    if settings.hf_jobs_repository.count("/") != 1:
+        raise SettingsError("POSTDOC_HF_JOBS_REPOSITORY: write OWNER/NAME of a private model repository on the Hub.")
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    hub = Hub(endpoint, hub_token.get_secret_value(), settings.hf_jobs_namespace, settings.hf_jobs_repository)
+    machine = Machine(settings.hf_jobs_image, settings.hf_jobs_flavor, runs_token.get_secret_value())
+    return HubJobs(hub, machine, folder)
 
 
 def _ray(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Runner:

@@ -11,14 +11,16 @@ on from there.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -33,7 +35,18 @@ from runners.metrics import METRICS as METRICS_FILE
 from runners.outputs import read_output
 from runners.remote import package
 from runners.remote.runner import LATEST
-from runners.remote.store import CANCEL, CHECKPOINTS, INPUTS, METRICS, OUTPUTS, OUTPUTS_NOTE, STATUS, Store, open_store
+from runners.remote.store import (
+    CANCEL,
+    CHECKPOINTS,
+    INPUTS,
+    METRICS,
+    OUTPUTS,
+    OUTPUTS_NOTE,
+    STATUS,
+    Store,
+    StoreClosed,
+    open_store,
+)
 from runners.remote.store import LOG as LOG_PIECES
 from runners.tier import Tier
 
@@ -61,12 +74,13 @@ class Wrapper:
         *,
         resolve: Resolve,
         look_seconds: float = _LOOK_SECONDS,
+        renew_seconds: float = _LEASE_RENEWED_SECONDS,
     ) -> None:
         self._job_id = job_id
         self._store = store
         self._runner = runner
         self._resolve = resolve
-        self._look_seconds = look_seconds
+        self._look_seconds, self._renew_seconds = look_seconds, renew_seconds
         self._said: JobStatus | None = None
         self._said_at = float("-inf")
         self._metrics_bytes = 0
@@ -79,13 +93,19 @@ class Wrapper:
 
         Raises: PlatformError when the store cannot be reached for the first or the last word.
         """
-        told = self._persistently(lambda: self._store.read(STATUS))
-        if told is not None and (status := JobStatus.from_dict(json.loads(told))).state.ended:
-            return status
-        status = self._started()
-        if not status.state.ended:
-            status = self._follow()
-        return self._finish(status)
+        try:
+            told = self._persistently(lambda: self._store.read(STATUS))
+            if told is not None and (status := JobStatus.from_dict(json.loads(told))).state.ended:
+                return status
+            status = self._started()
+            if not status.state.ended:
+                status = self._follow()
+            return self._finish(status)
+        except StoreClosed as closed:
+            # Given up as lost, or cancelled, while nobody could be reached: what still runs would be paid in vain.
+            log.warning("%s", closed)
+            status = self._runner.cancel(self._job_id) or JobStatus(self._job_id, JobState.CANCELLED)
+            return replace(status, evidence=(*status.evidence, str(closed)))
 
     # starting
 
@@ -140,6 +160,8 @@ class Wrapper:
                     self._runner.cancel(self._job_id)
                     continue
                 pause = self._look_seconds
+            except StoreClosed:
+                raise
             except (OSError, PlatformError) as error:
                 # Training goes on: what could not be told now is told later.
                 log.warning("the store cannot be reached: %s", error)
@@ -152,7 +174,7 @@ class Wrapper:
         self._send_metrics()
         self._send_log()
         self._send_checkpoint()
-        due = time.monotonic() - self._said_at >= _LEASE_RENEWED_SECONDS
+        due = time.monotonic() - self._said_at >= self._renew_seconds
         if not status.state.ended and (due or self._said is None or status.state is not self._said.state):
             self._tell(status)
 
@@ -196,8 +218,9 @@ class Wrapper:
             return
         archive = self._runner.root / self._job_id / "checkpoint.tar"
         try:
-            package.pack_outputs(folder / spec.checkpoints, (newest,), archive)
-            self._store.push(archive, f"{CHECKPOINTS}{step}.tar")
+            with self._renewing_lease():
+                package.pack_outputs(folder / spec.checkpoints, (newest,), archive)
+                self._store.push(archive, f"{CHECKPOINTS}{step}.tar")
         finally:
             archive.unlink(missing_ok=True)
         self._checkpoint = newest
@@ -210,17 +233,41 @@ class Wrapper:
         if spec is not None:
             self._persistently(lambda: self._send_news(status))
             archive = self._runner.root / self._job_id / OUTPUTS
+            self._said = replace(status, state=JobState.RUNNING, failure=None, detail="its outputs are on their way")
             try:
-                package.pack_outputs(self._runner.folder(self._job_id), spec.outputs, archive)
-                with open(archive, "rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-                note = json.dumps({"sha256": digest, "bytes": archive.stat().st_size})
-                self._persistently(lambda: self._store.push(archive, OUTPUTS))
-                self._persistently(lambda: self._store.write(OUTPUTS_NOTE, note.encode()))
+                with self._renewing_lease():
+                    self._send_outputs(spec, archive)
             finally:
                 archive.unlink(missing_ok=True)
         self._persistently(lambda: self._tell(status))
         return status
+
+    def _send_outputs(self, spec: JobSpec, archive: Path) -> None:
+        package.pack_outputs(self._runner.folder(self._job_id), spec.outputs, archive)
+        with open(archive, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        note = json.dumps({"sha256": digest, "bytes": archive.stat().st_size})
+        self._persistently(lambda: self._store.push(archive, OUTPUTS))
+        self._persistently(lambda: self._store.write(OUTPUTS_NOTE, note.encode()))
+
+    @contextlib.contextmanager
+    def _renewing_lease(self) -> Iterator[None]:
+        """While something large is on its way, which may take longer than the lease, the last word is repeated."""
+        over = threading.Event()
+
+        def renew() -> None:
+            while not over.wait(self._renew_seconds):
+                if self._said is not None:
+                    with contextlib.suppress(OSError, PlatformError):
+                        self._tell(self._said)
+
+        renewing = threading.Thread(target=renew, name="lease", daemon=True)
+        renewing.start()
+        try:
+            yield
+        finally:
+            over.set()
+            renewing.join()
 
     def _tell(self, status: JobStatus) -> None:
         self._store.write(STATUS, json.dumps(status.as_dict() | {"at": time.time()}).encode())
@@ -232,6 +279,8 @@ class Wrapper:
         for _ in range(14):
             try:
                 return act()
+            except StoreClosed:
+                raise
             except (OSError, PlatformError) as error:
                 log.warning("the store cannot be reached: %s", error)
                 time.sleep(pause)
@@ -271,6 +320,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--python", type=Path, help="interpreter of the jobs' environment")
     parser.add_argument("--tier", choices=[str(tier) for tier in Tier], help="the sandbox; the strongest by default")
     parser.add_argument("--slots", type=int, default=1, help="jobs at a time on this machine")
+    parser.add_argument("--renew", type=float, default=_LEASE_RENEWED_SECONDS, help="seconds between signs of life")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     token_file = os.environ.pop(_TOKEN_FILE, "")
@@ -278,7 +328,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         runner = LocalRunner(given.jobs, given.python, Tier(given.tier) if given.tier else None, slots=given.slots)
         store = open_store(given.store, token)
-        status = Wrapper(JobId(given.job), store, runner, resolve=fetch_origin).run()
+        status = Wrapper(JobId(given.job), store, runner, resolve=fetch_origin, renew_seconds=given.renew).run()
     except (UserError, PlatformError) as error:
         print(f"postdoc: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1

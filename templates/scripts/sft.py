@@ -9,6 +9,12 @@
     uv run train.py --config recipe.yaml --smoke                      # two steps, to see that it runs
     uv run train.py --config recipe.yaml --learning_rate_probe 1e-5,1e-4,1e-3
     accelerate launch train.py --config recipe.yaml                   # several GPUs
+    uv run train.py --config recipe.yaml --resume_from_checkpoint out/checkpoint-200
+
+Checkpoints are made as the recipe says: `save_steps: 200` makes checkpoint-200, checkpoint-400 and so on (500 is TRL's
+own), `save_total_limit: 2` deletes older ones, `save_strategy: "no"` makes none, for a run that is sooner done again.
+A run that finds checkpoints in its output_dir goes on from the newest whole one, and ends with the same weights, bit
+for bit on a processor, as one that was never interrupted.
 
 The recipe is flat YAML, one key per line. Its keys are those of TRL's SFTConfig (learning_rate, max_length, packing,
 ...) and ModelConfig (dtype, use_peft, lora_r, ...) plus the few in `Experiment` below. Rows are JSONL in any format
@@ -18,6 +24,8 @@ What it writes below `output_dir` (default `out`):
 
     setup.json           steps, rows, device and parameters of this run, before the first step
     data_audit.json      what is trained on: truncation, end tokens, empty labels, duplicates; before the first step
+    checkpoint-N/        weights, optimizer and random states after step N, where the recipe saves
+    latest               name of the newest whole one, replaced when that is complete
     metrics.jsonl        one JSON object per logged step, while it trains; NaN and infinities as strings
     trainer_state.json   TRL's own record
     model/               weights, tokenizer and configuration (LoRA is merged; the adapter itself lies in adapter/)
@@ -140,6 +148,7 @@ def main() -> None:
             f"the longest row has {audit['token_lengths']['max']} tokens, so write a max_length of at least that"
         )
     trainer.add_callback(MetricsLog(Path(args.output_dir), len(train_rows)))
+    trainer.add_callback(CheckpointLog(Path(args.output_dir)))
     result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
     trainer.save_state()
     save_model(trainer, tokenizer)
@@ -451,6 +460,23 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
             print(f"step {state.global_step}/{state.max_steps} eval_loss {logs['eval_loss']:.4f}", flush=True)
 
 
+class CheckpointLog(TrainerCallback):  # type: ignore[misc]
+    """Names the newest whole checkpoint in `latest`, so that whoever carries it away never takes a half-written one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        name = f"checkpoint-{state.global_step}"
+        if missing_parts(self.folder / name):
+            return  # `save_only_model`: weights to look at, not to go on from
+        partial = self.folder / ".latest"
+        partial.write_text(name)
+        os.replace(partial, self.folder / "latest")
+
+
 def save_model(trainer: SFTTrainer, tokenizer: Any) -> None:
     """A folder that transformers loads by itself: an adapter is merged into its base, whose path nobody else knows."""
     folder = Path(trainer.args.output_dir) / "model"
@@ -466,14 +492,18 @@ def save_model(trainer: SFTTrainer, tokenizer: Any) -> None:
 
 def checkpoint_to_resume(args: SFTConfig) -> str | None:
     """The recipe's checkpoint, or the newest whole one below output_dir when a job is started again."""
-    found = sorted(Path(args.output_dir).glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    folder = Path(args.output_dir)
     if args.resume_from_checkpoint:
         lacking = missing_parts(Path(args.resume_from_checkpoint))
         if lacking:
             fail(f"resume_from_checkpoint: {args.resume_from_checkpoint} lacks {' and '.join(lacking)}")
         return str(args.resume_from_checkpoint)
+    named = folder / (folder / "latest").read_text().strip() if (folder / "latest").is_file() else None
+    if named is not None and re.fullmatch(r"checkpoint-\d+", named.name) and not missing_parts(named):
+        return str(named)  # a later one may lie there that was being written when the machine went away
+    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
     whole = [path for path in found if not missing_parts(path)]
-    return str(whole[-1]) if whole else None
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
 
 def missing_parts(checkpoint: Path) -> list[str]:

@@ -75,7 +75,15 @@ def test_processor_quota_of_both_layouts_is_read(tmp_path):
 
 def test_gpu_is_named_by_the_drivers_own_tool(monkeypatch, tmp_path):
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771 MiB'\n")
+    tool.write_text("#!/bin/sh\necho '0, GPU-1, NVIDIA H200, 143771, 90000, 00000000:41:00.0'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert doctor._gpu() == doctor.Finding("gpu", True, "NVIDIA H200, 143771 MiB")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert doctor._gpus() == doctor.Finding("gpu", True, "GPU 0 (NVIDIA H200), 140 GiB, in use")
+
+
+def test_layers_behind_the_walls_are_told_one_by_one():
+    assert doctor._seccomp(True).ok
+    assert "CONFIG_SECCOMP_FILTER" in doctor._seccomp(False).advice
+    assert doctor._landlock(True).ok
+    assert "lsm=" in doctor._landlock(False).advice
