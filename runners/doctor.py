@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runners import gpus, landlock, sandbox, seccomp
+from runners.container_doctor import container_engine
 from runners.sandbox import Layer
 from runners.tier import Tier
 
@@ -44,8 +45,11 @@ class Finding:
     """What to do; starts with "optional" where Postdoc works without it. Empty when all is well."""
 
 
-def examine(python: Path | None = None, root: Path | None = None) -> list[Finding]:
-    """Look at the machine. `python` is the interpreter of the jobs' environment, `root` where jobs will lie."""
+def examine(
+    python: Path | None = None, root: Path | None = None, environment: Mapping[str, str] | None = None
+) -> list[Finding]:
+    """Look at the machine. `python` is the interpreter of the jobs' environment, `root` where jobs will lie,
+    `environment` where the settings of container jobs are read (this process's own when None)."""
     return [
         *_sandbox(python),
         _processors(),
@@ -55,7 +59,7 @@ def examine(python: Path | None = None, root: Path | None = None) -> list[Findin
         *_packages(python),
         _git(),
         _node(),
-        _container_engine(),
+        _container_engine(os.environ if environment is None else environment),
     ]
 
 
@@ -202,16 +206,10 @@ def _node() -> Finding:
     return Finding("node", False, version or "not installed", advice)
 
 
-def _container_engine() -> Finding:
-    for engine in ("docker", "podman"):
-        if shutil.which(engine) is None:
-            continue
-        version = _answer([engine, "version", "--format", "{{.Server.Version}}"])
-        if version:
-            return Finding("container engine", True, f"{engine} {version}")
-        advice = f"optional: start it if you want container jobs (`{engine} version` shows what is wrong)"
-        return Finding("container engine", False, f"{engine} is installed, and its service does not answer", advice)
-    return Finding("container engine", False, "none", "optional: docker or podman, if you want container jobs")
+def _container_engine(environment: Mapping[str, str]) -> Finding:
+    url, image = environment.get("POSTDOC_DOCKER_URL", ""), environment.get("POSTDOC_DOCKER_IMAGE", "")
+    wanted = environment.get("POSTDOC_RUNNER") == "docker"
+    return Finding("container engine", *container_engine(url, image, wanted=wanted))
 
 
 def _answer(command: list[str]) -> str | None:

@@ -240,6 +240,20 @@ def take(where: GpuPlace, count: int) -> Taken:
     return Taken(waits_for=f"waits for {wanted}, {len(held)} of {len(known)} idle: {'; '.join(reasons)}")
 
 
+def take_again(where: GpuPlace, uuids: Sequence[str]) -> Taken:
+    """Those that a job has and whose holder has gone, as far as nobody else took them meanwhile."""
+    folder = _checked_folder(Path(where.locks))
+    held: list[tuple[Gpu, int]] = []
+    for gpu in where.gpus():
+        if gpu.uuid in uuids:
+            descriptor = slots.open_lock(folder / gpu.uuid.replace("/", "_"))
+            if slots.try_lock(descriptor):
+                held.append((gpu, descriptor))
+            else:
+                os.close(descriptor)
+    return Taken(tuple(gpu for gpu, _ in held), tuple(descriptor for _, descriptor in held))
+
+
 def _checked_folder(folder: Path) -> Path:
     """Anybody can make a folder in /tmp; one that is not ours alone would let others hold our GPUs back."""
     folder.mkdir(mode=0o700, exist_ok=True)

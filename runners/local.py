@@ -49,6 +49,8 @@ class LocalRunner:
     """The Runner protocol over folders and processes of this machine."""
 
     name = "local"
+    _supervisor_words: tuple[str, ...] = ("-S", "-c", _START)
+    """For the interpreter of the bot; the packages' folder and the job's follow."""
 
     def __init__(
         self,
@@ -97,7 +99,7 @@ class LocalRunner:
             self._check_permitted(spec)
             self._check_possible(spec)
         folder.mkdir(exist_ok=True, mode=0o700)
-        with _locked(folder / LAUNCH_LOCK):
+        with locked(folder / LAUNCH_LOCK):
             if not (folder / SPEC).exists():
                 self._prepare(spec, folder)
             self._start_if_never_started(spec.job_id)
@@ -118,7 +120,7 @@ class LocalRunner:
             return status
         if not slots.is_held(folder / slots.LOCK):
             # It may have ended, lock and all, between the two looks.
-            return self._declare_lost(folder)
+            return self._without_supervisor(folder)
         silent = _age_seconds(folder / LEASE)
         if silent is not None and silent > _SILENT_SECONDS:
             return replace(status, evidence=(f"the supervisor has been silent for {silent:.0f} s",))
@@ -185,9 +187,14 @@ class LocalRunner:
 
     @property
     def isolates(self) -> bool:
-        return self.tier is not Tier.PLAIN
+        """False where the walls, or the cap on processes, are not the kernel's: `postdoc doctor` says which."""
+        return self._report.isolates
 
     # beyond the protocol
+
+    @property
+    def _report(self) -> sandbox.TierReport:
+        return next(report for report in sandbox.probe(self._python) if report.tier is self.tier)
 
     @cached_property
     def tier(self) -> Tier:
@@ -235,7 +242,7 @@ class LocalRunner:
         running: list[JobId] = []
         for job_id in self.jobs():
             before = read_status(self.root / job_id)
-            with _locked(self.root / job_id / LAUNCH_LOCK):
+            with locked(self.root / job_id / LAUNCH_LOCK):
                 if self._start_if_never_started(job_id):
                     started.append(job_id)
             status = self.status(job_id)
@@ -246,8 +253,7 @@ class LocalRunner:
             elif not status.state.ended and job_id not in started:
                 running.append(job_id)
         self._remove_half_prepared()
-        self._remove_groups()
-        return Swept(tuple(started), tuple(lost), tuple(running))
+        return Swept(tuple(started), tuple(lost), tuple(running), self._end_orphans())
 
     def remove(self, job_id: JobId) -> None:
         """Delete an ended job with everything that it wrote.
@@ -273,15 +279,23 @@ class LocalRunner:
         return here
 
     def _check_permitted(self, spec: JobSpec) -> None:
-        if self.tier is Tier.PLAIN and not spec.trusted:
-            missing = [report for report in sandbox.probe(self._python) if not report.available]
-            why = "; ".join(f"{report.tier}: {report.reason}" for report in missing) or "the plain tier was asked for"
+        if spec.trusted or self.isolates:
+            return
+        code = f"job {spec.job_id} runs code that did not ship with Postdoc"
+        if self.tier is Tier.BUBBLEWRAP_RLIMITS:
             raise UserError(
-                f"job {spec.job_id} runs code that did not ship with Postdoc, and this machine has no sandbox for it "
-                f"({why}). Install bubblewrap (`apt-get install bubblewrap`, `dnf install bubblewrap`) and let "
-                "`postdoc doctor` check it, or choose another runner. What the plain tier has does not hold such code: "
-                "it reads this user's files, changes their modes and talks to this user's programs"
+                f"{code}, and the sandbox tier {self.tier} does not hold it here ({self._report.reason}). Give the "
+                "server a control group (root, or a systemd service with `Delegate=yes`), run it as a user that is not "
+                "root, or choose another runner"
             )
+        missing = [report for report in sandbox.probe(self._python) if not report.available]
+        why = "; ".join(f"{report.tier}: {report.reason}" for report in missing) or "the plain tier was asked for"
+        raise UserError(
+            f"{code}, and this machine has no sandbox for it ({why}). Install bubblewrap (`apt-get install "
+            "bubblewrap`, `dnf install bubblewrap`) and let `postdoc doctor` check it, or choose another runner. What "
+            "the plain tier has does not hold such code: it reads this user's files, changes their modes and talks to "
+            "this user's programs"
+        )
 
     def _check_possible(self, spec: JobSpec) -> None:
         """More than this machine has would be waited for without end."""
@@ -293,8 +307,10 @@ class LocalRunner:
             return
         known = self._gpu_place.gpus()
         if not known:
-            raise UserError(f"job {spec.job_id} asks for {wanted.gpus} GPUs, and this machine shows none that jobs may "
-                            "have. Ask for none, or choose another runner; `postdoc doctor` says what it sees")  # fmt: skip
+            raise UserError(
+                f"job {spec.job_id} asks for {wanted.gpus} GPUs, and this machine shows none that jobs may have. Ask "
+                "for none, or choose another runner; `postdoc doctor` says what it sees"
+            )
         if wanted.gpus > len(known):
             has = f"has {', '.join(gpu.name for gpu in known)}"
             raise UserError(f"job {spec.job_id} asks for {wanted.gpus} GPUs, and this machine {has}. Ask for at most "
@@ -306,9 +322,7 @@ class LocalRunner:
         try:
             intake.copy_in(spec.files, folder / WORK)
             (folder / SCRATCH).mkdir(mode=0o700)
-            inside = self._shared if self.tier is Tier.PLAIN else self._shared.moved_to(bubblewrap.CACHE)
-            self._shared.link_datasets(folder / SCRATCH, inside.datasets)
-            plan = sandbox.launch_plan(spec, self._setting, folder)
+            plan = self._launch_plan(spec, folder)
             write_json(folder / PLAN, plan | {"slots": self._slots, "log_bytes": self._log_bytes}, durable=False)
             write_json(folder / SPEC, spec.as_dict())
         except BaseException as error:
@@ -317,15 +331,25 @@ class LocalRunner:
                 raise PlatformError(f"job {spec.job_id} could not be prepared: {error}") from error
             raise
 
+    def _launch_plan(self, spec: JobSpec, folder: Path) -> dict[str, Any]:
+        inside = self._shared if self.tier is Tier.PLAIN else self._shared.moved_to(bubblewrap.CACHE)
+        self._shared.link_datasets(folder / SCRATCH, inside.datasets)
+        return sandbox.launch_plan(spec, self._setting, folder)
+
     def _start_if_never_started(self, job_id: JobId) -> bool:
         folder = self.root / job_id
         if read_status(folder) is not None or slots.is_held(folder / slots.LOCK):
             return False
+        self._start_supervisor(job_id)
+        return True
+
+    def _start_supervisor(self, job_id: JobId) -> None:
+        folder = self.root / job_id
         plan = read_json(folder / PLAN) or {}
         slots.enqueue(self.root, job_id, slots.GPU_QUEUE if plan.get("gpus") else slots.QUEUE)
         # It takes the job, forks, and its first half ends: the second is not our child, so it becomes no zombie and is
         # not ended with us. Without site-packages (-S) and the caller's environment it starts in half the time.
-        command = [sys.executable, "-I", "-S", "-c", _START, _PACKAGES, str(folder)]
+        command = [sys.executable, "-I", *self._supervisor_words, _PACKAGES, str(folder)]
         try:
             done = subprocess.run(
                 command,
@@ -343,9 +367,12 @@ class LocalRunner:
         if done.returncode != 0:
             said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
             raise PlatformError(f"the supervisor of job {job_id} did not start: {said}")
-        return True
 
     # ending
+
+    def _without_supervisor(self, folder: Path) -> JobStatus:
+        """What becomes of a job that has not ended and whose supervisor has gone: here it went with it."""
+        return self._declare_lost(folder)
 
     def _declare_lost(self, folder: Path) -> JobStatus:
         """Under the job's own lock: of several that notice, one writes, and a supervisor that came back is seen."""
@@ -420,12 +447,12 @@ class LocalRunner:
             if not (folder / SPEC).exists() and not slots.is_held(lock):
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _remove_groups(self) -> None:
+    def _end_orphans(self) -> tuple[str, ...]:
         """Control groups of jobs below this root that have no supervisor: its folder may have been deleted."""
         try:
             hierarchy = cgroup.find_hierarchy()
         except CgroupUnavailable:
-            return
+            return ()
         prefix = sandbox.group_prefix(self.root)
         for path in {path for folder in hierarchy.folders for path in folder.glob(f"{prefix}*")}:
             job_id = path.name.removeprefix(prefix)
@@ -433,6 +460,7 @@ class LocalRunner:
                 group = Cgroup(hierarchy, path.name)
                 group.kill()
                 group.remove()
+        return ()
 
     # reading
 
@@ -455,7 +483,7 @@ class LocalRunner:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     descriptor = slots.open_lock(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -41,7 +41,8 @@ def test_environment_without_the_training_packages_is_told_what_to_install(tmp_p
 
 def test_machine_with_no_tools_at_all_is_described_and_not_a_traceback(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = by_name([doctor._git(), doctor._node(), doctor._container_engine()])
+    nowhere = {"POSTDOC_DOCKER_URL": f"unix://{tmp_path}/sock"}
+    found = by_name([doctor._git(), doctor._node(), doctor._container_engine(nowhere)])
     assert [finding.ok for finding in found.values()] == [False, False, False]
     assert "apt-get install git" in found["git"].advice
     assert found["node"].advice.startswith("optional")
