@@ -41,7 +41,7 @@ class MemoryEstimate:
 
     @property
     def total_gib(self) -> float:
-        return sum(getattr(self, name) for name in PARTS) - self.overlap_gib
+        return float(sum(getattr(self, name) for name in PARTS)) - self.overlap_gib
 
     def explain(self) -> list[str]:
         """One line for each part that takes anything, the largest first, and their sum."""
