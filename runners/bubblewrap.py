@@ -27,6 +27,7 @@ _ETC_FILES = {
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
 _SYSTEM_LINKS = ("lib", "lib32", "lib64", "libx32", "bin", "sbin")
+_NAME_FILES = ("/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf", "/etc/ssl/certs")
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives")
 LANDLOCK = "/postdoc/landlock.py"
 GPUS = "--postdoc-gpus"
@@ -95,12 +96,13 @@ def command(
     environment: Mapping[str, str],
     memory_bytes: int,
     second_wall: bool = False,
+    processes: int = 0,
 ) -> list[str]:
     """Everything up to the job's own words. `mounts` maps a place in the job to a folder on this machine.
 
     `/tmp` and `/dev/shm` are memory: they count against the memory cap where a control group holds it, and are
     bounded by their own size where none does. With `second_wall` the job's first process builds Landlock's around
-    itself.
+    itself, and where `processes` is not 0 it caps how many there can be, if the kernel counts them for the job alone.
     """
     words = [
         bwrap,
@@ -122,12 +124,16 @@ def command(
     ]
     for place, source in mounts.items():
         words += ["--ro-bind", source, place]
-    if second_wall:
+    if second_wall or processes:
         words += ["--ro-bind", _OUR_LANDLOCK, LANDLOCK]
     words += ["--remount-ro", "/", "--chdir", WORK]
     for name, value in environment.items():
         words += ["--setenv", name, value]
-    return [*words, "--", *(_landlock(python, mounts) if second_wall else ())]
+    words.append("--")
+    if second_wall or processes:
+        rules = json.dumps(_rules(python, mounts) if second_wall else None, separators=(",", ":"))
+        words += [python.executable, "-I", "-S", LANDLOCK, rules, str(processes)]
+    return words
 
 
 def with_gpus(argv: Sequence[str], words: Sequence[str]) -> list[str]:
@@ -136,13 +142,25 @@ def with_gpus(argv: Sequence[str], words: Sequence[str]) -> list[str]:
     return [*argv[:place], *words, *argv[place + 1 :]]
 
 
-def _landlock(python: Interpreter, mounts: Mapping[str, str]) -> list[str]:
-    """The same rules once more, for what a mistake in the mounts would let through."""
+def _rules(python: Interpreter, mounts: Mapping[str, str]) -> list[tuple[int, str]]:
+    """The walls once more, for what a mistake in the mounts would let through."""
     system = ["/usr", "/etc", *(f"/{name}" for name in _SYSTEM_LINKS)]
     readable = [*system, "/proc", "/sys", *python.folders, *mounts]
     rules = [(landlock.LIST, "/"), (landlock.DEVICE, "/dev"), *((landlock.READ, path) for path in readable)]
-    rules += [(landlock.WRITE, path) for path in (WORK, SCRATCH, "/tmp", "/dev/shm")]
-    return [python.executable, "-I", "-S", LANDLOCK, json.dumps(rules, separators=(",", ":"))]
+    return rules + [(landlock.WRITE, path) for path in (WORK, SCRATCH, "/tmp", "/dev/shm")]
+
+
+def with_network(words: list[str]) -> list[str]:
+    """The same walls without the one around the network, for a script that must reach other machines."""
+    open_words = [word for word in words if word not in ("--unshare-net", "--unshare-uts")]
+    name = open_words.index("--hostname")
+    del open_words[name : name + 2]  # the machine's own, by which others find it
+    for path in ("/etc/hosts", "/etc/nsswitch.conf"):
+        ours = open_words.index(path)
+        del open_words[ours - 2 : ours + 1]
+    own = (word for path in _NAME_FILES for word in ("--ro-bind-try", path, path))
+    place = open_words.index("--proc")
+    return [*open_words[:place], *own, *open_words[place:]]
 
 
 def _system() -> list[str]:

@@ -104,7 +104,7 @@ class Bot:
             known_secrets=known_secrets,
             train_memory_gib=settings.job_memory_gib,
             cpu_threads=settings.job_threads,
-            hardware=Hardware(settings.job_gpus, flavor=settings.flavor()),
+            hardware=Hardware(settings.job_gpus, settings.nodes(), settings.flavor()),
             hub_token=settings.hub_token.get_secret_value() if settings.hub_token else "",
             hub_namespaces=settings.hub_namespaces,
             private_data_hosts=settings.private_data_hosts,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from bot.config import Settings
 from bot.conversation.github import GitHubApp
@@ -14,6 +16,9 @@ from bot.domain.redaction import redact
 from bot.errors import SettingsError, UserError
 from runners.job import Runner
 from runners.local import LocalRunner
+from runners.ray_dashboard import Dashboard
+from runners.ray_jobs import RayJobs
+from runners.remote.runner import RemoteRunner
 
 if TYPE_CHECKING:
     from runners.hf_jobs import HubJobs
@@ -108,4 +113,22 @@ def hub_jobs(settings: Settings, folder: Path) -> HubJobs:
 
 
 def _ray(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Runner:
-    raise SettingsError("POSTDOC_RUNNER=ray is not there yet.")
+    parts = urlsplit(settings.ray_address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError(
+            "POSTDOC_RUNNER=ray needs POSTDOC_RAY_ADDRESS: write the address of the cluster's dashboard, "
+            "`http://127.0.0.1:8265`."
+        )
+    storage = settings.ray_storage
+    if storage is None or not storage.is_absolute() or not storage.is_dir():
+        raise SettingsError(
+            "POSTDOC_RUNNER=ray needs POSTDOC_RAY_STORAGE: write the absolute path of a folder that this machine and "
+            f"every node can write to{f'; {storage} is none here' if storage else ''}."
+        )
+    token = settings.ray_token.get_secret_value() if settings.ray_token else ""
+    # Two bots that share a cluster must not sweep each other's jobs; those of one App share a data folder.
+    owner = hashlib.sha256(f"{settings.app_id}\n{folder.resolve()}".encode()).hexdigest()[:16]
+    backend = RayJobs(
+        Dashboard(settings.ray_address, token), storage, owner, python=settings.job_python, hub=settings.ray_hub
+    )
+    return RemoteRunner(folder, backend, redact=clean)

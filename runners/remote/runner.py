@@ -161,9 +161,16 @@ class RemoteRunner:
                 )
         folder.mkdir(exist_ok=True, mode=0o700)
         with _locked(folder / LAUNCH_LOCK):
-            if not (folder / SPEC).exists():
+            fresh = not (folder / SPEC).exists()
+            if fresh:
                 self._prepare(spec, folder)
-            self._submit_if_needed(spec.job_id)
+            try:
+                self._submit_if_needed(spec.job_id)
+            except UserError:
+                # Nothing was started, and nothing will be: a sweep must not try it for ever.
+                if fresh:
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
         status = self.status(spec.job_id)
         assert status is not None
         return status
@@ -320,14 +327,14 @@ class RemoteRunner:
         spec = JobSpec.from_dict(read_json(folder / SPEC) or {})
         store = self.backend.store(job_id)
         said, remote = self._wrapper_said(job_id, store, remote)
-        sighting = self.backend.look(job_id, remote["handle"])
+        sighting = self._sighting(job_id, remote["handle"], said)
         self._pull(folder, store, remote)
         write_json(folder / REMOTE, remote, durable=False)
         status = replace(
             said or JobStatus(job_id, JobState.QUEUED),
             cost_usd=sighting.cost_usd,
             machine=sighting.machine or (said.machine if said else ""),
-            detail=sighting.detail,
+            detail=sighting.detail or (said.detail if said else ""),
         )
         if said is not None and said.state.ended:
             return self._collect(folder, spec, store, status)
@@ -344,11 +351,21 @@ class RemoteRunner:
         if (overdue := self._overdue(spec, remote, said)) is not None:
             # Whoever comes back after that finds the wish and ends.
             store.write(CANCEL, b"")
-            self.backend.cancel(job_id, remote["handle"])
+            with contextlib.suppress(PlatformError):  # it may be what cannot be reached
+                self.backend.cancel(job_id, remote["handle"])
             return self._lost_or_late(folder, spec, store, status, overdue)
         if status.state is JobState.QUEUED and sighting.seen is Seen.RUNNING:
-            status = replace(status, detail=sighting.detail or "its machine is getting ready")
+            status = replace(status, detail=status.detail or "its machine is getting ready")
         return status
+
+    def _sighting(self, job_id: JobId, handle: Mapping[str, Any], said: JobStatus | None) -> Sighting:
+        """What the backend says. Where it cannot be reached the wrapper's word stands alone, and its lease."""
+        try:
+            return self.backend.look(job_id, handle)
+        except PlatformError as error:
+            if said is None:
+                raise
+            return Sighting(Seen.RUNNING, str(error), said.machine)
 
     def _unseen(self, job_id: JobId, folder: Path, last: JobStatus | None, error: Exception) -> JobStatus:
         """What was known last, with why nothing newer is."""

@@ -59,7 +59,7 @@ gc.disable()  # importing makes a million long-lived objects, and each collectio
 import torch  # noqa: E402
 import yaml  # noqa: E402
 from datasets import Dataset, disable_progress_bars  # noqa: E402
-from transformers import AutoTokenizer, TrainerCallback, set_seed  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed  # noqa: E402
 from transformers.trainer_callback import PrinterCallback  # noqa: E402
 from transformers.utils.logging import disable_progress_bar  # noqa: E402
 from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser, get_peft_config, get_quantization_config  # noqa: E402
@@ -151,7 +151,7 @@ def main() -> None:
     trainer.add_callback(CheckpointLog(Path(args.output_dir)))
     result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
     trainer.save_state()
-    save_model(trainer, tokenizer)
+    save_model(trainer, tokenizer, experiment)
     write_json(
         trainer,
         "summary.json",
@@ -166,7 +166,8 @@ def main() -> None:
             "total_seconds": round(time.monotonic() - STARTED, 2),
         },
     )
-    print(f"done: {trainer.state.global_step} steps, model in {Path(args.output_dir) / 'model'}", flush=True)
+    if trainer.is_world_process_zero():
+        print(f"done: {trainer.state.global_step} steps, model in {Path(args.output_dir) / 'model'}", flush=True)
 
 
 # --- The recipe -----------------------------------------------------------------------------------------------------
@@ -398,7 +399,8 @@ def probe_learning_rates(trainer: SFTTrainer, rates: list[float]) -> Json:
                 "diverged": diverged,
             }
         )
-        print(f"probe: learning_rate {rate:g}: loss {first:.3f} -> {last:.3f}", flush=True)
+        if trainer.is_world_process_zero():
+            print(f"probe: learning_rate {rate:g}: loss {first:.3f} -> {last:.3f}", flush=True)
     return {"steps": trainer.args.max_steps, "trials": trials} | suggestion(trials)
 
 
@@ -441,6 +443,7 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
             "rows": self.rows,
             "device": str(args.device),
             "gpus": torch.cuda.device_count(),
+            "processes": args.world_size,
             "bf16": args.bf16,
             "parameters": sum(weight.numel() for weight in model.parameters()),
             "trainable_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
@@ -477,17 +480,36 @@ class CheckpointLog(TrainerCallback):  # type: ignore[misc]
         os.replace(partial, self.folder / "latest")
 
 
-def save_model(trainer: SFTTrainer, tokenizer: Any) -> None:
+def save_model(trainer: SFTTrainer, tokenizer: Any, experiment: Experiment) -> None:
     """A folder that transformers loads by itself: an adapter is merged into its base, whose path nobody else knows."""
     folder = Path(trainer.args.output_dir) / "model"
-    if not hasattr(trainer.accelerator.unwrap_model(trainer.model), "merge_and_unload"):
-        trainer.save_model(str(folder))
+    adapter = folder.with_name("adapter")
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not hasattr(model, "merge_and_unload"):
+        trainer.save_model(str(folder))  # by all processes: under FSDP each holds a part
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle: nobody should have to load it
+        return
+    if trainer.is_fsdp_enabled:
+        weights = trainer.accelerator.get_state_dict(trainer.model)  # by all processes; whole on the first alone
+        if trainer.is_world_process_zero():
+            model.save_pretrained(adapter, state_dict=weights)
+            model = adapted_base(adapter, experiment, trainer.args)
     elif trainer.is_world_process_zero():
-        adapted = trainer.accelerator.unwrap_model(trainer.model)
-        adapted.save_pretrained(folder.with_name("adapter"))
-        adapted.merge_and_unload().save_pretrained(folder)
+        model.save_pretrained(adapter)
+    if trainer.is_world_process_zero():
+        model.merge_and_unload().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def adapted_base(adapter: Path, experiment: Experiment, args: SFTConfig) -> Any:
+    """The base once more, whole and with the adapter: what FSDP has divided cannot be merged."""
+    kwargs = {key: value for key, value in args.model_init_kwargs.items() if key != "device_map"}
+    base = AutoModelForCausalLM.from_pretrained(
+        experiment.init_from, trust_remote_code=args.trust_remote_code, device_map="cpu", **kwargs
+    )
+    from peft import PeftModel  # only here: without an adapter nobody needs it
+
+    return PeftModel.from_pretrained(base, adapter)
 
 
 def checkpoint_to_resume(args: SFTConfig) -> str | None:
