@@ -59,6 +59,7 @@ class StartedEngine:
         self.socket = self.folder / "sock"
         self.url = f"unix://{self.socket}"
         self.client: Any = None
+        self._training_image = ""
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self.start()
@@ -112,7 +113,9 @@ class StartedEngine:
         return identity
 
     def image_that_trains(self) -> str:
-        """The same with what a training job imports, two gigabytes of it."""
+        """The same with what a training job imports, two gigabytes of it; made once."""
+        if self._training_image:
+            return self._training_image
         archive = self.folder / "training.tar"
         packages = Path(sysconfig.get_paths()["purelib"])
         kept = [path for path in packages.iterdir() if path.name not in _NOT_TRAINED_WITH]
@@ -125,8 +128,8 @@ class StartedEngine:
                 tar.add(path, f"{place}/{path.name}", filter=_wanted_package)
         said = self.client.import_image_from_file(str(archive), repository="postdoc-train", tag="1")
         archive.unlink()
-        identity: str = json.loads(said)["status"]
-        return identity
+        self._training_image = str(json.loads(said)["status"])
+        return self._training_image
 
     def _prove(self) -> None:
         """Only a container that ran proves that this machine lets the engine make one."""
@@ -227,6 +230,9 @@ class EngineHarness:
 
     def runner(self, **options: Any) -> ContainerRunner:
         return ContainerRunner(self.root, self.engine.image, self.engine.url, **{"slots": 4, **options})
+
+    def training_runner(self) -> ContainerRunner:
+        return ContainerRunner(self.root, self.engine.image_that_trains(), self.engine.url, slots=4)
 
     def lose_machine(self, job_id: JobId) -> None:
         (name,) = [name for name in self.engine.containers() if name.endswith(f"-{job_id}")]
