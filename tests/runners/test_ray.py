@@ -256,7 +256,7 @@ class TestOnCluster:
     def test_rays_own_client_sees_the_job_as_it_was_meant_and_can_stop_it(self, harness, script):
         runner = harness.runner()
         runner.launch(script(f"{UNDER_WAY}time.sleep(600)", labels={"goal": "7"}))
-        wait(lambda: "under way" in runner.log_tail(JOB) or (runner.status(JOB) and False), 120)
+        wait(lambda: runner.status(JOB) and "under way" in runner.log_tail(JOB), 120)
         name = harness.dashboard.full_name(JOB)
         seen = in_rays_own_words(harness, f"client.get_job_info({name!r}).__dict__")
         assert seen["status"] == "RUNNING"
@@ -300,7 +300,7 @@ class TestOnCluster:
             wait(lambda: runner.status(JobId("first")).state is JobState.RUNNING, 120)
             runner.launch(script("print('well')", "second"))
             wait(lambda: "waits anew" in runner.status(JobId("second")).detail, 120)
-            wait(lambda: harness.launches(JobId("second")) == 2, 60)
+            wait(lambda: runner.status(JobId("second")) and harness.launches(JobId("second")) == 2, 60)
             (harness.node_jobs / "first" / "work" / "go").touch()
             assert ended(harness, runner, JobId("second")).state is JobState.SUCCEEDED
         finally:
