@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from bot.errors import PlatformError, SettingsError, UserError
 from runners.job import Caps, Fault, Hardware, JobId, JobSpec, JobState, JobStatus
@@ -30,7 +31,7 @@ from runners.remote.runner import RemoteRunner
 from runners.remote.store import CANCEL, INPUTS, STATUS, FolderStore
 from tests.runners import ray_cluster
 from tests.runners.conftest import processes_naming
-from tests.runners.test_contract import wait
+from tests.runners.test_contract import running, wait
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = JobId("job")
@@ -147,9 +148,9 @@ def test_settings_that_ray_lacks_are_named(tmp_path, settings, words):
     from bot.config import Settings
     from bot.server.backends import runner_of
 
-    made = Settings(app_id="1", webhook_secret="long enough", runner="ray", **settings)
+    made = Settings(app_id="1", webhook_secret=SecretStr("long enough"), runner="ray", **settings)
     with pytest.raises(SettingsError, match=words):
-        runner_of(made, tmp_path, None, ())  # type: ignore[arg-type]
+        runner_of(made, tmp_path, None, ())
 
 
 class Node:
@@ -282,7 +283,7 @@ class TestOnCluster:
         for name in ("job", "theirs"):
             harness.backend._owner = "tests" if name == "job" else "somebody else"
             runner.launch(script(f"{UNDER_WAY}time.sleep(600)", name))
-            wait(lambda name=name: runner.status(JobId(name)) and "under way" in runner.log_tail(JobId(name)), 120)
+            running(harness, runner, job_id=JobId(name))
         harness.backend._owner = "tests"
         assert harness.backend.orphans(frozenset({JOB})) == []
         assert harness.backend.orphans(frozenset()) == ["Ray job job"]
