@@ -96,12 +96,13 @@ def command(
     environment: Mapping[str, str],
     memory_bytes: int,
     second_wall: bool = False,
+    processes: int = 0,
 ) -> list[str]:
     """Everything up to the job's own words. `mounts` maps a place in the job to a folder on this machine.
 
     `/tmp` and `/dev/shm` are memory: they count against the memory cap where a control group holds it, and are
     bounded by their own size where none does. With `second_wall` the job's first process builds Landlock's around
-    itself.
+    itself, and where `processes` is not 0 it caps how many there can be, if the kernel counts them for the job alone.
     """
     words = [
         bwrap,
@@ -123,12 +124,16 @@ def command(
     ]
     for place, source in mounts.items():
         words += ["--ro-bind", source, place]
-    if second_wall:
+    if second_wall or processes:
         words += ["--ro-bind", _OUR_LANDLOCK, LANDLOCK]
     words += ["--remount-ro", "/", "--chdir", WORK]
     for name, value in environment.items():
         words += ["--setenv", name, value]
-    return [*words, "--", *(_landlock(python, mounts) if second_wall else ())]
+    words.append("--")
+    if second_wall or processes:
+        rules = json.dumps(_rules(python, mounts) if second_wall else None, separators=(",", ":"))
+        words += [python.executable, "-I", "-S", LANDLOCK, rules, str(processes)]
+    return words
 
 
 def with_gpus(argv: Sequence[str], words: Sequence[str]) -> list[str]:
@@ -137,13 +142,12 @@ def with_gpus(argv: Sequence[str], words: Sequence[str]) -> list[str]:
     return [*argv[:place], *words, *argv[place + 1 :]]
 
 
-def _landlock(python: Interpreter, mounts: Mapping[str, str]) -> list[str]:
-    """The same rules once more, for what a mistake in the mounts would let through."""
+def _rules(python: Interpreter, mounts: Mapping[str, str]) -> list[tuple[int, str]]:
+    """The walls once more, for what a mistake in the mounts would let through."""
     system = ["/usr", "/etc", *(f"/{name}" for name in _SYSTEM_LINKS)]
     readable = [*system, "/proc", "/sys", *python.folders, *mounts]
     rules = [(landlock.LIST, "/"), (landlock.DEVICE, "/dev"), *((landlock.READ, path) for path in readable)]
-    rules += [(landlock.WRITE, path) for path in (WORK, SCRATCH, "/tmp", "/dev/shm")]
-    return [python.executable, "-I", "-S", LANDLOCK, json.dumps(rules, separators=(",", ":"))]
+    return rules + [(landlock.WRITE, path) for path in (WORK, SCRATCH, "/tmp", "/dev/shm")]
 
 
 def with_network(words: list[str]) -> list[str]:

@@ -34,14 +34,20 @@ class Shared:
         return Shared(f"{place}/hub" if self.hub else "", f"{place}/datasets" if self.datasets else "")
 
     def link_datasets(self, scratch: Path, seen_as: str) -> None:
-        """Let the job's own cache of data sets, which must be writable, hold those of the machine as links."""
+        """Let the job's own cache of data sets hold those of the machine: its own folders, because a step of `map` is
+        kept beside the data that it came from, with links to the files."""
         if not self.datasets:
             return
         own = scratch / "huggingface" / "datasets"
         own.mkdir(parents=True)
-        for name in os.listdir(self.datasets):
-            if os.path.isdir(os.path.join(self.datasets, name)):
-                (own / name).symlink_to(f"{seen_as}/{name}")
+        # Data sets of the Hub are called OWNER___NAME; `json` and its like are what other jobs read from files.
+        for top in Path(self.datasets).glob("*___*"):
+            for parent, _, files in os.walk(top):
+                inside = os.path.relpath(parent, self.datasets)
+                (own / inside).mkdir()
+                for name in files:
+                    if not name.endswith(".lock"):
+                        (own / inside / name).symlink_to(f"{seen_as}/{inside}/{name}")
 
 
 def shared_cache(folder: Path | None) -> Shared:

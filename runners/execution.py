@@ -27,6 +27,10 @@ _GIB = 2**30
 _LOOK_SECONDS = 0.25
 """How often the caps that no kernel counter announces are looked after, and whether somebody wants the job to end."""
 _DISK_LOOK_SECONDS = 1.0
+_SWARM_LOOK_SECONDS = 0.03
+"""How often the machine's number of processes is read where no control group caps them: one that forks without end
+makes thousands in a second, and what looks on must be quicker than it grows."""
+_NICENESS = 10
 _TREE_END_SECONDS = 10.0
 _SANDBOX_PROCESSES = 2
 """bubblewrap itself: the one outside that waits, and the first process inside."""
@@ -65,6 +69,7 @@ class Execution:
         self._inside: int | None = None
         """Process descriptor of the first process inside the sandbox: its end is the end of the whole tree."""
         self._next_look = 0.0
+        self._processes_at_start = 0
         self._next_disk_look = 0.0
 
     def run(self) -> None:
@@ -94,6 +99,9 @@ class Execution:
 
     def _start(self) -> None:
         """Start the job from this thread: the kernel ties the job's life to the thread that forks it."""
+        if self._group is None:
+            self._processes_at_start = processes.count_on_machine()
+            kernel.go_before_others(_NICENESS)
         if self._tier is Tier.PLAIN:
             kernel.adopt_orphans()
         argv: list[str] = list(self._plan["argv"])
@@ -159,6 +167,9 @@ class Execution:
                     file.write("500")
                 if self._group is not None:
                     self._group.enter()
+                else:
+                    # However many they become, who looks after them comes first.
+                    os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
                 if self._plan["leaves_network"]:
                     kernel.leave_network()
                 for name, value in chosen.items():
@@ -213,7 +224,10 @@ class Execution:
             if self.ending.was_cut_short:
                 self._kill()
             self._writing_log(lambda: self._log.settle(time.monotonic()))
-            self._events.wait(min(self._next_look, max(deadline, now + 0.01)) - time.monotonic())
+            pause = min(self._next_look, max(deadline, now + 0.01)) - time.monotonic()
+            self._events.wait(pause if self._group is not None else min(pause, _SWARM_LOOK_SECONDS))
+            if self._swarms():
+                self.look_now()
 
     def _look(self, now: float) -> None:
         ending = self._interruption(self.ending)
@@ -231,6 +245,12 @@ class Execution:
             self._look_at_disk()
             # A folder with very many files takes long to walk; the walks then take a twentieth of the time.
             self._next_disk_look = now + max(_DISK_LOOK_SECONDS, 20 * (time.monotonic() - now))
+
+    def _swarms(self) -> bool:
+        """Whether so many processes have come to be on this machine that it is worth counting the job's."""
+        if self._group is not None:
+            return False
+        return processes.count_on_machine() > self._processes_at_start + self._caps.pids
 
     def _look_at_tree(self) -> None:
         """What a control group would count, where there is none."""

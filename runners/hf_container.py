@@ -245,6 +245,8 @@ class ContainerWrapper(Wrapper):
         """The job, behind the program that gives up root. The container is what isolates it, so that whatever it
         runs may run here."""
         spec = super()._fetched(place)
+        for folder in spec.mounts.values():
+            _open_to_read(Path(folder))
         program = os.path.abspath(hf_unprivileged.__file__)
         about = (str(self._uid), str(os.getpid()), self._variable, str(self._runner.root))
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
@@ -276,6 +278,12 @@ class ContainerWrapper(Wrapper):
             if said.startswith("postdoc: the job is not started"):
                 status = replace(status, failure=FailureKind.PLATFORM, evidence=(said,))
         return super()._finish(status)
+
+
+def _open_to_read(top: Path) -> None:
+    """For the user that the script becomes."""
+    for path in (top, *top.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _container_kills() -> int:

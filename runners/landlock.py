@@ -1,19 +1,23 @@
 """Landlock: a wall that a process builds around itself, and that everything it starts then lives behind.
 
-    python -I -S landlock.py RULES_AS_JSON COMMAND...
+    python -I -S landlock.py RULES_AS_JSON PROCESSES COMMAND...
 
 It is the second wall inside bubblewrap, started there by its path as the first thing that runs: what a mistake in the
-mounts would open, it still keeps closed. So this file stands alone, imports nothing of ours and little of Python's.
+mounts would open, it still keeps closed. The rules are `null` where the kernel has no Landlock; PROCESSES, where it is
+not 0, caps how many the job may have in its user namespace. This file stands alone, imports nothing of ours and little
+of Python's.
 
-Not covered: `chmod`, `chown`, `utime`, `setxattr` and `stat` of files outside the rules, and connecting to a Unix
-socket that lies in a folder (https://docs.kernel.org/userspace-api/landlock.html, "Current limitations"). For that
-reason Landlock alone is no sandbox for code that nobody trusts.
+Not covered: `chmod`, `chown`, `utime`, `setxattr` and `stat` of files outside the rules, connecting to a Unix socket
+that lies in a folder (https://docs.kernel.org/userspace-api/landlock.html, "Current limitations"), and, where /proc may
+be read, the environment of this user's other processes (seen on Linux 6.18). For these reasons Landlock alone is no
+sandbox for code that nobody trusts.
 """
 
 import ctypes
 import errno
 import json
 import os
+import resource
 import sys
 
 # The three calls have the same numbers on every architecture.
@@ -102,11 +106,14 @@ def _checked(answer: int) -> int:
 
 
 def _main() -> None:
-    command = sys.argv[2:]
+    command = sys.argv[3:]
     try:
-        restrict(json.loads(sys.argv[1]))
+        if (rules := json.loads(sys.argv[1])) is not None:
+            restrict(rules)
+        if processes := int(sys.argv[2]):
+            resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
     except OSError as error:
-        sys.exit(f"postdoc: the job could not be confined: Landlock: {error}")
+        sys.exit(f"postdoc: the job could not be confined: {error}")
     try:
         os.execvp(command[0], command)
     except OSError as error:

@@ -187,9 +187,14 @@ class LocalRunner:
 
     @property
     def isolates(self) -> bool:
-        return self.tier is not Tier.PLAIN
+        """False where the walls, or the cap on processes, are not the kernel's: `postdoc doctor` says which."""
+        return self._report.isolates
 
     # beyond the protocol
+
+    @property
+    def _report(self) -> sandbox.TierReport:
+        return next(report for report in sandbox.probe(self._python) if report.tier is self.tier)
 
     @cached_property
     def tier(self) -> Tier:
@@ -274,15 +279,23 @@ class LocalRunner:
         return here
 
     def _check_permitted(self, spec: JobSpec) -> None:
-        if self.tier is Tier.PLAIN and not spec.trusted:
-            missing = [report for report in sandbox.probe(self._python) if not report.available]
-            why = "; ".join(f"{report.tier}: {report.reason}" for report in missing) or "the plain tier was asked for"
+        if spec.trusted or self.isolates:
+            return
+        code = f"job {spec.job_id} runs code that did not ship with Postdoc"
+        if self.tier is Tier.BUBBLEWRAP_RLIMITS:
             raise UserError(
-                f"job {spec.job_id} runs code that did not ship with Postdoc, and this machine has no sandbox for it "
-                f"({why}). Install bubblewrap (`apt-get install bubblewrap`, `dnf install bubblewrap`) and let "
-                "`postdoc doctor` check it, or choose another runner. What the plain tier has does not hold such code: "
-                "it reads this user's files, changes their modes and talks to this user's programs"
+                f"{code}, and the sandbox tier {self.tier} does not hold it here ({self._report.reason}). Give the "
+                "server a control group (root, or a systemd service with `Delegate=yes`), run it as a user that is not "
+                "root, or choose another runner"
             )
+        missing = [report for report in sandbox.probe(self._python) if not report.available]
+        why = "; ".join(f"{report.tier}: {report.reason}" for report in missing) or "the plain tier was asked for"
+        raise UserError(
+            f"{code}, and this machine has no sandbox for it ({why}). Install bubblewrap (`apt-get install "
+            "bubblewrap`, `dnf install bubblewrap`) and let `postdoc doctor` check it, or choose another runner. What "
+            "the plain tier has does not hold such code: it reads this user's files, changes their modes and talks to "
+            "this user's programs"
+        )
 
     def _check_possible(self, spec: JobSpec) -> None:
         """More than this machine has would be waited for without end."""
@@ -294,8 +307,10 @@ class LocalRunner:
             return
         known = self._gpu_place.gpus()
         if not known:
-            raise UserError(f"job {spec.job_id} asks for {wanted.gpus} GPUs, and this machine shows none that jobs may "
-                            "have. Ask for none, or choose another runner; `postdoc doctor` says what it sees")  # fmt: skip
+            raise UserError(
+                f"job {spec.job_id} asks for {wanted.gpus} GPUs, and this machine shows none that jobs may have. Ask "
+                "for none, or choose another runner; `postdoc doctor` says what it sees"
+            )
         if wanted.gpus > len(known):
             has = f"has {', '.join(gpu.name for gpu in known)}"
             raise UserError(f"job {spec.job_id} asks for {wanted.gpus} GPUs, and this machine {has}. Ask for at most "

@@ -28,6 +28,19 @@ _PROBE_SECONDS = 20.0
 _PROBE_MEMORY_BYTES = 256 << 20
 _ANSWER = "it runs"
 _PROBE_SCRIPT = f"print({_ANSWER!r})"
+_PROBE_PROCESSES = 8
+_FORKS_SCRIPT = f"""
+import os, time
+try:
+    for _ in range({_PROBE_PROCESSES}):
+        if os.fork() == 0:
+            time.sleep(5)
+            os._exit(0)
+except BlockingIOError:
+    print({_ANSWER!r})
+else:
+    print('it could make more')
+"""
 _FILTER_SCRIPT = f"print({_ANSWER!r} if 'Seccomp:\\t2' in open('/proc/self/status').read() else 'it has no filter')"
 
 
@@ -50,6 +63,8 @@ class TierReport:
     """What to do to get it; empty when it is there."""
     isolates_files: bool = False
     isolates_network: bool = False
+    isolates: bool = False
+    """Whether code that did not ship with Postdoc may run in it."""
     layers: frozenset[Layer] = frozenset()
     """What stands behind the first wall here, because the kernel has it and it was seen to work."""
 
@@ -73,19 +88,43 @@ def _probe(python: Path | None) -> tuple[TierReport, ...]:
             walls_advice if walls else group_advice if group else "",
             isolates_files=True,
             isolates_network=True,
+            isolates=both,
             layers=layers,
         ),
-        TierReport(
-            Tier.BUBBLEWRAP_RLIMITS,
-            walls is None,
-            walls or f"a program ran inside bubblewrap{behind}",
-            walls_advice if walls else "",
-            isolates_files=True,
-            isolates_network=True,
-            layers=layers,
-        ),
+        _rlimits_report(python, walls, walls_advice, layers, behind),
         _plain_report(),
     )
+
+
+def _rlimits_report(
+    python: Path | None, walls: str | None, advice: str, layers: frozenset[Layer], behind: str
+) -> TierReport:
+    """Without a control group nothing but RLIMIT_NPROC stops a job that forks without end in time; a supervisor that
+    looks and kills is too slow where thousands of processes compete with it."""
+    forks = None if walls else _try_process_cap(python, layers)
+    reason = walls or f"a program ran inside bubblewrap{behind}"
+    if forks:
+        reason += f"; only scripts that ship with Postdoc run, because {forks}"
+    return TierReport(
+        Tier.BUBBLEWRAP_RLIMITS,
+        walls is None,
+        reason,
+        advice if walls else "",
+        isolates_files=True,
+        isolates_network=True,
+        isolates=walls is None and forks is None,
+        layers=layers,
+    )
+
+
+def _try_process_cap(python: Path | None, layers: frozenset[Layer]) -> str | None:
+    """Why the kernel does not cap a job's processes here; None when it was seen to."""
+    if os.getuid() == 0:
+        return "the kernel caps no processes of root (run the bot as another user, or with a control group)"
+    if not kernel.counts_processes_by_namespace():
+        return "a kernel before 5.14 counts all processes of this user together"
+    said = _try_walls(shutil.which("bwrap") or "bwrap", bubblewrap.interpreter(python), layers, _PROBE_PROCESSES)
+    return f"its cap on processes does not hold ({said})" if said else None
 
 
 def _try_bubblewrap(python: Path | None) -> tuple[str | None, frozenset[Layer], str]:
@@ -115,7 +154,7 @@ def _layers_of_the_kernel() -> frozenset[Layer]:
     return frozenset(found | ({Layer.LANDLOCK} if landlock.version() >= landlock.LEAST_VERSION else set()))
 
 
-def _try_walls(bwrap: str, words: Interpreter, layers: frozenset[Layer]) -> str | None:
+def _try_walls(bwrap: str, words: Interpreter, layers: frozenset[Layer], processes: int = 0) -> str | None:
     with tempfile.TemporaryDirectory(prefix="postdoc-probe-") as folder:
         root = Path(folder)
         bubblewrap.write_etc(root)
@@ -131,15 +170,18 @@ def _try_walls(bwrap: str, words: Interpreter, layers: frozenset[Layer]) -> str 
             {"PATH": "/usr/bin:/bin"},
             _PROBE_MEMORY_BYTES,
             second_wall=Layer.LANDLOCK in layers,
+            processes=processes,
         )
         command = bubblewrap.with_gpus(command, ())
+        script = _FORKS_SCRIPT if processes else _FILTER_SCRIPT if Layer.SECCOMP in layers else _PROBE_SCRIPT
+        command += [words.executable, "-I", "-S", "-c", script]
         if Layer.SECCOMP not in layers:
-            return _run([*command, words.executable, "-I", "-S", "-c", _PROBE_SCRIPT])
+            return _run(command)
         program = seccomp.program_file()
         assert program is not None
         try:
             command[1:1] = ["--seccomp", str(program)]
-            return _run([*command, words.executable, "-I", "-S", "-c", _FILTER_SCRIPT], passing=(program,))
+            return _run(command, passing=(program,))
         finally:
             os.close(program)
 
@@ -192,7 +234,7 @@ def _run(command: list[str], entering: Cgroup | None = None, passing: tuple[int,
         return f"{os.path.basename(command[0])} could not be run: {error}"
     if done.returncode == 0 and done.stdout.strip() == _ANSWER:
         return None
-    said = done.stderr.strip().splitlines()
+    said = (done.stderr.strip() or done.stdout.strip()).splitlines()
     return said[-1] if said else f"{os.path.basename(command[0])} ended with {done.returncode}"
 
 
@@ -299,6 +341,7 @@ def _walled(spec: JobSpec, here: Setting, folder: Path) -> dict[str, Any]:
         job_environment(spec, here.interpreter, "/tmp", bubblewrap.SCRATCH, shared.environment()),
         int(spec.caps.memory_gib * 2**30),
         second_wall=Layer.LANDLOCK in here.layers,
+        processes=spec.caps.pids + 2 if kernel.counts_processes_by_namespace() else 0,
     )
     if spec.network:
         walls = bubblewrap.with_network(walls)

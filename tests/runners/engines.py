@@ -14,6 +14,7 @@ import sysconfig
 import tarfile
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class StartedEngine:
             raise
 
     def start(self) -> None:
-        """Also after `crash` or `stop_service`: on what is there already."""
+        """Also after `stop_service`: on what is there already."""
         command, environment = self._command()
         if shutil.which(command[0]) is None:
             raise RuntimeError("not installed")
@@ -125,13 +126,10 @@ class StartedEngine:
         events = self.client.events(since=1, until=int(time.time()) + 1, filters=filters, decode=True)
         return sum(1 for _ in events)
 
-    def stop_service(self, *, hard: bool = False) -> None:
-        """End the engine's own process, not what it runs."""
+    def stop_service(self) -> None:
+        """End the engine's own process. podman leaves alone what it runs, dockerd ends it."""
         if self._process is not None:
-            if hard:
-                self._process.kill()
-            else:
-                self._process.terminate()
+            self._process.terminate()
             self._process.wait(60)
 
     def stop(self) -> list[str]:
@@ -226,24 +224,35 @@ class EngineHarness:
 
 
 def _pack_python(archive: Path) -> None:
+    with tarfile.open(archive, "w") as tar:
+        add_python(tar)
+
+
+def add_python(tar: tarfile.TarFile) -> None:
     """A root file system that holds this machine's Python, a shell and their libraries, and nothing else."""
     program = Path(os.path.realpath(sys.executable))
     library = Path(sysconfig.get_paths()["stdlib"])
     modules = [path for path in library.glob("lib-dynload/*.so") if not path.name.startswith(("_tkinter", "_test"))]
-    asked = subprocess.run(["ldd", "/bin/sh", program, *modules], capture_output=True, text=True, check=False).stdout
+    for name in ("tmp", "etc", "proc", "sys", "dev", "usr/local/bin"):
+        folder = tarfile.TarInfo(name)
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
+        tar.addfile(folder)
+    add_programs(tar, ["/bin/sh", str(program)], modules)
+    tar.add(library, str(library).lstrip("/"), filter=_wanted)
+    for name in ("python3", "python"):
+        link = tarfile.TarInfo(f"usr/local/bin/{name}")
+        link.type, link.linkname = tarfile.SYMTYPE, str(program)
+        tar.addfile(link)
+
+
+def add_programs(tar: tarfile.TarFile, programs: Sequence[str], modules: Sequence[Path] = ()) -> None:
+    """With the shared libraries that they, and `modules`, need."""
+    asked = subprocess.run(["ldd", *programs, *modules], capture_output=True, text=True, check=False).stdout
     libraries = {word for word in asked.split() if word.startswith("/") and not word.endswith(":")}
-    with tarfile.open(archive, "w") as tar:
-        for name in ("tmp", "etc", "proc", "sys", "dev", "usr/local/bin"):
-            folder = tarfile.TarInfo(name)
-            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(folder)
-        for path in sorted({"/bin/sh", str(program), *libraries}):
+    there = set(tar.getnames())
+    for path in sorted({*programs, *libraries}):
+        if path.lstrip("/") not in there:
             tar.add(os.path.realpath(path), path.lstrip("/"))
-        tar.add(library, str(library).lstrip("/"), filter=_wanted)
-        for name in ("python3", "python"):
-            link = tarfile.TarInfo(f"usr/local/bin/{name}")
-            link.type, link.linkname = tarfile.SYMTYPE, str(program)
-            tar.addfile(link)
 
 
 def _wanted(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
