@@ -186,8 +186,10 @@ def _ask_consent(x: Experiment, reason: str, *, remedy: bool = False) -> Action 
 
 def _finish_run(x: Experiment, run: Run) -> Action | None:
     """From a started run to its posted review."""
+    if (due := _run_data(x, run)) is not None:
+        return due
     if not run.diagnosed:
-        if "build_failed" not in x.data.get(data_key(run.recipe, run.digests), {}):
+        if "build_failed" not in x.data.get(data_key(run.recipe, run.digests), {}) and not _data_lost(x, run):
             train = _job(x, JobRole.TRAIN, run.n)
             if train is not None:
                 return train
@@ -197,11 +199,26 @@ def _finish_run(x: Experiment, run: Run) -> Action | None:
                 if evaluate is not None:
                     return evaluate
         return Action(ActionKind.DIAGNOSE, {"run": run.n})
-    if run.remedy is not None and run.remedy.get("probe"):
+    if run.remedy is not None and run.remedy.get("probe") and not _data_lost(x, run):
         probe = _job(x, JobRole.PROBE, run.n)
         if probe is not None:
             return probe
     return Action(ActionKind.REVIEW, {"run": run.n})
+
+
+def _run_data(x: Experiment, run: Run) -> Action | None:
+    """What is due because the set that this run trains on is gone with its machine; None when nothing is."""
+    key = data_key(run.recipe, run.digests)
+    built = [job for job in x.jobs.values() if job.role is JobRole.DATA and job.expects == key]
+    if not any(job.gone for job in built) or key != data_key(x.recipe, x.recipe_digests):
+        return None
+    return _data_ready(x)
+
+
+def _data_lost(x: Experiment, run: Run) -> bool:
+    """Whether that set is gone for good, because the head asks for another by now."""
+    key = data_key(run.recipe, run.digests)
+    return key not in x.data and key != data_key(x.recipe, x.recipe_digests)
 
 
 def _after_review(x: Experiment, run: Run) -> Action | None:
@@ -210,7 +227,9 @@ def _after_review(x: Experiment, run: Run) -> Action | None:
     best = x.best_run
     if best is not None and best.score is not None and best.score.value >= goal.target:
         if x.confirmation is None:
-            return _job(x, JobRole.CONFIRM, best.n) or Action(ActionKind.CONFIRM, {"run": best.n})
+            return _model_again(x, best) or _job(x, JobRole.CONFIRM, best.n) or Action(
+                ActionKind.CONFIRM, {"run": best.n}
+            )  # fmt: skip
         if x.confirmation["confirmed"]:
             return _conclude(State.MET, x.confirmation["reason"])
         return _conclude(State.NOT_CONFIRMED, x.confirmation["reason"])
@@ -224,11 +243,35 @@ def _after_review(x: Experiment, run: Run) -> Action | None:
     return Action(ActionKind.REVISE, {"run": run.n})
 
 
+def _model_again(x: Experiment, best: Run) -> Action | None:
+    """What is due before the best run's model can be confirmed, when it is gone with the machine that trained it."""
+    trained = [job for job in x.jobs.values() if job.role is JobRole.TRAIN and job.run == best.n]
+    if not any(job.gone for job in trained):
+        return None
+    last = trained[-1]
+    if last.gone and _data_lost(x, best):
+        reason = f"run {best.n}'s model and training data are gone with their machine, so nothing can confirm it"
+        return _conclude(State.NEEDS_HUMAN, reason)
+    if last.gone and not last.again:
+        return _conclude(
+            State.NEEDS_HUMAN,
+            f"run {best.n} reached the target, but its model is gone with the machine that trained it, so the sealed "
+            "test cannot be made; `/postdoc resume` trains it once more, at the same cost, and then makes it",
+        )
+    if (due := _run_data(x, best)) is not None:
+        return due
+    if (train := _job(x, JobRole.TRAIN, best.n)) is not None:
+        return train
+    if last.succeeded:
+        return None
+    return _conclude(State.NEEDS_HUMAN, f"run {best.n}'s model was gone, and training it once more failed")
+
+
 def _job(x: Experiment, role: JobRole, run: int, expects: str = "") -> Action | None:
     """The launch that is due for this job, or None when it has ended for good."""
     job = x.job_for(role, run, expects)
     attempt = 1 if job is None else job.attempt + 1
-    if job is None or (job.blameless and job.attempt < MAX_ATTEMPTS):
+    if job is None or job.gone or (job.blameless and job.attempt < MAX_ATTEMPTS):
         return Action(ActionKind.LAUNCH, {"role": str(role), "run": run, "attempt": attempt, "expects": expects})
     return None
 

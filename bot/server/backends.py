@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from bot.config import Settings
 from bot.conversation.github import GitHubApp
 from bot.domain.redaction import redact
-from bot.errors import SettingsError
+from bot.errors import SettingsError, UserError
 from runners.job import Runner
 from runners.local import LocalRunner
+from runners.ray_dashboard import Dashboard
+from runners.ray_jobs import RayJobs
+from runners.remote.runner import RemoteRunner
 
 if TYPE_CHECKING:
     from runners.hf_jobs import HubJobs
 
 
-def runner_of(settings: Settings, folder: Path, app: GitHubApp, known_secrets: tuple[str, ...]) -> Runner:
+def runner_of(settings: Settings, folder: Path, app: GitHubApp | None, known_secrets: tuple[str, ...]) -> Runner:
     """The runner whose jobs (or whose mirrors of far jobs) lie below `folder`.
 
     Raises: SettingsError when a setting that this runner needs is missing.
@@ -27,7 +32,7 @@ def runner_of(settings: Settings, folder: Path, app: GitHubApp, known_secrets: t
     clean = partial(redact, known=known_secrets)
     match settings.runner:
         case "local":
-            return LocalRunner(folder, python=settings.job_python, slots=settings.job_slots)
+            return LocalRunner(folder, python=settings.job_python, slots=settings.job_slots, redact=clean)
         case "docker":
             return _docker(settings, folder, clean)
         case "actions":
@@ -38,11 +43,36 @@ def runner_of(settings: Settings, folder: Path, app: GitHubApp, known_secrets: t
             return _ray(settings, folder, clean)
 
 
+def job_runner(folder: Path, name: str) -> Runner:
+    """The runner of a bot that is not, or no longer, a server: settings come from the environment, secrets are unknown.
+
+    Raises: SettingsError.
+    """
+    # Of what a server must be told, nothing reaches a runner.
+    given: dict[str, Any] = {"app_id": "none", "webhook_secret": "no webhook", "runner": name}
+    return runner_of(Settings(**given), folder, None, ())
+
+
 def _docker(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Runner:
-    raise SettingsError("POSTDOC_RUNNER=docker is not there yet.")
+    try:
+        from runners.containers import ContainerRunner
+    except ImportError as error:
+        raise SettingsError("POSTDOC_RUNNER=docker needs the Docker SDK: `pip install 'postdoc[docker]'`.") from error
+    try:
+        return ContainerRunner(
+            folder,
+            settings.docker_image,
+            settings.docker_url,
+            python=str(settings.job_python or "python3"),
+            pull=settings.docker_pull,
+            slots=settings.job_slots,
+            redact=clean,
+        )
+    except UserError as error:
+        raise SettingsError(f"POSTDOC_RUNNER=docker: {error}.") from error
 
 
-def _actions(settings: Settings, folder: Path, app: GitHubApp, clean: Callable[[str], str]) -> Runner:
+def _actions(settings: Settings, folder: Path, app: GitHubApp | None, clean: Callable[[str], str]) -> Runner:
     raise SettingsError("POSTDOC_RUNNER=actions is not there yet.")
 
 
@@ -83,4 +113,22 @@ def hub_jobs(settings: Settings, folder: Path) -> HubJobs:
 
 
 def _ray(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Runner:
-    raise SettingsError("POSTDOC_RUNNER=ray is not there yet.")
+    parts = urlsplit(settings.ray_address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError(
+            "POSTDOC_RUNNER=ray needs POSTDOC_RAY_ADDRESS: write the address of the cluster's dashboard, "
+            "`http://127.0.0.1:8265`."
+        )
+    storage = settings.ray_storage
+    if storage is None or not storage.is_absolute() or not storage.is_dir():
+        raise SettingsError(
+            "POSTDOC_RUNNER=ray needs POSTDOC_RAY_STORAGE: write the absolute path of a folder that this machine and "
+            f"every node can write to{f'; {storage} is none here' if storage else ''}."
+        )
+    token = settings.ray_token.get_secret_value() if settings.ray_token else ""
+    # Two bots that share a cluster must not sweep each other's jobs; those of one App share a data folder.
+    owner = hashlib.sha256(f"{settings.app_id}\n{folder.resolve()}".encode()).hexdigest()[:16]
+    backend = RayJobs(
+        Dashboard(settings.ray_address, token), storage, owner, python=settings.job_python, hub=settings.ray_hub
+    )
+    return RemoteRunner(folder, backend, redact=clean)

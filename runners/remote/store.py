@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
-from bot.errors import UserError
+from bot.errors import PlatformError, UserError
 
 INPUTS, OUTPUTS, OUTPUTS_NOTE = "inputs.tar", "outputs.tar", "outputs.json"
 STATUS, CANCEL = "status.json", "cancel"
@@ -30,8 +30,13 @@ METRICS, LOG, CHECKPOINTS = "metrics/", "log/", "checkpoints/"
 _KEY = re.compile(r"[a-z0-9][a-z0-9.-]{0,80}(/[a-z0-9][a-z0-9.-]{0,80})?")
 
 
+class StoreClosed(PlatformError):
+    """The job has ended as far as whoever asked for it is concerned: nothing is taken any more, nor will be."""
+
+
 class Store(Protocol):
-    """Raises: PlatformError (or OSError) when the store cannot be reached now; a missing file is None, not an error."""
+    """A missing file is None, not an error. Raises: PlatformError (or OSError) when the store cannot be reached now;
+    StoreClosed where it knows that its job has ended."""
 
     def read(self, key: str) -> bytes | None: ...
 

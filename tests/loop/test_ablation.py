@@ -51,7 +51,8 @@ def test_arms_run_side_by_side_and_are_told_in_one_table(tmp_path: Path) -> None
         assert "`/postdoc set learning_rate=0.001`" in table
         assert world.until_ended(issue) == "met"
         assert len(launched(world, "weigh")) == 2
-        assert "### Ablation 1" in table
+        report = world.file(world.pulls()[0]["head"]["ref"], "experiments/0001-reverse/README.md")
+        assert "80.0 % (73.9 to 85.0, n = 200)" in report, report[report.index("### Ablation") :][:400]
 
 
 def test_value_that_a_run_has_trained_is_not_trained_again_and_a_failed_one_is_told(tmp_path: Path) -> None:

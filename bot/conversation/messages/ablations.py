@@ -64,7 +64,7 @@ def ablation(experiment: Experiment, found: Ablation) -> str:
         experiment.goal_id,
         ablation_name(found),
         f"### Ablation {found.n}: {code(found.key, 64)}",
-        f"The same recipe, data, seed and {code(goal.benchmark, 120)} items; only this key differs.",
+        f"The same recipe, training set and {code(goal.benchmark, 120)} items; only this key differs.",
         table(head, [_row(row, found) for row in found.rows]),
         _conclusion(found),
         _failures(found),
