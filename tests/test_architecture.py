@@ -110,6 +110,7 @@ def test_templates_import_nothing_of_ours_and_are_never_imported() -> None:
 CLIENTS = {
     "runners.container_engine": {"docker"},
     "runners.remote.wrapper": {"huggingface_hub"},
+    "runners.remote.sealing": {"cryptography"},
     "runners.ray_train": {"ray"},
     "runners.hf_hub": {"huggingface_hub"},
     # In a job's container:

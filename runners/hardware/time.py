@@ -86,12 +86,12 @@ def steps_of(training: Training, rows: int, *, tokens_per_row: float, devices: i
 
 def operations_per_token(shape: ModelShape, training: Training) -> float:
     """Floating-point operations for one token of one sequence, forward and backward."""
-    seen = sum(
-        layer.count * min(training.length, layer.window or training.length) / 2 for layer in shape.layers
-    )
+    seen = sum(layer.count * min(training.length, layer.window or training.length) / 2 for layer in shape.layers)
     forward = 2.0 * shape.active_parameters + 4.0 * shape.heads * shape.head_dim * seen
     # Frozen weights need no gradient of their own; checkpointing goes forward twice; a reference forward once.
-    times = (3 if training.lora is None else 2) + training.checkpointing + (training.reference or training.method == "dpo")
+    times = (
+        (3 if training.lora is None else 2) + training.checkpointing + (training.reference or training.method == "dpo")
+    )
     return forward * times
 
 

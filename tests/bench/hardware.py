@@ -73,8 +73,12 @@ CASES = (
 def measure(only: str = "") -> tuple[list[str], list[dict[str, Any]]]:
     """Lines to print, and what they were made of."""
     with tempfile.TemporaryDirectory(prefix="postdoc-bench-") as folder:
-        process_gib = peak_of([sys.executable, "-c", "import runpy, sys; runpy.run_path(sys.argv[1], run_name='sft')", str(SCRIPT)])
-        results = [measured(case, Path(folder) / str(n), process_gib) for n, case in enumerate(CASES) if only in case.name]
+        process_gib = peak_of(
+            [sys.executable, "-c", "import runpy, sys; runpy.run_path(sys.argv[1], run_name='sft')", str(SCRIPT)]
+        )
+        results = [
+            measured(case, Path(folder) / str(n), process_gib) for n, case in enumerate(CASES) if only in case.name
+        ]
     errors = [result["ratio"] - 1 for result in results]
     lines = [
         f"Memory of training in float32 on this processor, {STEPS} steps, beyond the {process_gib:.2f} GiB of libraries",
@@ -95,7 +99,9 @@ def measured(case: Case, folder: Path, process_gib: float) -> dict[str, Any]:
     write_inputs(case, folder, recipe)
     shape = shape_in(folder / "model")
     said = memory_of(shape, training_of(recipe, gpu=False), gpu=False, process_gib=0.0)
-    peak = peak_of([sys.executable, str(SCRIPT), "--config", "recipe.yaml", "--init_from", "model"], folder) - process_gib
+    peak = (
+        peak_of([sys.executable, str(SCRIPT), "--config", "recipe.yaml", "--init_from", "model"], folder) - process_gib
+    )
     return {
         "name": case.name, "parameters": shape.parameters, "length": case.length,
         "batch": recipe["per_device_train_batch_size"], "estimate_gib": said.total_gib, "measured_gib": peak,
@@ -107,7 +113,9 @@ def write_inputs(case: Case, folder: Path, recipe: dict[str, Any]) -> None:
     """The model with random weights, a tokenizer with one word a token, rows of two lengths, the recipe."""
     folder.mkdir(parents=True)
     spec = {"model": case.model, "folder": str(folder / "model")}
-    subprocess.run([sys.executable, "-c", _BUILD, json.dumps(spec)], check=True, capture_output=True, env=_environment())
+    subprocess.run(
+        [sys.executable, "-c", _BUILD, json.dumps(spec)], check=True, capture_output=True, env=_environment()
+    )
     words = case.model["vocab_size"] - 10
     (folder / "data").mkdir()
     rows = [case.length - 1 if n % 2 == 0 else 3 * case.length // 4 for n in range(64)]
