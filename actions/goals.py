@@ -27,6 +27,7 @@ def pursue(request: Request) -> Result:
 
     Raises: UserError, PlatformError.
     """
+    _refuse_shallow(request.workspace)
     target = request.artifact
     target.mkdir(parents=True, exist_ok=True)
     outcome = target / "postdoc.json"
@@ -49,6 +50,16 @@ def pursue(request: Request) -> Result:
         cost_usd=cost(seconds, request.usd_per_hour), model=model, verdict=verdict,
         notes=(BUNDLE_NOTE,),
     )  # fmt: skip
+
+
+def _refuse_shallow(workspace: Path) -> None:
+    """The checkout is cloned, and git clones no repository that lacks a part of its history."""
+    done = subprocess.run(
+        ["git", "rev-parse", "--is-shallow-repository"],
+        cwd=workspace, env=clean_environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.stdout.strip() == "true":
+        raise UserError("mode: pursue needs the whole history: write `fetch-depth: 0` at actions/checkout.")
 
 
 def _told(found: dict[str, Any]) -> str:

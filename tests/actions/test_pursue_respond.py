@@ -24,6 +24,14 @@ def test_goal_that_cannot_be_acted_on_is_refused_with_what_to_write(place: Place
     assert "Traceback" not in run.log.text
 
 
+def test_shallow_checkout_is_refused_before_anything_is_started(place: Place) -> None:
+    workflow = PURSUE.read_text().replace("fetch-depth: 0", "fetch-depth: 1")
+    place.push({"goal.yaml": "base_model: a/b\n"})
+    run = place.run(workflow, "workflow_dispatch", {"inputs": {"goal": "goal.yaml"}})
+    assert run.conclusion == "failure"
+    assert any("fetch-depth: 0" in each.message for each in run.annotations)
+
+
 def test_goal_in_words_reaches_the_command_as_words_alone(place: Place) -> None:
     goal = "--folder /tmp/elsewhere $(touch pwned) `touch pwned`; touch pwned"
     run = place.run(PURSUE, "workflow_dispatch", {"inputs": {"goal": "--json=pwned.yaml"}})
