@@ -28,6 +28,8 @@ PREFIX = "/postdoc"
 LONGEST_BODY = 65_536
 """GitHub's limit of a comment; anything beyond cannot have come from there."""
 LONGEST_LINK = 2_048
+MOST_ARMS = 8
+"""Of one ablation."""
 MOST_COMMANDS = 20
 """Per comment: more is a slip or mischief, and each one costs an answer."""
 
@@ -60,7 +62,7 @@ _TABLE = (
     Verb("publish", "publish", "Put the best model on the Hub with its card.", Tier.ADMIN),
     Verb("vouch", "vouch sha", "Copy a fork's commit to a branch of this repository.", Tier.TRAIN),
     Verb("halt", "halt [off]", "Stop all spending in this repository, or allow it again.", Tier.ADMIN),
-    Verb("ablate", "ablate key=a,b", "Train one run for each value.", Tier.TRAIN, True, False),
+    Verb("ablate", "ablate key=a,b", "Try values of one key side by side; each is a run.", Tier.TRAIN, True),
     Verb("compare", "compare 2 5", "Compare two runs on the same items.", Tier.READ, False, False),
     Verb("reproduce", "reproduce 3", "Train a run again and compare.", Tier.TRAIN, True, False),
     Verb("ask", "ask question", "Ask about this experiment.", Tier.PLAN, True, False),
@@ -160,6 +162,12 @@ def recipe_settings(args: Sequence[str]) -> dict[str, Scalar]:
         key, _, value = argument.partition("=")
         settings[key.strip()] = _scalar(value)
     return settings
+
+
+def ablation_arms(args: Sequence[str]) -> tuple[str, list[Scalar]]:
+    """Key and values of a checked `ablate`."""
+    key, _, values = args[0].partition("=")
+    return key.strip(), [_scalar(value) for value in values.split(",")]
 
 
 def consent_sha(args: Sequence[str]) -> str | None:
@@ -406,6 +414,20 @@ def _check_set(args: Sequence[str]) -> str | None:
     return None
 
 
+def _check_ablate(args: Sequence[str]) -> str | None:
+    hint = f"Write one key with its values, without spaces: `{PREFIX} ablate learning_rate=1e-5,3e-5`."
+    key, equals, listed = args[0].partition("=") if len(args) == 1 else ("", "", "")
+    if not equals or not listed.strip():
+        return hint
+    if key.strip().startswith("data_"):
+        return f"{code(key, 60)} changes the training set, and an ablation compares on the same one. Use `set`."
+    values = listed.split(",")
+    if not 2 <= len({repr(_scalar(value)) for value in values}) == len(values) <= MOST_ARMS:
+        return f"An ablation takes 2 to {MOST_ARMS} different values. {hint}"
+    problems = (setting_problem(key.strip(), _scalar(value)) or _quote_problem(key, value) for value in values)
+    return next((problem for problem in problems if problem is not None), None)
+
+
 def _quote_problem(key: str, value: str) -> str | None:
     return f"`{key}` has a quotation mark that is not closed." if value.count('"') % 2 else None
 
@@ -438,6 +460,7 @@ _CHECKS: dict[str, Callable[[Sequence[str]], str | None]] = {
     "help": _check_help,
     "run": _check_run,
     "resume": _check_resume,
+    "ablate": _check_ablate,
     "accept": _check_accept,
     "set": _check_set,
     "budget": _check_budget,

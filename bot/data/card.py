@@ -85,6 +85,8 @@ def report_card(context: Mapping[str, Any]) -> str:
     - `confirmation`: `{"evaluation", "target", "baseline", "confirmed", "lower_bound", "reason"}` of the sealed split
     - `runs`: list of `{"n", "method", "value", "interval": (low, high), "n_items", "verdict", "symptoms": [..],
       "changed": [{"key", "before", "after"}] or a sentence, "seconds", "usd"}`; `value` None for a run that failed
+    - `ablations`: list of `{"n", "key", "rows": [{"value", "score": {"value", "ci_low", "ci_high", "n"} or None,
+      "failure"}]}`
     - `model`: `{"path", "visibility", "load"}`: where it lies, who can see it, the one line that loads it
     - `datasets`: Hub ids that it was trained on
     - `published_goal`: id of the goal, on a model's card on the Hub: it says whose repository that is
@@ -111,6 +113,7 @@ def report_card(context: Mapping[str, Any]) -> str:
         comparison=best and best.get("comparison"),
         confirmation=confirmation and {**confirmation, "line": evaluation_line(confirmation["evaluation"])},
         runs=[{**run, "what_changed": _changes(run.get("changed"))} for run in context.get("runs", ())],
+        ablations=context.get("ablations", ()),
         model=context.get("model"),
         licences=context.get("licences", ()),
         scan=scan and _scan_facts(scan),

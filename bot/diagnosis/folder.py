@@ -158,6 +158,12 @@ def read_folder(folder: Path) -> Observations:
     )
 
 
+def observations_of(recipe_text: str, rows: Iterable[Record]) -> Observations:
+    """What a run shows while it trains: its recipe and the steps logged so far. Raises: UserError for the recipe."""
+    steps, evals = _split(rows)
+    return Observations(recipe_text, parsed_recipe(recipe_text), steps, evals)
+
+
 def _path(folder: Path, name: str) -> Path:
     """Where `name` lies: in the folder, or where a job's own folder keeps it (`out/`, `data/`)."""
     places = (folder / name, folder / "out" / name, folder / "data" / name)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from bot.domain.ablation import Ablation
 from bot.domain.budget import Spend, raised
 from bot.domain.diagnosis import DiagnosisReport
 from bot.domain.goal import Budget, Goal, GoalId, digest_of
@@ -66,6 +67,8 @@ class EventKind(StrEnum):
     PULL_REQUEST_CLOSED = "pull_request_closed"
     PULL_REQUEST_REOPENED = "pull_request_reopened"
     JOB_ENDED = "job_ended"
+    OUTPUTS_GONE = "outputs_gone"
+    """The machine that an ended job's outputs lay on has gone with them; where needed, the job is done again."""
     # From the bot's own actions
     CONTRACT_READ = "contract_read"
     JOB_LAUNCHED = "job_launched"
@@ -91,6 +94,9 @@ class EventKind(StrEnum):
     REVISED = "revised"
     HEAD_READ = "head_read"
     CONFIRMED = "confirmed"
+    ABLATION_OPENED = "ablation_opened"
+    """A person asked to try several values of one key, within what was agreed."""
+    ABLATION_REPORTED = "ablation_reported"
     COMMAND_ANSWERED = "command_answered"
     STOPPED = "stopped"
     RESUMED = "resumed"
@@ -109,6 +115,14 @@ class JobRole(StrEnum):
     EVALUATE = "evaluate"
     PROBE = "probe"
     CONFIRM = "confirm"
+    ABLATE = "ablate"
+    """Trains one arm of an ablation; the job's `run` is the arm's number."""
+    WEIGH = "weigh"
+    """Evaluates that arm."""
+
+    @property
+    def of_ablation(self) -> bool:
+        return self in (JobRole.ABLATE, JobRole.WEIGH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +161,14 @@ class Job:
     """What the job was built from (the data key, for role data)."""
     reserved: Mapping[str, float] = field(default_factory=dict)
     """{"usd", "gpu_hours"} that it may cost at most; its time-out is set from it."""
+    gone: bool = False
+    """Its outputs are gone with the machine that they lay on."""
+    again: bool = False
+    """Somebody who may train has agreed that it is done once more for that."""
+    usd_per_hour: float | None = None
+    """What its machine cost when it was launched; None where only the policy puts a price on it."""
+    resumed_from: int | None = None
+    """The step of the checkpoint that it goes on from, left by an attempt whose machine was lost."""
 
     @property
     def ended(self) -> bool:
@@ -353,6 +375,7 @@ class Experiment:
     tried: dict[str, int] = field(default_factory=dict)
     """Recipe hash -> run number."""
     confirmation: dict[str, Any] | None = None
+    ablations: list[Ablation] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
     stop_requested: str | None = None
     """Why it was to stop, a sentence without its full stop."""
@@ -404,6 +427,19 @@ class Experiment:
         return digest_of(named)[:12]
 
     @property
+    def ablation(self) -> Ablation | None:
+        """The one under way."""
+        return next((ablation for ablation in self.ablations if not ablation.over), None)
+
+    @property
+    def runs_taken(self) -> int:
+        """What the budget's runs count: every run, and every arm of an ablation that is trained or still may be."""
+        trained = {job.run for job in self.jobs.values() if job.role is JobRole.ABLATE}
+        if self.ablation is not None:
+            trained |= {arm.n for arm in self.ablation.trained}
+        return len(self.runs) + len(trained)
+
+    @property
     def running_jobs(self) -> list[Job]:
         return [job for job in self.jobs.values() if not job.ended]
 
@@ -419,6 +455,14 @@ class Experiment:
             if job.role is role and job.run == run and (not expects or job.expects == expects)
         ]
         return found[-1] if found else None
+
+    def price_of(self, job: Job) -> float:
+        """USD per hour."""
+        return job.usd_per_hour if job.usd_per_hour is not None else float(self.policy.get("usd_per_hour", 0.0))
+
+    def usd_of(self, job: Job) -> float:
+        """What an ended job has cost."""
+        return job.seconds / 3600 * self.price_of(job)
 
     def job_hours(self) -> float:
         """Hours of ended jobs' time, what the budget's gpu_hours counts."""

@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Iterable
 
+from bot.domain.ablation import Ablation
 from bot.domain.budget import Spend
 from bot.domain.diagnosis import DiagnosisReport
 from bot.domain.experiment import (
@@ -105,6 +106,8 @@ def _on_goal_adopted(x: Experiment, event: Event) -> None:
     x.changed_why, x.changed_by = d["why"], d["by"]
     x.consent, x.consent_asked_for, x.refusal = None, "", None
     x.offer, x.edit_told = None, ""
+    for ablation in x.ablations:
+        ablation.over = True
     if x.state in RESUMABLE_STATES:
         _reopen(x)
 
@@ -203,6 +206,8 @@ def _on_job_launched(x: Experiment, event: Event) -> None:
         event.at,
         expects=d.get("expects", ""),
         reserved=d.get("reserved", {}),
+        usd_per_hour=d.get("usd_per_hour"),
+        resumed_from=d.get("resumed_from"),
     )
     states = {
         JobRole.BASELINE: State.BASELINE,
@@ -218,6 +223,15 @@ def _on_job_ended(x: Experiment, event: Event) -> None:
     job = x.jobs.get(event.data["job_id"])
     if job is not None and job.status is None:
         job.status = dict(event.data["status"])
+
+
+def _on_outputs_gone(x: Experiment, event: Event) -> None:
+    job = x.jobs.get(event.data["job_id"])
+    if job is None:
+        return
+    job.gone = True
+    if job.role is JobRole.DATA:
+        x.data = {key: found for key, found in x.data.items() if found.get("job_id") != job.job_id}
 
 
 def _on_baseline_recorded(x: Experiment, event: Event) -> None:
@@ -321,11 +335,23 @@ def _on_confirmed(x: Experiment, event: Event) -> None:
     x.state = State.CONFIRMING
 
 
+def _on_ablation_opened(x: Experiment, event: Event) -> None:
+    x.ablations.append(Ablation.from_dict(event.data))
+
+
+def _on_ablation_reported(x: Experiment, event: Event) -> None:
+    for ablation in x.ablations:
+        if ablation.n == event.data["ablation"]:
+            ablation.rows, ablation.over = list(event.data["rows"]), True
+
+
 def _on_stopped(x: Experiment, event: Event) -> None:
     x.stop_requested = event.data.get("reason") or f"{event.data['by']} asked to stop"
 
 
 def _on_resumed(x: Experiment, event: Event) -> None:
+    for job in x.jobs.values():
+        job.again = job.gone
     _reopen(x)
 
 
@@ -351,6 +377,8 @@ def _on_ended(x: Experiment, event: Event) -> None:
     x.head_sha = event.data.get("head_sha") or x.head_sha
     x.concluded = True
     x.ended_at = event.at
+    for ablation in x.ablations:
+        ablation.over = True
 
 
 def _on_issue_closed(x: Experiment, event: Event) -> None:
@@ -384,6 +412,7 @@ _FOLDS = {
     EventKind.PULL_REQUEST_CLOSED: _on_pull_request_closed,
     EventKind.PULL_REQUEST_REOPENED: _on_pull_request_reopened,
     EventKind.JOB_ENDED: _on_job_ended,
+    EventKind.OUTPUTS_GONE: _on_outputs_gone,
     EventKind.CONTRACT_READ: _on_contract_read,
     EventKind.JOB_LAUNCHED: _on_job_launched,
     EventKind.REFUSED: _on_refused,
@@ -403,6 +432,8 @@ _FOLDS = {
     EventKind.REVISED: _on_revised,
     EventKind.HEAD_READ: _on_head_read,
     EventKind.CONFIRMED: _on_confirmed,
+    EventKind.ABLATION_OPENED: _on_ablation_opened,
+    EventKind.ABLATION_REPORTED: _on_ablation_reported,
     EventKind.COMMAND_ANSWERED: _on_command_answered,
     EventKind.STOPPED: _on_stopped,
     EventKind.RESUMED: _on_resumed,

@@ -15,6 +15,7 @@ import yaml
 
 from bot.conversation.permissions import Tier
 from bot.conversation.policy import Policy
+from bot.domain.ablation import Ablation
 from bot.domain.budget import Envelope, Spend, exceeded, remaining, used_up
 from bot.domain.experiment import BASELINE, Experiment, JobRole, Run, State
 from bot.domain.goal import Budget, digest_of
@@ -47,6 +48,7 @@ class ActionKind(StrEnum):
     REVIEW = "review"
     REVISE = "revise"
     CONFIRM = "confirm"
+    REPORT_ABLATION = "report_ablation"
     CONCLUDE = "conclude"
     PUBLISH = "publish"
     CLOSE_ISSUE = "close_issue"
@@ -95,9 +97,44 @@ def next_action(x: Experiment) -> Action | None:
         return Action(ActionKind.PUBLISH)
     if x.concluded and x.merged and not x.issue_closed:
         return Action(ActionKind.CLOSE_ISSUE)
+    if (due := _ablate(x)) is not None:
+        return due
     if x.concluded or x.running_jobs:
         return None
     return _onwards(x)
+
+
+def _ablate(x: Experiment) -> Action | None:
+    """What an ablation needs next. Its arms run side by side; a run of the goal's own is let to its end first, and the
+    next one waits for the report."""
+    ablation = x.ablation
+    if ablation is None or any(not job.role.of_ablation for job in x.running_jobs):
+        return None
+    if x.run is not None and not x.run.reviewed and not x.concluded:
+        return None
+    if x.consent is not None:
+        if (due := _ablation_ready(x, ablation)) is not None:
+            return due
+        for arm in ablation.trained if _trainable(x, ablation) else ():
+            train = x.job_for(JobRole.ABLATE, arm.n)
+            if (due := _job(x, JobRole.ABLATE, arm.n)) is not None:
+                return due
+            if train is not None and train.succeeded and (due := _job(x, JobRole.WEIGH, arm.n)) is not None:
+                return due
+    return None if x.running_jobs else Action(ActionKind.REPORT_ABLATION, {"ablation": ablation.n})
+
+
+def _ablation_ready(x: Experiment, ablation: Ablation) -> Action | None:
+    """No arm without a baseline and a training set that has passed its gates."""
+    if x.baseline is None:
+        return _baseline(x)
+    same_data = data_key(x.recipe, x.recipe_digests) == ablation.data_key
+    return _data_ready(x) if same_data else None
+
+
+def _trainable(x: Experiment, ablation: Ablation) -> bool:
+    checked = x.data.get(ablation.data_key)
+    return checked is not None and not checked.get("blocked") and "build_failed" not in checked
 
 
 def _onwards(x: Experiment) -> Action | None:
@@ -150,8 +187,10 @@ def _ask_consent(x: Experiment, reason: str, *, remedy: bool = False) -> Action 
 
 def _finish_run(x: Experiment, run: Run) -> Action | None:
     """From a started run to its posted review."""
+    if (due := _run_data(x, run)) is not None:
+        return due
     if not run.diagnosed:
-        if "build_failed" not in x.data.get(data_key(run.recipe, run.digests), {}):
+        if "build_failed" not in x.data.get(data_key(run.recipe, run.digests), {}) and not _data_lost(x, run):
             train = _job(x, JobRole.TRAIN, run.n)
             if train is not None:
                 return train
@@ -161,11 +200,26 @@ def _finish_run(x: Experiment, run: Run) -> Action | None:
                 if evaluate is not None:
                     return evaluate
         return Action(ActionKind.DIAGNOSE, {"run": run.n})
-    if run.remedy is not None and run.remedy.get("probe"):
+    if run.remedy is not None and run.remedy.get("probe") and not _data_lost(x, run):
         probe = _job(x, JobRole.PROBE, run.n)
         if probe is not None:
             return probe
     return Action(ActionKind.REVIEW, {"run": run.n})
+
+
+def _run_data(x: Experiment, run: Run) -> Action | None:
+    """What is due because the set that this run trains on is gone with its machine; None when nothing is."""
+    key = data_key(run.recipe, run.digests)
+    built = [job for job in x.jobs.values() if job.role is JobRole.DATA and job.expects == key]
+    if not any(job.gone for job in built) or key != data_key(x.recipe, x.recipe_digests):
+        return None
+    return _data_ready(x)
+
+
+def _data_lost(x: Experiment, run: Run) -> bool:
+    """Whether that set is gone for good, because the head asks for another by now."""
+    key = data_key(run.recipe, run.digests)
+    return key not in x.data and key != data_key(x.recipe, x.recipe_digests)
 
 
 def _after_review(x: Experiment, run: Run) -> Action | None:
@@ -174,7 +228,9 @@ def _after_review(x: Experiment, run: Run) -> Action | None:
     best = x.best_run
     if best is not None and best.score is not None and best.score.value >= goal.target:
         if x.confirmation is None:
-            return _job(x, JobRole.CONFIRM, best.n) or Action(ActionKind.CONFIRM, {"run": best.n})
+            return _model_again(x, best) or _job(x, JobRole.CONFIRM, best.n) or Action(
+                ActionKind.CONFIRM, {"run": best.n}
+            )  # fmt: skip
         if x.confirmation["confirmed"]:
             return _conclude(State.MET, x.confirmation["reason"])
         return _conclude(State.NOT_CONFIRMED, x.confirmation["reason"])
@@ -188,11 +244,35 @@ def _after_review(x: Experiment, run: Run) -> Action | None:
     return Action(ActionKind.REVISE, {"run": run.n})
 
 
+def _model_again(x: Experiment, best: Run) -> Action | None:
+    """What is due before the best run's model can be confirmed, when it is gone with the machine that trained it."""
+    trained = [job for job in x.jobs.values() if job.role is JobRole.TRAIN and job.run == best.n]
+    if not any(job.gone for job in trained):
+        return None
+    last = trained[-1]
+    if last.gone and _data_lost(x, best):
+        reason = f"run {best.n}'s model and training data are gone with their machine, so nothing can confirm it"
+        return _conclude(State.NEEDS_HUMAN, reason)
+    if last.gone and not last.again:
+        return _conclude(
+            State.NEEDS_HUMAN,
+            f"run {best.n} reached the target, but its model is gone with the machine that trained it, so the sealed "
+            "test cannot be made; `/postdoc resume` trains it once more, at the same cost, and then makes it",
+        )
+    if (due := _run_data(x, best)) is not None:
+        return due
+    if (train := _job(x, JobRole.TRAIN, best.n)) is not None:
+        return train
+    if last.succeeded:
+        return None
+    return _conclude(State.NEEDS_HUMAN, f"run {best.n}'s model was gone, and training it once more failed")
+
+
 def _job(x: Experiment, role: JobRole, run: int, expects: str = "") -> Action | None:
     """The launch that is due for this job, or None when it has ended for good."""
     job = x.job_for(role, run, expects)
     attempt = 1 if job is None else job.attempt + 1
-    if job is None or (job.blameless and job.attempt < MAX_ATTEMPTS):
+    if job is None or job.gone or (job.blameless and job.attempt < MAX_ATTEMPTS):
         return Action(ActionKind.LAUNCH, {"role": str(role), "run": run, "attempt": attempt, "expects": expects})
     return None
 
@@ -212,19 +292,19 @@ def spend_of(x: Experiment, now: float | None = None) -> Spend:
     hours = x.job_hours()
     since = x.consented_at
     return Spend(
-        usd=hours * Policy.from_dict(x.policy).usd_per_hour + x.llm_usd,
+        usd=sum(x.usd_of(job) for job in x.jobs.values()) + x.llm_usd,
         gpu_hours=hours,
-        runs=len(x.runs),
+        runs=x.runs_taken,
         wall_hours=0.0 if since is None else max(0.0, (now or x.last_at) - since) / 3600,
     )
 
 
-def allowance(x: Experiment, role: JobRole, now: float) -> Spend:
+def allowance(x: Experiment, role: JobRole, now: float, usd_per_hour: float | None = None) -> Spend:
     """What a job started at `now` may cost at most, as usd and gpu_hours: its reservation and its time-out.
 
     The ceilings are those that were agreed to (the goal's own before anybody was asked), less what is spent and what
     running jobs may still take. Training leaves the time that evaluating it takes, so that no run is paid for and
-    then never measured.
+    then never measured. `usd_per_hour` is what the machine costs now, the policy's price when it is None.
     """
     ceilings = Envelope.from_dict(x.consent["envelope"]).ceilings if x.consent is not None else x.ceilings
     reserved = Spend(
@@ -232,12 +312,23 @@ def allowance(x: Experiment, role: JobRole, now: float) -> Spend:
         gpu_hours=sum(job.reserved.get("gpu_hours", 0.0) for job in x.running_jobs),
     )
     left = remaining(ceilings, spend_of(x, now), reserved)
-    price = Policy.from_dict(x.policy).usd_per_hour
+    price = Policy.from_dict(x.policy).usd_per_hour if usd_per_hour is None else usd_per_hour
     hours = min(left.gpu_hours, left.wall_hours, left.usd / price if price else left.gpu_hours)
     if role in (JobRole.TRAIN, JobRole.PROBE):
         hours -= evaluation_hours(x)
+    elif role.of_ablation and x.ablation is not None:
+        hours = _share(x, x.ablation, role, hours)
     hours = max(0.0, hours)
     return Spend(usd=hours * price, gpu_hours=hours)
+
+
+def _share(x: Experiment, ablation: Ablation, role: JobRole, hours: float) -> float:
+    """Of what is left, an arm's part: arms run side by side, and what one takes is another's no more."""
+    unweighed = [arm for arm in ablation.trained if x.job_for(JobRole.WEIGH, arm.n) is None]
+    if role is JobRole.WEIGH:
+        return hours / max(1, len(unweighed))
+    waiting = [arm for arm in unweighed if x.job_for(JobRole.ABLATE, arm.n) is None]
+    return (hours - evaluation_hours(x) * len(unweighed)) / max(1, len(waiting))
 
 
 def evaluation_hours(x: Experiment) -> float:

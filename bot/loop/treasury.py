@@ -13,8 +13,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -124,7 +125,7 @@ class Treasury:
         with self._engine.begin() as connection:
             connection.execute(statement.values(usd=took.usd, gpu_hours=took.gpu_hours, settled=True))
 
-    def restore(self, x: Experiment, usd_per_hour: float) -> None:
+    def restore(self, x: Experiment) -> None:
         """Bring the rows of a goal into line with its journal: settle what has ended, put back what was lost."""
         with self._engine.begin() as connection:
             rows = connection.execute(
@@ -135,7 +136,7 @@ class Treasury:
                 if known.get(job.job_id, False):
                     continue
                 hours = job.seconds / 3600
-                usd = hours * usd_per_hour
+                usd = x.usd_of(job)
                 if not job.ended:
                     usd, hours = job.reserved.get("usd", 0.0), job.reserved.get("gpu_hours", 0.0)
                 values = {"usd": usd, "gpu_hours": hours, "settled": job.ended}
@@ -157,6 +158,30 @@ class Treasury:
         query = sa.select(sa.func.count()).where(_reservations.c.repository == repository, ~_reservations.c.settled)
         with self._engine.connect() as connection:
             return int(connection.execute(query).scalar_one())
+
+    # The book, where it is kept somewhere else than in this database
+
+    def book(self) -> dict[str, list[dict[str, Any]]]:
+        """Every reservation and every halt, as plain data."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(_reservations).order_by(_reservations.c.job_id)).mappings()
+            halts = connection.execute(sa.select(_halts).order_by(_halts.c.scope)).mappings()
+            return {"reservations": [dict(row) for row in rows], "halts": [dict(row) for row in halts]}
+
+    def open_book(self, book: Mapping[str, Any]) -> None:
+        """Take over a book in place of what is here. Raises: ValueError for what is none."""
+        tables = ((_reservations, "reservations"), (_halts, "halts"))
+        try:
+            found = {
+                name: [{c.name: row[c.name] for c in table.columns} for row in book[name]] for table, name in tables
+            }
+        except (LookupError, TypeError) as error:
+            raise ValueError("it is no book of reservations and halts") from error
+        with self._engine.begin() as connection:
+            for table, name in tables:
+                connection.execute(table.delete())
+                if found[name]:
+                    connection.execute(table.insert(), found[name])
 
     # The halt
 

@@ -10,14 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from . import checks, forks, hooks_folder, suggestions
+from . import checks, forks, hooks_folder, suggestions, workflow_runs
 from . import events as outgoing
+from .actions_model import Machine, WorkflowRun
 from .auth import Actor, AppRegistration, new_key_pair, public_half
 from .diffs import FileDiff
 from .faults import Faults
 from .git_store import EMPTY_TREE, Commit, GitStore, Identity, TreeEntry
 from .manifests import Issued
 from .model import (
+    ACTIONS_SLUG,
     AccountType,
     App,
     CheckRun,
@@ -37,6 +39,11 @@ from .webhooks import Webhooks
 T = TypeVar("T")
 _LOGIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,37}[A-Za-z0-9])?")
 _NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}")
+ACTIONS_PERMISSIONS = {
+    "actions": "write", "checks": "write", "contents": "write", "issues": "write", "pull_requests": "write",
+    "statuses": "write",
+}  # fmt: skip
+"""The most that a workflow file may ask for, as far as the forge knows what it opens."""
 WEB_FLOW = ("web-flow", "GitHub", "noreply@github.com")
 
 
@@ -64,6 +71,8 @@ class Forge:
         self.repositories: dict[str, Repository] = {}
         self.nodes: dict[str, Any] = {}
         self.manifest_codes: dict[str, Issued] = {}
+        self.machine_secret = secrets.token_bytes(32)
+        """Signs the addresses at which archives lie for a minute."""
         self._ids: dict[str, int] = {}
         self._web_flow = self._new_user(WEB_FLOW[0], AccountType.USER, WEB_FLOW[1], WEB_FLOW[2])
 
@@ -88,7 +97,16 @@ class Forge:
         lives, and would take one forge's token to the next.
         """
         if kind not in self._ids:
-            large = kind in ("comment", "review", "reaction", "issue", "check")
+            large = kind in (
+                "comment",
+                "review",
+                "reaction",
+                "issue",
+                "check",
+                "workflow_run",
+                "workflow_job",
+                "artifact",
+            )
             unlike = kind in ("app", "installation")
             self._ids[kind] = 3_000_000_000 if large else 100_000 + secrets.randbelow(900_000) if unlike else 1_000
         self._ids[kind] += 1
@@ -182,6 +200,26 @@ class Forge:
             self.apps[app.id] = app
             return AppRegistration(app.id, app.client_id, slug, private)
 
+    def workflow_token(
+        self, full_name: str, permissions: Mapping[str, str], *, may_open_pulls: bool = True
+    ) -> InstallationToken:
+        """What GitHub hands a workflow's job as `GITHUB_TOKEN`: an installation token of its own App `github-actions`,
+        for that repository and with the permissions that the workflow file names.
+
+        https://docs.github.com/en/actions/concepts/security/github_token
+        """
+        with self.lock:
+            app = self.app_by_slug(ACTIONS_SLUG)
+            if app is None:
+                registered = self.register_app(
+                    slug=ACTIONS_SLUG, name="GitHub Actions", permissions=ACTIONS_PERMISSIONS
+                )
+                app = self.apps[registered.app_id]
+            repository = self.repository(full_name)
+            repository.actions_may_open_pulls = may_open_pulls
+            installation = self.installations[self.install_app(app.id, full_name)]
+            return self.tokens.for_installation(installation, [repository], dict(permissions))
+
     def set_webhook(self, app_id: int, url: str | None, secret: str | None = None) -> None:
         """Points an App's webhook somewhere else, once the bot's port is known for example."""
         with self.lock:
@@ -216,6 +254,21 @@ class Forge:
         """An owner removes the App; its tokens end with that."""
         with self.lock:
             self.tokens.end(self.installations.pop(installation_id))
+
+    def add_machine(self, full_name: str, name: str, labels: Iterable[str]) -> Machine:
+        """A self-hosted machine that takes the repository's jobs with these labels, by `machines.py`."""
+        with self.lock:
+            return workflow_runs.add_machine(self, self.repository(full_name), name, tuple(labels))
+
+    def lose_machine(self, machine: Machine) -> None:
+        """It stops answering: the jobs that it had taken fail."""
+        with self.lock:
+            workflow_runs.lose(self, machine)
+
+    def runs_of(self, full_name: str) -> list[WorkflowRun]:
+        """Of a repository, the oldest first."""
+        with self.lock:
+            return list(self.repository(full_name).actions.runs)
 
     def ping_app(self, app_id: int) -> None:
         """What GitHub sends when a webhook is set up."""

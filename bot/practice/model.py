@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
+from .actions_model import ActionsState
 from .git_store import GitStore
+from .node_ids import node_id
 
 Side = Literal["LEFT", "RIGHT"]
+ACTIONS_SLUG = "github-actions"
+"""GitHub's own App, as which a workflow's `GITHUB_TOKEN` speaks."""
 
 
 class AccountType(StrEnum):
@@ -35,11 +38,6 @@ class Role(StrEnum):
 
     def includes(self, other: Role) -> bool:
         return self.rank >= other.rank
-
-
-def node_id(prefix: str, number: int) -> str:
-    """A global id that looks like GitHub's: opaque, URL-safe, with the type's letters in front."""
-    return f"{prefix}_kwDO{base64.urlsafe_b64encode(number.to_bytes(6, 'big')).decode()}"
 
 
 @dataclass(slots=True, eq=False)
@@ -375,6 +373,8 @@ class Repository:
     git: GitStore
     fork_of: Repository | None = None
     archived: bool = False
+    actions_may_open_pulls: bool = True
+    """The setting "Allow GitHub Actions to create and approve pull requests"."""
     labels: dict[str, Label] = field(default_factory=dict)
     """Keyed by the name in lower case: GitHub's label names are case-insensitive."""
     issues: dict[int, Issue] = field(default_factory=dict)
@@ -384,6 +384,7 @@ class Repository:
     statuses: list[CommitStatus] = field(default_factory=list)
     verified_commits: set[str] = field(default_factory=set)
     """Commits that the forge made itself (API and web edits): GitHub signs those."""
+    actions: ActionsState = field(default_factory=ActionsState)
 
     @property
     def full_name(self) -> str:

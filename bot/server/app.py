@@ -7,9 +7,10 @@ import contextlib
 import itertools
 import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy.exc
 from fastapi import FastAPI, Request, Response
@@ -19,14 +20,14 @@ from bot import __version__
 from bot.config import Settings
 from bot.conversation.events import Occurrence
 from bot.conversation.github import GitHubApp, OnWrite, Pacing
-from bot.conversation.policy import Policy, load_server_policy
+from bot.conversation.policy import load_server_policy
 from bot.domain.fold import experiment_of
 from bot.domain.redaction import redacted
 from bot.errors import SettingsError, TransientError
 from bot.loop import workflows
 from bot.loop.actions import performer
 from bot.loop.database import open_database
-from bot.loop.engine import Engine, Point
+from bot.loop.engine import Engine, Keep, Point
 from bot.loop.inbox import Inbox
 from bot.loop.journal import Journal
 from bot.loop.leases import INBOX, POLL_SECONDS, Leases
@@ -40,8 +41,10 @@ from bot.server.api import api_routes
 from bot.server.backends import runner_of
 from bot.server.deliveries import pull_deliveries, sweep_deliveries
 from bot.server.handlers import Handlers
+from bot.server.job_store import store_routes
 from bot.server.logs import redact_logs
 from bot.server.looking import Looker
+from bot.server.machine_news import MachineNews
 from bot.server.metrics import Metrics, TimedDeliveries, metrics_routes
 from bot.server.onboarding import Onboarding
 from bot.server.pages import page_routes
@@ -51,11 +54,13 @@ from bot.server.progress import progress_routes
 from bot.server.reader import InboxReader
 from bot.server.rebuild import Rebuilder
 from bot.server.reconcile import Reconciler
+from bot.server.run_tokens import RunTokens
 from bot.server.schema import SCHEMA_PATH, schema_routes
 from bot.server.summaries import Summaries
 from bot.server.watcher import Watcher
 from bot.server.webhook import Admission, webhook_routes
-from runners.job import Runner
+from runners.github_actions import ActionsRunner
+from runners.job import Hardware, Runner
 
 log = logging.getLogger("postdoc.server")
 
@@ -86,21 +91,15 @@ class Bot:
         redact_logs(known_secrets)
         self.inbox, self.treasury = Inbox(database), Treasury(database)
         self.journal = Journal(database, clean=partial(redacted, known=known_secrets))
-        keys = [seal_key(pem) for pem in (settings.key(), *settings.retired_keys())]
-        record = Record(self.journal, keys, known_secrets=known_secrets, folders=_folders(settings, folder))
+        folders = _folders(settings, folder)
+        self.record = Record(self.journal, self._seal_keys(), known_secrets=known_secrets, folders=folders)
         self.reports = Reports(database)
         self.access, self.summaries, self.curves = Access(settings), Summaries(self.journal), CurveFiles()
         self.metrics = Metrics()
-        self.app = GitHubApp(
-            app_id=settings.app_id,
-            private_key=settings.key(),
-            base_url=settings.github_url,
-            on_write=on_write,
-            on_answer=self.metrics.github_answered,
-            pacing=Pacing(settings.write_pause_seconds, settings.writes_per_hour),
-            known_secrets=known_secrets,
-        )
-        self.runner = runner or runner_of(settings, folder / "jobs", self.app, known_secrets)
+        self.app = self._github(on_write)
+        self.run_tokens = RunTokens(settings)
+        self.runner = runner or runner_of(settings, folder / "jobs", self.app, known_secrets, self.run_tokens)
+        self.machine_news = MachineNews(self.runner)
         self.world = World(
             app=self.app,
             runner=self.runner,
@@ -111,11 +110,13 @@ class Bot:
             known_secrets=known_secrets,
             train_memory_gib=settings.job_memory_gib,
             cpu_threads=settings.job_threads,
+            hardware=Hardware(settings.job_gpus, settings.nodes(), settings.flavor()),
             hub_token=settings.hub_token.get_secret_value() if settings.hub_token else "",
             hub_namespaces=settings.hub_namespaces,
             private_data_hosts=settings.private_data_hosts,
             server_policy=load_server_policy(settings.policy_file),
-            record=record,
+            record=self.record,
+            **self._place(),
         )
         self.leases = Leases(database, folder / "executors", seconds=settings.lease_seconds)
         self.engine = Engine(
@@ -124,6 +125,7 @@ class Bot:
             self.metrics.counted(performer(self.world)),
             database_url=database.url.render_as_string(hide_password=False),
             at=at,
+            keep=self._keep,
         )
         self.app.may_write = self.leases.check_write
         self.watcher = Watcher(self.world, self.engine, self.reports, settings.check_update_seconds)
@@ -135,17 +137,41 @@ class Bot:
         self.policy_checks = PolicyChecks(self.app, server_policy=self.world.server_policy, label=settings.label)
         self.arrived = asyncio.Event()
         """Set when the inbox holds something new."""
-        handlers = Handlers(self.engine, self.app, label=settings.label, observe=self._observe)
-        looker = Looker(self.app, self.engine, record, settings.label)
+        self.handlers = Handlers(self.engine, self.app, label=settings.label, observe=self._observe)
+        looker = Looker(self.app, self.engine, self.record, settings.label)
         self.rebuilder = Rebuilder(
-            self.world, self.engine, looker, handlers.told, label=settings.label, database=database
+            self.world, self.engine, looker, self.handlers.told, label=settings.label, database=database
         )
-        self.reconciler = Reconciler(self.world, self.engine, looker, self.rebuilder, handlers.told)
+        self.reconciler = Reconciler(self.world, self.engine, looker, self.rebuilder, self.handlers.told)
         self.reader = InboxReader(
-            self.inbox, handlers, self.arrived, may_read=lambda: self.hearing, on_handled=self.metrics.handled
+            self.inbox, self.handlers, self.arrived, may_read=lambda: self.hearing, on_handled=self.metrics.handled
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._started = False
+
+    # What differs where there is no server (bot.serverless)
+
+    _keep: Keep | None = None
+    """See `bot.loop.engine.Keep`. The database of a server outlives it, so nothing is kept elsewhere."""
+
+    def _seal_keys(self) -> Sequence[bytes]:
+        return [seal_key(pem) for pem in (self.settings.key(), *self.settings.retired_keys())]
+
+    def _github(self, on_write: OnWrite | None) -> GitHubApp:
+        settings = self.settings
+        return GitHubApp(
+            app_id=settings.app_id,
+            private_key=settings.key(),
+            base_url=settings.github_url,
+            on_write=on_write,
+            on_answer=self.metrics.github_answered,
+            pacing=Pacing(settings.write_pause_seconds, settings.writes_per_hour),
+            known_secrets=settings.secrets(),
+        )
+
+    def _place(self) -> dict[str, Any]:
+        """Fields of the `World` in which it is another place."""
+        return {}
 
     @property
     def ready(self) -> bool:
@@ -170,7 +196,7 @@ class Bot:
         """What a crash left unsettled, and all of it after the journals were rebuilt."""
         for goal_id in self.journal.goals():
             x = experiment_of(goal_id, self.journal.read(goal_id))
-            self.treasury.restore(x, Policy.from_dict(x.policy).usd_per_hour)
+            self.treasury.restore(x)
 
     async def _warm_pages(self) -> None:
         """Every journal is summed up once, so that the first visitor does not wait for it."""
@@ -189,6 +215,8 @@ class Bot:
     async def stop(self) -> None:
         await self.drain(0.0)
         await asyncio.to_thread(self.inbox.close)
+        if isinstance(self.runner, ActionsRunner):
+            await asyncio.to_thread(self.runner.close)
         await self.engine.stop()  # last: with DBOS ends the pool of threads that it gave to the loop
         await self.app.__aexit__(None, None, None)
 
@@ -263,7 +291,15 @@ def create_app(bot: Bot) -> FastAPI:
     app = FastAPI(title="Postdoc", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     for kind in (TransientError, sqlalchemy.exc.TimeoutError):
         app.add_exception_handler(kind, _unavailable)
-    for routes in (webhook_routes, api_routes, metrics_routes, page_routes, schema_routes, progress_routes):
+    for routes in (
+        webhook_routes,
+        api_routes,
+        metrics_routes,
+        page_routes,
+        schema_routes,
+        progress_routes,
+        store_routes,
+    ):
         app.include_router(routes(bot))
     app.add_middleware(TimedDeliveries, metrics=bot.metrics)
     return app

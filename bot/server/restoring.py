@@ -19,7 +19,6 @@ import logging
 from dataclasses import dataclass
 
 from bot.conversation import messages
-from bot.conversation.policy import Policy
 from bot.conversation.survey import Json, Survey
 from bot.domain.experiment import Event, EventKind, Experiment, JobRole, NewEvent
 from bot.domain.fold import experiment_of
@@ -94,7 +93,7 @@ class Restorer:
             return False
         else:
             log.warning("goal %s is back: %d events from commit %s", place.goal_id, len(record), sha[:12])
-        await asyncio.to_thread(self._world.treasury.restore, x, Policy.from_dict(x.policy).usd_per_hour)
+        await asyncio.to_thread(self._world.treasury.restore, x)
         if record is not None:
             await self._finish_action(x, sha, evidence)
         await self._catch_up(place, evidence)
@@ -107,7 +106,7 @@ class Restorer:
         await self._note_ending(await self._engine.experiment(place.goal_id), evidence)
         x = await self._engine.experiment(place.goal_id)
         await self._note_closed_issue(x, sight)
-        await asyncio.to_thread(self._world.treasury.restore, x, Policy.from_dict(x.policy).usd_per_hour)
+        await asyncio.to_thread(self._world.treasury.restore, x)
         return True
 
     async def _longest_record(self, place: Place) -> tuple[list[Event] | None, str]:

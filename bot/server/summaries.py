@@ -123,7 +123,7 @@ def summary_of(goal_id: GoalId, journal: Sequence[Event]) -> Summary | None:
 def _summary(x: Experiment, journal: Sequence[Event]) -> Summary:
     best = x.best_run
     policy = Policy.from_dict(x.policy)
-    spent, reserved = _months(x, journal, policy.usd_per_hour)
+    spent, reserved = _months(x, journal)
     return Summary(
         goal_id=x.goal_id,
         opened_at=x.opened_at,
@@ -165,7 +165,7 @@ def waits_for(x: Experiment, policy: Policy) -> str:
     return ""
 
 
-def _months(x: Experiment, journal: Sequence[Event], usd_per_hour: float) -> tuple[dict[str, Spend], dict[str, Spend]]:
+def _months(x: Experiment, journal: Sequence[Event]) -> tuple[dict[str, Spend], dict[str, Spend]]:
     """(spent, reserved) by month, as the treasury counts them, and what the language model cost."""
     spent: dict[str, Spend] = {}
     reserved: dict[str, Spend] = {}
@@ -176,7 +176,7 @@ def _months(x: Experiment, journal: Sequence[Event], usd_per_hour: float) -> tup
     for job in x.jobs.values():
         if job.ended:
             hours = job.seconds / 3600
-            add(spent, job.launched_at, Spend(usd=hours * usd_per_hour, gpu_hours=hours))
+            add(spent, job.launched_at, Spend(usd=x.usd_of(job), gpu_hours=hours))
         else:
             add(reserved, job.launched_at, Spend.from_dict(job.reserved))
     for event in journal:

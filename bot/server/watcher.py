@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from bot.conversation import messages
 from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent
@@ -29,6 +29,7 @@ log = logging.getLogger("postdoc.watcher")
 POLL_SECONDS = 0.1
 PROGRESS_SECONDS = 0.5
 HALT_SECONDS = 1.0
+SWEEP_SECONDS = 300.0
 
 
 @dataclass(slots=True)
@@ -39,10 +40,13 @@ class Watcher:
     engine: Engine
     reports: Reports
     check_update_seconds: float = 30.0
+    alive_until: float | None = None
+    """When the process before this one was last known to live, where its jobs ended with its machine. Unix seconds."""
     progress: dict[GoalId, dict[str, object]] = field(default_factory=dict)
     """What the running job of each goal has come to, for the read-only views."""
     _known_halts: list[Halt] = field(default_factory=list)
     _halts_asked_at: float = float("-inf")
+    _swept_at: float = field(default_factory=time.monotonic)
     _looked_at: dict[str, float] = field(default_factory=dict)
     _told_at: dict[str, float] = field(default_factory=dict)
     _first_step: dict[str, tuple[float, int]] = field(default_factory=dict)
@@ -52,6 +56,7 @@ class Watcher:
         """Poll until cancelled."""
         while True:
             halts = await self._halts()
+            await self._sweep()
             # An end that cannot be written down now is seen again later.
             seen = list(self.engine.waiting.items()) if self.engine.leases.reachable else []
             for goal_id, experiment in seen:
@@ -75,6 +80,19 @@ class Watcher:
                 log.warning("whether spending is halted could not be read: %s", type(error).__name__)
         return self._known_halts
 
+    async def _sweep(self) -> None:
+        """End what the backend still runs for nobody, start what was only written down."""
+        if time.monotonic() - self._swept_at < SWEEP_SECONDS:
+            return
+        self._swept_at = time.monotonic()
+        try:
+            swept = await asyncio.to_thread(self.world.runner.sweep)
+        except PostdocError as error:
+            log.warning("the runner could not be swept: %s", error)
+            return
+        for what in swept.ended:
+            log.warning("ended an orphan of the runner: %s", what)
+
     async def _stop_if_halted(self, goal_id: GoalId, x: Experiment, halts: Sequence[Halt]) -> None:
         """What runs is ended; what only waits spends nothing, and is refused when it wants to."""
         if not x.running_jobs or x.stop_requested is not None:
@@ -94,33 +112,42 @@ class Watcher:
         for job in jobs:
             status = await asyncio.to_thread(self.world.runner.status, JobId(job.job_id))
             # A job folder that is gone is a job that is gone: the runner has forgotten it.
-            status = status or JobStatus(JobId(job.job_id), JobState.LOST, evidence=("the job's folder is gone",))
+            status = status or self._lost(job)
             if status.state.ended:
                 self.progress.pop(goal_id, None)
                 data = {"job_id": job.job_id, "status": status.as_dict()}
                 await self.engine.append(goal_id, [NewEvent(EventKind.JOB_ENDED, f"job/{job.job_id}/ended", data)])
                 await settle(self.world, await self.engine.experiment(goal_id))
             else:
-                await self._show(goal_id, x, job)
+                await self._show(goal_id, x, job, status)
 
-    async def _show(self, goal_id: GoalId, x: Experiment, job: Job) -> None:
+    def _lost(self, job: Job) -> JobStatus:
+        """What it took is not known, so it counts with the most that it can have been."""
+        ended = min(self.world.clock(), job.launched_at + job.reserved.get("gpu_hours", 0.0) * 3600)
+        if self.alive_until is not None:
+            ended = min(ended, max(self.alive_until, job.launched_at))
+        gone = ("the job's folder is gone",)
+        return JobStatus(JobId(job.job_id), JobState.LOST, job.launched_at, ended, evidence=gone)
+
+    async def _show(self, goal_id: GoalId, x: Experiment, job: Job, status: JobStatus) -> None:
         now = time.monotonic()
         if now - self._looked_at.get(job.job_id, 0.0) < PROGRESS_SECONDS:
             return
         self._looked_at[job.job_id] = now
         folder = self.world.runner.folder(JobId(job.job_id))
-        metrics = await asyncio.to_thread(metrics_of, folder) if job.role is JobRole.TRAIN else []
+        trains = job.role in (JobRole.TRAIN, JobRole.ABLATE)
+        metrics = await asyncio.to_thread(metrics_of, folder) if trains else []
         setup = output_json(folder, "out/setup.json") or {}
-        if job.role is JobRole.TRAIN and not metrics:
+        if trains and not metrics:
             # A backend that cannot be watched: what the job itself reports is all there is.
             metrics = await asyncio.to_thread(self.reports.steps, job.job_id)
             setup = {"max_steps": metrics[-1].get("max_steps")} if metrics else setup
-        progress = self._progress(x, job, metrics, setup)
+        progress = replace(self._progress(x, job, metrics, setup), waits=_waits(status))
         self.progress[goal_id] = {"job_id": job.job_id, "role": str(job.role), "run": job.run} | asdict(progress)
         if job.role is not JobRole.TRAIN or now - self._told_at.get(job.job_id, now - 1e9) < self.check_update_seconds:
             return
         run = x.runs[job.run - 1]
-        if run.check_run_id is None or not metrics:
+        if run.check_run_id is None or run.reviewed or not (metrics or progress.waits):
             return
         self._told_at[job.job_id] = now
         losses = [number(row["loss"]) for row in metrics if "loss" in row]
@@ -155,3 +182,8 @@ class Watcher:
             eta_seconds=eta,
             phase=str(job.role),
         )
+
+
+def _waits(status: JobStatus) -> str:
+    """Why a job has not begun yet, in the runner's words."""
+    return status.detail if status.state is JobState.QUEUED else ""

@@ -82,8 +82,8 @@ GPU_FRAGMENTATION = 0.06
 PROCESS_GIB = 0.5
 """torch, transformers, datasets and TRL, imported, on processor cores."""
 RUN_GIB = 0.1
-"""What they take beside tensors once they run, measured with tests/bench/hardware.py: libraries loaded on first use, the
-rows, the buffers of matrix products."""
+"""What they take beside tensors once they run, measured with tests/bench/hardware.py: libraries loaded on first use,
+the rows, the buffers of matrix products."""
 HEAP_GROWTH = 0.10
 """Of what comes and goes, what the C library keeps: blocks below 32 MiB are cut from a heap that does not shrink."""
 

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import threading
@@ -21,7 +22,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from bot.errors import PlatformError, UserError
+from bot.errors import PlatformError, PostdocError, TransientError, UserError
 from runners import intake, joblog, slots
 from runners.job import FailureKind, Flavor, JobId, JobSpec, JobState, JobStatus, Swept, read_json
 from runners.layout import CANCEL as CANCEL_FILE
@@ -32,6 +33,8 @@ from runners.metrics import metric_rows
 from runners.remote import package
 from runners.remote.store import CANCEL, CHECKPOINTS, INPUTS, METRICS, OUTPUTS, OUTPUTS_NOTE, STATUS, Store
 from runners.remote.store import LOG as LOG_PIECES
+
+log = logging.getLogger("postdoc.remote")
 
 REMOTE = "remote.json"
 LATEST = "latest"
@@ -61,6 +64,10 @@ class Sighting:
     failure: FailureKind | None = None
     """Where the backend itself knows why it ended: its time-out, its memory limit, its queue."""
     exit_code: int | None = None
+    cancelled: bool = False
+    """Somebody ended it at the backend itself, not through us."""
+    machine_may_live: bool = False
+    """True where a job outlives what the backend knows of it: then only a lapsed lease means that it is gone."""
 
 
 class Backend(Protocol):
@@ -129,6 +136,8 @@ class RemoteRunner:
         self._grace_seconds = timeout_grace_seconds
         self._log_bytes = log_bytes
         self._memories: dict[JobId, _Memory] = {}
+        self._listens_since = time.time()
+        """A wrapper that could not reach this side while it was away was not silent by its own doing."""
 
     @property
     def name(self) -> str:
@@ -152,9 +161,16 @@ class RemoteRunner:
                 )
         folder.mkdir(exist_ok=True, mode=0o700)
         with _locked(folder / LAUNCH_LOCK):
-            if not (folder / SPEC).exists():
+            fresh = not (folder / SPEC).exists()
+            if fresh:
                 self._prepare(spec, folder)
-            self._submit_if_needed(spec.job_id)
+            try:
+                self._submit_if_needed(spec.job_id)
+            except UserError:
+                # Nothing was started, and nothing will be: a sweep must not try it for ever.
+                if fresh:
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
         status = self.status(spec.job_id)
         assert status is not None
         return status
@@ -169,7 +185,11 @@ class RemoteRunner:
         memory = self._memories.setdefault(job_id, _Memory())
         with memory.lock:
             if memory.last is None or time.monotonic() - memory.looked_at >= self.backend.poll_seconds:
-                memory.last = self._look(job_id, folder)
+                try:
+                    memory.last = self._look(job_id, folder)
+                except (PlatformError, TransientError, OSError) as error:
+                    # A page that shows the job, and a bot that starts, do not fail because the other side is away.
+                    memory.last = self._unseen(job_id, folder, memory.last, error)
                 memory.looked_at = time.monotonic()
                 if memory.last.state.ended:
                     del self._memories[job_id]
@@ -182,9 +202,11 @@ class RemoteRunner:
             return status
         (folder / CANCEL_FILE).touch()
         self.backend.store(job_id).write(CANCEL, b"")
-        handle = (read_json(folder / REMOTE) or {}).get("handle")
-        if handle is not None:
-            self.backend.cancel(job_id, handle)
+        with _locked(folder / LAUNCH_LOCK):
+            remote = read_json(folder / REMOTE)
+            if remote is None:
+                return self._end(folder, replace(status, state=JobState.CANCELLED, ended_at=time.time()))
+        self.backend.cancel(job_id, remote["handle"])
         deadline = time.monotonic() + _CANCEL_SECONDS
         while not status.state.ended and time.monotonic() < deadline:
             self.refresh(job_id)
@@ -218,16 +240,28 @@ class RemoteRunner:
             before = read_status(self.root / job_id)
             if before is not None and before.state.ended:
                 continue
-            with _locked(self.root / job_id / LAUNCH_LOCK):
-                if self._submit_if_needed(job_id):
-                    started.append(job_id)
+            try:
+                with _locked(self.root / job_id / LAUNCH_LOCK):
+                    if self._submit_if_needed(job_id):
+                        started.append(job_id)
+            except UserError as error:
+                # The no is final: whoever waits for the job learns it now.
+                words = (str(error),)
+                refused = JobStatus(job_id, JobState.FAILED, failure=FailureKind.PLATFORM, evidence=words)
+                self._end(self.root / job_id, refused)
+            except (PostdocError, OSError) as error:
+                log.warning("job %s is still not submitted: %s", job_id, error)
             self.refresh(job_id)
             status = self.status(job_id)
             if status is not None and status.state is JobState.LOST:
                 lost.append(job_id)
             elif status is not None and not status.state.ended and job_id not in started:
                 running.append(job_id)
-        ended = self.backend.orphans(frozenset(self.jobs()))
+        try:
+            ended = self.backend.orphans(frozenset(self.jobs()))
+        except (PostdocError, OSError) as error:
+            log.warning("%s cannot be swept now: %s", self.name, error)
+            ended = ()
         return Swept(tuple(started), tuple(lost), tuple(running), tuple(ended))
 
     def flavors(self) -> Sequence[Flavor]:
@@ -237,6 +271,31 @@ class RemoteRunner:
         for known, memory in list(self._memories.items()):
             if job_id in (None, known):
                 memory.looked_at = float("-inf")
+
+    # from one machine to the next
+
+    def trace(self, job_id: JobId) -> dict[str, Any] | None:
+        """What another machine needs to go on watching a submitted job that has not ended; None for any other."""
+        folder = self._existing(job_id)
+        remote = read_json(folder / REMOTE) if folder is not None else None
+        if folder is None or remote is None or ((known := read_status(folder)) is not None and known.state.ended):
+            return None
+        return {"spec": read_json(folder / SPEC), "handle": remote["handle"], "submitted_at": remote["submitted_at"]}
+
+    def adopt(self, trace: Mapping[str, Any]) -> JobId:
+        """Mirror a job that another machine submitted. Raises: UserError for a trace that is none."""
+        try:
+            spec = JobSpec.from_dict(trace["spec"])
+            remote = {"handle": dict(trace["handle"]), "submitted_at": float(trace["submitted_at"])}
+        except (LookupError, TypeError, ValueError) as error:
+            raise UserError("the trace of a job on another machine cannot be read") from error
+        intake.check_job_id(spec.job_id)
+        folder = self.root / spec.job_id
+        if not (folder / SPEC).exists():
+            folder.mkdir(exist_ok=True, mode=0o700)
+            write_json(folder / REMOTE, remote)
+            write_json(folder / SPEC, spec.as_dict())
+        return spec.job_id
 
     # starting
 
@@ -275,14 +334,14 @@ class RemoteRunner:
         spec = JobSpec.from_dict(read_json(folder / SPEC) or {})
         store = self.backend.store(job_id)
         said, remote = self._wrapper_said(job_id, store, remote)
-        sighting = self.backend.look(job_id, remote["handle"])
+        sighting = self._sighting(job_id, remote["handle"], said)
         self._pull(folder, store, remote)
         write_json(folder / REMOTE, remote, durable=False)
         status = replace(
             said or JobStatus(job_id, JobState.QUEUED),
             cost_usd=sighting.cost_usd,
             machine=sighting.machine or (said.machine if said else ""),
-            detail=sighting.detail,
+            detail=sighting.detail or (said.detail if said else ""),
         )
         if said is not None and said.state.ended:
             return self._collect(folder, spec, store, status)
@@ -293,13 +352,34 @@ class RemoteRunner:
                 return self._collect(folder, spec, store, replace(status, state=said.state, failure=said.failure,
                     evidence=said.evidence, exit_code=said.exit_code, started_at=said.started_at,
                     ended_at=said.ended_at, peak_memory_gib=said.peak_memory_gib))  # fmt: skip
-            return self._ended_without_a_word(folder, spec, store, status, sighting)
+            if not (sighting.machine_may_live and self._is_heard(said, remote)):
+                return self._ended_without_a_word(folder, spec, store, status, sighting)
+            write_json(folder / REMOTE, remote, durable=False)
         if (overdue := self._overdue(spec, remote, said)) is not None:
-            self.backend.cancel(job_id, remote["handle"])
+            # Whoever comes back after that finds the wish and ends.
+            store.write(CANCEL, b"")
+            with contextlib.suppress(PlatformError):  # it may be what cannot be reached
+                self.backend.cancel(job_id, remote["handle"])
             return self._lost_or_late(folder, spec, store, status, overdue)
         if status.state is JobState.QUEUED and sighting.seen is Seen.RUNNING:
-            status = replace(status, detail=sighting.detail or "its machine is getting ready")
+            status = replace(status, detail=status.detail or "its machine is getting ready")
         return status
+
+    def _sighting(self, job_id: JobId, handle: Mapping[str, Any], said: JobStatus | None) -> Sighting:
+        """What the backend says. Where it cannot be reached the wrapper's word stands alone, and its lease."""
+        try:
+            return self.backend.look(job_id, handle)
+        except PlatformError as error:
+            if said is None:
+                raise
+            return Sighting(Seen.RUNNING, str(error), said.machine)
+
+    def _unseen(self, job_id: JobId, folder: Path, last: JobStatus | None, error: Exception) -> JobStatus:
+        """What was known last, with why nothing newer is."""
+        if last is None:
+            spoke = (read_json(folder / REMOTE) or {}).get("lease") is not None
+            last = JobStatus(job_id, JobState.RUNNING if spoke else JobState.QUEUED)
+        return replace(last, detail=f"{self.name} cannot be asked now: {error}")
 
     def _wrapper_said(
         self, job_id: JobId, store: Store, remote: dict[str, Any]
@@ -321,13 +401,19 @@ class RemoteRunner:
         """TIMEOUT or PLATFORM when the job should have ended, or its wrapper should have spoken, by now."""
         if said is None or said.started_at is None:
             return None
-        silent = time.time() - remote.get("lease_seen_at", time.time())
-        if silent > self._lease_seconds:
+        if not self._is_heard(said, remote):
             return FailureKind.PLATFORM
+        if said.ended_at is not None:
+            return None  # the script has ended; what still takes its time are its outputs on their way
         first_seen = remote.setdefault("running_since", time.time()) if isinstance(remote, dict) else time.time()
         if time.time() - first_seen > spec.caps.timeout_seconds + self._grace_seconds:
             return FailureKind.TIMEOUT
         return None
+
+    def _is_heard(self, said: JobStatus | None, remote: Mapping[str, Any]) -> bool:
+        """Whether the wrapper has spoken, and its lease has not lapsed."""
+        heard_at = max(remote.get("lease_seen_at", 0.0), self._listens_since)
+        return said is not None and time.time() - heard_at <= self._lease_seconds
 
     def _pull(self, folder: Path, store: Store, remote: dict[str, Any]) -> None:
         """New pieces of metrics and log, appended to the mirror."""
@@ -340,12 +426,12 @@ class RemoteRunner:
                 remote["metrics"] = name
         pieces = [name for name in store.names(LOG_PIECES) if name > remote.get("log", "")]
         if pieces:
-            log = joblog.CappedLog(folder / LOG, self._log_bytes)
+            mirror = joblog.CappedLog(folder / LOG, self._log_bytes)
             for name in pieces:
                 text = (store.read(name) or b"").decode("utf-8", "replace")
-                log.write(self._redact(text).encode())
+                mirror.write(self._redact(text).encode())
                 remote["log"] = name
-            log.close()
+            mirror.close()
 
     # ending
 
@@ -386,13 +472,18 @@ class RemoteRunner:
     def _ended_without_a_word(
         self, folder: Path, spec: JobSpec, store: Store, status: JobStatus, sighting: Sighting
     ) -> JobStatus:
-        if (folder / CANCEL_FILE).exists():
+        if (folder / CANCEL_FILE).exists() or sighting.cancelled:
             ended = replace(status, state=JobState.CANCELLED, failure=None, ended_at=time.time())
             return self._end(folder, ended)
         if sighting.failure not in (None, FailureKind.PLATFORM):
             evidence = (sighting.detail or f"{self.name} says {sighting.failure}",)
             return self._end(folder, replace(status, state=JobState.FAILED, failure=sighting.failure,
                              evidence=evidence, exit_code=sighting.exit_code, ended_at=time.time()))  # fmt: skip
+        if sighting.failure is FailureKind.PLATFORM and status.started_at is None:
+            # The backend knows that no machine ever ran it: there is nothing that could have been lost.
+            evidence = (sighting.detail or f"{self.name} never ran it",)
+            failed = replace(status, state=JobState.FAILED, failure=FailureKind.PLATFORM, evidence=evidence)
+            return self._end(folder, failed)
         words = (sighting.detail or f"{self.name} has no trace of it", "its wrapper left no last word")
         return self._lose(folder, spec, store, replace(status, evidence=words))
 

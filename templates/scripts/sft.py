@@ -10,6 +10,12 @@
     uv run train.py --config recipe.yaml --learning_rate_probe 1e-5,1e-4,1e-3
     uv run train.py --config recipe.yaml --timing_probe 20            # how long a step takes here, and its memory
     accelerate launch train.py --config recipe.yaml                   # several GPUs
+    uv run train.py --config recipe.yaml --resume_from_checkpoint out/checkpoint-200
+
+Checkpoints are made as the recipe says: `save_steps: 200` makes checkpoint-200, checkpoint-400 and so on (500 is TRL's
+own), `save_total_limit: 2` deletes older ones, `save_strategy: "no"` makes none, for a run that is sooner done again.
+A run that finds checkpoints in its output_dir goes on from the newest whole one, and ends with the same weights, bit
+for bit on a processor, as one that was never interrupted.
 
 The recipe is flat YAML, one key per line. Its keys are those of TRL's SFTConfig (learning_rate, max_length, packing,
 ...) and ModelConfig (dtype, use_peft, lora_r, ...) plus the few in `Experiment` below. Rows are JSONL in any format
@@ -19,6 +25,8 @@ What it writes below `output_dir` (default `out`):
 
     setup.json           steps, rows, device and parameters of this run, before the first step
     data_audit.json      what is trained on: truncation, end tokens, empty labels, duplicates; before the first step
+    checkpoint-N/        weights, optimizer and random states after step N, where the recipe saves
+    latest               name of the newest whole one, replaced when that is complete
     metrics.jsonl        one JSON object per logged step, while it trains; NaN and infinities as strings
     trainer_state.json   TRL's own record
     model/               weights, tokenizer and configuration (LoRA is merged; the adapter itself lies in adapter/)
@@ -54,7 +62,7 @@ gc.disable()  # importing makes a million long-lived objects, and each collectio
 import torch  # noqa: E402
 import yaml  # noqa: E402
 from datasets import Dataset, disable_progress_bars  # noqa: E402
-from transformers import AutoTokenizer, TrainerCallback, set_seed  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed  # noqa: E402
 from transformers.trainer_callback import PrinterCallback  # noqa: E402
 from transformers.utils.logging import disable_progress_bar  # noqa: E402
 from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser, get_peft_config, get_quantization_config  # noqa: E402
@@ -150,9 +158,10 @@ def main() -> None:
             f"the longest row has {audit['token_lengths']['max']} tokens, so write a max_length of at least that"
         )
     trainer.add_callback(MetricsLog(Path(args.output_dir), len(train_rows)))
+    trainer.add_callback(CheckpointLog(Path(args.output_dir)))
     result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
     trainer.save_state()
-    save_model(trainer, tokenizer)
+    save_model(trainer, tokenizer, experiment)
     write_json(
         trainer,
         "summary.json",
@@ -167,7 +176,8 @@ def main() -> None:
             "total_seconds": round(time.monotonic() - STARTED, 2),
         },
     )
-    print(f"done: {trainer.state.global_step} steps, model in {Path(args.output_dir) / 'model'}", flush=True)
+    if trainer.is_world_process_zero():
+        print(f"done: {trainer.state.global_step} steps, model in {Path(args.output_dir) / 'model'}", flush=True)
 
 
 # --- The recipe -----------------------------------------------------------------------------------------------------
@@ -399,7 +409,8 @@ def probe_learning_rates(trainer: SFTTrainer, rates: list[float]) -> Json:
                 "diverged": diverged,
             }
         )
-        print(f"probe: learning_rate {rate:g}: loss {first:.3f} -> {last:.3f}", flush=True)
+        if trainer.is_world_process_zero():
+            print(f"probe: learning_rate {rate:g}: loss {first:.3f} -> {last:.3f}", flush=True)
     return {"steps": trainer.args.max_steps, "trials": trials} | suggestion(trials)
 
 
@@ -487,6 +498,7 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
             "rows": self.rows,
             "device": str(args.device),
             "gpus": torch.cuda.device_count(),
+            "processes": args.world_size,
             "bf16": args.bf16,
             "parameters": sum(weight.numel() for weight in model.parameters()),
             "trainable_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
@@ -506,29 +518,69 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
             print(f"step {state.global_step}/{state.max_steps} eval_loss {logs['eval_loss']:.4f}", flush=True)
 
 
-def save_model(trainer: SFTTrainer, tokenizer: Any) -> None:
+class CheckpointLog(TrainerCallback):  # type: ignore[misc]
+    """Names the newest whole checkpoint in `latest`, so that whoever carries it away never takes a half-written one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        name = f"checkpoint-{state.global_step}"
+        if missing_parts(self.folder / name):
+            return  # `save_only_model`: weights to look at, not to go on from
+        partial = self.folder / ".latest"
+        partial.write_text(name)
+        os.replace(partial, self.folder / "latest")
+
+
+def save_model(trainer: SFTTrainer, tokenizer: Any, experiment: Experiment) -> None:
     """A folder that transformers loads by itself: an adapter is merged into its base, whose path nobody else knows."""
     folder = Path(trainer.args.output_dir) / "model"
-    if not hasattr(trainer.accelerator.unwrap_model(trainer.model), "merge_and_unload"):
-        trainer.save_model(str(folder))
+    adapter = folder.with_name("adapter")
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not hasattr(model, "merge_and_unload"):
+        trainer.save_model(str(folder))  # by all processes: under FSDP each holds a part
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle: nobody should have to load it
+        return
+    if trainer.is_fsdp_enabled:
+        weights = trainer.accelerator.get_state_dict(trainer.model)  # by all processes; whole on the first alone
+        if trainer.is_world_process_zero():
+            model.save_pretrained(adapter, state_dict=weights)
+            model = adapted_base(adapter, experiment, trainer.args)
     elif trainer.is_world_process_zero():
-        adapted = trainer.accelerator.unwrap_model(trainer.model)
-        adapted.save_pretrained(folder.with_name("adapter"))
-        adapted.merge_and_unload().save_pretrained(folder)
+        model.save_pretrained(adapter)
+    if trainer.is_world_process_zero():
+        model.merge_and_unload().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def adapted_base(adapter: Path, experiment: Experiment, args: SFTConfig) -> Any:
+    """The base once more, whole and with the adapter: what FSDP has divided cannot be merged."""
+    kwargs = {key: value for key, value in args.model_init_kwargs.items() if key != "device_map"}
+    base = AutoModelForCausalLM.from_pretrained(
+        experiment.init_from, trust_remote_code=args.trust_remote_code, device_map="cpu", **kwargs
+    )
+    from peft import PeftModel  # only here: without an adapter nobody needs it
+
+    return PeftModel.from_pretrained(base, adapter)
 
 
 def checkpoint_to_resume(args: SFTConfig) -> str | None:
     """The recipe's checkpoint, or the newest whole one below output_dir when a job is started again."""
-    found = sorted(Path(args.output_dir).glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    folder = Path(args.output_dir)
     if args.resume_from_checkpoint:
         lacking = missing_parts(Path(args.resume_from_checkpoint))
         if lacking:
             fail(f"resume_from_checkpoint: {args.resume_from_checkpoint} lacks {' and '.join(lacking)}")
         return str(args.resume_from_checkpoint)
+    named = folder / (folder / "latest").read_text().strip() if (folder / "latest").is_file() else None
+    if named is not None and re.fullmatch(r"checkpoint-\d+", named.name) and not missing_parts(named):
+        return str(named)  # a later one may lie there that was being written when the machine went away
+    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
     whole = [path for path in found if not missing_parts(path)]
-    return str(whole[-1]) if whole else None
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
 
 def missing_parts(checkpoint: Path) -> list[str]:

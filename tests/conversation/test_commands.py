@@ -224,6 +224,7 @@ def test_table_names_every_verb_once_with_its_tier() -> None:
         "publish",
         "vouch",
         "halt",
+        "ablate",
     ]
 
 

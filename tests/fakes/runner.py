@@ -19,12 +19,13 @@ from runners.metrics import metric_rows
 
 
 class ScriptedRunner:
-    """Reads `script.json` in its root: {"train-01": {...}, "evaluate-01": {...}, ...}, by role and run.
+    """Reads `script.json` in its root: {"train-01": {...}, "evaluate-01": {...}, ...}, by role and run;
+    "train-01-2" is for that job's second attempt.
 
     Outcome keys: `value` (share of items answered right), `curve` (`good`, `flat`, `diverged`, or `unseen`: no
     metrics), `fail` (log text of a failed job), `state` (of a failed job), `suggested` (a probe's
-    rate), `hold` (true: runs until `release(name)`), `log` (of a job that succeeds), `files` (path in the job's
-    folder -> text, written last).
+    rate), `checkpoint` (the step of one that training left), `hold` (true: runs until `release(name)`), `log`
+    (of a job that succeeds), `files` (path in the job's folder -> text, written last).
     """
 
     name = "scripted"
@@ -130,7 +131,10 @@ class ScriptedRunner:
     def _outcome(self, job_id: JobId) -> dict[str, Any]:
         outcomes = read_json(self.root / "script.json") or {}
         missing = {"fail": f"no outcome is scripted for {_name(job_id)}"}
-        found: dict[str, Any] = outcomes.get(_name(job_id), {} if "data" in job_id else missing)
+        attempt = f"{_name(job_id)}-{job_id.rpartition('-')[2]}"
+        found: dict[str, Any] = outcomes.get(attempt) or outcomes.get(
+            _name(job_id), {} if "data" in job_id else missing
+        )
         return found
 
     def _write(self, status: JobStatus) -> None:
@@ -159,12 +163,15 @@ def _produce(work: Path, name: str, outcome: dict[str, Any]) -> None:
         _jsonl(work / "data" / "validation.jsonl", [_row("a validation prompt", "x")])
         build = {"sources": [], "rows": len(rows), "validation_rows": 1, "dropped": {}, "columns": {}, "sha256": "0"}
         (work / "data" / "build.json").write_text(json.dumps(build))
-    elif role == "train":
+    elif role in ("train", "ablate"):
         if outcome.get("curve") != "unseen":
             _jsonl(out / "metrics.jsonl", _curve(outcome.get("curve", "good")))
         (out / "setup.json").write_text(json.dumps({"max_steps": 100}))
         (out / "summary.json").write_text(json.dumps({"steps": 100}))
         (out / "model").mkdir()
+        if step := outcome.get("checkpoint"):
+            (out / f"checkpoint-{step}").mkdir()
+            (out / "latest").write_text(f"checkpoint-{step}")
     elif role == "probe":
         trials = [{"learning_rate": r, "loss_first": 6.0, "loss_last": 1.0, "grad_norm_last": 1.0, "diverged": False}
                   for r in (1e-3, 3e-3)]  # fmt: skip

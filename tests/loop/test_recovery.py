@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +121,36 @@ def test_command_and_push_survive_kills_around_them(tmp_path: Path) -> None:
         assert world.until_ended(1) == "stopped"
         bodies = world.bot_comments(world.pulls()[0]["number"])
         assert len(bodies) == len({body.splitlines()[0] for body in bodies}) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1700)
+def test_ablation_survives_kills_around_it(tmp_path: Path) -> None:
+    """Both values are trained once and told once, with the bot dying at every point on the way."""
+
+    def ablate(world: World, issue: int) -> None:
+        world.comment(world.pulls()[0]["number"], "/postdoc ablate learning_rate=1e-4,1e-3")
+
+        def release_once_opened() -> None:
+            world.until(lambda: "ablation_opened" in {e["kind"] for e in world.events(issue)}, "the ablation", 600)
+            world.runner.release("train-01")
+
+        threading.Thread(target=release_once_opened, daemon=True).start()
+
+    with practice_world(tmp_path / "killed", deaths=tmp_path / "deaths") as world:
+        arms = {f"ablate-{n:02d}": {"curve": "good"} for n in (1, 2)} | {
+            f"weigh-{n:02d}": {"value": 0.4 * n} for n in (1, 2)
+        }
+        world.runner.script(GOOD | arms | {"train-01": {"curve": "flat", "hold": True}})
+        deaths = pursue(world, ablate)
+        assert deaths > 20
+        assert world.until_ended(1) == "met"
+        launches = world.runner.launches()
+        assert len(set(launches)) == len(launches)
+        assert sum("-ablate-" in job or "-weigh-" in job for job in launches) == 4
+        bodies = world.bot_comments(world.pulls()[0]["number"])
+        assert len(bodies) == len({body.splitlines()[0] for body in bodies})
+        assert sum("### Ablation 1" in body for body in bodies) == 1
 
 
 def test_job_that_ends_while_the_bot_is_away_is_picked_up(tmp_path: Path) -> None:

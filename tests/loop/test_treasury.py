@@ -114,15 +114,16 @@ def test_halt_refuses_every_reservation_in_its_scope_until_it_is_lifted(treasury
 
 def test_rows_come_back_with_the_journal(treasury: Treasury) -> None:
     x = goal()
+    x.policy = {"usd_per_hour": 2.0}
     ended = {"state": "succeeded", "failure": None, "started_at": 0.0, "ended_at": 1800.0}
     x.jobs = {
         "a": Job("a", JobRole.TRAIN, 1, launched_at=NOVEMBER, status=ended, reserved={"usd": 4.0, "gpu_hours": 2.0}),
         "b": Job("b", JobRole.TRAIN, 2, launched_at=NOVEMBER, reserved={"usd": 4.0, "gpu_hours": 2.0}),
     }
     for _ in range(2):
-        treasury.restore(x, usd_per_hour=2.0)
+        treasury.restore(x)
         assert treasury.month_spend("acme/lab") == Spend(usd=5.0, gpu_hours=2.5)
     assert treasury.running("acme/lab") == 1
     x.jobs["b"].status = ended
-    treasury.restore(x, usd_per_hour=2.0)
+    treasury.restore(x)
     assert treasury.month_spend("acme/lab") == Spend(usd=2.0, gpu_hours=1.0)

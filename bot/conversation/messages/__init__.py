@@ -3,6 +3,7 @@
 Text from outside passes `inert` on its way in; whoever posts passes the whole through `redaction.redact`.
 """
 
+from bot.conversation.messages.ablations import ablation, ablation_name, reply_ablate
 from bot.conversation.messages.charts import Curve, sparkline, told, xychart
 from bot.conversation.messages.contract import (
     agreed_contract,
@@ -94,6 +95,8 @@ __all__ = [
     "Curve",
     "PlanFacts",
     "Progress",
+    "ablation",
+    "ablation_name",
     "agreed_check",
     "agreed_contract",
     "answers",
@@ -139,6 +142,7 @@ __all__ = [
     "refusal",
     "remedy_label",
     "remedy_question",
+    "reply_ablate",
     "reply_adopted",
     "reply_budget",
     "reply_changed",

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from bot.conversation.inert import clipped, code, inert_line, inert_plain
+from bot.conversation.messages.ablations import ablation_step
 from bot.conversation.messages.charts import sparkline
 from bot.conversation.messages.keys import LONGEST_CHECK_TEXT, LONGEST_CHECK_TITLE, message, within_limit
 from bot.conversation.messages.publishing import published_row
@@ -29,7 +30,7 @@ from bot.conversation.messages.wording import (
     verdict_clause,
 )
 from bot.domain.evaluation import Verdict
-from bot.domain.experiment import Experiment, Run, Score, State
+from bot.domain.experiment import Experiment, JobRole, Run, Score, State
 
 STICKY = "sticky"
 _BOX = re.compile(r"^[ \t]{0,3}[-*+] \[[xX]\] [^\n]{0,200}<!-- postdoc:box ([a-z]+) -->", re.MULTILINE)
@@ -68,12 +69,24 @@ def sticky(
         experiment.goal_id,
         STICKY,
         f"**{state_sentence(experiment)}**{reason}",
+        lost_machine(experiment),
         table(("", ""), rows),
         f"### Runs\n\n{runs}" if runs else "",
         f"Next: {next_step or next_step_of(experiment)}",
         ticks,
         f"---\n\n{asked}" if asked else "",
     )
+
+
+def lost_machine(experiment: Experiment) -> str:
+    """One line on the latest training job that had to be started again, "" when none had to."""
+    again = [job for job in experiment.jobs.values() if job.attempt > 1 and job.role in (JobRole.TRAIN, JobRole.ABLATE)]
+    if not again:
+        return ""
+    job = again[-1]
+    what = f"Run {job.run}" if job.role is JobRole.TRAIN else "A value of the ablation"
+    where = f"from step {job.resumed_from:,}" if job.resumed_from is not None else "from the beginning"
+    return f"{what} lost its machine; attempt {job.attempt} went on {where}."
 
 
 def boxes_ticked(body: str) -> frozenset[str]:
@@ -83,6 +96,8 @@ def boxes_ticked(body: str) -> frozenset[str]:
 
 def next_step_of(experiment: Experiment) -> str:
     """What happens next, in words."""
+    if experiment.ablation is not None:
+        return ablation_step(experiment.ablation, experiment)
     run = experiment.run
     upcoming = f"run {run.n + 1 if run is not None else 1}"
     reached = run is not None and run.score is not None and run.score.value >= goal_of(experiment).target
@@ -126,6 +141,8 @@ class Progress:
     eta_seconds: float | None = None
     phase: str = "train"
     """`starting`, or the job's role."""
+    waits: str = ""
+    """What it waits for, in its runner's words; empty once it has begun."""
 
 
 _PHASES = {
@@ -154,6 +171,8 @@ def check_name(run: Run) -> str:
 
 def check_title(run: Run, progress: Progress) -> str:
     """`step 1,240/3,000 · loss 1.31 · $4.12 of $20 · ETA 14:20`: a title is no Markdown: a dollar sign is safe."""
+    if progress.waits:
+        return clipped(inert_plain(f"waiting: {progress.waits}"), LONGEST_CHECK_TITLE)
     if progress.step == 0 and progress.phase in _PHASES:
         return _PHASES[progress.phase]
     of = f"/{progress.total_steps:,}" if progress.total_steps else ""

@@ -169,23 +169,25 @@ def consent_question(
 
 
 def remedy_question(
-    experiment: Experiment, *, sha: str, left: Spend, why: str, changed: Mapping[str, Sequence[Any]]
-) -> str:
+    experiment: Experiment, *, sha: str, left: Spend, why: str, changed: Mapping[str, Sequence[Any]],
+    buttons: bool = True,
+) -> str:  # fmt: skip
     """The remedy of the last run goes beyond what was agreed: shown with its price, and left to a person.
 
-    `changed` is {key: [as it is, as it would be]}.
+    `changed` is {key: [as it is, as it would be]}; `buttons` says whether the run's check has one.
     """
     run = experiment.run
     assert run is not None and run.remedy is not None
     label, value = remedy_label(experiment, run), changes(changed)
     accept = f", or comment:\n\n```\n/postdoc accept {label}\n```" if label else "."
+    press = ", press **Accept fix** on the run's check" if buttons else ""
     return message(
         experiment.goal_id,
         f"consent/{sha[:12]}",
         f"**May I change {value} and train again?** Up to {spend_words(left)} are left of the budget.",
         f"- {inert_line(why, 400)}",
         inert_line(str(run.remedy["why"]), 600),
-        f"To accept it, commit the suggestion on its line, press **Accept fix** on the run's check{accept}",
+        f"To accept it, commit the suggestion on its line{press}{accept}",
         "Accepting commits the change; training it is asked about again unless the policy grants it. "
         "`/postdoc set key=value` tries something else.",
     )
@@ -195,12 +197,13 @@ CONSENT_CHECK = "postdoc / consent"
 """Name of the check that waits for a person on the head that is asked about."""
 
 
-def consent_check(experiment: Experiment, sha: str, left: Spend) -> tuple[str, str]:
-    """(title, summary) of the check while nobody has agreed."""
+def consent_check(experiment: Experiment, sha: str, left: Spend, *, buttons: bool = True) -> tuple[str, str]:
+    """(title, summary) of the check while nobody has agreed; `buttons` says whether it has one."""
     title = f"May I train this? At most {spend_words(left)}"
     summary = (
-        f"Nothing is trained until somebody who may train agrees to {short(sha)}: with the button **Agree**, or by the "
-        f"comment `/postdoc run {sha[:12]}` on the pull request. Doing nothing declines."
+        f"Nothing is trained until somebody who may train agrees to {short(sha)}: "
+        f"{'with the button **Agree**, or ' if buttons else ''}by the comment `/postdoc run {sha[:12]}` on the pull "
+        "request. Doing nothing declines."
     )
     return clipped(inert_plain(title), 255), summary
 

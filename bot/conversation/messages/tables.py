@@ -82,12 +82,16 @@ def spent_words(experiment: Experiment, spent_usd: float) -> str:
     worked = experiment.job_hours()
     used = f"{worked:.2f}" if worked >= 0.01 or worked == 0 else "under 0.01"
     money = f"{spent_usd:,.2f} of {usd(top.usd)}" if top.usd or spent_usd else "no money"
-    return f"{len(experiment.runs)} of {counted(top.runs, 'run')}, {used} of {hours(top.gpu_hours)}, {money}"
+    return f"{experiment.runs_taken} of {counted(top.runs, 'run')}, {used} of {hours(top.gpu_hours)}, {money}"
 
 
 def run_seconds(experiment: Experiment, run: Run) -> float:
     """Job time of a run, evaluation and probes included."""
-    return sum(job.seconds for job in experiment.jobs.values() if job.run == run.n and job.role is not JobRole.CONFIRM)
+    return sum(
+        job.seconds
+        for job in experiment.jobs.values()
+        if job.run == run.n and job.role is not JobRole.CONFIRM and not job.role.of_ablation
+    )
 
 
 def ledger(experiment: Experiment) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from bot.domain.experiment import Experiment, NewEvent
+from bot.loop.actions.ablation import report_ablation
 from bot.loop.actions.commands import answer_command
 from bot.loop.actions.consent import ask_consent, consent_by_policy
 from bot.loop.actions.contract import read_contract
@@ -35,6 +36,7 @@ _ACTIONS: dict[ActionKind, Callable[[World, Experiment, Action], Awaitable[list[
     ActionKind.REVIEW: review,
     ActionKind.REVISE: revise,
     ActionKind.CONFIRM: confirm,
+    ActionKind.REPORT_ABLATION: report_ablation,
     ActionKind.CONCLUDE: conclude,
     ActionKind.PUBLISH: publish_merged,
     ActionKind.CLOSE_ISSUE: close_issue,

@@ -31,6 +31,8 @@ def experiment_card(world: World, x: Experiment, *, published_as: str = "") -> b
         "best": _best(x, best) if best is not None else None,
         "confirmation": _confirmation(x),
         "runs": [_row(x, run) for run in x.runs if run.diagnosed],
+        "ablations": [{"n": ablation.n, "key": ablation.key, "rows": ablation.rows}
+                      for ablation in x.ablations if ablation.rows],
         "licences": [{"what": name, "identifier": gate["found"], "source": "", "cautions": gate["cautions"]}
                      for name, gate in licences.items()],
         "model_licence": licences.get(x.goal.base_model, {}).get("found"),

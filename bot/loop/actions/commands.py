@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bot.brain.playbook import Remedy
 from bot.conversation import messages
 from bot.conversation.commands import (
     Mistake,
     ParsedCommand,
+    ablation_arms,
     budget_raise,
     checked,
     consent_sha,
@@ -25,13 +26,14 @@ from bot.domain.experiment import RESUMABLE_STATES, Command, EventKind, Experime
 from bot.domain.fold import foreseen
 from bot.domain.redaction import redact
 from bot.errors import UserError
+from bot.loop.actions.ablation import ablation_price_problem, ablation_problem, new_ablation
 from bot.loop.actions.adoption import adopt_goal, adoption_problem
 from bot.loop.actions.consent import above_policy, agreement, close_question, left_of, needs_second_person
 from bot.loop.actions.contract import repository_policy
 from bot.loop.actions.planning import plan_facts, post_sticky
 from bot.loop.actions.publish import publish_best
 from bot.loop.actions.runs import commit_change
-from bot.loop.policy import Action, consent_missing
+from bot.loop.policy import Action, consent_missing, next_run_hours
 from bot.loop.world import World
 
 
@@ -98,7 +100,7 @@ async def _obey(world: World, x: Experiment, command: Command, parsed: ParsedCom
         case "status":
             return Answer(messages.reply_status(x, on_pull_request=command.number == x.pull_request), [])
         case "plan":
-            return _plan(x)
+            return _plan(world, x)
         case "stop":
             return _stop(x, command)
         case "resume":
@@ -113,6 +115,8 @@ async def _obey(world: World, x: Experiment, command: Command, parsed: ParsedCom
             return await _adopt(world, x, command, parsed.args[1] if len(parsed.args) > 1 else None)
         case "accept":
             return await _accept(world, x, command, diagnosis_label(parsed.args))
+        case "ablate":
+            return _ablate(x, command, *ablation_arms(parsed.args))
         case "publish":
             return await _publish(world, x, command)
     return Answer(messages.reply_not_yet(command), [], "confused")
@@ -207,10 +211,10 @@ async def _halt(world: World, x: Experiment, command: Command, *, lift: bool) ->
 # --- what changes the recipe
 
 
-def _plan(x: Experiment) -> Answer:
+def _plan(world: World, x: Experiment) -> Answer:
     if x.goal is None or x.closed or (x.state.ended and x.state not in RESUMABLE_STATES):
         return refused("No run is to come, so there is nothing to price.")
-    facts = messages.PlanFacts(**plan_facts(x), next_step=f"Next: {messages.next_step_of(x)}")
+    facts = messages.PlanFacts(**plan_facts(world, x), next_step=f"Next: {messages.next_step_of(x)}")
     return Answer(messages.plan(x, facts), [])
 
 
@@ -270,6 +274,19 @@ def _changed(world: World, x: Experiment, events: list[NewEvent], what: str) -> 
     after = foreseen(x, events, world.clock())
     waits = consent_missing(after, keys=tuple(after.changed)) if changed else None
     return Answer(messages.reply_changed(x, what, changed, head, waits), events)
+
+
+def _ablate(x: Experiment, command: Command, key: str, values: list[Any]) -> Answer:
+    """Several values of one key, each a run of the budget, under the consent that stands."""
+    if (why := _immovable(x) or ablation_problem(x)) is not None:
+        return refused(why)
+    ablation = new_ablation(x, key, values, by=command.author)
+    events = [NewEvent(EventKind.ABLATION_OPENED, f"ablation/{command.seq}", ablation.as_dict())]
+    if x.state in RESUMABLE_STATES:
+        events.insert(0, NewEvent(EventKind.RESUMED, f"resumed/{command.seq}", {"by": command.author}))
+    if (why := ablation_price_problem(x, ablation)) is not None:
+        return refused(why)
+    return Answer(messages.reply_ablate(x, ablation, next_run_hours(x)), events)
 
 
 # --- what leaves the house

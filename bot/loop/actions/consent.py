@@ -50,7 +50,9 @@ async def ask_consent(world: World, x: Experiment, action: Action) -> list[NewEv
     if action.args["remedy"]:
         # The head has been trained; what waits is a change that goes beyond what was agreed. Its button is on the
         # run's own check, its suggestion on the line.
-        body = messages.remedy_question(x, sha=sha, left=left, why=why, changed=_remedy_changes(x))
+        body = messages.remedy_question(
+            x, sha=sha, left=left, why=why, changed=_remedy_changes(x), buttons=world.buttons
+        )
         await repository.upsert_comment(x.pull_request, key, body)
         asked: dict[str, Any] = {"head_sha": sha, "check_run_id": None}
         return [NewEvent(EventKind.CONSENT_ASKED, f"consent-asked/{sha}/{x.length}", asked)]
@@ -58,14 +60,15 @@ async def ask_consent(world: World, x: Experiment, action: Action) -> list[NewEv
     if too_large is not None:
         await _say_unfit(world, x, sha, too_large)
     what = [why] if too_large is None or too_large.diagnosis.cause in why else [why, too_large.diagnosis.cause]
-    body = messages.consent_question(x, sha=sha, left=left, what=what, facts=messages.PlanFacts(**plan_facts(x)))
+    facts = messages.PlanFacts(**plan_facts(world, x))
+    body = messages.consent_question(x, sha=sha, left=left, what=what, facts=facts)
     await repository.upsert_comment(x.pull_request, key, body)
-    title, summary = messages.consent_check(x, sha, left)
+    title, summary = messages.consent_check(x, sha, left, buttons=world.buttons)
     output = {"title": title, "summary": summary}
     button = {"label": "Agree", "description": "Train this, within the ceilings", "identifier": AGREE}
     check = await repository.create_check(
         name=messages.CONSENT_CHECK, sha=sha, external_id=f"{x.goal_id}/consent/{sha}", output=output,
-        conclusion="action_required", actions=[button],
+        conclusion="action_required", actions=[button] if world.buttons else [],
     )  # fmt: skip
     asked = {"head_sha": sha, "check_run_id": check}
     return [NewEvent(EventKind.CONSENT_ASKED, f"consent-asked/{sha}/{x.length}", asked)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from bot.domain.redaction import redacted_bytes
 from bot.errors import UserError
 from bot.evaluation.benchmark_file import Benchmark
 from bot.evaluation.benchmarks import SHIPPED, known_benchmarks, load_benchmark
-from bot.loop.actions.jobs import BENCHMARK_SOURCE, keep_script, sources_of
+from bot.loop.actions.jobs import BENCHMARK_SOURCE, keep_script, machine_price, sources_of
 from bot.loop.hardware import estimates_of, hardware_facts, plan_words
 from bot.loop.models import fetched_model, model_problem
 from bot.loop.own_benchmark import LFS_ADVICE, is_lfs_pointer, is_own, read_own_benchmark
@@ -239,7 +239,9 @@ async def policy_at(world: World, repository: Repository, ref: str) -> tuple[Pol
     policy, problems = read_policy(data or b"")
     if policy is None:
         return None, [f"`{POLICY_PATH}` {problem}" for problem in problems]
-    return policy.bounded_by(world.server_policy), []
+    policy = policy.bounded_by(world.server_policy)
+    price = await machine_price(world)
+    return replace(policy, usd_per_hour=max(policy.usd_per_hour, price or 0.0)), []
 
 
 async def _unmet(repository: Repository, goal: Goal, ref: str) -> list[str]:

@@ -8,28 +8,38 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from bot.conversation.policy import Policy
+from bot.domain.ablation import Ablation, Arm
 from bot.domain.budget import Spend
-from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent, State
+from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent, Run, State
 from bot.domain.goal import digest_of, slug
 from bot.errors import PlatformError, TransientError, UserError
 from bot.evaluation.benchmarks import write_job_files
 from bot.evaluation.tasks import training_rows
-from bot.loop.models import fetched_model
+from bot.loop.models import fetched_model, hub_origin
 from bot.loop.own_benchmark import benchmark_of
 from bot.loop.policy import SHORTEST_JOB_HOURS, Action, allowance, data_key
 from bot.loop.sources import source_files
 from bot.loop.treasury import Refusal
-from bot.loop.world import World, digest
+from bot.loop.world import TEMPLATES, World, digest
+from runners.hardware.estimate import MemoryEstimate, memory_of
+from runners.hardware.shape import shape_in
+from runners.hardware.training import training_of
 from runners.job import Caps, JobId, JobSpec
+from runners.launching import CONFIG_FILE, SCRIPT_FILE, launch_plan
+from runners.metrics import METRICS
 from runners.outputs import read_output
 
 BENCHMARK_SOURCE = "benchmark/train.jsonl"
 """The `data_sources` name of the benchmark's own training rows; no repository path can be it, `benchmark/` is ours."""
+KEPT_SCRIPTS, KEPT_RESULTS = "scripts", "evaluations"
+"""Folders of what is kept for a goal where the data folder may not last: scripts by digest, evaluations by job."""
+CHECKPOINTS, LATEST = "out", "latest"
+"""Where a training script makes its `checkpoint-N` folders, and the file there that names the newest whole one."""
 BENCHMARK_ROWS = 3000
 """Training rows drawn from a benchmark that makes its own."""
 
@@ -39,12 +49,21 @@ async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
     role, run = JobRole(action.args["role"]), int(action.args["run"])
     attempt, expects = int(action.args["attempt"]), str(action.args["expects"])
     job_id = job_id_of(x, role, run, attempt, expects)
-    granted = await _reserve(world, x, role, job_id)
+    if (gone := _gone_before(world, x, role, run)) is not None:
+        return [outputs_gone(gone)]
+    price = await machine_price(world)
+    if price is not None:
+        # A policy's price may count more than the machine: power, or a reserve.
+        price = max(price, Policy.from_dict(x.policy).usd_per_hour)
+    granted = await _reserve(world, x, role, job_id, price)
     if isinstance(granted, Refusal):
         state = State.STOPPED if granted.halted else State.EXHAUSTED
         refused = {"state": str(state), "reason": granted.reason}
         return [NewEvent(EventKind.SPENDING_REFUSED, f"spending-refused/{x.length}", refused)]
     spec = await _spec(world, x, role, run, job_id)
+    resumed_from = await asyncio.to_thread(_last_checkpoint, world, x, x.job_for(role, run, expects))
+    if resumed_from is not None and spec.checkpoints:
+        spec = _resumed(spec, resumed_from, goal_folder(world, x) / "inputs" / job_id)
     labels = {"repository": x.full_name, "goal": str(x.issue), "role": str(role), "run": str(run), "sha": x.head_sha}
     spec = replace(spec, caps=replace(spec.caps, timeout_seconds=granted.gpu_hours * 3600), labels=labels)
     try:
@@ -58,13 +77,92 @@ async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
         "attempt": attempt,
         "expects": expects,
         "reserved": {"usd": granted.usd, "gpu_hours": granted.gpu_hours},
+        "usd_per_hour": price,
+        "resumed_from": resumed_from.step if resumed_from is not None and spec.checkpoints else None,
     }
     return [NewEvent(EventKind.JOB_LAUNCHED, f"job/{job_id}/launched", data)]
 
 
-async def _reserve(world: World, x: Experiment, role: JobRole, job_id: JobId) -> Spend | Refusal:
+def _gone_before(world: World, x: Experiment, role: JobRole, run: int) -> Job | None:
+    """The ended job without whose outputs this one cannot be started, when they are gone."""
+    needed: Job | None = None
+    if role in (JobRole.EVALUATE, JobRole.CONFIRM):
+        needed = x.job_for(JobRole.TRAIN, run)
+    elif role is JobRole.WEIGH:
+        needed = x.job_for(JobRole.ABLATE, run)
+    elif role in (JobRole.TRAIN, JobRole.PROBE, JobRole.ABLATE):
+        trained = Trained.of_arm(*arm_of(x, run)) if role is JobRole.ABLATE else Trained.of_run(x.runs[run - 1])
+        found = x.data.get(trained.data_key)
+        needed = x.jobs.get(found["job_id"]) if found is not None else None
+    return needed if needed is not None and is_gone(world, needed) else None
+
+
+def is_gone(world: World, job: Job) -> bool:
+    """Whether the folder of an ended job is not on this machine (any more)."""
+    return not job.gone and not world.runner.folder(JobId(job.job_id)).exists()
+
+
+def outputs_gone(job: Job) -> NewEvent:
+    data = {"job_id": job.job_id, "role": str(job.role), "run": job.run}
+    return NewEvent(EventKind.OUTPUTS_GONE, f"job/{job.job_id}/gone", data)
+
+
+class Checkpoint(NamedTuple):
+    """What an attempt left whose machine was lost."""
+
+    step: int
+    folder: Path
+    metrics: list[dict[str, Any]]
+    """Logged up to that step."""
+
+
+def _last_checkpoint(world: World, x: Experiment, before: Job | None) -> Checkpoint | None:
+    """Where the attempt before this one can be taken up again; None when there was none, or nothing is left of it."""
+    if before is None or status_of(before).get("state") != "lost":
+        return None
+    out = world.runner.folder(JobId(before.job_id)) / CHECKPOINTS
+    try:
+        name = read_output(out, LATEST, 256).decode("ascii").strip()
+    except (OSError, ValueError, UserError):
+        return None
+    step = name.removeprefix("checkpoint-")
+    if (
+        not (name.startswith("checkpoint-") and step.isdecimal())
+        or not (out / name).is_dir()
+        or (out / name).is_symlink()
+    ):
+        return None
+    metrics = [row for row in world.runner.metrics(JobId(before.job_id)) if row["step"] <= int(step)]
+    return Checkpoint(int(step), out / name, metrics)
+
+
+def _resumed(spec: JobSpec, checkpoint: Checkpoint, inputs: Path) -> JobSpec:
+    """The same job from the checkpoint on, with what was logged up to there."""
+    metrics = {METRICS: _write(inputs / "metrics.jsonl", jsonl(checkpoint.metrics))} if checkpoint.metrics else {}
+    return replace(
+        spec,
+        argv=(*spec.argv, "--resume_from_checkpoint", "{mount:checkpoint}"),
+        files=dict(spec.files) | metrics,
+        mounts=dict(spec.mounts) | {"checkpoint": str(checkpoint.folder)},
+    )
+
+
+async def machine_price(world: World) -> float | None:
+    """USD for an hour of the machine that jobs get, as the backend says now; None where it has no price.
+
+    Raises: TransientError when it cannot say.
+    """
+    try:
+        flavors = await asyncio.to_thread(world.runner.flavors)
+    except PlatformError as error:
+        raise TransientError(f"the runner cannot say what its machines cost: {error}") from error
+    wanted = world.hardware.flavor
+    return next((flavor.usd_per_hour for flavor in flavors if wanted in ("", flavor.name)), None)
+
+
+async def _reserve(world: World, x: Experiment, role: JobRole, job_id: JobId, price: float | None) -> Spend | Refusal:
     """What this job may cost at most, set aside under the goal's and the repository's ceilings before it starts."""
-    wanted = allowance(x, role, world.clock())
+    wanted = allowance(x, role, world.clock(), price)
     if wanted.gpu_hours < SHORTEST_JOB_HOURS:
         return Refusal(f"what is left of the budget is too little for the {role} job")
     month = Policy.from_dict(x.policy).month
@@ -74,12 +172,17 @@ async def _reserve(world: World, x: Experiment, role: JobRole, job_id: JobId) ->
 
 async def settle(world: World, x: Experiment) -> None:
     """Bring what is reserved for the goal's jobs into line with what they took."""
-    await asyncio.to_thread(world.treasury.restore, x, Policy.from_dict(x.policy).usd_per_hour)
+    await asyncio.to_thread(world.treasury.restore, x)
 
 
 def job_id_of(x: Experiment, role: JobRole, run: int, attempt: int, expects: str) -> JobId:
     """The same for the same work, so that a replayed launch is recognised; another recipe is other work."""
-    work = expects if role in (JobRole.DATA, JobRole.BASELINE) else x.runs[run - 1].recipe_hash
+    if role in (JobRole.DATA, JobRole.BASELINE):
+        work = expects
+    elif role.of_ablation:
+        work = arm_of(x, run)[1].recipe_hash
+    else:
+        work = x.runs[run - 1].recipe_hash
     return JobId(f"{job_prefix(x)}{digest_of([x.goal_id, work])[:6]}-{role}-{run:02d}-{attempt}")
 
 
@@ -104,12 +207,18 @@ async def _spec(world: World, x: Experiment, role: JobRole, run: int, job_id: Jo
                 world, x, job_id, trained_model(world, x, run), "sealed", f"{x.folder}/runs/{run:02d}"
             )
         case JobRole.TRAIN:
-            return await _training_spec(world, x, job_id, run, ())
+            return await _training_spec(world, x, job_id, Trained.of_run(x.runs[run - 1]), ())
+        case JobRole.ABLATE:
+            return await _training_spec(world, x, job_id, Trained.of_arm(*arm_of(x, run)), ())
+        case JobRole.WEIGH:
+            model = finished(world, x, JobRole.ABLATE, run) / "out" / "model"
+            return await _evaluation_spec(world, x, job_id, model, "dev", f"{x.folder}/ablation arm {run}")
         case JobRole.PROBE:
             remedy = x.runs[run - 1].remedy
             assert remedy is not None
             rates = ",".join(f"{rate:g}" for rate in remedy["rates"])
-            return await _training_spec(world, x, job_id, run, ("--learning_rate_probe", rates))
+            probed = Trained.of_run(x.runs[run - 1])
+            return await _training_spec(world, x, job_id, probed, ("--learning_rate_probe", rates))
 
 
 async def _data_spec(world: World, x: Experiment, job_id: JobId) -> JobSpec:
@@ -130,19 +239,46 @@ async def _data_spec(world: World, x: Experiment, job_id: JobId) -> JobSpec:
     return JobSpec(job_id, argv, files=files, caps=caps, trusted=trusted, outputs=("data",))
 
 
-async def _training_spec(world: World, x: Experiment, job_id: JobId, run: int, extra: tuple[str, ...]) -> JobSpec:
-    recipe, digests = x.runs[run - 1].recipe, x.runs[run - 1].digests
+class Trained(NamedTuple):
+    """What a training job is made from: a run of the goal, or an arm of an ablation."""
+
+    recipe: str
+    digests: Mapping[str, str]
+    head_sha: str
+    data_key: str
+
+    @classmethod
+    def of_run(cls, run: Run) -> Trained:
+        return cls(run.recipe, run.digests, run.head_sha, data_key(run.recipe, run.digests))
+
+    @classmethod
+    def of_arm(cls, ablation: Ablation, arm: Arm) -> Trained:
+        return cls(arm.recipe, ablation.digests, ablation.head_sha, ablation.data_key)
+
+
+def arm_of(x: Experiment, n: int) -> tuple[Ablation, Arm]:
+    """The arm with this number among all arms of the goal."""
+    return next((ablation, arm) for ablation in x.ablations for arm in ablation.arms if arm.n == n)
+
+
+async def _training_spec(
+    world: World, x: Experiment, job_id: JobId, trained: Trained, extra: tuple[str, ...]
+) -> JobSpec:
+    recipe, digests = trained.recipe, trained.digests
     inputs = goal_folder(world, x) / "inputs" / job_id
-    built = world.runner.folder(JobId(x.data[data_key(recipe, digests)]["job_id"]))
+    built = world.runner.folder(JobId(x.data[trained.data_key]["job_id"]))
     files = {
         "train.py": _write(
-            inputs / "train.py", await script_of(world, x, "train.py", digests["train.py"], x.runs[run - 1].head_sha)
+            inputs / "train.py", await script_of(world, x, "train.py", digests["train.py"], trained.head_sha)
         ),
         "recipe.yaml": _write(inputs / "recipe.yaml", recipe.encode()),
         # Read here, not copied by path: what a script wrote may be a link to something it could not read itself.
         "data/train.jsonl": _write(inputs / "train.jsonl", read_output(built, "data/train.jsonl")),
     }
-    argv = ["{python}", "train.py", "--config", "recipe.yaml", "--init_from", "{mount:init}"]
+    init = await base_model(world, x)
+    start, launcher = await _launcher(world, recipe, init, inputs)
+    files |= launcher
+    argv = [*start, "train.py", "--config", "recipe.yaml", "--init_from", "{mount:init}"]
     argv += ["--train_file", "data/train.jsonl", "--output_dir", "out"]
     validation = read_output(built, "data/validation.jsonl")
     if validation:
@@ -152,11 +288,50 @@ async def _training_spec(world: World, x: Experiment, job_id: JobId, run: int, e
         job_id,
         (*argv, *extra),
         files=files,
-        mounts={"init": str(await base_model(world, x))},
+        mounts={"init": str(init)},
+        origins=origins_of(world, x, {"init": init}),
         environment=world.environment,
         caps=_caps(world, memory_gib=world.train_memory_gib),
         trusted=_trusted(x, digests),
+        hardware=world.hardware,
+        checkpoints=CHECKPOINTS,
     )
+
+
+async def _launcher(world: World, recipe: str, init: Path, inputs: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    """What starts the script on all GPUs that a job is given, and the files that it needs there.
+
+    Raises: TransientError when the runner cannot say what GPUs it has.
+    """
+    wanted = world.hardware
+    if wanted.gpus <= 1 and wanted.nodes == 1:
+        return ("{python}",), {}
+    size = await _gpu_memory_gib(world) if wanted.gpus else 0.0
+    plan = launch_plan(_estimate(recipe, init, size), wanted.gpus, size, wanted.nodes)
+    script = (TEMPLATES / SCRIPT_FILE).read_bytes()
+    return plan.prefix, {
+        SCRIPT_FILE: _write(inputs / SCRIPT_FILE, script),
+        CONFIG_FILE: _write(inputs / CONFIG_FILE, plan.config.encode()),
+    }
+
+
+def _estimate(recipe: str, init: Path, gpu_memory_gib: float) -> MemoryEstimate | None:
+    """None where the model or the recipe says too little; the script itself then has the word."""
+    try:
+        training = training_of(yaml.safe_load(recipe) or {}, gpu=True)
+        return memory_of(shape_in(init), training, gpu=True, device_gib=gpu_memory_gib)
+    except UserError:
+        return None
+
+
+async def _gpu_memory_gib(world: World) -> float:
+    """Of one GPU; 0 where the backend does not say."""
+    try:
+        flavors = await asyncio.to_thread(world.runner.flavors)
+    except PlatformError as error:
+        raise TransientError(f"the runner cannot say what GPUs it has: {error}") from error
+    wanted = world.hardware.flavor
+    return next((flavor.gpu_memory_gib for flavor in flavors if wanted in ("", flavor.name)), 0.0)
 
 
 async def _evaluation_spec(world: World, x: Experiment, job_id: JobId, model: Path, split: str, name: str) -> JobSpec:
@@ -167,7 +342,16 @@ async def _evaluation_spec(world: World, x: Experiment, job_id: JobId, model: Pa
             "--model_name", name)  # fmt: skip
     caps = _caps(world, memory_gib=world.train_memory_gib)
     return JobSpec(
-        job_id, argv, files=files, mounts={"model": str(model)}, environment=world.environment, caps=caps, trusted=True
+        job_id,
+        argv,
+        files=files,
+        mounts={"model": str(model)},
+        origins=origins_of(world, x, {"model": model}),
+        environment=world.environment,
+        caps=caps,
+        trusted=True,
+        # One process asks the model; only training is divided.
+        hardware=replace(world.hardware, gpus=min(1, world.hardware.gpus), nodes=1),
     )
 
 
@@ -198,7 +382,7 @@ def keep_script(world: World, content: bytes) -> str:
 
 
 def _kept_scripts(world: World) -> Path:
-    return world.data_folder / "scripts"
+    return world.data_folder / KEPT_SCRIPTS
 
 
 async def script_of(world: World, x: Experiment, path: str, wanted: str, ref: str) -> bytes:
@@ -206,6 +390,10 @@ async def script_of(world: World, x: Experiment, path: str, wanted: str, ref: st
     kept = _kept_scripts(world) / wanted
     if kept.is_file() and digest(content := kept.read_bytes()) == wanted:
         return content
+    if world.kept_file is not None:
+        content = await world.kept_file(x.goal_id, f"{KEPT_SCRIPTS}/{wanted}") or b""
+        if digest(content) == wanted:
+            return content
     repository = world.repository(x)
     if x.pull_request is None and x.goal is not None and x.goal.script and path == "train.py":
         found = await repository.file(x.goal.script, (await repository.default_branch())[1])
@@ -235,6 +423,17 @@ async def _source_files(world: World, x: Experiment, source: str, folder: Path) 
     if task is None:
         raise UserError(f"`data_sources` names `{source}`, but this benchmark makes no training rows. Name a file.")
     return {source: _write(folder / source, jsonl(training_rows(task, BENCHMARK_ROWS, _seed(x))))}
+
+
+def origins_of(world: World, x: Experiment, mounts: Mapping[str, Path]) -> dict[str, str]:
+    """Where another machine finds the same: the Hub, or `job:ID/PATH` for what an earlier job of the runner left."""
+    found = {}
+    for name, path in mounts.items():
+        if x.goal is not None and (origin := hub_origin(path, x.goal.base_model)):
+            found[name] = origin
+        elif path.parts[-3:] == ("work", "out", "model"):
+            found[name] = f"job:{path.parts[-4]}/out/model"
+    return found
 
 
 async def base_model(world: World, x: Experiment) -> Path:

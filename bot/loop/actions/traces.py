@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from bot.conversation.inert import printable
-from bot.conversation.policy import Policy
 from bot.domain.evaluation import Evaluation
 from bot.domain.experiment import BASELINE, Experiment, JobRole, Run
 from bot.domain.redaction import redact
@@ -119,9 +118,11 @@ def provenance(world: World, x: Experiment, run: Run) -> dict[str, Any]:
     jobs = {
         f"{job.role}": {"seconds": round(job.seconds, 2), "tier": status_of(job).get("tier"),
                         "peak_memory_gib": status_of(job).get("peak_memory_gib"), "state": status_of(job).get("state")}
-        for job in x.jobs.values() if job.run == run.n and job.role is not JobRole.DATA
+        for job in x.jobs.values()
+        if job.run == run.n and job.role is not JobRole.DATA and not job.role.of_ablation
     }  # fmt: skip
-    hours = sum(job.seconds for job in x.jobs.values() if job.run == run.n) / 3600
+    own = [job for job in x.jobs.values() if job.run == run.n and not job.role.of_ablation]
+    hours, usd = sum(job.seconds for job in own) / 3600, sum(x.usd_of(job) for job in own)
     return {
         "goal": x.goal_id,
         "goal_hash": x.goal.hash,
@@ -145,7 +146,7 @@ def provenance(world: World, x: Experiment, run: Run) -> dict[str, Any]:
         "probe": run.probe,
         "jobs": jobs,
         "training": output_json(folder, "out/summary.json"),
-        "cost": {"usd": round(hours * Policy.from_dict(x.policy).usd_per_hour, 4), "hours": round(hours, 5)},
+        "cost": {"usd": round(usd, 4), "hours": round(hours, 5)},
     }  # fmt: skip
 
 

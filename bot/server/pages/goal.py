@@ -76,7 +76,7 @@ def _shown(bot: Bot, x: Experiment, journal: Sequence[Event], wanted: str, every
         "diagnoses": _reports(x, listed_runs, run),
         "asked": _asked(x) if x.state is State.AWAITING_CONSENT else None,
         "consent": _consent(x, journal),
-        "jobs": [_job_row(job, policy.usd_per_hour) for job in x.jobs.values()],
+        "jobs": [_job_row(job, x.usd_of(job)) for job in x.jobs.values()],
         "usd_per_hour": policy.usd_per_hour,
     }
 
@@ -208,14 +208,14 @@ class JobRow:
     usd: float
 
 
-def _job_row(job: Job, usd_per_hour: float) -> JobRow:
+def _job_row(job: Job, usd: float) -> JobRow:
     status: Mapping[str, Any] = job.status or {}
     state = str(status.get("state", "in progress"))
     failure = FAILURES.get(str(status.get("failure")), "")
     tone = {"succeeded": "good", "in progress": "busy", "cancelled": "done"}.get(state, "bad")
     attempt = f", attempt {job.attempt}" if job.attempt > 1 else ""
     words = f"{state}: {failure}" if failure else state
-    return JobRow(job, task_of(job.role, job.run) + attempt, words, tone, job.seconds / 3600 * usd_per_hour)
+    return JobRow(job, task_of(job.role, job.run) + attempt, words, tone, usd)
 
 
 def _place_in_line(bot: Bot, goal_id: GoalId) -> str:

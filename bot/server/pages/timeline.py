@@ -25,6 +25,8 @@ ROLES = {
     "evaluate": "evaluate run {run} on the dev items",
     "probe": "probe learning rates after run {run}",
     "confirm": "evaluate run {run} on the sealed test",
+    "ablate": "train value {run} of the ablation",
+    "weigh": "evaluate value {run} of the ablation",
 }
 """What a job of each role is there to do."""
 FAILURES = {
@@ -274,6 +276,10 @@ SENTENCES: dict[str, Callable[[Data], Said]] = {
     "revised": _revised,
     "head_read": _head_read,
     "confirmed": _confirmed,
+    "ablation_opened": lambda d: (
+        f"@{d['by']} asked to try {counted(len(d['arms']), 'value')} of `{d['key']}` side by side.", "", "",
+    ),
+    "ablation_reported": lambda d: (f"Ablation {d['ablation']} was reported in one table.", "", "good"),
     "stopped": lambda d: (f"@{d['by']} asked to stop.", str(d.get("reason", "")), ""),
     "resumed": _resumed,
     "ended": _ended,
