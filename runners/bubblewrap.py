@@ -27,6 +27,7 @@ _ETC_FILES = {
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
 _SYSTEM_LINKS = ("lib", "lib32", "lib64", "libx32", "bin", "sbin")
+_NAME_FILES = ("/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf", "/etc/ssl/certs")
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives")
 LANDLOCK = "/postdoc/landlock.py"
 GPUS = "--postdoc-gpus"
@@ -147,6 +148,19 @@ def _rules(python: Interpreter, mounts: Mapping[str, str]) -> list[tuple[int, st
     readable = [*system, "/proc", "/sys", *python.folders, *mounts]
     rules = [(landlock.LIST, "/"), (landlock.DEVICE, "/dev"), *((landlock.READ, path) for path in readable)]
     return rules + [(landlock.WRITE, path) for path in (WORK, SCRATCH, "/tmp", "/dev/shm")]
+
+
+def with_network(words: list[str]) -> list[str]:
+    """The same walls without the one around the network, for a script that must reach other machines."""
+    open_words = [word for word in words if word not in ("--unshare-net", "--unshare-uts")]
+    name = open_words.index("--hostname")
+    del open_words[name : name + 2]  # the machine's own, by which others find it
+    for path in ("/etc/hosts", "/etc/nsswitch.conf"):
+        ours = open_words.index(path)
+        del open_words[ours - 2 : ours + 1]
+    own = (word for path in _NAME_FILES for word in ("--ro-bind-try", path, path))
+    place = open_words.index("--proc")
+    return [*open_words[:place], *own, *open_words[place:]]
 
 
 def _system() -> list[str]:

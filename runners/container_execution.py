@@ -157,6 +157,11 @@ class ContainerExecution:
 
     # listening
 
+    def _listen(self, seconds: float) -> None:
+        """Until something happens, `seconds` at most."""
+        self._writing_log(lambda: self._log.settle(time.monotonic()))
+        self._events.wait(seconds)
+
     def _on_output(self, data: bytes) -> None:
         self._writing_log(lambda: self._log.write(data))
 
@@ -182,9 +187,8 @@ class ContainerExecution:
             if _readable(self._pipes[ENDED]):
                 self._let_it_end(now + _END_SECONDS)
                 return
-            self._writing_log(lambda: self._log.settle(time.monotonic()))
             until_deadline = max(0.01, self._deadline - time.time())
-            self._events.wait(min(self._next_look - time.monotonic(), until_deadline))
+            self._listen(min(self._next_look - time.monotonic(), until_deadline))
 
     def _container_has_ended(self) -> bool:
         if self._process is not None:
@@ -249,7 +253,7 @@ class ContainerExecution:
             if time.monotonic() > deadline:
                 return False
             # The pipe must go on being read: a full one would keep the script from ending.
-            self._events.wait(0.05)
+            self._listen(0.05)
         return True
 
     def _ask_how_it_ended(self) -> None:
@@ -277,7 +281,7 @@ class ContainerExecution:
             state = self._persistently(lambda: self._engine.state(self._name))
             if state is None or state.ended or time.monotonic() > deadline:
                 return state
-            self._events.wait(0.02)
+            self._listen(0.02)
 
     def _memory_evidence(self, state: State) -> str:
         """Where no counter could be read in time, what else says that memory was the cause."""
@@ -305,7 +309,7 @@ class ContainerExecution:
                     raise
                 if time.monotonic() > deadline:
                     raise EngineAway(f"{error}, for {_ENGINE_PATIENCE_SECONDS:g} s now") from error
-            self._events.wait(_LOOK_SECONDS)
+            self._listen(_LOOK_SECONDS)
 
     def _give_up(self, why: str) -> None:
         """Something of ours or of the engine's failed; the container, should there be one, must not go on."""

@@ -43,15 +43,16 @@ _MANY_PROCESSES = 32_768
 """The kernel's own default (`kernel.pid_max`), to which podman lowers its own limit and above which it cannot set one
 when it is no full root."""
 _LEAST_SHARED_BYTES = 64 << 20
+_STOP_SECONDS = 1
 _GIB = 2**30
 
 # The shell stays the first process, so that a signal means to the script what it means elsewhere, and it lives on when
-# the script is killed for its memory: the container then still stands, and its control group can be asked why.
+# the script is killed for its memory: the container then still stands, and its control group can be asked why. It keeps
+# the pipes open, because what waits in a pipe goes when nobody has it open any more.
 _LAUNCHER = f"""
 exec 3<>{_PIPES}/{OUTPUT} 4<>{_PIPES}/{ENDED} 5<>{_PIPES}/{RELEASE}
 "$@" </dev/null >&3 2>&1 3>&- 4>&- 5>&-
 code=$?
-exec 3>&-
 echo >&4
 read -r word <&5
 exit $code
@@ -119,6 +120,8 @@ def container(spec: JobSpec, here: Setting, folder: Path) -> dict[str, Any]:
         "Labels": {f"postdoc.{name}": value for name, value in spec.labels.items()}
         | {JOB_LABEL: spec.job_id, ROOT_LABEL: root_label(here.root)},
         "Healthcheck": {"Test": ["NONE"]},
+        # The shell hears no polite signal; an engine that shuts down need not wait for it.
+        "StopTimeout": _STOP_SECONDS,
         "HostConfig": _host_config(spec, here, folder)
         | {
             "Mounts": [
@@ -182,9 +185,14 @@ def with_gpus(plan: Mapping[str, Any], chosen: Sequence[Gpu]) -> dict[str, Any]:
     if nodes:
         devices = [*nodes, "/dev/kfd"]
         more["Devices"] = [{"PathOnHost": node, "PathInContainer": node, "CgroupPermissions": "rw"} for node in devices]
-        more["GroupAdd"] = sorted({str(os.stat(node).st_gid) for node in devices})
+        more["GroupAdd"] = sorted({str(owner_group(node)) for node in devices})
     config["HostConfig"] = config["HostConfig"] | more
     return config
+
+
+def owner_group(node: str) -> int:
+    """AMD's device files are opened by the members of a group (`render`), whose number the image does not know."""
+    return os.stat(node).st_gid
 
 
 def _user(here: Setting) -> str:

@@ -39,8 +39,10 @@ class Hub:
     def _api(self) -> Any:
         # Read by the library when it is imported, which somebody else may have done already.
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         from huggingface_hub import HfApi, constants
+        from huggingface_hub.utils import disable_progress_bars
+
+        disable_progress_bars()
 
         # Xet keeps caches of its own that no limit here reaches; the Hub serves the same files without it.
         constants.HF_HUB_DISABLE_XET = constants.HF_HUB_DISABLE_TELEMETRY = True
@@ -69,9 +71,25 @@ class Hub:
     # jobs
 
     def jobs(self, labels: Mapping[str, str], stages: Sequence[str] = ()) -> list[Any]:
-        found = self.call("list jobs", lambda api: list(api.list_jobs(
-            labels=dict(labels), status=list(stages) or None, namespace=self.namespace)))  # fmt: skip
-        return list(found)
+        """Read page by page here: the library's own list tries each page six times, for minutes in all, and a bot that
+        starts while the Hub is away would wait for it."""
+
+        def every_page(_: Any) -> list[Any]:
+            from huggingface_hub import JobInfo, get_session
+            from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+            found: list[Any] = []
+            url: str | None = f"{self.endpoint}/api/jobs/{self.namespace}"
+            query = [("stage", stage) for stage in stages] + [("label", f"{k}={v}") for k, v in labels.items()]
+            while url is not None:
+                headers = build_hf_headers(token=self._token)
+                response = get_session().get(url, params=query or None, headers=headers)
+                hf_raise_for_status(response)
+                found += [JobInfo(**each, endpoint=self.endpoint) for each in response.json()]
+                url, query = response.links.get("next", {}).get("url"), []
+            return found
+
+        return list(self.call("list jobs", every_page))
 
     def job(self, handle: str) -> Any | None:
         """None when the Hub does not know it any more."""

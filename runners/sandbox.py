@@ -309,7 +309,7 @@ def launch_plan(spec: JobSpec, here: Setting, folder: Path) -> dict[str, Any]:
         **(_plain(spec, here, folder) if here.tier is Tier.PLAIN else _walled(spec, here, folder)),
         "hierarchy": here.hierarchy.as_dict() if here.hierarchy else None,
         "group": group_prefix(here.root) + spec.job_id,
-        "leaves_network": here.leaves_network,
+        "leaves_network": here.leaves_network and not spec.network,
         "gpus": {"count": wanted, "place": here.gpus.as_dict()} if wanted else None,
     }
 
@@ -344,6 +344,8 @@ def _walled(spec: JobSpec, here: Setting, folder: Path) -> dict[str, Any]:
         # And the first process inside, which is bubblewrap's.
         processes=spec.caps.pids + 1 if kernel.counts_processes_by_namespace() else 0,
     )
+    if spec.network:
+        walls = bubblewrap.with_network(walls)
     return {
         "argv": [*walls, *intake.substitute(spec.argv, here.interpreter.executable, bubblewrap.WORK, paths)],
         "environment": {"PATH": "/usr/bin:/bin"},

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from bot.config import Settings
 from bot.conversation.github import GitHubApp
 from bot.domain.redaction import redact
 from bot.errors import SettingsError, UserError
+from bot.server.actions_api import GitHubActions
+from bot.server.run_tokens import RunTokens
+from runners.github_actions import ActionsBackend, ActionsRunner, Dispatching
 from runners.job import Runner
 from runners.local import LocalRunner
+from runners.ray_dashboard import Dashboard
+from runners.ray_jobs import RayJobs
+from runners.remote.runner import RemoteRunner
 
 if TYPE_CHECKING:
     from runners.hf_jobs import HubJobs
 
 
-def runner_of(settings: Settings, folder: Path, app: GitHubApp | None, known_secrets: tuple[str, ...]) -> Runner:
+def runner_of(
+    settings: Settings,
+    folder: Path,
+    app: GitHubApp | None,
+    known_secrets: tuple[str, ...],
+    tokens: RunTokens | None = None,
+) -> Runner:
     """The runner whose jobs (or whose mirrors of far jobs) lie below `folder`.
 
     Raises: SettingsError when a setting that this runner needs is missing.
@@ -31,7 +45,7 @@ def runner_of(settings: Settings, folder: Path, app: GitHubApp | None, known_sec
         case "docker":
             return _docker(settings, folder, clean)
         case "actions":
-            return _actions(settings, folder, app, clean)
+            return _actions(settings, folder, app, tokens, clean)
         case "hf_jobs":
             return _hf_jobs(settings, folder, clean)
         case "ray":
@@ -67,8 +81,21 @@ def _docker(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Ru
         raise SettingsError(f"POSTDOC_RUNNER=docker: {error}.") from error
 
 
-def _actions(settings: Settings, folder: Path, app: GitHubApp | None, clean: Callable[[str], str]) -> Runner:
-    raise SettingsError("POSTDOC_RUNNER=actions is not there yet.")
+def _actions(
+    settings: Settings, folder: Path, app: GitHubApp | None, tokens: RunTokens | None, clean: Callable[[str], str]
+) -> Runner:
+    if app is None or tokens is None:
+        raise SettingsError("POSTDOC_RUNNER=actions needs a server that its machines can talk to.")
+    address = urlsplit(settings.public_url)
+    if not address.hostname:
+        raise SettingsError("POSTDOC_RUNNER=actions needs POSTDOC_PUBLIC_URL: where machines reach this server.")
+    if address.scheme != "https" and address.hostname not in ("127.0.0.1", "::1", "localhost"):
+        raise SettingsError("POSTDOC_PUBLIC_URL: over http others could read what jobs are given. Write https://.")
+    dispatching = Dispatching(
+        settings.public_url, settings.actions_workflow, settings.actions_label, settings.actions_queue_minutes * 60
+    )
+    backend = ActionsBackend(folder, GitHubActions(app), tokens.of, dispatching)
+    return ActionsRunner(folder, backend, redact=clean)
 
 
 def _hf_jobs(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Runner:
@@ -108,4 +135,22 @@ def hub_jobs(settings: Settings, folder: Path) -> HubJobs:
 
 
 def _ray(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Runner:
-    raise SettingsError("POSTDOC_RUNNER=ray is not there yet.")
+    parts = urlsplit(settings.ray_address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError(
+            "POSTDOC_RUNNER=ray needs POSTDOC_RAY_ADDRESS: write the address of the cluster's dashboard, "
+            "`http://127.0.0.1:8265`."
+        )
+    storage = settings.ray_storage
+    if storage is None or not storage.is_absolute() or not storage.is_dir():
+        raise SettingsError(
+            "POSTDOC_RUNNER=ray needs POSTDOC_RAY_STORAGE: write the absolute path of a folder that this machine and "
+            f"every node can write to{f'; {storage} is none here' if storage else ''}."
+        )
+    token = settings.ray_token.get_secret_value() if settings.ray_token else ""
+    # Two bots that share a cluster must not sweep each other's jobs; those of one App share a data folder.
+    owner = hashlib.sha256(f"{settings.app_id}\n{folder.resolve()}".encode()).hexdigest()[:16]
+    backend = RayJobs(
+        Dashboard(settings.ray_address, token), storage, owner, python=settings.job_python, hub=settings.ray_hub
+    )
+    return RemoteRunner(folder, backend, redact=clean)

@@ -41,7 +41,7 @@ class MemoryEstimate:
 
     @property
     def total_gib(self) -> float:
-        return sum(getattr(self, name) for name in PARTS) - self.overlap_gib
+        return float(sum(getattr(self, name) for name in PARTS)) - self.overlap_gib
 
     def explain(self) -> list[str]:
         """One line for each part that takes anything, the largest first, and their sum."""
@@ -191,7 +191,9 @@ def _head_bytes(shape: ModelShape, training: Training, *, gpu: bool) -> tuple[fl
     gradient = words * shape.hidden * 4.0 if training.lora is None else 0.0
     states = tokens * shape.hidden * (4.0 + widths.product)
     if training.full_logits:
-        return gradient + states + tokens * words * (12.0 if widths.product == 4 else 2 * widths.product + 12.0), gradient
+        return gradient + states + tokens * words * (
+            12.0 if widths.product == 4 else 2 * widths.product + 12.0
+        ), gradient
     if gpu:
         tile = min(tokens, TILE_TOKENS) * TILE_WORDS * widths.product + TILE_WORDS * shape.hidden * widths.product
         gradient += words * shape.hidden * training.weight_bytes if gradient and training.weight_bytes < 4 else 0.0
@@ -203,7 +205,9 @@ def _head_bytes(shape: ModelShape, training: Training, *, gpu: bool) -> tuple[fl
 def _layer_gradients(shape: ModelShape, training: Training, *, gpu: bool) -> float:
     """Gradients of the widest layer's own results, which stand while everything that was kept still does."""
     widths = widths_of(training, gpu=gpu)
-    inner = max(layer.inner or (layer.experts.inner * layer.experts.chosen if layer.experts else 0) for layer in shape.layers)
+    inner = max(
+        layer.inner or (layer.experts.inner * layer.experts.chosen if layer.experts else 0) for layer in shape.layers
+    )
     return training.rows * training.length * (3 * inner * widths.product + 2 * shape.hidden * widths.stream)
 
 

@@ -51,6 +51,8 @@ class Fault:
     truncate: int | None = None
     """Send so many bytes of the body and hang up."""
     seconds: float = 0.0
+    method: str = ""
+    """Of the requests that are meant; any where none is said."""
 
 
 class FakeHub:
@@ -112,7 +114,10 @@ class FakeHub:
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         self.seen_tokens.add(token)
         body = body_of(request)
-        fault = next((fault for fault in self.faults if fault.path in path and fault.times > 0), None)
+        fault = next((
+            fault for fault in self.faults
+            if fault.path in path and fault.times > 0 and fault.method in ("", request.command)
+        ), None)  # fmt: skip
         if fault is not None:
             fault.times -= 1
             time.sleep(fault.seconds)

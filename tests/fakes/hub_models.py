@@ -94,7 +94,8 @@ class FakeModels:
     def _download(self, found: Model, repo: str, revision: str, path: str, token: str) -> Answer:
         if found.private and not self._may(token, repo):
             return Answer(404 if token else 401, {}, {"X-Error-Code": "RepoNotFound"})
-        files = found.files if revision in ("main", found.sha) else found.history.get(revision)
+        current = found.files if revision in ("main", found.sha) else None
+        files = found.history.get(revision, current)
         if files is None:
             return Answer(404, {}, {"X-Error-Code": "RevisionNotFound"})
         if path not in files:
@@ -104,12 +105,13 @@ class FakeModels:
         return Answer(200, headers=headers | {"X-Repo-Commit": commit}, file=files[path])
 
     def _tree(self, found: Model, folder: str) -> Answer:
-        below = {path: data for path, data in found.files.items() if path.startswith(f"{folder}/")}
+        prefix = f"{folder}/" if folder else ""
+        below = {path: data for path, data in found.files.items() if path.startswith(prefix)}
         if folder and not below:
             return Answer(404, {"error": "not found"}, {"X-Error-Code": "EntryNotFound"})
         files = [
             {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-            for path, data in below.items() if "/" not in path.removeprefix(f"{folder}/")
+            for path, data in below.items() if not folder or "/" not in path.removeprefix(prefix)
         ]  # fmt: skip
         return Answer(200, files)
 
@@ -176,6 +178,7 @@ class FakeModels:
                     del files[value["path"]]
         found.files = files
         found.commits.append(message)
+        found.history[found.sha] = files
         return Answer(200, {"commitUrl": f"{url}/{repo}/commit/{found.sha}", "commitOid": found.sha})
 
 

