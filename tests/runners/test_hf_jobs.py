@@ -125,17 +125,18 @@ def test_refusal_is_one_sentence_of_the_right_kind(
 ) -> None:
     headers = {"Retry-After": "17"} if fault == 429 else {}
     waiting.hub.faults.append(HubFault("/api/jobs/acme", status=fault, headers=headers, method="POST"))
-    runner = waiting.runner()
+    runner, spec = waiting.runner(), script("pass")
     with pytest.raises(kind, match=says) as raised:
-        runner.launch(script("pass"))
+        runner.launch(spec)
     assert type(raised.value) is kind
     assert "\n" not in str(raised.value)
     assert RUNS_TOKEN not in str(raised.value)
     if isinstance(raised.value, TransientError):
         assert raised.value.retry_after_seconds == 17
     assert waiting.launches(JOB) == 0
-    # It is still there to be started, once the reason is gone.
-    assert runner.sweep().started == (JOB,)
+    # What a person has to mend is forgotten until it is asked for again; the rest is started by the next sweep.
+    assert runner.sweep().started == (() if kind is UserError else (JOB,))
+    runner.launch(spec)
     assert waiting.launches(JOB) == 1
 
 
@@ -314,6 +315,11 @@ HOSTILE = f"""
 import os, pathlib, subprocess
 found = []
 for place in pathlib.Path('/proc').glob('[0-9]*'):
+    try:
+        if place.stat().st_uid == os.getuid():
+            continue  # a script of another fake container, which a real one does not show
+    except OSError:
+        continue
     for name in ('environ', 'cmdline'):
         try:
             content = (place / name).read_bytes()
@@ -323,8 +329,7 @@ for place in pathlib.Path('/proc').glob('[0-9]*'):
             found.append(f'{{place.name}}/{{name}}')
     try:
         (place / 'mem').open('rb').close()
-        if int(place.name) != os.getpid():
-            found.append(f'{{place.name}}/mem')
+        found.append(f'{{place.name}}/mem')
     except OSError:
         pass
 for top in (os.environ['TMPDIR'], os.path.dirname(os.path.dirname(os.path.dirname(os.getcwd())))):
