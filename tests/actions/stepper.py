@@ -409,6 +409,7 @@ class _Job:
             {"HOME": os.environ.get("HOME", "/root"), "PATH": path, "LANG": "C.UTF-8"}
             | self._machine.environment
             | {"CI": "true", "GITHUB_ACTIONS": "true", "RUNNER_OS": runner["os"], "RUNNER_ARCH": runner["arch"]}
+            | {"RUNNER_ENVIRONMENT": runner["environment"]}
             | {"RUNNER_NAME": runner["name"], "RUNNER_TEMP": runner["temp"], "RUNNER_TOOL_CACHE": runner["tool_cache"]}
             | {"RUNNER_TRACKING_ID": self._tracking}
             | told
