@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 STANDARD = set(sys.stdlib_module_names)
-HEAVY = {"torch", "transformers", "trl", "datasets", "peft", "lm_eval", "accelerate"}
+HEAVY = {"torch", "transformers", "trl", "datasets", "peft", "lm_eval", "accelerate", "ray"}
 LOOP_FLOOR = {"domain", "errors", "diagnosis", "evaluation", "data", "research", "conversation", "brain", "loop"}
 # Room -> rooms of `bot` it may import from.
 ALLOWED = {
@@ -30,7 +30,7 @@ ALLOWED = {
     # The one name that practice borrows is a folder's: where models are cached.
     "practice": {"practice", "errors", "domain", "evaluation", "drawing"},
 }
-READS_CONFIG = {"server", "cli", "__main__", "doctor", "config"}
+READS_CONFIG = {"server", "serverless", "cli", "__main__", "doctor", "config"}
 
 
 def modules(folder: str) -> Iterator[tuple[str, Path]]:
@@ -107,7 +107,16 @@ def test_templates_import_nothing_of_ours_and_are_never_imported() -> None:
 
 
 # Module of the runners -> the client library of its backend. The supervisor starts without site-packages.
-CLIENTS = {"runners.remote.wrapper": {"huggingface_hub"}, "runners.remote.sealing": {"cryptography"}}
+CLIENTS = {
+    "runners.container_engine": {"docker"},
+    "runners.remote.wrapper": {"huggingface_hub"},
+    "runners.remote.sealing": {"cryptography"},
+    "runners.ray_train": {"ray"},
+    "runners.hf_hub": {"huggingface_hub"},
+    # In a job's container:
+    "runners.hf_bootstrap": {"huggingface_hub"},
+    "runners.hf_runs": {"huggingface_hub"},
+}
 
 
 def test_runners_import_no_third_party_library_but_their_backends_client() -> None:
@@ -120,7 +129,7 @@ def test_runners_import_no_third_party_library_but_their_backends_client() -> No
     assert wrong == []
 
 
-@pytest.mark.parametrize("entry", ["bot.server.app", "bot.cli", "bot.practice.demo"])
+@pytest.mark.parametrize("entry", ["bot.server.app", "bot.serverless.responder", "bot.cli", "bot.practice.demo"])
 def test_bot_process_never_loads_the_training_stack(entry: str) -> None:
     code = f"import sys, {entry}; print(sorted(m for m in {sorted(HEAVY)!r} if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

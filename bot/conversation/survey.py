@@ -50,7 +50,9 @@ class Survey:
         self._root = f"/repos/{full_name}"
 
     async def _get(self, path: str, /, **params: Any) -> Any:
-        response = await self._app.call(self.installation_id, "GET", self._root + path, params=params or None)
+        # Asked conditionally: what has not changed costs nothing of the hourly limit.
+        path = self._root + path
+        response = await self._app.call(self.installation_id, "GET", path, params=params or None, conditional=True)
         return response.json() if response.content else None
 
     async def _found(self, path: str, /, **params: Any) -> Any:
@@ -170,20 +172,12 @@ class Survey:
 
 async def installations(app: GitHubApp) -> list[Json]:
     """Where the App is installed."""
-    rows: list[Json] = (await app.call_as_app("GET", "/app/installations", params={"per_page": 100})).json()
-    return rows
+    return await app.installation_rows()
 
 
 async def repositories(app: GitHubApp, installation_id: int) -> list[Json]:
     """The repositories that an installation covers."""
-    rows: list[Json] = []
-    for page in range(1, MOST_PAGES + 1):
-        params = {"per_page": 100, "page": page}
-        found = (await app.call(installation_id, "GET", "/installation/repositories", params=params)).json()
-        rows += found["repositories"]
-        if len(found["repositories"]) < 100:
-            break
-    return rows
+    return await app.installation_repositories(installation_id)
 
 
 async def gone(app: GitHubApp, installation_id: int, full_name: str) -> str | None:
@@ -191,12 +185,9 @@ async def gone(app: GitHubApp, installation_id: int, full_name: str) -> str | No
 
     Only GitHub's own plain answer counts: an outage, a limit or a missing permission is no farewell.
     """
-    try:
-        installation = (await app.call_as_app("GET", f"/app/installations/{installation_id}")).json()
-    except Refused as refused:
-        if refused.status == 404:
-            return "the App was uninstalled"
-        raise
+    installation = await app.installation_row(installation_id)
+    if installation is None:
+        return "the App was uninstalled"
     if installation.get("suspended_at"):
         return "the App's installation was suspended"
     try:

@@ -67,6 +67,8 @@ class EventKind(StrEnum):
     PULL_REQUEST_CLOSED = "pull_request_closed"
     PULL_REQUEST_REOPENED = "pull_request_reopened"
     JOB_ENDED = "job_ended"
+    OUTPUTS_GONE = "outputs_gone"
+    """The machine that an ended job's outputs lay on has gone with them; where needed, the job is done again."""
     # From the bot's own actions
     CONTRACT_READ = "contract_read"
     JOB_LAUNCHED = "job_launched"
@@ -159,6 +161,10 @@ class Job:
     """What the job was built from (the data key, for role data)."""
     reserved: Mapping[str, float] = field(default_factory=dict)
     """{"usd", "gpu_hours"} that it may cost at most; its time-out is set from it."""
+    gone: bool = False
+    """Its outputs are gone with the machine that they lay on."""
+    again: bool = False
+    """Somebody who may train has agreed that it is done once more for that."""
     usd_per_hour: float | None = None
     """What its machine cost when it was launched; None where only the policy puts a price on it."""
     resumed_from: int | None = None

@@ -225,6 +225,15 @@ def _on_job_ended(x: Experiment, event: Event) -> None:
         job.status = dict(event.data["status"])
 
 
+def _on_outputs_gone(x: Experiment, event: Event) -> None:
+    job = x.jobs.get(event.data["job_id"])
+    if job is None:
+        return
+    job.gone = True
+    if job.role is JobRole.DATA:
+        x.data = {key: found for key, found in x.data.items() if found.get("job_id") != job.job_id}
+
+
 def _on_baseline_recorded(x: Experiment, event: Event) -> None:
     x.baseline = Score.from_dict(event.data["score"])
     x.state = State.PLAN if x.pull_request is None else State.PROPOSED
@@ -341,6 +350,8 @@ def _on_stopped(x: Experiment, event: Event) -> None:
 
 
 def _on_resumed(x: Experiment, event: Event) -> None:
+    for job in x.jobs.values():
+        job.again = job.gone
     _reopen(x)
 
 
@@ -401,6 +412,7 @@ _FOLDS = {
     EventKind.PULL_REQUEST_CLOSED: _on_pull_request_closed,
     EventKind.PULL_REQUEST_REOPENED: _on_pull_request_reopened,
     EventKind.JOB_ENDED: _on_job_ended,
+    EventKind.OUTPUTS_GONE: _on_outputs_gone,
     EventKind.CONTRACT_READ: _on_contract_read,
     EventKind.JOB_LAUNCHED: _on_job_launched,
     EventKind.REFUSED: _on_refused,

@@ -38,6 +38,10 @@ Perform = Callable[[Experiment, Action], Awaitable[list[NewEvent]]]
 Point = Callable[[str, GoalId, Action], Awaitable[None]]
 """Called at `decided`, `performed` and `recorded`; tests end the process there."""
 
+Keep = Callable[[GoalId, dict[str, Any] | None], Awaitable[None]]
+"""Called with `{"n", "action"}` before an action is carried out, and with None when a goal comes to wait: what has to
+outlive this machine is kept elsewhere by then. Raises: TransientError to be asked again, LeaseLost to stop."""
+
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 60.0
 GIVE_UP_AFTER_SECONDS = 6 * 3600.0
@@ -58,9 +62,10 @@ class Engine:
         *,
         database_url: str,
         at: Point | None = None,
+        keep: Keep | None = None,
     ) -> None:
         self.journal, self.leases = journal, leases
-        self._perform, self._at = perform, at
+        self._perform, self._at, self._keep = perform, at, keep
         self._database_url = database_url
         self._tasks: dict[GoalId, asyncio.Task[None]] = {}
         self._again: set[GoalId] = set()
@@ -241,6 +246,15 @@ class Engine:
         await self._run(goal_id, before.length, action.as_dict(), lease)
         return (await self.experiment(goal_id)).length > before.length
 
+    def continues(self, goal_id: GoalId, n: int, decided: dict[str, Any]) -> None:
+        """Carry this action out before anything else is decided for the goal: its journal was kept amidst it."""
+        self._unfinished[goal_id] = Unfinished(n, decided, ())
+
+    @property
+    def busy(self) -> bool:
+        """True while some goal is being turned."""
+        return bool(self._tasks)
+
     async def forget(self, goal_id: GoalId) -> None:
         """Drop what is left of this goal's workflows, which were decided on a journal that is lost."""
         left = await DBOS.list_workflows_async(workflow_id_prefix=f"{goal_id}/", load_input=False, load_output=False)
@@ -287,6 +301,10 @@ class Engine:
         if action is None:
             if goal_id in self._again:
                 return False
+            if self._keep is not None:
+                await self._keep(goal_id, None)
+                if goal_id in self._again:
+                    return False
             self.waiting[goal_id] = experiment
             return True
         self.waiting.pop(goal_id, None)
@@ -308,6 +326,8 @@ class Engine:
         except ValueError as error:
             await self._leave_alone(goal_id, f"an action was decided by a newer version of Postdoc ({error})")
             raise LeaseLost("given back") from error
+        if self._keep is not None:
+            await self._keep(goal_id, {"n": n, "action": action.as_dict()})
         await self._reach("decided", goal_id, action)
         with SetWorkflowID(workflow_id(goal_id, n, lease.fence)):
             handle: WorkflowHandleAsync[int] = await DBOS.start_workflow_async(self._workflow, goal_id, n, decided)

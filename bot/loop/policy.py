@@ -20,6 +20,7 @@ from bot.domain.budget import Envelope, Spend, exceeded, remaining, used_up
 from bot.domain.experiment import BASELINE, Experiment, JobRole, Run, State
 from bot.domain.goal import Budget, digest_of
 from bot.domain.recipe import recipe_hash
+from bot.loop.hardware import Estimates, Unfit, estimates, unfit
 
 NEXT_RUN = Spend(runs=1)
 """What is known of the next run before it starts; its time is capped by what is left."""
@@ -186,8 +187,10 @@ def _ask_consent(x: Experiment, reason: str, *, remedy: bool = False) -> Action 
 
 def _finish_run(x: Experiment, run: Run) -> Action | None:
     """From a started run to its posted review."""
+    if (due := _run_data(x, run)) is not None:
+        return due
     if not run.diagnosed:
-        if "build_failed" not in x.data.get(data_key(run.recipe, run.digests), {}):
+        if "build_failed" not in x.data.get(data_key(run.recipe, run.digests), {}) and not _data_lost(x, run):
             train = _job(x, JobRole.TRAIN, run.n)
             if train is not None:
                 return train
@@ -197,11 +200,26 @@ def _finish_run(x: Experiment, run: Run) -> Action | None:
                 if evaluate is not None:
                     return evaluate
         return Action(ActionKind.DIAGNOSE, {"run": run.n})
-    if run.remedy is not None and run.remedy.get("probe"):
+    if run.remedy is not None and run.remedy.get("probe") and not _data_lost(x, run):
         probe = _job(x, JobRole.PROBE, run.n)
         if probe is not None:
             return probe
     return Action(ActionKind.REVIEW, {"run": run.n})
+
+
+def _run_data(x: Experiment, run: Run) -> Action | None:
+    """What is due because the set that this run trains on is gone with its machine; None when nothing is."""
+    key = data_key(run.recipe, run.digests)
+    built = [job for job in x.jobs.values() if job.role is JobRole.DATA and job.expects == key]
+    if not any(job.gone for job in built) or key != data_key(x.recipe, x.recipe_digests):
+        return None
+    return _data_ready(x)
+
+
+def _data_lost(x: Experiment, run: Run) -> bool:
+    """Whether that set is gone for good, because the head asks for another by now."""
+    key = data_key(run.recipe, run.digests)
+    return key not in x.data and key != data_key(x.recipe, x.recipe_digests)
 
 
 def _after_review(x: Experiment, run: Run) -> Action | None:
@@ -210,7 +228,9 @@ def _after_review(x: Experiment, run: Run) -> Action | None:
     best = x.best_run
     if best is not None and best.score is not None and best.score.value >= goal.target:
         if x.confirmation is None:
-            return _job(x, JobRole.CONFIRM, best.n) or Action(ActionKind.CONFIRM, {"run": best.n})
+            return _model_again(x, best) or _job(x, JobRole.CONFIRM, best.n) or Action(
+                ActionKind.CONFIRM, {"run": best.n}
+            )  # fmt: skip
         if x.confirmation["confirmed"]:
             return _conclude(State.MET, x.confirmation["reason"])
         return _conclude(State.NOT_CONFIRMED, x.confirmation["reason"])
@@ -224,11 +244,35 @@ def _after_review(x: Experiment, run: Run) -> Action | None:
     return Action(ActionKind.REVISE, {"run": run.n})
 
 
+def _model_again(x: Experiment, best: Run) -> Action | None:
+    """What is due before the best run's model can be confirmed, when it is gone with the machine that trained it."""
+    trained = [job for job in x.jobs.values() if job.role is JobRole.TRAIN and job.run == best.n]
+    if not any(job.gone for job in trained):
+        return None
+    last = trained[-1]
+    if last.gone and _data_lost(x, best):
+        reason = f"run {best.n}'s model and training data are gone with their machine, so nothing can confirm it"
+        return _conclude(State.NEEDS_HUMAN, reason)
+    if last.gone and not last.again:
+        return _conclude(
+            State.NEEDS_HUMAN,
+            f"run {best.n} reached the target, but its model is gone with the machine that trained it, so the sealed "
+            "test cannot be made; `/postdoc resume` trains it once more, at the same cost, and then makes it",
+        )
+    if (due := _run_data(x, best)) is not None:
+        return due
+    if (train := _job(x, JobRole.TRAIN, best.n)) is not None:
+        return train
+    if last.succeeded:
+        return None
+    return _conclude(State.NEEDS_HUMAN, f"run {best.n}'s model was gone, and training it once more failed")
+
+
 def _job(x: Experiment, role: JobRole, run: int, expects: str = "") -> Action | None:
     """The launch that is due for this job, or None when it has ended for good."""
     job = x.job_for(role, run, expects)
     attempt = 1 if job is None else job.attempt + 1
-    if job is None or (job.blameless and job.attempt < MAX_ATTEMPTS):
+    if job is None or job.gone or (job.blameless and job.attempt < MAX_ATTEMPTS):
         return Action(ActionKind.LAUNCH, {"role": str(role), "run": run, "attempt": attempt, "expects": expects})
     return None
 
@@ -305,6 +349,31 @@ def next_run_hours(x: Experiment) -> float | None:
     return (seconds + (evaluate.seconds if evaluate else 0.0)) / 3600
 
 
+def estimated(x: Experiment) -> Estimates | None:
+    """Memory, time and price of training the head, by arithmetic; None before its data has been checked."""
+    return estimates(x, _hardware_facts(x))
+
+
+def estimated_run_hours(x: Experiment) -> float | None:
+    """Job time of the next run with its evaluation, where no run has been timed yet: by arithmetic, and by the base
+    model's evaluation."""
+    found = estimated(x)
+    if found is None:
+        return None
+    return found.here.time.seconds / 3600 + evaluation_hours(x) / EVALUATIONS_KEPT
+
+
+def memory_unfit(x: Experiment) -> Unfit | None:
+    """What keeps the head from fitting on its machine. A policy's consent does not cover that; a person's does,
+    because an estimate may be wrong and whoever agrees has been told."""
+    return unfit(x, _hardware_facts(x))
+
+
+def _hardware_facts(x: Experiment) -> Mapping[str, Any] | None:
+    facts: Mapping[str, Any] | None = x.data.get(data_key(x.recipe, x.recipe_digests), {}).get("hardware")
+    return facts
+
+
 def _longer(before: str, after: str) -> float:
     """How many times longer training takes, as far as the recipe alone can say it."""
     old, new = yaml.safe_load(before) or {}, yaml.safe_load(after) or {}
@@ -323,6 +392,8 @@ def consent_missing(x: Experiment, *, keys: tuple[str, ...]) -> str | None:
     # The envelope's keys say what Postdoc may change by itself. What a person changed outside of them has voided the
     # consent already (bot.domain.fold), so that whoever agrees afresh agrees to that change.
     changed = keys if x.changed_by in ("", "postdoc") else ()
+    if x.consent["by"] == "policy" and (too_large := memory_unfit(x)) is not None:
+        return too_large.diagnosis.cause
     envelope = Envelope.from_dict(x.consent["envelope"])
     return envelope.covers(changed, NEXT_RUN, spent=spend_of(x), goal_hash=x.goal.hash)
 
@@ -351,6 +422,8 @@ def policy_covers(x: Experiment) -> str | None:
     foreign = [path for path, digest in x.recipe_digests.items() if x.shipped_digests.get(path) != digest]
     if foreign:
         return f"{', '.join(foreign)} is not the shipped script, so a person has to agree"
+    if (too_large := memory_unfit(x)) is not None:
+        return too_large.diagnosis.cause
     if goal.budget.usd > grant.usd:
         return f"the policy grants {grant.usd:g} USD, the goal asks for {goal.budget.usd:g}"
     if policy.usd_per_hour and not goal.budget.usd:

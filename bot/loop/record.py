@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,10 @@ _SHORTEST_FOLDER = 5
 """A folder named with fewer characters (`/`, `/tmp`) is not blanked: it tells nothing and would blank much."""
 
 
+UNSEALED = b"postdoc: nobody keeps a key here"
+"""Where no key is kept: what is sealed with it is told from a torn file, and from nothing else."""
+
+
 class BadRecord(PostdocError):
     """A committed journal that is not taken; the text says why."""
 
@@ -54,6 +58,13 @@ def seal_key(private_key: str) -> bytes:
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return HKDF(hashes.SHA256(), 32, salt=None, info=b"postdoc journal record").derive(plain)
+
+
+def key_of(secret: str) -> bytes:
+    """32 bytes of a secret text, where there is no App and so no private key. Empty: `UNSEALED`."""
+    if not secret:
+        return UNSEALED
+    return HKDF(hashes.SHA256(), 32, salt=None, info=b"postdoc journal secret").derive(secret.encode())
 
 
 class Record:
@@ -81,16 +92,22 @@ class Record:
         events = self._journal.read(x.goal_id)[: x.length]
         return {f"{x.folder}/{NAME}": self.sealed(x.goal_id, events), f"{x.folder}/.gitattributes": ATTRIBUTES}
 
-    def sealed(self, goal_id: GoalId, events: Sequence[Event]) -> bytes:
+    def sealed(self, goal_id: GoalId, events: Sequence[Event], doing: Mapping[str, Any] | None = None) -> bytes:
+        """`doing` is what was decided on these events and not recorded yet, where the record is all that is kept."""
         lines = b"".join(_line(self._public(_as_dict(event))) for event in events)
-        seal = {"record": FORMAT, "goal": goal_id, "events": len(events)}
-        return lines + _line(seal | {"seal": _mac(self._keys[0], goal_id, len(events), lines)})
+        told = {"doing": self._public(dict(doing))} if doing is not None else {}
+        seal = {"record": FORMAT, "goal": goal_id, "events": len(events), **told}
+        return lines + _line(seal | {"seal": _mac(self._keys[0], goal_id, len(events), _with(lines, told))})
 
     def read(self, goal_id: GoalId, content: bytes) -> list[Event]:
         """The events of a record of this goal.
 
         Raises: BadRecord when it is not one of ours for this goal, byte for byte as it was written.
         """
+        return self.read_whole(goal_id, content)[0]
+
+    def read_whole(self, goal_id: GoalId, content: bytes) -> tuple[list[Event], dict[str, Any] | None]:
+        """The same, and what was being done when it was written. Raises: BadRecord."""
         lines, _, last = content.removesuffix(b"\n").rpartition(b"\n")
         lines = lines + b"\n" if lines else b""
         try:
@@ -102,12 +119,31 @@ class Record:
             raise BadRecord(f"its format {str(form)[:20]} is not the one this version reads ({FORMAT})")
         if goal != goal_id:
             raise BadRecord("it is the record of another goal")
-        if not any(hmac.compare_digest(_mac(key, goal_id, count, lines), mac) for key in self._keys):
+        told = {"doing": seal["doing"]} if "doing" in seal else {}
+        if not any(hmac.compare_digest(_mac(key, goal_id, count, _with(lines, told)), mac) for key in self._keys):
             raise BadRecord("its seal does not fit: it was changed, or made with another private key")
         events = [_event(json.loads(line)) for line in lines.splitlines()]
         if [event.seq for event in events] != list(range(count)):
             raise BadRecord("its events are not in order")
-        return events
+        return events, told.get("doing")
+
+    def sealed_note(self, name: str, value: Mapping[str, Any]) -> bytes:
+        """One JSON value that belongs to `name` and to nothing else."""
+        line = _line(self._public(dict(value)))
+        return line + _line({"record": FORMAT, "note": name, "seal": _mac(self._keys[0], GoalId(name), "note", line)})
+
+    def read_note(self, name: str, content: bytes) -> dict[str, Any]:
+        """What `sealed_note` wrote. Raises: BadRecord."""
+        line, _, last = content.removesuffix(b"\n").rpartition(b"\n")
+        line += b"\n"
+        try:
+            seal, value = json.loads(last), json.loads(line)
+            mac, same = str(seal["seal"]), seal["note"] == name and isinstance(value, dict)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise BadRecord("it is no sealed note") from error
+        if not same or not any(hmac.compare_digest(_mac(k, GoalId(name), "note", line), mac) for k in self._keys):
+            raise BadRecord("its seal does not fit: it was changed, or made with another key")
+        return dict(value)
 
     def public(self, text: str) -> str:
         """`text` as a record carries it."""
@@ -140,6 +176,10 @@ def _event(found: dict[str, Any]) -> Event:
 def _line(value: dict[str, Any]) -> bytes:
     # In the order of the journal, not sorted: the order of keys is the order in which a change names them.
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def _with(lines: bytes, told: Mapping[str, Any]) -> bytes:
+    return lines + (_line(dict(told)) if told else b"")
 
 
 def _mac(key: bytes, goal_id: GoalId, count: object, lines: bytes) -> str:

@@ -13,8 +13,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -157,6 +158,30 @@ class Treasury:
         query = sa.select(sa.func.count()).where(_reservations.c.repository == repository, ~_reservations.c.settled)
         with self._engine.connect() as connection:
             return int(connection.execute(query).scalar_one())
+
+    # The book, where it is kept somewhere else than in this database
+
+    def book(self) -> dict[str, list[dict[str, Any]]]:
+        """Every reservation and every halt, as plain data."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(_reservations).order_by(_reservations.c.job_id)).mappings()
+            halts = connection.execute(sa.select(_halts).order_by(_halts.c.scope)).mappings()
+            return {"reservations": [dict(row) for row in rows], "halts": [dict(row) for row in halts]}
+
+    def open_book(self, book: Mapping[str, Any]) -> None:
+        """Take over a book in place of what is here. Raises: ValueError for what is none."""
+        tables = ((_reservations, "reservations"), (_halts, "halts"))
+        try:
+            found = {
+                name: [{c.name: row[c.name] for c in table.columns} for row in book[name]] for table, name in tables
+            }
+        except (LookupError, TypeError) as error:
+            raise ValueError("it is no book of reservations and halts") from error
+        with self._engine.begin() as connection:
+            for table, name in tables:
+                connection.execute(table.delete())
+                if found[name]:
+                    connection.execute(table.insert(), found[name])
 
     # The halt
 

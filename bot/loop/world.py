@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bot.conversation.github import GitHubApp, Repository
 from bot.conversation.policy import Policy
 from bot.domain.experiment import Experiment
+from bot.domain.goal import GoalId
 from bot.loop.record import Record
 from bot.loop.treasury import Treasury
 from runners.job import Hardware, Runner
+
+KeptFile = Callable[[GoalId, str], Awaitable[bytes | None]]
+"""(goal, path) -> the file that was kept for it; None when there is none. Raises: TransientError."""
 
 PACKAGE = Path(__file__).resolve().parent.parent
 TEMPLATES = PACKAGE.parent / "templates"
@@ -52,6 +56,14 @@ class World:
     """Of the journals, for the bot's own commits; without one they carry none."""
     server_policy: Policy | None = None
     """Bounds every repository's policy."""
+    buttons: bool = True
+    """Whether we hear of it when somebody presses a button of our checks."""
+    machine: str = "this server's own machine"
+    """Where jobs run, as the plan says it."""
+    lasting: bool = True
+    """False where the data folder goes with the machine once the process has ended."""
+    kept_file: KeptFile | None = None
+    """What of a goal outlives this machine, where the data folder may not; None where it does."""
 
     def repository(self, x: Experiment) -> Repository:
         return self.app.repository(x.installation_id, x.owner, x.repository)

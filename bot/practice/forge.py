@@ -19,6 +19,7 @@ from .faults import Faults
 from .git_store import EMPTY_TREE, Commit, GitStore, Identity, TreeEntry
 from .manifests import Issued
 from .model import (
+    ACTIONS_SLUG,
     AccountType,
     App,
     CheckRun,
@@ -38,6 +39,11 @@ from .webhooks import Webhooks
 T = TypeVar("T")
 _LOGIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,37}[A-Za-z0-9])?")
 _NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}")
+ACTIONS_PERMISSIONS = {
+    "actions": "write", "checks": "write", "contents": "write", "issues": "write", "pull_requests": "write",
+    "statuses": "write",
+}  # fmt: skip
+"""The most that a workflow file may ask for, as far as the forge knows what it opens."""
 WEB_FLOW = ("web-flow", "GitHub", "noreply@github.com")
 
 
@@ -193,6 +199,26 @@ class Forge:
             )
             self.apps[app.id] = app
             return AppRegistration(app.id, app.client_id, slug, private)
+
+    def workflow_token(
+        self, full_name: str, permissions: Mapping[str, str], *, may_open_pulls: bool = True
+    ) -> InstallationToken:
+        """What GitHub hands a workflow's job as `GITHUB_TOKEN`: an installation token of its own App `github-actions`,
+        for that repository and with the permissions that the workflow file names.
+
+        https://docs.github.com/en/actions/concepts/security/github_token
+        """
+        with self.lock:
+            app = self.app_by_slug(ACTIONS_SLUG)
+            if app is None:
+                registered = self.register_app(
+                    slug=ACTIONS_SLUG, name="GitHub Actions", permissions=ACTIONS_PERMISSIONS
+                )
+                app = self.apps[registered.app_id]
+            repository = self.repository(full_name)
+            repository.actions_may_open_pulls = may_open_pulls
+            installation = self.installations[self.install_app(app.id, full_name)]
+            return self.tokens.for_installation(installation, [repository], dict(permissions))
 
     def set_webhook(self, app_id: int, url: str | None, secret: str | None = None) -> None:
         """Points an App's webhook somewhere else, once the bot's port is known for example."""

@@ -12,6 +12,8 @@ from .git_store import GitStore
 from .node_ids import node_id
 
 Side = Literal["LEFT", "RIGHT"]
+ACTIONS_SLUG = "github-actions"
+"""GitHub's own App, as which a workflow's `GITHUB_TOKEN` speaks."""
 
 
 class AccountType(StrEnum):
@@ -371,6 +373,8 @@ class Repository:
     git: GitStore
     fork_of: Repository | None = None
     archived: bool = False
+    actions_may_open_pulls: bool = True
+    """The setting "Allow GitHub Actions to create and approve pull requests"."""
     labels: dict[str, Label] = field(default_factory=dict)
     """Keyed by the name in lower case: GitHub's label names are case-insensitive."""
     issues: dict[int, Issue] = field(default_factory=dict)

@@ -285,7 +285,7 @@ def _rendered(reply: Reply, request: Request, call: Call, extra: dict[str, str])
         asked = re.split(r"\s*,\s*", request.headers.get("if-none-match", ""))
         if tag in asked or tag.removeprefix("W/") in asked:
             return _finished(b"", 304, None, headers)
-    return _finished(content, reply.status, reply.media_type if content else None, headers)
+    return _finished(content, reply.status, reply.media_type if reply.body is not None else None, headers)
 
 
 def _finished(content: bytes, status: int, media_type: str | None, headers: dict[str, str]) -> Response:

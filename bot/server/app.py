@@ -7,9 +7,10 @@ import contextlib
 import itertools
 import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy.exc
 from fastapi import FastAPI, Request, Response
@@ -26,7 +27,7 @@ from bot.errors import SettingsError, TransientError
 from bot.loop import workflows
 from bot.loop.actions import performer
 from bot.loop.database import open_database
-from bot.loop.engine import Engine, Point
+from bot.loop.engine import Engine, Keep, Point
 from bot.loop.inbox import Inbox
 from bot.loop.journal import Journal
 from bot.loop.leases import INBOX, POLL_SECONDS, Leases
@@ -90,22 +91,14 @@ class Bot:
         redact_logs(known_secrets)
         self.inbox, self.treasury = Inbox(database), Treasury(database)
         self.journal = Journal(database, clean=partial(redacted, known=known_secrets))
-        keys = [seal_key(pem) for pem in (settings.key(), *settings.retired_keys())]
-        record = Record(self.journal, keys, known_secrets=known_secrets, folders=_folders(settings, folder))
+        folders = _folders(settings, folder)
+        self.record = Record(self.journal, self._seal_keys(), known_secrets=known_secrets, folders=folders)
         self.reports = Reports(database)
         self.access, self.summaries, self.curves = Access(settings), Summaries(self.journal), CurveFiles()
         self.metrics = Metrics()
-        self.app = GitHubApp(
-            app_id=settings.app_id,
-            private_key=settings.key(),
-            base_url=settings.github_url,
-            on_write=on_write,
-            on_answer=self.metrics.github_answered,
-            pacing=Pacing(settings.write_pause_seconds, settings.writes_per_hour),
-            known_secrets=known_secrets,
-        )
+        self.app = self._github(on_write)
         self.run_tokens = RunTokens(settings)
-        self.runner = runner or runner_of(settings, folder / "jobs", self.app, self.run_tokens, known_secrets)
+        self.runner = runner or runner_of(settings, folder / "jobs", self.app, known_secrets, self.run_tokens)
         self.machine_news = MachineNews(self.runner)
         self.world = World(
             app=self.app,
@@ -117,12 +110,13 @@ class Bot:
             known_secrets=known_secrets,
             train_memory_gib=settings.job_memory_gib,
             cpu_threads=settings.job_threads,
-            hardware=Hardware(settings.job_gpus, flavor=settings.flavor()),
+            hardware=Hardware(settings.job_gpus, settings.nodes(), settings.flavor()),
             hub_token=settings.hub_token.get_secret_value() if settings.hub_token else "",
             hub_namespaces=settings.hub_namespaces,
             private_data_hosts=settings.private_data_hosts,
             server_policy=load_server_policy(settings.policy_file),
-            record=record,
+            record=self.record,
+            **self._place(),
         )
         self.leases = Leases(database, folder / "executors", seconds=settings.lease_seconds)
         self.engine = Engine(
@@ -131,6 +125,7 @@ class Bot:
             self.metrics.counted(performer(self.world)),
             database_url=database.url.render_as_string(hide_password=False),
             at=at,
+            keep=self._keep,
         )
         self.app.may_write = self.leases.check_write
         self.watcher = Watcher(self.world, self.engine, self.reports, settings.check_update_seconds)
@@ -142,17 +137,41 @@ class Bot:
         self.policy_checks = PolicyChecks(self.app, server_policy=self.world.server_policy, label=settings.label)
         self.arrived = asyncio.Event()
         """Set when the inbox holds something new."""
-        handlers = Handlers(self.engine, self.app, label=settings.label, observe=self._observe)
-        looker = Looker(self.app, self.engine, record, settings.label)
+        self.handlers = Handlers(self.engine, self.app, label=settings.label, observe=self._observe)
+        looker = Looker(self.app, self.engine, self.record, settings.label)
         self.rebuilder = Rebuilder(
-            self.world, self.engine, looker, handlers.told, label=settings.label, database=database
+            self.world, self.engine, looker, self.handlers.told, label=settings.label, database=database
         )
-        self.reconciler = Reconciler(self.world, self.engine, looker, self.rebuilder, handlers.told)
+        self.reconciler = Reconciler(self.world, self.engine, looker, self.rebuilder, self.handlers.told)
         self.reader = InboxReader(
-            self.inbox, handlers, self.arrived, may_read=lambda: self.hearing, on_handled=self.metrics.handled
+            self.inbox, self.handlers, self.arrived, may_read=lambda: self.hearing, on_handled=self.metrics.handled
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._started = False
+
+    # What differs where there is no server (bot.serverless)
+
+    _keep: Keep | None = None
+    """See `bot.loop.engine.Keep`. The database of a server outlives it, so nothing is kept elsewhere."""
+
+    def _seal_keys(self) -> Sequence[bytes]:
+        return [seal_key(pem) for pem in (self.settings.key(), *self.settings.retired_keys())]
+
+    def _github(self, on_write: OnWrite | None) -> GitHubApp:
+        settings = self.settings
+        return GitHubApp(
+            app_id=settings.app_id,
+            private_key=settings.key(),
+            base_url=settings.github_url,
+            on_write=on_write,
+            on_answer=self.metrics.github_answered,
+            pacing=Pacing(settings.write_pause_seconds, settings.writes_per_hour),
+            known_secrets=settings.secrets(),
+        )
+
+    def _place(self) -> dict[str, Any]:
+        """Fields of the `World` in which it is another place."""
+        return {}
 
     @property
     def ready(self) -> bool:

@@ -211,6 +211,10 @@ class Handlers:
         self._reactions.add(task)
         task.add_done_callback(self._reactions.discard)
 
+    async def settle(self) -> None:
+        """Wait for the acknowledgements that are under way."""
+        await asyncio.gather(*self._reactions, return_exceptions=True)
+
     def _ticked(self, event: hooks.CommentCreated | hooks.CommentEdited) -> list[NewEvent]:
         """A box that a person ticked in one of our own comments is that person's command."""
         if not isinstance(event, hooks.CommentEdited) or event.author.login != self._goals.login:

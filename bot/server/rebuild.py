@@ -134,7 +134,7 @@ class Rebuilder:
 
     async def _unknown(self, survey: Survey, installed_at: float) -> list[Place]:
         """Goals of the repository that no journal knows, the oldest first."""
-        known = set(await asyncio.to_thread(self._engine.journal.goals))
+        known = {*await asyncio.to_thread(self._engine.journal.goals), *self._engine.unreadable}
         login = await self._world.app.login()
         places: dict[GoalId, Place] = {}
         for pull in await survey.pulls(time.time() - CLOSED_DAYS * 86400):

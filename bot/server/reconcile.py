@@ -78,6 +78,10 @@ class Reconciler:
                 number = 0
             self._hurry.clear()
 
+    def looked(self, full_name: str, at: float) -> None:
+        """Somebody else has compared this repository at that moment (Unix seconds): what changed since is enough."""
+        self._since[full_name] = at
+
     async def note(self, event: Occurrence) -> None:
         """Happenings that are understood by looking: a closed issue, an App that is installed or taken away."""
         if isinstance(event, IssueClosed):

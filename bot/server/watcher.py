@@ -40,6 +40,8 @@ class Watcher:
     engine: Engine
     reports: Reports
     check_update_seconds: float = 30.0
+    alive_until: float | None = None
+    """When the process before this one was last known to live, where its jobs ended with its machine. Unix seconds."""
     progress: dict[GoalId, dict[str, object]] = field(default_factory=dict)
     """What the running job of each goal has come to, for the read-only views."""
     _known_halts: list[Halt] = field(default_factory=list)
@@ -110,7 +112,7 @@ class Watcher:
         for job in jobs:
             status = await asyncio.to_thread(self.world.runner.status, JobId(job.job_id))
             # A job folder that is gone is a job that is gone: the runner has forgotten it.
-            status = status or JobStatus(JobId(job.job_id), JobState.LOST, evidence=("the job's folder is gone",))
+            status = status or self._lost(job)
             if status.state.ended:
                 self.progress.pop(goal_id, None)
                 data = {"job_id": job.job_id, "status": status.as_dict()}
@@ -118,6 +120,14 @@ class Watcher:
                 await settle(self.world, await self.engine.experiment(goal_id))
             else:
                 await self._show(goal_id, x, job, status)
+
+    def _lost(self, job: Job) -> JobStatus:
+        """What it took is not known, so it counts with the most that it can have been."""
+        ended = min(self.world.clock(), job.launched_at + job.reserved.get("gpu_hours", 0.0) * 3600)
+        if self.alive_until is not None:
+            ended = min(ended, max(self.alive_until, job.launched_at))
+        gone = ("the job's folder is gone",)
+        return JobStatus(JobId(job.job_id), JobState.LOST, job.launched_at, ended, evidence=gone)
 
     async def _show(self, goal_id: GoalId, x: Experiment, job: Job, status: JobStatus) -> None:
         now = time.monotonic()
@@ -137,7 +147,7 @@ class Watcher:
         if job.role is not JobRole.TRAIN or now - self._told_at.get(job.job_id, now - 1e9) < self.check_update_seconds:
             return
         run = x.runs[job.run - 1]
-        if run.check_run_id is None or not (metrics or progress.waits):
+        if run.check_run_id is None or run.reviewed or not (metrics or progress.waits):
             return
         self._told_at[job.job_id] = now
         losses = [number(row["loss"]) for row in metrics if "loss" in row]

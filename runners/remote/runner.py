@@ -161,13 +161,15 @@ class RemoteRunner:
                 )
         folder.mkdir(exist_ok=True, mode=0o700)
         with _locked(folder / LAUNCH_LOCK):
-            if not (folder / SPEC).exists():
+            fresh = not (folder / SPEC).exists()
+            if fresh:
                 self._prepare(spec, folder)
             try:
                 self._submit_if_needed(spec.job_id)
             except UserError:
-                # A final no: nothing runs, and a sweep shall not ask again.
-                shutil.rmtree(folder, ignore_errors=True)
+                # Nothing was started, and nothing will be: a sweep must not try it for ever.
+                if fresh:
+                    shutil.rmtree(folder, ignore_errors=True)
                 raise
         status = self.status(spec.job_id)
         assert status is not None
@@ -270,6 +272,31 @@ class RemoteRunner:
             if job_id in (None, known):
                 memory.looked_at = float("-inf")
 
+    # from one machine to the next
+
+    def trace(self, job_id: JobId) -> dict[str, Any] | None:
+        """What another machine needs to go on watching a submitted job that has not ended; None for any other."""
+        folder = self._existing(job_id)
+        remote = read_json(folder / REMOTE) if folder is not None else None
+        if folder is None or remote is None or ((known := read_status(folder)) is not None and known.state.ended):
+            return None
+        return {"spec": read_json(folder / SPEC), "handle": remote["handle"], "submitted_at": remote["submitted_at"]}
+
+    def adopt(self, trace: Mapping[str, Any]) -> JobId:
+        """Mirror a job that another machine submitted. Raises: UserError for a trace that is none."""
+        try:
+            spec = JobSpec.from_dict(trace["spec"])
+            remote = {"handle": dict(trace["handle"]), "submitted_at": float(trace["submitted_at"])}
+        except (LookupError, TypeError, ValueError) as error:
+            raise UserError("the trace of a job on another machine cannot be read") from error
+        intake.check_job_id(spec.job_id)
+        folder = self.root / spec.job_id
+        if not (folder / SPEC).exists():
+            folder.mkdir(exist_ok=True, mode=0o700)
+            write_json(folder / REMOTE, remote)
+            write_json(folder / SPEC, spec.as_dict())
+        return spec.job_id
+
     # starting
 
     def _prepare(self, spec: JobSpec, folder: Path) -> None:
@@ -307,14 +334,14 @@ class RemoteRunner:
         spec = JobSpec.from_dict(read_json(folder / SPEC) or {})
         store = self.backend.store(job_id)
         said, remote = self._wrapper_said(job_id, store, remote)
-        sighting = self.backend.look(job_id, remote["handle"])
+        sighting = self._sighting(job_id, remote["handle"], said)
         self._pull(folder, store, remote)
         write_json(folder / REMOTE, remote, durable=False)
         status = replace(
             said or JobStatus(job_id, JobState.QUEUED),
             cost_usd=sighting.cost_usd,
             machine=sighting.machine or (said.machine if said else ""),
-            detail=sighting.detail,
+            detail=sighting.detail or (said.detail if said else ""),
         )
         if said is not None and said.state.ended:
             return self._collect(folder, spec, store, status)
@@ -331,11 +358,21 @@ class RemoteRunner:
         if (overdue := self._overdue(spec, remote, said)) is not None:
             # Whoever comes back after that finds the wish and ends.
             store.write(CANCEL, b"")
-            self.backend.cancel(job_id, remote["handle"])
+            with contextlib.suppress(PlatformError):  # it may be what cannot be reached
+                self.backend.cancel(job_id, remote["handle"])
             return self._lost_or_late(folder, spec, store, status, overdue)
         if status.state is JobState.QUEUED and sighting.seen is Seen.RUNNING:
-            status = replace(status, detail=sighting.detail or "its machine is getting ready")
+            status = replace(status, detail=status.detail or "its machine is getting ready")
         return status
+
+    def _sighting(self, job_id: JobId, handle: Mapping[str, Any], said: JobStatus | None) -> Sighting:
+        """What the backend says. Where it cannot be reached the wrapper's word stands alone, and its lease."""
+        try:
+            return self.backend.look(job_id, handle)
+        except PlatformError as error:
+            if said is None:
+                raise
+            return Sighting(Seen.RUNNING, str(error), said.machine)
 
     def _unseen(self, job_id: JobId, folder: Path, last: JobStatus | None, error: Exception) -> JobStatus:
         """What was known last, with why nothing newer is."""

@@ -12,10 +12,13 @@ from bot.conversation.github.client import GitHubApp, Installation, OnWrite
 from bot.conversation.github.errors import Gone, Refused, StaleHead
 from bot.conversation.github.limits import Pacing, Urgency
 from bot.conversation.github.reading import CommitSeen
+from bot.conversation.github.refs import RefMoved, Refs
 from bot.conversation.github.repository import InlineComment, Repository
 from bot.conversation.github.servers import Server, server_at
+from bot.conversation.github.workflow_token import ACTIONS_LOGIN, WorkflowApp
 
 __all__ = [
+    "ACTIONS_LOGIN",
     "CommitSeen",
     "GitHubApp",
     "Gone",
@@ -23,10 +26,13 @@ __all__ = [
     "Installation",
     "OnWrite",
     "Pacing",
+    "RefMoved",
+    "Refs",
     "Refused",
     "Repository",
     "Server",
     "StaleHead",
     "Urgency",
+    "WorkflowApp",
     "server_at",
 ]

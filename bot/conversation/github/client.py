@@ -43,6 +43,10 @@ class GitHubApp(Requests):
         """How far GitHub's clock is ahead of this machine's, by its last answer."""
         return self._credentials.skew_seconds
 
+    def github_time(self) -> float:
+        """GitHub's clock, seconds since 1970."""
+        return self._credentials.github_time()
+
     def quotas(self, installation_id: int) -> dict[str, Quota]:
         """What GitHub last said of the installation's hourly limits, by resource."""
         return dict(self._gate(installation_id).quotas)
@@ -66,7 +70,7 @@ class GitHubApp(Requests):
 
     async def installations(self) -> list[Installation]:
         """Every account that the App is installed on, the suspended ones too."""
-        rows = [row async for row in self._rows(None, "/app/installations")]
+        rows = await self.installation_rows()
         return [
             Installation(
                 id=int(row["id"]),
@@ -79,6 +83,19 @@ class GitHubApp(Requests):
             )
             for row in rows
         ]
+
+    async def installation_rows(self) -> list[dict[str, Any]]:
+        """The same as GitHub's own JSON."""
+        return [row async for row in self._rows(None, "/app/installations")]
+
+    async def installation_row(self, installation_id: int) -> dict[str, Any] | None:
+        """One of them; None once it is uninstalled. Raises: TransientError, Refused."""
+        try:
+            return dict(read_json(await self.call_as_app("GET", f"/app/installations/{installation_id}")))
+        except Refused as refused:
+            if refused.status == 404:
+                return None
+            raise
 
     async def installation_of(self, owner: str, name: str) -> int:
         """The installation that sees the repository. Raises: Gone when there is none."""

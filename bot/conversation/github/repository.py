@@ -23,6 +23,7 @@ from bot.conversation.github.fitting import (
 )
 from bot.conversation.github.limits import Urgency
 from bot.conversation.github.reading import Reader
+from bot.errors import UserError
 
 COMMIT = """
 mutation($input: CreateCommitOnBranchInput!) {
@@ -39,6 +40,12 @@ mutation($id: ID!) {
   minimizeComment(input: {subjectId: $id, classifier: OUTDATED}) { minimizedComment { isMinimized } }
 }
 """
+
+
+_NO_PULLS = (
+    "GitHub Actions may not open pull requests in this repository. An administrator allows it under Settings, Actions, "
+    "General, “Allow GitHub Actions to create and approve pull requests”; then write `/postdoc resume` here"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +167,12 @@ class Repository(Reader):
             return int(found[0]["number"])
         title = line_of(title, PULL_REQUEST_TITLE_CHARACTERS)
         payload = {"head": branch, "base": base, "title": title, "body": fitted(body), "draft": draft}
-        return int((await self._call("POST", "/pulls", json=payload))["number"])
+        try:
+            return int((await self._call("POST", "/pulls", json=payload))["number"])
+        except Refused as refused:
+            if refused.status == 403 and "not permitted to create" in str(refused):
+                raise UserError(_NO_PULLS) from refused
+            raise
 
     async def mark_ready(self, number: int) -> None:
         """Take the pull request out of draft; REST has no call for it."""

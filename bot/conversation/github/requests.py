@@ -60,8 +60,9 @@ class Requests:
     def __init__(
         self,
         *,
-        app_id: str,
-        private_key: str,
+        app_id: str = "",
+        private_key: str = "",
+        credentials: Credentials | None = None,
         base_url: str = "https://api.github.com",
         on_write: OnWrite | None = None,
         on_answer: OnAnswer | None = None,
@@ -74,7 +75,7 @@ class Requests:
         self.server = server_at(base_url)
         self.counts: Counter[str] = Counter()
         """`2xx` to `5xx`, `304`, `unanswered`, `writes`, `dropped`, `limited`, `waited_milliseconds`."""
-        self._credentials = Credentials(app_id, private_key, clock=clock)
+        self._credentials = credentials or Credentials(app_id, private_key, clock=clock)
         self._known_secrets = tuple(known_secrets)
         self._etags = ETags()
         self._pacing, self._tick = pacing or Pacing(), tick
@@ -112,16 +113,17 @@ class Requests:
     async def call(
         self, installation_id: int, method: str, path: str, *, json: Any = None,
         params: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None,
-        urgency: Urgency = Urgency.WORK, conditional: bool = False,
+        urgency: Urgency = Urgency.WORK, conditional: bool = False, write: bool | None = None,
     ) -> httpx.Response:  # fmt: skip
-        """One REST request as an installation. `conditional` asks whether an answer we have still holds.
+        """One REST request as an installation. `conditional` asks whether an answer we have still holds; `write` False
+        says that nobody will see it (an object of git that no ref names yet), so that it is not paced as a write.
 
         Raises: TransientError for what may pass (network, 5xx, rate limits), with the time to wait; Gone when the
             installation or the repository is out of reach for good; Refused for every other refusal; Dropped for a
             cosmetic write that was left out.
         """
         request = self._request(method, self._url(path), json=json, params=params, headers=headers)
-        response = await self._send(installation_id, request, urgency=urgency, conditional=conditional)
+        response = await self._send(installation_id, request, urgency=urgency, conditional=conditional, write=write)
         await self._wrote(method, path)
         return response
 

@@ -47,6 +47,10 @@ class PlanFacts:
     scan_rows: int | None = None
     seconds_per_run: float | None = None
     usd_per_run: float | None = None
+    estimated: bool = False
+    """Time and price come from arithmetic; no run has been timed."""
+    memory: str = ""
+    """What training needs, of how much there is, one phrase; empty where it is not known."""
     warnings: Sequence[str] = ()
     """Sentences of the preflight's own."""
     consent: str = ""
@@ -103,6 +107,7 @@ def _plan_sections(experiment: Experiment, facts: PlanFacts) -> str:
         ("Contamination scan", _scan_words(facts)),
         ("Untouched base model", baseline),
         ("Machine", inert_line(facts.machine) or "this server's"),
+        *([("Memory", inert_line(facts.memory, 200))] if facts.memory else []),
         ("One run", _run_words(facts)),
         ("At most", budget_words(experiment.ceilings)),
     ]
@@ -139,9 +144,10 @@ def _scan_words(facts: PlanFacts) -> str:
 
 def _run_words(facts: PlanFacts) -> str:
     time = f"about {duration(facts.seconds_per_run)}" if facts.seconds_per_run is not None else "time not known yet"
+    basis = " (estimated: no run has been timed yet)" if facts.estimated else ""
     if facts.usd_per_run is None:
-        return f"{time}, price not known"
-    return f"{time}, " + (f"about {usd(facts.usd_per_run)}" if facts.usd_per_run else "no charge")
+        return f"{time}, price not known{basis}"
+    return f"{time}, " + (f"about {usd(facts.usd_per_run)}" if facts.usd_per_run else "no charge") + basis
 
 
 def consent_question(
@@ -163,23 +169,25 @@ def consent_question(
 
 
 def remedy_question(
-    experiment: Experiment, *, sha: str, left: Spend, why: str, changed: Mapping[str, Sequence[Any]]
-) -> str:
+    experiment: Experiment, *, sha: str, left: Spend, why: str, changed: Mapping[str, Sequence[Any]],
+    buttons: bool = True,
+) -> str:  # fmt: skip
     """The remedy of the last run goes beyond what was agreed: shown with its price, and left to a person.
 
-    `changed` is {key: [as it is, as it would be]}.
+    `changed` is {key: [as it is, as it would be]}; `buttons` says whether the run's check has one.
     """
     run = experiment.run
     assert run is not None and run.remedy is not None
     label, value = remedy_label(experiment, run), changes(changed)
     accept = f", or comment:\n\n```\n/postdoc accept {label}\n```" if label else "."
+    press = ", press **Accept fix** on the run's check" if buttons else ""
     return message(
         experiment.goal_id,
         f"consent/{sha[:12]}",
         f"**May I change {value} and train again?** Up to {spend_words(left)} are left of the budget.",
         f"- {inert_line(why, 400)}",
         inert_line(str(run.remedy["why"]), 600),
-        f"To accept it, commit the suggestion on its line, press **Accept fix** on the run's check{accept}",
+        f"To accept it, commit the suggestion on its line{press}{accept}",
         "Accepting commits the change; training it is asked about again unless the policy grants it. "
         "`/postdoc set key=value` tries something else.",
     )
@@ -189,12 +197,13 @@ CONSENT_CHECK = "postdoc / consent"
 """Name of the check that waits for a person on the head that is asked about."""
 
 
-def consent_check(experiment: Experiment, sha: str, left: Spend) -> tuple[str, str]:
-    """(title, summary) of the check while nobody has agreed."""
+def consent_check(experiment: Experiment, sha: str, left: Spend, *, buttons: bool = True) -> tuple[str, str]:
+    """(title, summary) of the check while nobody has agreed; `buttons` says whether it has one."""
     title = f"May I train this? At most {spend_words(left)}"
     summary = (
-        f"Nothing is trained until somebody who may train agrees to {short(sha)}: with the button **Agree**, or by the "
-        f"comment `/postdoc run {sha[:12]}` on the pull request. Doing nothing declines."
+        f"Nothing is trained until somebody who may train agrees to {short(sha)}: "
+        f"{'with the button **Agree**, or ' if buttons else ''}by the comment `/postdoc run {sha[:12]}` on the pull "
+        "request. Doing nothing declines."
     )
     return clipped(inert_plain(title), 255), summary
 

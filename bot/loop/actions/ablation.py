@@ -16,8 +16,8 @@ from bot.domain.recipe import recipe_hash, with_value
 from bot.domain.redaction import redact
 from bot.domain.statistics import compare
 from bot.loop.actions.consent import left_of
-from bot.loop.actions.jobs import finished, status_of
-from bot.loop.actions.planning import load_result, post_sticky, score_of
+from bot.loop.actions.jobs import status_of
+from bot.loop.actions.planning import post_sticky, result_of, score_of
 from bot.loop.actions.traces import metrics_of, number
 from bot.loop.policy import Action, data_key, next_run_hours
 from bot.loop.world import World
@@ -68,7 +68,7 @@ async def report_ablation(world: World, x: Experiment, action: Action) -> list[N
     """Gather every arm, and tell them in one comment."""
     assert x.pull_request is not None
     ablation = next(ablation for ablation in x.ablations if ablation.n == action.args["ablation"])
-    rows = _rows(world, x, ablation)
+    rows = await _rows(world, x, ablation)
     data = {"ablation": ablation.n, "rows": rows}
     events = [NewEvent(EventKind.ABLATION_REPORTED, f"ablation/{ablation.n}/reported", data)]
     after = foreseen(x, events, world.clock())
@@ -79,8 +79,9 @@ async def report_ablation(world: World, x: Experiment, action: Action) -> list[N
     return events
 
 
-def _rows(world: World, x: Experiment, ablation: Ablation) -> list[dict[str, Any]]:
-    results = {arm.n: result for arm in ablation.arms if (result := _result(world, x, arm)) is not None}
+async def _rows(world: World, x: Experiment, ablation: Ablation) -> list[dict[str, Any]]:
+    results = {arm.n: result for arm in ablation.arms if (result := await _result(world, x, arm)) is not None}
+    baseline = await result_of(world, x, x.job_for(JobRole.BASELINE, BASELINE)) if results else None
     best = max(results, key=lambda n: results[n].value, default=None)
     rows = []
     for arm in ablation.arms:
@@ -89,7 +90,8 @@ def _rows(world: World, x: Experiment, ablation: Ablation) -> list[dict[str, Any
         if result is None:
             row["failure"] = _failure(world, x, ablation, arm)
         else:
-            against = compare(load_result(finished(world, x, JobRole.BASELINE, BASELINE)), result)
+            assert baseline is not None
+            against = compare(baseline, result)
             row["score"] = score_of(result, "")
             row["against_baseline"] = against.as_dict()
             if best is not None and arm.n != best:
@@ -99,10 +101,10 @@ def _rows(world: World, x: Experiment, ablation: Ablation) -> list[dict[str, Any
     return rows
 
 
-def _result(world: World, x: Experiment, arm: Arm) -> Evaluation | None:
+async def _result(world: World, x: Experiment, arm: Arm) -> Evaluation | None:
     role, n = (JobRole.WEIGH, arm.n) if arm.run is None else (JobRole.EVALUATE, arm.run)
     job = x.job_for(role, n)
-    return load_result(finished(world, x, role, n)) if job is not None and job.succeeded else None
+    return await result_of(world, x, job) if job is not None and job.succeeded else None
 
 
 def _failure(world: World, x: Experiment, ablation: Ablation, arm: Arm) -> str:

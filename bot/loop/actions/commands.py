@@ -100,7 +100,7 @@ async def _obey(world: World, x: Experiment, command: Command, parsed: ParsedCom
         case "status":
             return Answer(messages.reply_status(x, on_pull_request=command.number == x.pull_request), [])
         case "plan":
-            return _plan(x)
+            return _plan(world, x)
         case "stop":
             return _stop(x, command)
         case "resume":
@@ -211,10 +211,10 @@ async def _halt(world: World, x: Experiment, command: Command, *, lift: bool) ->
 # --- what changes the recipe
 
 
-def _plan(x: Experiment) -> Answer:
+def _plan(world: World, x: Experiment) -> Answer:
     if x.goal is None or x.closed or (x.state.ended and x.state not in RESUMABLE_STATES):
         return refused("No run is to come, so there is nothing to price.")
-    facts = messages.PlanFacts(**plan_facts(x), next_step=f"Next: {messages.next_step_of(x)}")
+    facts = messages.PlanFacts(**plan_facts(world, x), next_step=f"Next: {messages.next_step_of(x)}")
     return Answer(messages.plan(x, facts), [])
 
 

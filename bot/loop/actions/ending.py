@@ -11,8 +11,8 @@ from bot.domain.experiment import EventKind, Experiment, JobRole, NewEvent, Stat
 from bot.domain.redaction import redact
 from bot.domain.statistics import confirmation
 from bot.loop.actions.card import experiment_card
-from bot.loop.actions.jobs import finished, settle, status_of, trained_model
-from bot.loop.actions.planning import load_result, post_sticky, score_of
+from bot.loop.actions.jobs import settle, status_of, trained_model
+from bot.loop.actions.planning import post_sticky, result_of, score_of
 from bot.loop.actions.runs import complete_check
 from bot.loop.actions.traces import committed_files
 from bot.loop.policy import Action, spend_of
@@ -30,7 +30,7 @@ async def confirm(world: World, x: Experiment, action: Action) -> list[NewEvent]
         reason = f"the sealed evaluation failed ({status_of(job).get('failure') or status_of(job).get('state')})"
         data: dict[str, Any] = {"run": n, "confirmed": False, "reason": reason, "score": None}
         return [NewEvent(EventKind.CONFIRMED, "confirmed", data)]
-    result = load_result(finished(world, x, JobRole.CONFIRM, n))
+    result = await result_of(world, x, job)
     found = confirmation(result, target=x.goal.target, baseline=x.baseline.value)
     data = {
         "run": n,
@@ -117,7 +117,8 @@ def _model_line(world: World, x: Experiment) -> str:
     best = x.best_run
     if best is None:
         return ""
-    return f'AutoModelForCausalLM.from_pretrained("{trained_model(world, x, best.n)}")'
+    line = f'AutoModelForCausalLM.from_pretrained("{trained_model(world, x, best.n)}")'
+    return line if world.lasting else f"{line}\n# on the machine of this workflow run, for as long as it lasts"
 
 
 async def _tell(world: World, x: Experiment) -> None:

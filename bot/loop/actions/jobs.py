@@ -20,18 +20,24 @@ from bot.domain.goal import digest_of, slug
 from bot.errors import PlatformError, TransientError, UserError
 from bot.evaluation.benchmarks import write_job_files
 from bot.evaluation.tasks import training_rows
-from bot.loop.models import fetched_model
+from bot.loop.models import fetched_model, hub_origin
 from bot.loop.own_benchmark import benchmark_of
 from bot.loop.policy import SHORTEST_JOB_HOURS, Action, allowance, data_key
 from bot.loop.sources import source_files
 from bot.loop.treasury import Refusal
-from bot.loop.world import World, digest
+from bot.loop.world import TEMPLATES, World, digest
+from runners.hardware.estimate import MemoryEstimate, memory_of
+from runners.hardware.shape import shape_in
+from runners.hardware.training import training_of
 from runners.job import Caps, JobId, JobSpec
+from runners.launching import CONFIG_FILE, SCRIPT_FILE, launch_plan
 from runners.metrics import METRICS
 from runners.outputs import read_output
 
 BENCHMARK_SOURCE = "benchmark/train.jsonl"
 """The `data_sources` name of the benchmark's own training rows; no repository path can be it, `benchmark/` is ours."""
+KEPT_SCRIPTS, KEPT_RESULTS = "scripts", "evaluations"
+"""Folders of what is kept for a goal where the data folder may not last: scripts by digest, evaluations by job."""
 CHECKPOINTS, LATEST = "out", "latest"
 """Where a training script makes its `checkpoint-N` folders, and the file there that names the newest whole one."""
 BENCHMARK_ROWS = 3000
@@ -43,6 +49,8 @@ async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
     role, run = JobRole(action.args["role"]), int(action.args["run"])
     attempt, expects = int(action.args["attempt"]), str(action.args["expects"])
     job_id = job_id_of(x, role, run, attempt, expects)
+    if (gone := _gone_before(world, x, role, run)) is not None:
+        return [outputs_gone(gone)]
     price = await machine_price(world)
     if price is not None:
         # A policy's price may count more than the machine: power, or a reserve.
@@ -73,6 +81,30 @@ async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
         "resumed_from": resumed_from.step if resumed_from is not None and spec.checkpoints else None,
     }
     return [NewEvent(EventKind.JOB_LAUNCHED, f"job/{job_id}/launched", data)]
+
+
+def _gone_before(world: World, x: Experiment, role: JobRole, run: int) -> Job | None:
+    """The ended job without whose outputs this one cannot be started, when they are gone."""
+    needed: Job | None = None
+    if role in (JobRole.EVALUATE, JobRole.CONFIRM):
+        needed = x.job_for(JobRole.TRAIN, run)
+    elif role is JobRole.WEIGH:
+        needed = x.job_for(JobRole.ABLATE, run)
+    elif role in (JobRole.TRAIN, JobRole.PROBE, JobRole.ABLATE):
+        trained = Trained.of_arm(*arm_of(x, run)) if role is JobRole.ABLATE else Trained.of_run(x.runs[run - 1])
+        found = x.data.get(trained.data_key)
+        needed = x.jobs.get(found["job_id"]) if found is not None else None
+    return needed if needed is not None and is_gone(world, needed) else None
+
+
+def is_gone(world: World, job: Job) -> bool:
+    """Whether the folder of an ended job is not on this machine (any more)."""
+    return not job.gone and not world.runner.folder(JobId(job.job_id)).exists()
+
+
+def outputs_gone(job: Job) -> NewEvent:
+    data = {"job_id": job.job_id, "role": str(job.role), "run": job.run}
+    return NewEvent(EventKind.OUTPUTS_GONE, f"job/{job.job_id}/gone", data)
 
 
 class Checkpoint(NamedTuple):
@@ -243,7 +275,10 @@ async def _training_spec(
         # Read here, not copied by path: what a script wrote may be a link to something it could not read itself.
         "data/train.jsonl": _write(inputs / "train.jsonl", read_output(built, "data/train.jsonl")),
     }
-    argv = ["{python}", "train.py", "--config", "recipe.yaml", "--init_from", "{mount:init}"]
+    init = await base_model(world, x)
+    start, launcher = await _launcher(world, recipe, init, inputs)
+    files |= launcher
+    argv = [*start, "train.py", "--config", "recipe.yaml", "--init_from", "{mount:init}"]
     argv += ["--train_file", "data/train.jsonl", "--output_dir", "out"]
     validation = read_output(built, "data/validation.jsonl")
     if validation:
@@ -253,13 +288,50 @@ async def _training_spec(
         job_id,
         (*argv, *extra),
         files=files,
-        mounts={"init": str(await base_model(world, x))},
+        mounts={"init": str(init)},
+        origins=origins_of(world, x, {"init": init}),
         environment=world.environment,
         caps=_caps(world, memory_gib=world.train_memory_gib),
         trusted=_trusted(x, digests),
         hardware=world.hardware,
         checkpoints=CHECKPOINTS,
     )
+
+
+async def _launcher(world: World, recipe: str, init: Path, inputs: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    """What starts the script on all GPUs that a job is given, and the files that it needs there.
+
+    Raises: TransientError when the runner cannot say what GPUs it has.
+    """
+    wanted = world.hardware
+    if wanted.gpus <= 1 and wanted.nodes == 1:
+        return ("{python}",), {}
+    size = await _gpu_memory_gib(world) if wanted.gpus else 0.0
+    plan = launch_plan(_estimate(recipe, init, size), wanted.gpus, size, wanted.nodes)
+    script = (TEMPLATES / SCRIPT_FILE).read_bytes()
+    return plan.prefix, {
+        SCRIPT_FILE: _write(inputs / SCRIPT_FILE, script),
+        CONFIG_FILE: _write(inputs / CONFIG_FILE, plan.config.encode()),
+    }
+
+
+def _estimate(recipe: str, init: Path, gpu_memory_gib: float) -> MemoryEstimate | None:
+    """None where the model or the recipe says too little; the script itself then has the word."""
+    try:
+        training = training_of(yaml.safe_load(recipe) or {}, gpu=True)
+        return memory_of(shape_in(init), training, gpu=True, device_gib=gpu_memory_gib)
+    except UserError:
+        return None
+
+
+async def _gpu_memory_gib(world: World) -> float:
+    """Of one GPU; 0 where the backend does not say."""
+    try:
+        flavors = await asyncio.to_thread(world.runner.flavors)
+    except PlatformError as error:
+        raise TransientError(f"the runner cannot say what GPUs it has: {error}") from error
+    wanted = world.hardware.flavor
+    return next((flavor.gpu_memory_gib for flavor in flavors if wanted in ("", flavor.name)), 0.0)
 
 
 async def _evaluation_spec(world: World, x: Experiment, job_id: JobId, model: Path, split: str, name: str) -> JobSpec:
@@ -274,10 +346,12 @@ async def _evaluation_spec(world: World, x: Experiment, job_id: JobId, model: Pa
         argv,
         files=files,
         mounts={"model": str(model)},
+        origins=origins_of(world, x, {"model": model}),
         environment=world.environment,
         caps=caps,
         trusted=True,
-        hardware=world.hardware,
+        # One process asks the model; only training is divided.
+        hardware=replace(world.hardware, gpus=min(1, world.hardware.gpus), nodes=1),
     )
 
 
@@ -308,7 +382,7 @@ def keep_script(world: World, content: bytes) -> str:
 
 
 def _kept_scripts(world: World) -> Path:
-    return world.data_folder / "scripts"
+    return world.data_folder / KEPT_SCRIPTS
 
 
 async def script_of(world: World, x: Experiment, path: str, wanted: str, ref: str) -> bytes:
@@ -316,6 +390,10 @@ async def script_of(world: World, x: Experiment, path: str, wanted: str, ref: st
     kept = _kept_scripts(world) / wanted
     if kept.is_file() and digest(content := kept.read_bytes()) == wanted:
         return content
+    if world.kept_file is not None:
+        content = await world.kept_file(x.goal_id, f"{KEPT_SCRIPTS}/{wanted}") or b""
+        if digest(content) == wanted:
+            return content
     repository = world.repository(x)
     if x.pull_request is None and x.goal is not None and x.goal.script and path == "train.py":
         found = await repository.file(x.goal.script, (await repository.default_branch())[1])
@@ -345,6 +423,17 @@ async def _source_files(world: World, x: Experiment, source: str, folder: Path) 
     if task is None:
         raise UserError(f"`data_sources` names `{source}`, but this benchmark makes no training rows. Name a file.")
     return {source: _write(folder / source, jsonl(training_rows(task, BENCHMARK_ROWS, _seed(x))))}
+
+
+def origins_of(world: World, x: Experiment, mounts: Mapping[str, Path]) -> dict[str, str]:
+    """Where another machine finds the same: the Hub, or `job:ID/PATH` for what an earlier job of the runner left."""
+    found = {}
+    for name, path in mounts.items():
+        if x.goal is not None and (origin := hub_origin(path, x.goal.base_model)):
+            found[name] = origin
+        elif path.parts[-3:] == ("work", "out", "model"):
+            found[name] = f"job:{path.parts[-4]}/out/model"
+    return found
 
 
 async def base_model(world: World, x: Experiment) -> Path:

@@ -18,7 +18,7 @@ from bot.data.licences import GateResult, find_licence, licence_gate, normalise_
 from bot.data.scan import ScanReport, scan
 from bot.diagnosis import preflight
 from bot.domain.evaluation import Evaluation
-from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent
+from bot.domain.experiment import BASELINE, EventKind, Experiment, Job, JobRole, NewEvent
 from bot.domain.statistics import value_interval
 from bot.errors import UserError
 from bot.evaluation.benchmarks import items
@@ -26,15 +26,28 @@ from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contract import refuse
 from bot.loop.actions.jobs import (
     BENCHMARK_SOURCE,
+    KEPT_RESULTS,
     base_model,
     goal_folder,
+    is_gone,
+    outputs_gone,
     script_of,
     sources_of,
     status_of,
 )
 from bot.loop.actions.traces import output, output_json
+from bot.loop.hardware import hardware_facts, plan_words
 from bot.loop.own_benchmark import benchmark_of
-from bot.loop.policy import Action, consent_missing, data_key, next_run_hours, spend_of
+from bot.loop.policy import (
+    Action,
+    consent_missing,
+    data_key,
+    estimated,
+    estimated_run_hours,
+    memory_unfit,
+    next_run_hours,
+    spend_of,
+)
 from bot.loop.sources import source_licence
 from bot.loop.world import World
 from runners.job import JobId
@@ -49,6 +62,22 @@ def load_result(folder: Path) -> Evaluation:
     if data is None:
         raise UserError("the evaluation job ended without writing its result")
     return Evaluation.from_dict(data)
+
+
+async def result_of(world: World, x: Experiment, job: Job | None) -> Evaluation:
+    """The evaluation that an ended job wrote; without its texts where only what was kept of it is left.
+
+    Raises: UserError when there is none.
+    """
+    if job is None:
+        raise UserError("an evaluation that is needed was never made")
+    folder = world.runner.folder(JobId(job.job_id))
+    if world.kept_file is not None and not folder.exists():
+        kept = await world.kept_file(x.goal_id, f"{KEPT_RESULTS}/{job.job_id}.json")
+        if kept is None:
+            raise UserError(f"what {job.role} job `{job.job_id}` found is gone with the machine that it ran on")
+        return Evaluation.from_dict(json.loads(kept))
+    return load_result(folder)
 
 
 def score_of(evaluation: Evaluation, job_id: str) -> dict[str, Any]:
@@ -77,7 +106,7 @@ async def record_baseline(world: World, x: Experiment, action: Action) -> list[N
     if not job.succeeded:
         tail = world.runner.log_tail(JobId(job.job_id), 5).strip().splitlines()[-1:]
         raise UserError(f"the base model could not be evaluated ({status_of(job).get('failure')}: {' '.join(tail)})")
-    evaluation = load_result(world.runner.folder(JobId(job.job_id)))
+    evaluation = await result_of(world, x, job)
     key = f"baseline/{x.contract_version}/{action.args['goal_hash']}"
     events = [NewEvent(EventKind.BASELINE_RECORDED, key, {"score": score_of(evaluation, job.job_id)})]
     if evaluation.value >= x.goal.target:
@@ -97,6 +126,10 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
     found: dict[str, Any] = {"data_key": key, "job_id": job.job_id}
     # The same rows are looked at again for another goal, and for a text that has been read again.
     name = f"data/{key}/{x.contract_version}/{x.goal.hash if x.goal else ''}"
+    if any(each.gone for each in x.jobs.values()):
+        name += f"/{job.job_id}"  # built once more, so found once more
+    if job.succeeded and is_gone(world, job):
+        return [outputs_gone(job)]
     if not job.succeeded:
         tail = world.runner.log_tail(JobId(job.job_id), 20).strip()
         found["build_failed"] = tail.splitlines()[-1] if tail else "the build wrote nothing"
@@ -114,7 +147,11 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
         return [NewEvent(EventKind.DATA_CHECKED, name, found)]
     report = await asyncio.to_thread(scan, rows, held_out)
     licences = await _licences(world, x)
+    hardware = await hardware_facts(
+        world.runner, await base_model(world, x), rows, memory_cap_gib=world.train_memory_gib, cores=world.cpu_threads
+    )
     found |= {
+        "hardware": hardware,
         "build": output_json(folder, "data/build.json") or {},
         "scan": _without_text(report),
         "audit": (await asyncio.to_thread(audit, rows)).as_dict(),
@@ -182,7 +219,7 @@ async def propose(world: World, x: Experiment, action: Action) -> list[NewEvent]
     base, base_sha = await repository.default_branch()
     key = f"{x.goal_id}/propose"
     branch_head = await repository.create_branch(x.branch, base_sha)
-    facts = plan_facts(x)
+    facts = plan_facts(world, x)
     plan = {"facts": facts, "base": base, "base_sha": base_sha}
     x.plan = plan
     files = await _first_files(world, x) | await world.record_files(x)
@@ -203,9 +240,13 @@ async def propose(world: World, x: Experiment, action: Action) -> list[NewEvent]
     ]
 
 
-def plan_facts(x: Experiment) -> dict[str, Any]:
+def plan_facts(world: World, x: Experiment) -> dict[str, Any]:
     """`messages.PlanFacts` as plain data, from what the gates found."""
-    hours, price = next_run_hours(x), Policy.from_dict(x.policy).usd_per_hour
+    timed, price = next_run_hours(x), Policy.from_dict(x.policy).usd_per_hour
+    hardware, too_large = estimated(x), memory_unfit(x)
+    hours = timed if timed is not None else estimated_run_hours(x)
+    if hardware is not None and hardware.here.flavor.usd_per_hour is not None:
+        price = hardware.here.flavor.usd_per_hour
     checked = x.data.get(data_key(x.recipe, x.recipe_digests), {})
     build, found = checked.get("build", {}), checked.get("scan", {})
     licences = checked.get("licences", {})
@@ -214,7 +255,7 @@ def plan_facts(x: Experiment) -> dict[str, Any]:
     ]
     return {
         "recipe_source": x.recipe_source,
-        "machine": "this server's own machine",
+        "machine": world.machine,
         "method": x.goal.method or "sft" if x.goal else "sft",
         "rows": build.get("rows"),
         "validation_rows": build.get("validation_rows"),
@@ -223,7 +264,9 @@ def plan_facts(x: Experiment) -> dict[str, Any]:
         "scan_verdict": found.get("verdict"),
         "scan_flagged": len(found.get("flagged", ())),
         "scan_rows": found.get("rows"),
-        "warnings": checked.get("warnings", ()),
+        "memory": plan_words(hardware) if hardware is not None else "",
+        "warnings": [*([too_large.diagnosis.cause] if too_large is not None else ()), *checked.get("warnings", ())],
+        "estimated": timed is None and hours is not None,
         "seconds_per_run": None if hours is None else hours * 3600,
         "usd_per_run": (None if hours is None else hours * price) if price else 0.0,
         "consent": _consent_words(x),

@@ -18,8 +18,8 @@ from bot.domain.recipe import differences, line_with, with_value
 from bot.domain.redaction import redact
 from bot.domain.statistics import compare
 from bot.loop.actions.card import experiment_card
-from bot.loop.actions.jobs import finished, status_of
-from bot.loop.actions.planning import load_result, post_sticky, score_of
+from bot.loop.actions.jobs import status_of
+from bot.loop.actions.planning import post_sticky, result_of, score_of
 from bot.loop.actions.traces import collect_trace, committed_files, job_path, metrics_of, number, output_json
 from bot.loop.policy import Action, data_key, head_recipe_hash, remedy_waits
 from bot.loop.world import World
@@ -58,12 +58,12 @@ async def diagnose_run(world: World, x: Experiment, action: Action) -> list[NewE
     found: dict[str, Any] = {"run": run.n, "score": None, "verdict": None, "against_baseline": None,
                              "against_best": None, "failure": _failure(world, x, run)}  # fmt: skip
     if train is not None and train.succeeded and evaluate is not None and evaluate.succeeded:
-        result = load_result(finished(world, x, JobRole.EVALUATE, run.n))
+        result = await result_of(world, x, evaluate)
         found["score"] = score_of(result, evaluate.job_id)
-        against = compare(load_result(finished(world, x, JobRole.BASELINE, BASELINE)), result)
+        against = compare(await result_of(world, x, x.job_for(JobRole.BASELINE, BASELINE)), result)
         found["verdict"], found["against_baseline"] = str(against.verdict), against.as_dict()
         if (best := x.best_run) is not None and best.n != run.n:
-            best_result = load_result(finished(world, x, JobRole.EVALUATE, best.n))
+            best_result = await result_of(world, x, x.job_for(JobRole.EVALUATE, best.n))
             found["against_best"] = {"run": best.n} | compare(best_result, result).as_dict()
     remedy = _remedy(x, run, report)
     found |= {"report": report.as_dict(), "remedy": remedy.as_dict() if remedy else None}
@@ -88,6 +88,8 @@ def _failure(world: World, x: Experiment, run: Run) -> str | None:
             tail = redact(world.runner.log_tail(JobId(job.job_id), 3), world.known_secrets).strip().splitlines()[-1:]
             what = f"{status.get('failure') or status.get('state')}, exit code {status.get('exit_code')}"
             return f"The {role} job failed ({what}): {' '.join(tail)[:300]}"
+    if any(job.gone for job in x.jobs.values()) and x.job_for(JobRole.TRAIN, run.n) is None:
+        return "The training data are gone with the machine that built them, and the recipe asks for others now."
     return None
 
 
@@ -168,7 +170,10 @@ async def complete_check(world: World, x: Experiment, run: Run) -> None:
         "summary": redact(messages.check_done_summary(run, losses), world.known_secrets),
     }
     await world.repository(x).update_check(
-        run.check_run_id, output=output, conclusion=str(conclusion), actions=_accept_button(x, run)
+        run.check_run_id,
+        output=output,
+        conclusion=str(conclusion),
+        actions=_accept_button(x, run) if world.buttons else [],
     )
 
 

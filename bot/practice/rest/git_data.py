@@ -34,8 +34,8 @@ def get_ref(call: Call) -> Reply:
 @routes.get(_GIT + "/matching-refs/{ref:path}", needs=READ)
 def matching_refs(call: Call) -> Reply:
     refs = call.repository.git.refs(f"refs/{call.params['ref']}")
-    listed = [shapes.git_ref(call.forge, call.repository, name, oid) for name, oid in call.page(refs.items())]
-    return Reply(body=listed)
+    # All at once: GitHub describes no pages for this list.
+    return Reply(body=[shapes.git_ref(call.forge, call.repository, name, oid) for name, oid in refs.items()])
 
 
 def _object(call: Call, name: str) -> str:

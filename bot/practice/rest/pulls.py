@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import issues, merges, pulls
-from ..model import PullRequest, Role
+from ..model import ACTIONS_SLUG, PullRequest, Role
 from ..permissions import role_of
 from ..replies import ApiError, Reply, invalid
 from ..routing import Call, Routes
@@ -40,6 +40,9 @@ def list_pulls(call: Call) -> Reply:
 def create_pull(call: Call) -> Reply:
     head, base = call.required_text("head"), call.required_text("base")
     pulls.require_head_push(call.actor, call.repository, head)
+    app = call.actor.via_app
+    if app is not None and app.slug == ACTIONS_SLUG and not call.repository.actions_may_open_pulls:
+        raise ApiError(403, "GitHub Actions is not permitted to create or approve pull requests.")
     if call.value("title", str) is None:
         raise ApiError(422, 'Invalid request.\n\n"title" wasn\'t supplied.')
     pull = pulls.open_pull(
