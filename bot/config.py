@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     )
     docker_url: str = Field("", description="docker: the engine's socket; empty: `DOCKER_HOST`, else its usual place.")
     docker_image: str = Field("", description="docker: the training image with its digest, `name@sha256:...`.")
+    docker_pull: bool = Field(
+        False, description="docker: `true`: an image that is not here is fetched at the first launch."
+    )
     actions_workflow: str = Field(
         "postdoc-train.yml", description="actions: the workflow file on the default branch that runs jobs."
     )
@@ -73,7 +76,13 @@ class Settings(BaseSettings):
         None, description="hf_jobs: the token that jobs are given; it should open that repository and nothing else."
     )
     ray_address: str = Field("", description="ray: the cluster's dashboard, `http://127.0.0.1:8265`.")
-    ray_storage: Path | None = Field(None, description="ray: a folder that this machine and every node can write to.")
+    ray_storage: Path | None = Field(
+        None, description="ray: a folder that this machine and every node can write to, under the same path."
+    )
+    ray_token: SecretStr | None = Field(None, description="ray: the token of a cluster with RAY_AUTH_MODE=token.")
+    ray_flavor: str = Field("", description="ray: the kind of machine, `A100` or a resource's name; empty: any.")
+    ray_nodes: int = Field(1, ge=1, description="ray: machines that train together.")
+    ray_hub: bool = Field(False, description="ray: `true`: the nodes fetch base models from the Hub by themselves.")
     job_gpus: int = Field(0, ge=0, description="GPUs that a training or evaluation job is given.")
     job_python: Path | None = Field(None, description="Interpreter of the jobs' environment; empty: the server's.")
     job_slots: int | None = Field(None, ge=1, description="Jobs at a time; empty: one for each core.")
@@ -240,7 +249,11 @@ class Settings(BaseSettings):
 
     def flavor(self) -> str:
         """The kind of machine that jobs ask their runner for; empty: its default."""
-        return self.hf_jobs_flavor if self.runner == "hf_jobs" else ""
+        return {"hf_jobs": self.hf_jobs_flavor, "ray": self.ray_flavor}.get(self.runner, "")
+
+    def nodes(self) -> int:
+        """Machines that train together."""
+        return self.ray_nodes if self.runner == "ray" else 1
 
     def secrets(self) -> tuple[str, ...]:
         """Exact values that nothing the server writes may carry."""
@@ -249,7 +262,7 @@ class Settings(BaseSettings):
             values.append(self.key())
         values += [
             token.get_secret_value()
-            for token in (self.api_token, self.hub_token, self.hf_jobs_token)
+            for token in (self.api_token, self.hub_token, self.hf_jobs_token, self.ray_token)
             if token is not None
         ]
         if password := urllib.parse.urlsplit(self.database_url).password:

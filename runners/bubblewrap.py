@@ -1,18 +1,19 @@
 """The bubblewrap command line: what a job sees of this machine, and nothing else.
 
-Not covered: a hole in the kernel, and timing between jobs that share a processor. No seccomp filter is installed.
+Not covered: a hole in the kernel, and timing between jobs that share a processor.
 """
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from runners import landlock
 
 WORK = "/job"
 SCRATCH = "/scratch"
@@ -26,8 +27,13 @@ _ETC_FILES = {
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
 _SYSTEM_LINKS = ("lib", "lib32", "lib64", "libx32", "bin", "sbin")
+_NAME_FILES = ("/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf", "/etc/ssl/certs")
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/alternatives")
-_DEVICES = ("/dev/nvidia*", "/dev/kfd", "/dev/dri", "/dev/dxg")
+LANDLOCK = "/postdoc/landlock.py"
+GPUS = "--postdoc-gpus"
+"""Stands in the command where the words for the job's GPUs come in when it is its turn and they are known."""
+CACHE = "/cache"
+_OUR_LANDLOCK = str(Path(__file__).with_name("landlock.py"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +86,6 @@ def write_etc(root: Path) -> None:
             partial.replace(path)
 
 
-def gpu_devices() -> list[str]:
-    return sorted({path for pattern in _DEVICES for path in glob.glob(pattern)})
-
-
 def command(
     bwrap: str,
     python: Interpreter,
@@ -93,13 +95,15 @@ def command(
     mounts: Mapping[str, str],
     environment: Mapping[str, str],
     memory_bytes: int,
+    second_wall: bool = False,
+    processes: int = 0,
 ) -> list[str]:
     """Everything up to the job's own words. `mounts` maps a place in the job to a folder on this machine.
 
     `/tmp` and `/dev/shm` are memory: they count against the memory cap where a control group holds it, and are
-    bounded by their own size where none does.
+    bounded by their own size where none does. With `second_wall` the job's first process builds Landlock's around
+    itself, and where `processes` is not 0 it caps how many there can be, if the kernel counts them for the job alone.
     """
-    devices = gpu_devices()
     words = [
         bwrap,
         *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
@@ -111,9 +115,7 @@ def command(
         *(word for name in _ETC_FILES for word in ("--ro-bind", str(etc / name), f"/etc/{name}")),
         *("--proc", "/proc", "--dev", "/dev"),
         *("--size", str(max(64 << 20, memory_bytes // 2)), "--tmpfs", "/dev/shm"),
-        *(word for device in devices for word in ("--dev-bind", device, device)),
-        # CUDA and NCCL read the topology of the machine there.
-        *(("--ro-bind-try", "/sys", "/sys") if devices else ()),
+        GPUS,
         # A bot that is root maps to root's own number outside: without capabilities, but the owner of the kernel's
         # settings in /proc/sys, of which core_pattern alone would be a way out. bubblewrap covers that folder only
         # where the folder itself looks writable, which it never does.
@@ -122,10 +124,43 @@ def command(
     ]
     for place, source in mounts.items():
         words += ["--ro-bind", source, place]
+    if second_wall or processes:
+        words += ["--ro-bind", _OUR_LANDLOCK, LANDLOCK]
     words += ["--remount-ro", "/", "--chdir", WORK]
     for name, value in environment.items():
         words += ["--setenv", name, value]
-    return [*words, "--"]
+    words.append("--")
+    if second_wall or processes:
+        rules = json.dumps(_rules(python, mounts) if second_wall else None, separators=(",", ":"))
+        words += [python.executable, "-I", "-S", LANDLOCK, rules, str(processes)]
+    return words
+
+
+def with_gpus(argv: Sequence[str], words: Sequence[str]) -> list[str]:
+    """The command when it is known which GPUs the job has; `words` are empty for none."""
+    place = argv.index(GPUS)
+    return [*argv[:place], *words, *argv[place + 1 :]]
+
+
+def _rules(python: Interpreter, mounts: Mapping[str, str]) -> list[tuple[int, str]]:
+    """The walls once more, for what a mistake in the mounts would let through."""
+    system = ["/usr", "/etc", *(f"/{name}" for name in _SYSTEM_LINKS)]
+    readable = [*system, "/proc", "/sys", *python.folders, *mounts]
+    rules = [(landlock.LIST, "/"), (landlock.DEVICE, "/dev"), *((landlock.READ, path) for path in readable)]
+    return rules + [(landlock.WRITE, path) for path in (WORK, SCRATCH, "/tmp", "/dev/shm")]
+
+
+def with_network(words: list[str]) -> list[str]:
+    """The same walls without the one around the network, for a script that must reach other machines."""
+    open_words = [word for word in words if word not in ("--unshare-net", "--unshare-uts")]
+    name = open_words.index("--hostname")
+    del open_words[name : name + 2]  # the machine's own, by which others find it
+    for path in ("/etc/hosts", "/etc/nsswitch.conf"):
+        ours = open_words.index(path)
+        del open_words[ours - 2 : ours + 1]
+    own = (word for path in _NAME_FILES for word in ("--ro-bind-try", path, path))
+    place = open_words.index("--proc")
+    return [*open_words[:place], *own, *open_words[place:]]
 
 
 def _system() -> list[str]:

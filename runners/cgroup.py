@@ -109,6 +109,30 @@ def _enable_controllers(group: Path) -> str | None:
     return None
 
 
+def group_of(pid: int, owner: str, root: Path = ROOT) -> Cgroup | None:
+    """The group that somebody else made for `pid` and what it starts: the nearest one whose name holds `owner`. None
+    when no such group can be seen from here.
+
+    Raises: OSError when there is no such process.
+    """
+    text = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace")
+    paths: dict[str, str] = {}
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        paths.update(dict.fromkeys(controllers.split(","), path))
+    unified = (root / "cgroup.controllers").is_file()
+    found = []
+    for name in _CONTROLLERS:
+        place = Path(paths.get("" if unified else name, "/").lstrip("/"))
+        own = next((each for each in (place, *place.parents) if owner in each.name), None)
+        top = root if unified else root / name
+        if own is None or ".." in own.parts or not (top / own).is_dir():
+            return None
+        found.append(top / own)
+    memory, pids = found
+    return Cgroup(Hierarchy(2 if unified else 1, str(memory.parent), str(pids.parent)), memory.name)
+
+
 class Cgroup:
     """One job's group. Made by `create`, joined between fork and exec by `enter`, ended by `kill` and `remove`."""
 

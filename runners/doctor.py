@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runners import sandbox
+from runners import gpus, landlock, sandbox, seccomp
+from runners.container_doctor import container_engine
+from runners.sandbox import Layer
 from runners.tier import Tier
 
 _TRAINING_PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "lm_eval")
@@ -43,18 +45,21 @@ class Finding:
     """What to do; starts with "optional" where Postdoc works without it. Empty when all is well."""
 
 
-def examine(python: Path | None = None, root: Path | None = None) -> list[Finding]:
-    """Look at the machine. `python` is the interpreter of the jobs' environment, `root` where jobs will lie."""
+def examine(
+    python: Path | None = None, root: Path | None = None, environment: Mapping[str, str] | None = None
+) -> list[Finding]:
+    """Look at the machine. `python` is the interpreter of the jobs' environment, `root` where jobs will lie,
+    `environment` where the settings of container jobs are read (this process's own when None)."""
     return [
         *_sandbox(python),
         _processors(),
         _memory(),
         _disk(root or Path.cwd()),
-        _gpu(),
+        _gpus(),
         *_packages(python),
         _git(),
         _node(),
-        _container_engine(),
+        _container_engine(os.environ if environment is None else environment),
     ]
 
 
@@ -67,7 +72,32 @@ def _sandbox(python: Path | None) -> list[Finding]:
         if advice and walled:
             advice = f"optional, a weaker tier is there: {advice}"
         findings.append(Finding(f"sandbox {report.tier}", report.available, report.reason, advice))
+    if walled:
+        layers = next(report.layers for report in reports if report.available)
+        findings += [_seccomp(Layer.SECCOMP in layers), _landlock(Layer.LANDLOCK in layers)]
     return findings
+
+
+def _seccomp(works: bool) -> Finding:
+    """What stands behind bubblewrap's walls."""
+    here = seccomp.machine()
+    if works and here is not None:
+        return Finding("seccomp", True, f"{len(seccomp.refused_calls(here))} system calls are refused to jobs")
+    if here is None:
+        known = " and ".join(seccomp.MACHINES)
+        return Finding("seccomp", False, f"no filter for {os.uname().machine}", f"optional: use {known}")
+    advice = "optional: a kernel with CONFIG_SECCOMP_FILTER, or a container that lets its processes set filters"
+    return Finding("seccomp", False, "the kernel does not take a filter", advice)
+
+
+def _landlock(works: bool) -> Finding:
+    version = landlock.version()
+    if works:
+        return Finding("landlock", True, f"version {version}")
+    advice = (
+        "optional: Linux 5.19 or newer with CONFIG_SECURITY_LANDLOCK, and `landlock` in the kernel's `lsm=` parameter"
+    )
+    return Finding("landlock", False, f"version {version}" if version else "not in this kernel, or off", advice)
 
 
 def _processors() -> Finding:
@@ -109,17 +139,16 @@ def _disk(folder: Path) -> Finding:
     return Finding("disk", enough, f"{free_gib:.1f} GiB free at {folder}", advice)
 
 
-def _gpu() -> Finding:
-    listed = _answer(["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"])
-    if listed:
-        return Finding("gpu", True, "; ".join(listed.splitlines()))
+def _gpus() -> Finding:
+    known = gpus.place().gpus()
+    if known:
+        words = (f"{gpu.name}, {gpu.memory_gib:.0f} GiB, {'in use' if gpu.occupied else 'idle'}" for gpu in known)
+        return Finding("gpu", True, "; ".join(words))
     driver = Path("/proc/driver/nvidia/version")
     if driver.is_file():
         first = driver.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
         advice = "install the tools of the driver's own version (`nvidia-smi` must list the GPU)"
         return Finding("gpu", False, f"a driver is loaded, but no GPU answers: {first}", advice)
-    if Path("/dev/kfd").exists():
-        return Finding("gpu", True, "an AMD GPU (/dev/kfd)")
     advice = (
         "optional: jobs run on the processor, which is enough for the tiny base model; for others name a GPU runner"
     )
@@ -177,23 +206,23 @@ def _node() -> Finding:
     return Finding("node", False, version or "not installed", advice)
 
 
-def _container_engine() -> Finding:
-    for engine in ("docker", "podman"):
-        if shutil.which(engine) is None:
-            continue
-        version = _answer([engine, "version", "--format", "{{.Server.Version}}"])
-        if version:
-            return Finding("container engine", True, f"{engine} {version}")
-        advice = f"optional: start it if you want container jobs (`{engine} version` shows what is wrong)"
-        return Finding("container engine", False, f"{engine} is installed, and its service does not answer", advice)
-    return Finding("container engine", False, "none", "optional: docker or podman, if you want container jobs")
+def _container_engine(environment: Mapping[str, str]) -> Finding:
+    url, image = environment.get("POSTDOC_DOCKER_URL", ""), environment.get("POSTDOC_DOCKER_IMAGE", "")
+    wanted = environment.get("POSTDOC_RUNNER") == "docker"
+    return Finding("container engine", *container_engine(url, image, wanted=wanted))
 
 
 def _answer(command: list[str]) -> str | None:
     """What a program prints, None when it is missing, fails or takes too long."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_ANSWER_SECONDS, stdin=subprocess.DEVNULL, check=False
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_ANSWER_SECONDS,
+            stdin=subprocess.DEVNULL,
+            check=False,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -8,23 +8,29 @@ import resource
 import selectors
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runners import joblog, kernel, outputs, processes
+from runners import bubblewrap, gpus, joblog, kernel, landlock, outputs, processes, seccomp
 from runners.cgroup import Cgroup, Hierarchy
 from runners.events import Events
+from runners.gpus import Gpu
 from runners.job import JobSpec
 from runners.layout import LOG, SCRATCH, WORK
 from runners.outcome import Ending
+from runners.redactedlog import RedactedLog
 from runners.tier import Tier, limits
 
 _GIB = 2**30
 _LOOK_SECONDS = 0.25
 """How often the caps that no kernel counter announces are looked after, and whether somebody wants the job to end."""
 _DISK_LOOK_SECONDS = 1.0
+_SWARM_LOOK_SECONDS = 0.03
+"""How often the machine's number of processes is read where no control group caps them: one that forks without end
+makes thousands in a second, and what looks on must be quicker than it grows."""
+_NICENESS = 10
 _TREE_END_SECONDS = 10.0
 _SANDBOX_PROCESSES = 2
 """bubblewrap itself: the one outside that waits, and the first process inside."""
@@ -41,8 +47,10 @@ class Execution:
         plan: Mapping[str, Any],
         events: Events,
         interruption: Callable[[Ending], Ending],
+        chosen: Sequence[Gpu] = (),
     ) -> None:
-        """`interruption` is asked at every look, and marks the ending when the job shall not go on."""
+        """`interruption` is asked at every look, and marks the ending when the job shall not go on; `chosen` are the
+        GPUs that the job has."""
         self.ending = Ending(return_code=None, sandboxed=plan["tier"] != Tier.PLAIN)
         self.peak_bytes = 0
         self._folder = folder
@@ -52,14 +60,16 @@ class Execution:
         self._tier = Tier(plan["tier"])
         self._events = events
         self._interruption = interruption
+        self._gpus = tuple(chosen)
         hierarchy = plan["hierarchy"]
         self._group = Cgroup(Hierarchy.from_dict(hierarchy), plan["group"]) if hierarchy else None
-        self._log = joblog.CappedLog(folder / LOG, int(plan["log_bytes"]))
+        self._log = RedactedLog(folder / LOG, int(plan["log_bytes"]))
         self._process: subprocess.Popen[bytes] | None = None
         self._report = b""
         self._inside: int | None = None
         """Process descriptor of the first process inside the sandbox: its end is the end of the whole tree."""
         self._next_look = 0.0
+        self._processes_at_start = 0
         self._next_disk_look = 0.0
 
     def run(self) -> None:
@@ -89,15 +99,22 @@ class Execution:
 
     def _start(self) -> None:
         """Start the job from this thread: the kernel ties the job's life to the thread that forks it."""
+        if self._group is None:
+            self._processes_at_start = processes.count_on_machine()
+            kernel.go_before_others(_NICENESS)
         if self._tier is Tier.PLAIN:
             kernel.adopt_orphans()
         argv: list[str] = list(self._plan["argv"])
         passed: list[int] = []
         if self.ending.sandboxed:
+            argv = bubblewrap.with_gpus(argv, self._gpu_words())
             report_reading, report_writing = os.pipe2(os.O_CLOEXEC)
             passed.append(report_writing)
             argv[1:1] = ["--json-status-fd", str(report_writing)]
             self._events.watch(report_reading, self._on_report)
+        if self._plan.get("seccomp") and (program := seccomp.program_file()) is not None:
+            passed.append(program)
+            argv[1:1] = ["--seccomp", str(program)]
         reading, writing = os.pipe2(os.O_CLOEXEC)
         self._events.watch(reading, self._on_output)
         try:
@@ -105,6 +122,14 @@ class Execution:
         finally:
             for descriptor in (writing, *passed):
                 os.close(descriptor)
+
+    def _gpu_words(self) -> list[str]:
+        if not self._gpus:
+            return []
+        words = gpus.walls(self._gpus, self._plan["gpus"]["place"]["root"])
+        for name, value in gpus.environment(self._gpus).items():
+            words += ["--setenv", name, value]
+        return words
 
     def _spawn(self, argv: list[str], output: int, passed: list[int]) -> None:
         try:
@@ -114,7 +139,7 @@ class Execution:
                 stdout=output,
                 stderr=output,
                 cwd=self._work,
-                env=self._plan["environment"],
+                env=self._plan["environment"] | (gpus.environment(self._gpus) if self._gpus else {}),
                 pass_fds=passed,
                 start_new_session=True,
                 preexec_fn=self._confinement(os.getpid()),
@@ -142,6 +167,9 @@ class Execution:
                     file.write("500")
                 if self._group is not None:
                     self._group.enter()
+                else:
+                    # However many they become, who looks after them comes first.
+                    os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
                 if self._plan["leaves_network"]:
                     kernel.leave_network()
                 for name, value in chosen.items():
@@ -149,6 +177,8 @@ class Execution:
                     hard = resource.getrlimit(which)[1]
                     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
                     resource.setrlimit(which, (value, value))
+                if self._plan.get("landlock") is not None:
+                    landlock.restrict(self._plan["landlock"], landlock.ALL_WRITES)
             except OSError as error:
                 # All that the parent learns of an exception here is that there was one.
                 os.write(2, f"postdoc: the job could not be confined: {error}\n".encode())
@@ -159,8 +189,11 @@ class Execution:
     # listening
 
     def _on_output(self, data: bytes) -> None:
+        self._writing_log(lambda: self._log.write(data))
+
+    def _writing_log(self, write: Callable[[], None]) -> None:
         try:
-            self._log.write(data)
+            write()
         except OSError as error:
             self.ending = replace(self.ending, disk_over=f"the log cannot be written: {error.strerror}")
 
@@ -190,7 +223,11 @@ class Execution:
                 self.ending = replace(self.ending, timed_out_after_seconds=self._caps.timeout_seconds)
             if self.ending.was_cut_short:
                 self._kill()
-            self._events.wait(min(self._next_look, max(deadline, now + 0.01)) - time.monotonic())
+            self._writing_log(lambda: self._log.settle(time.monotonic()))
+            pause = min(self._next_look, max(deadline, now + 0.01)) - time.monotonic()
+            self._events.wait(pause if self._group is not None else min(pause, _SWARM_LOOK_SECONDS))
+            if self._swarms():
+                self.look_now()
 
     def _look(self, now: float) -> None:
         ending = self._interruption(self.ending)
@@ -208,6 +245,12 @@ class Execution:
             self._look_at_disk()
             # A folder with very many files takes long to walk; the walks then take a twentieth of the time.
             self._next_disk_look = now + max(_DISK_LOOK_SECONDS, 20 * (time.monotonic() - now))
+
+    def _swarms(self) -> bool:
+        """Whether so many processes have come to be on this machine that it is worth counting the job's."""
+        if self._group is not None:
+            return False
+        return processes.count_on_machine() > self._processes_at_start + self._caps.pids
 
     def _look_at_tree(self) -> None:
         """What a control group would count, where there is none."""
@@ -262,7 +305,7 @@ class Execution:
         self._take_last_measures()
         for note in outputs.disarm(self._work):
             self._on_output(f"[postdoc: {note}]\n".encode())
-        self._log.close()
+        self._writing_log(self._log.close)
         _remove(self._folder / SCRATCH)
         tail = joblog.tail_text(self._folder / LOG, _CLASSIFIED_TAIL_BYTES)
         self.ending = replace(self.ending, log_tail=tail)

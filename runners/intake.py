@@ -50,6 +50,10 @@ def check(spec: JobSpec, root: Path) -> None:
             raise UserError(f"environment variable {name!r}: write letters, digits and underscores")
         _check_text(f"environment variable {name}", value)
     _check_caps(spec.caps)
+    for name, least in (("gpus", 0), ("nodes", 1)):
+        value = getattr(spec.hardware, name)
+        if not isinstance(value, int) or value < least:
+            raise UserError(f"hardware.{name} is {value!r}; write a whole number, at least {least}")
 
 
 def substitute(argv: tuple[str, ...], python: str, job: str, mounts: Mapping[str, str]) -> list[str]:

@@ -23,6 +23,11 @@ class CappedLog:
         self._dropped = 0
         self._note_bytes = 0
 
+    @property
+    def size(self) -> int:
+        """Bytes in the file now."""
+        return self._size
+
     def write(self, data: bytes) -> None:
         if len(data) > self._cap_bytes // 4:
             quarter = self._cap_bytes // 4
@@ -30,18 +35,20 @@ class CappedLog:
                 self.write(data[start : start + quarter])
             return
         if self._size + len(data) > self._cap_bytes:
-            self._drop_older_half()
+            self.drop(keep_bytes=self._cap_bytes // 2)
         self._file.write(data)
         self._size += len(data)
 
     def close(self) -> None:
         self._file.close()
 
-    def _drop_older_half(self) -> None:
-        kept = _read_end(self._path, self._cap_bytes // 2)
+    def drop(self, keep_bytes: int, unseen_bytes: int = 0) -> None:
+        """Keep the file's last whole lines, at most `keep_bytes` of them. `unseen_bytes` are dropped with the others
+        and never came to be written."""
+        kept = _read_end(self._path, keep_bytes) if keep_bytes else b""
         newline = kept.find(b"\n") + 1
         kept = kept[newline:]
-        self._dropped += self._size - self._note_bytes - len(kept)
+        self._dropped += self._size - self._note_bytes - len(kept) + unseen_bytes
         note = f"[postdoc: {self._dropped:,} earlier bytes dropped, the log's cap is {self._cap_bytes:,} bytes]\n"
         self._note_bytes = len(note)
         replacement = self._path.with_name(self._path.name + ".new")

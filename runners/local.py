@@ -10,15 +10,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bot.errors import PlatformError, UserError
-from runners import bubblewrap, cgroup, intake, joblog, processes, sandbox, slots
+from runners import bubblewrap, cgroup, gpus, intake, joblog, processes, sandbox, slots
+from runners.cache import shared_cache
 from runners.cgroup import Cgroup, CgroupUnavailable, Hierarchy
+from runners.gpus import GpuPlace
 from runners.job import FailureKind, Flavor, JobId, JobSpec, JobState, JobStatus, Swept, read_json
 from runners.layout import (
     CANCEL,
@@ -47,6 +49,8 @@ class LocalRunner:
     """The Runner protocol over folders and processes of this machine."""
 
     name = "local"
+    _supervisor_words: tuple[str, ...] = ("-S", "-c", _START)
+    """For the interpreter of the bot; the packages' folder and the job's follow."""
 
     def __init__(
         self,
@@ -56,9 +60,18 @@ class LocalRunner:
         *,
         slots: int | None = None,
         log_bytes: int = joblog.DEFAULT_CAP_BYTES,
+        redact: Callable[[str], str] | None = None,
+        cache: Path | None = None,
+        gpu_place: GpuPlace | None = None,
     ) -> None:
         """`python` is the interpreter of the jobs' environment (this process's own when None); `tier` the strongest
-        available when None; `slots` how many jobs run at once, one for each processor core when None."""
+        available when None; `slots` how many jobs run at once, one for each processor core when None. `redact` takes
+        the bot's own secrets out of what it reads; secrets of known shape never come to be stored. `cache` is a
+        Hugging Face cache that jobs read and cannot change; `gpu_place` where GPUs are looked for, this machine when
+        None.
+
+        Raises: UserError when `cache` is no such cache.
+        """
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Inside its sandbox a job may set the set-user-id bit on a file that, out here, belongs to this user.
         root.chmod(0o700)
@@ -67,6 +80,9 @@ class LocalRunner:
         self._wanted_tier = tier
         self._slots = max(1, slots if slots is not None else _cores())
         self._log_bytes = log_bytes
+        self._redact = redact or str
+        self._shared = shared_cache(cache)
+        self._gpu_place = gpu_place or gpus.place()
 
     # the protocol
 
@@ -81,8 +97,9 @@ class LocalRunner:
         if not (folder / SPEC).exists():
             intake.check(spec, self.root)
             self._check_permitted(spec)
+            self._check_possible(spec)
         folder.mkdir(exist_ok=True, mode=0o700)
-        with _locked(folder / LAUNCH_LOCK):
+        with locked(folder / LAUNCH_LOCK):
             if not (folder / SPEC).exists():
                 self._prepare(spec, folder)
             self._start_if_never_started(spec.job_id)
@@ -98,14 +115,17 @@ class LocalRunner:
         status = read_status(folder)
         if status is None:
             return JobStatus(job_id, JobState.QUEUED, tier=self._planned_tier(folder))
+        status = replace(status, evidence=tuple(self._redact(words) for words in status.evidence))
         if status.state.ended:
             return status
         if not slots.is_held(folder / slots.LOCK):
             # It may have ended, lock and all, between the two looks.
-            return self._declare_lost(folder)
+            return self._without_supervisor(folder)
         silent = _age_seconds(folder / LEASE)
         if silent is not None and silent > _SILENT_SECONDS:
             return replace(status, evidence=(f"the supervisor has been silent for {silent:.0f} s",))
+        if status.state is JobState.QUEUED:
+            return replace(status, detail=self._why_it_waits(status))
         return status
 
     def cancel(self, job_id: JobId) -> JobStatus | None:
@@ -137,7 +157,7 @@ class LocalRunner:
 
     def log_tail(self, job_id: JobId, lines: int = 200) -> str:
         folder = self._existing(job_id)
-        return "" if folder is None else joblog.tail(folder / LOG, lines)
+        return "" if folder is None else self._redact(joblog.tail(folder / LOG, lines))
 
     def jobs(self) -> Sequence[JobId]:
         """Every job whose folder is here, the oldest first."""
@@ -150,16 +170,31 @@ class LocalRunner:
     def flavors(self) -> Sequence[Flavor]:
         """One: this machine."""
         pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-        return (Flavor("local", memory_gib=round(pages * size / 2**30, 1), cpus=_cores()),)
+        known = self._gpu_place.gpus()
+        return (
+            Flavor(
+                "local",
+                gpus=len(known),
+                gpu_model=known[0].model if known else "",
+                gpu_memory_gib=round(min((gpu.memory_gib for gpu in known), default=0.0), 1),
+                memory_gib=round(pages * size / 2**30, 1),
+                cpus=_cores(),
+            ),
+        )
 
     def refresh(self, job_id: JobId | None = None) -> None:
         """Nothing here is remembered between two calls."""
 
     @property
     def isolates(self) -> bool:
-        return self.tier is not Tier.PLAIN
+        """False where the walls, or the cap on processes, are not the kernel's: `postdoc doctor` says which."""
+        return self._report.isolates
 
     # beyond the protocol
+
+    @property
+    def _report(self) -> sandbox.TierReport:
+        return next(report for report in sandbox.probe(self._python) if report.tier is self.tier)
 
     @cached_property
     def tier(self) -> Tier:
@@ -207,7 +242,7 @@ class LocalRunner:
         running: list[JobId] = []
         for job_id in self.jobs():
             before = read_status(self.root / job_id)
-            with _locked(self.root / job_id / LAUNCH_LOCK):
+            with locked(self.root / job_id / LAUNCH_LOCK):
                 if self._start_if_never_started(job_id):
                     started.append(job_id)
             status = self.status(job_id)
@@ -218,8 +253,7 @@ class LocalRunner:
             elif not status.state.ended and job_id not in started:
                 running.append(job_id)
         self._remove_half_prepared()
-        self._remove_groups()
-        return Swept(tuple(started), tuple(lost), tuple(running))
+        return Swept(tuple(started), tuple(lost), tuple(running), self._end_orphans())
 
     def remove(self, job_id: JobId) -> None:
         """Delete an ended job with everything that it wrote.
@@ -238,21 +272,49 @@ class LocalRunner:
     @cached_property
     def _setting(self) -> sandbox.Setting:
         try:
-            here = sandbox.setting(self.root, self.tier, self._python)
+            here = sandbox.setting(self.root, self.tier, self._python, self._gpu_place, self._shared)
         except (OSError, ValueError, subprocess.SubprocessError, CgroupUnavailable) as error:
             raise PlatformError(f"the jobs' interpreter or control group cannot be used: {error}") from error
         bubblewrap.write_etc(self.root)
         return here
 
     def _check_permitted(self, spec: JobSpec) -> None:
-        if self.tier is Tier.PLAIN and not spec.trusted:
-            missing = [report for report in sandbox.probe(self._python) if not report.available]
-            why = "; ".join(f"{report.tier}: {report.reason}" for report in missing) or "the plain tier was asked for"
+        if spec.trusted or self.isolates:
+            return
+        code = f"job {spec.job_id} runs code that did not ship with Postdoc"
+        if self.tier is Tier.BUBBLEWRAP_RLIMITS:
             raise UserError(
-                f"job {spec.job_id} runs code that did not ship with Postdoc, and this machine has no sandbox for it "
-                f"({why}). Install bubblewrap (`apt-get install bubblewrap`, `dnf install bubblewrap`) and let "
-                "`postdoc doctor` check it, or choose another runner"
+                f"{code}, and the sandbox tier {self.tier} does not hold it here ({self._report.reason}). Give the "
+                "server a control group (root, or a systemd service with `Delegate=yes`), run it as a user that is not "
+                "root, or choose another runner"
             )
+        missing = [report for report in sandbox.probe(self._python) if not report.available]
+        why = "; ".join(f"{report.tier}: {report.reason}" for report in missing) or "the plain tier was asked for"
+        raise UserError(
+            f"{code}, and this machine has no sandbox for it ({why}). Install bubblewrap (`apt-get install "
+            "bubblewrap`, `dnf install bubblewrap`) and let `postdoc doctor` check it, or choose another runner. What "
+            "the plain tier has does not hold such code: it reads this user's files, changes their modes and talks to "
+            "this user's programs"
+        )
+
+    def _check_possible(self, spec: JobSpec) -> None:
+        """More than this machine has would be waited for without end."""
+        wanted = spec.hardware
+        if wanted.nodes > 1:
+            raise UserError(f"job {spec.job_id} asks for {wanted.nodes} machines, and this runner has the one it runs "
+                            "on. Ask for one, or choose the ray runner")  # fmt: skip
+        if not wanted.gpus:
+            return
+        known = self._gpu_place.gpus()
+        if not known:
+            raise UserError(
+                f"job {spec.job_id} asks for {wanted.gpus} GPUs, and this machine shows none that jobs may have. Ask "
+                "for none, or choose another runner; `postdoc doctor` says what it sees"
+            )
+        if wanted.gpus > len(known):
+            has = f"has {', '.join(gpu.name for gpu in known)}"
+            raise UserError(f"job {spec.job_id} asks for {wanted.gpus} GPUs, and this machine {has}. Ask for at most "
+                            f"{len(known)}, or choose another runner")  # fmt: skip
 
     def _prepare(self, spec: JobSpec, folder: Path) -> None:
         """Write everything that the job needs; `spec.json` comes last and makes it a job."""
@@ -260,7 +322,7 @@ class LocalRunner:
         try:
             intake.copy_in(spec.files, folder / WORK)
             (folder / SCRATCH).mkdir(mode=0o700)
-            plan = sandbox.launch_plan(spec, self._setting, folder)
+            plan = self._launch_plan(spec, folder)
             write_json(folder / PLAN, plan | {"slots": self._slots, "log_bytes": self._log_bytes}, durable=False)
             write_json(folder / SPEC, spec.as_dict())
         except BaseException as error:
@@ -269,14 +331,25 @@ class LocalRunner:
                 raise PlatformError(f"job {spec.job_id} could not be prepared: {error}") from error
             raise
 
+    def _launch_plan(self, spec: JobSpec, folder: Path) -> dict[str, Any]:
+        inside = self._shared if self.tier is Tier.PLAIN else self._shared.moved_to(bubblewrap.CACHE)
+        self._shared.link_datasets(folder / SCRATCH, inside.datasets)
+        return sandbox.launch_plan(spec, self._setting, folder)
+
     def _start_if_never_started(self, job_id: JobId) -> bool:
         folder = self.root / job_id
         if read_status(folder) is not None or slots.is_held(folder / slots.LOCK):
             return False
-        slots.enqueue(self.root, job_id)
+        self._start_supervisor(job_id)
+        return True
+
+    def _start_supervisor(self, job_id: JobId) -> None:
+        folder = self.root / job_id
+        plan = read_json(folder / PLAN) or {}
+        slots.enqueue(self.root, job_id, slots.GPU_QUEUE if plan.get("gpus") else slots.QUEUE)
         # It takes the job, forks, and its first half ends: the second is not our child, so it becomes no zombie and is
         # not ended with us. Without site-packages (-S) and the caller's environment it starts in half the time.
-        command = [sys.executable, "-I", "-S", "-c", _START, _PACKAGES, str(folder)]
+        command = [sys.executable, "-I", *self._supervisor_words, _PACKAGES, str(folder)]
         try:
             done = subprocess.run(
                 command,
@@ -294,9 +367,12 @@ class LocalRunner:
         if done.returncode != 0:
             said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
             raise PlatformError(f"the supervisor of job {job_id} did not start: {said}")
-        return True
 
     # ending
+
+    def _without_supervisor(self, folder: Path) -> JobStatus:
+        """What becomes of a job that has not ended and whose supervisor has gone: here it went with it."""
+        return self._declare_lost(folder)
 
     def _declare_lost(self, folder: Path) -> JobStatus:
         """Under the job's own lock: of several that notice, one writes, and a supervisor that came back is seen."""
@@ -371,12 +447,12 @@ class LocalRunner:
             if not (folder / SPEC).exists() and not slots.is_held(lock):
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _remove_groups(self) -> None:
+    def _end_orphans(self) -> tuple[str, ...]:
         """Control groups of jobs below this root that have no supervisor: its folder may have been deleted."""
         try:
             hierarchy = cgroup.find_hierarchy()
         except CgroupUnavailable:
-            return
+            return ()
         prefix = sandbox.group_prefix(self.root)
         for path in {path for folder in hierarchy.folders for path in folder.glob(f"{prefix}*")}:
             job_id = path.name.removeprefix(prefix)
@@ -384,6 +460,7 @@ class LocalRunner:
                 group = Cgroup(hierarchy, path.name)
                 group.kill()
                 group.remove()
+        return ()
 
     # reading
 
@@ -392,18 +469,32 @@ class LocalRunner:
         folder = self.root / job_id
         return folder if (folder / SPEC).is_file() else None
 
+    def _why_it_waits(self, status: JobStatus) -> str:
+        before = slots.place_in_line(self.root, status.job_id)
+        if before is None:
+            return status.detail
+        running = slots.taken_slots(self.root)
+        place = "next in line" if before == 0 else f"{_ordinal(before + 1)} in line"
+        words = f"{place}; {running} job{' is' if running == 1 else 's are'} running"
+        return f"{words}; {status.detail}" if status.detail else words
+
     def _planned_tier(self, folder: Path) -> str:
         return str((read_json(folder / PLAN) or {}).get("tier", ""))
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     descriptor = slots.open_lock(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
 
 
 def _cores() -> int:

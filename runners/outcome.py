@@ -50,6 +50,8 @@ class Ending:
     disk_over: str = ""
     pids_refused: int = 0
     start_error: str = ""
+    lost: str = ""
+    """What ran the job went away with it, or ended it of its own accord: how that showed."""
     log_tail: str = ""
 
     @property
@@ -86,6 +88,8 @@ def outcome(ending: Ending) -> Outcome:
     struck = _struck_by_a_cap(ending)
     if struck is not None:
         return Outcome(JobState.FAILED, struck[0], code, (struck[1],))
+    if ending.lost:
+        return Outcome(JobState.LOST, FailureKind.PLATFORM, code, (ending.lost,))
     if ending.sandboxed and ending.reported_exit_code is None:
         return _broken_sandbox(ending)
     if code == 0:

@@ -18,6 +18,15 @@ def pids() -> Iterator[int]:
             yield int(name)
 
 
+def count_on_machine() -> int:
+    """Processes and threads of this machine: one short read, where walking /proc takes longer the more there are."""
+    try:
+        with open("/proc/loadavg", encoding="ascii") as file:
+            return int(file.read().split()[3].partition("/")[2])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
 def _stat_fields(pid: int) -> list[str] | None:
     """The fields of /proc/PID/stat from `state` on; the command's name before it may hold spaces and brackets."""
     try:
@@ -114,6 +123,11 @@ def proportional_bytes(group: Iterable[int]) -> int:
         fields = _kib_fields(f"/proc/{pid}/smaps_rollup", ("Pss_Anon:", "Pss_Shmem:"))
         total += sum(fields or _kib_fields(f"/proc/{pid}/status", ("RssAnon:", "RssShmem:"))) * 1024
     return total
+
+
+def largest_peak_bytes(group: Iterable[int]) -> int:
+    """The most memory that any one of these processes has held since it started."""
+    return max((sum(_kib_fields(f"/proc/{pid}/status", ("VmHWM:",))) * 1024 for pid in group), default=0)
 
 
 def _kib_fields(path: str, names: tuple[str, ...]) -> list[int]:

@@ -1,5 +1,8 @@
-"""How many jobs run at once on this machine: a queue of tickets and a lock for each slot, all in plain files, so that
-neither a restart of the bot nor a killed supervisor can leave a slot taken for ever."""
+"""How many jobs run at once on this machine: queues of tickets and a lock for each slot, all in plain files, so that
+neither a restart of the bot nor a killed supervisor can leave a slot taken for ever.
+
+Jobs that want a GPU have a queue of their own: while somebody else's training keeps the GPUs, data is still prepared.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ import time
 from pathlib import Path
 
 QUEUE = ".queue"
+GPU_QUEUE = ".gpu-queue"
+_QUEUES = (QUEUE, GPU_QUEUE)
 SLOTS = ".slots"
 LOCK = "lock"
 _START_GRACE_SECONDS = 5.0
@@ -44,36 +49,58 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def enqueue(root: Path, job_id: str) -> None:
+def enqueue(root: Path, job_id: str, queue: str = QUEUE) -> None:
     """Give the job its place in the queue, unless it has one."""
-    queue = root / QUEUE
-    queue.mkdir(exist_ok=True)
-    if not any(ticket.partition("_")[2] == job_id for ticket in os.listdir(queue)):
-        (queue / f"{time.time_ns():020d}_{job_id}").touch()
+    folder = root / queue
+    folder.mkdir(exist_ok=True)
+    if not any(ticket.partition("_")[2] == job_id for ticket in os.listdir(folder)):
+        (folder / f"{time.time_ns():020d}_{job_id}").touch()
 
 
 def leave_queue(root: Path, job_id: str) -> None:
-    try:
-        tickets = os.listdir(root / QUEUE)
-    except FileNotFoundError:
-        return
-    for ticket in tickets:
-        if ticket.partition("_")[2] == job_id:
-            (root / QUEUE / ticket).unlink(missing_ok=True)
+    for queue in _QUEUES:
+        for ticket in _tickets(root / queue):
+            if ticket.partition("_")[2] == job_id:
+                (root / queue / ticket).unlink(missing_ok=True)
 
 
-def is_first(root: Path, job_id: str) -> bool:
+def is_first(root: Path, job_id: str, queue: str = QUEUE) -> bool:
     """Whether no job that waits, or is about to, came earlier. Tickets of the dead are thrown away on the way."""
-    queue = root / QUEUE
-    for ticket in sorted(os.listdir(queue)):
+    return _before(root, job_id, queue, stop=1) == 0
+
+
+def place_in_line(root: Path, job_id: str) -> int | None:
+    """How many jobs are before it in its queue; None when it waits in none."""
+    for queue in _QUEUES:
+        if any(ticket.partition("_")[2] == job_id for ticket in _tickets(root / queue)):
+            return _before(root, job_id, queue)
+    return None
+
+
+def _before(root: Path, job_id: str, queue: str, stop: int | None = None) -> int:
+    found = 0
+    for ticket in _tickets(root / queue):
         made, _, owner = ticket.partition("_")
-        if owner == job_id:
-            return True
+        if owner == job_id or found == stop:
+            break
         waiting_seconds = (time.time_ns() - int(made)) / 1e9
         if is_held(root / owner / LOCK) or waiting_seconds < _START_GRACE_SECONDS:
-            return False
-        (queue / ticket).unlink(missing_ok=True)
-    return True
+            found += 1
+        else:
+            (root / queue / ticket).unlink(missing_ok=True)
+    return found
+
+
+def _tickets(folder: Path) -> list[str]:
+    """The oldest first."""
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+
+
+def taken_slots(root: Path) -> int:
+    return sum(is_held(root / SLOTS / name) for name in _tickets(root / SLOTS))
 
 
 def take_slot(root: Path, slots: int) -> int | None:

@@ -12,19 +12,35 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
-from runners import processes, slots
+from runners import gpus, processes, slots
 from runners.events import Events
 from runners.execution import Execution
+from runners.gpus import GpuPlace, Taken
 from runners.job import FailureKind, JobId, JobSpec, JobState, JobStatus, read_json
 from runners.layout import CANCEL, LEASE, PLAN, SPEC, STATUS, read_status, write_json
 from runners.outcome import Ending, outcome
 
 _QUEUE_LOOK_SECONDS = 0.05
+_GPU_LOOK_SECONDS = 2.0
+"""Asking what happens on the GPUs costs up to a second of a processor."""
 _LOCK_WAIT_SECONDS = 5.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Running(Protocol):
+    """One run of a job inside its walls, whatever the walls."""
+
+    ending: Ending
+    peak_bytes: int
+
+    def run(self) -> None: ...
+
+    def look_now(self) -> None: ...
 
 
 class Supervisor:
@@ -40,18 +56,23 @@ class Supervisor:
         self._plan = plan
         self._status = JobStatus(self._spec.job_id, JobState.QUEUED, tier=plan["tier"])
         self._events = Events()
-        self._execution: Execution | None = None
+        self._execution: Running | None = None
         self._stop_signal: int | None = None
+        self._queue = slots.GPU_QUEUE if plan.get("gpus") else slots.QUEUE
+        self._taken = Taken()
+        self._next_gpu_look = 0.0
 
     def run(self) -> None:
         """Wait for a slot, run the job, write how it ended."""
         self._listen_to_signals()
-        ending = self._wait_for_slot()
+        ending = self._wait_for_turn()
         slots.leave_queue(self._root, self._spec.job_id)
         peak_bytes = 0
         if ending is None:
-            self._write(replace(self._status, state=JobState.RUNNING, started_at=time.time()))
-            self._execution = Execution(self._folder, self._spec, self._plan, self._events, self._interruption)
+            on = "on " + ", ".join(gpu.name for gpu in self._taken.gpus) if self._taken.gpus else ""
+            started_at = self._status.started_at or time.time()
+            self._write(replace(self._status, state=JobState.RUNNING, started_at=started_at, detail=on))
+            self._execution = self._new_execution()
             self._execution.run()
             ending, peak_bytes = self._execution.ending, self._execution.peak_bytes
         result = outcome(ending)
@@ -66,6 +87,9 @@ class Supervisor:
                 peak_memory_gib=round(peak_bytes / 2**30, 4) if peak_bytes else None,
             )
         )
+
+    def _new_execution(self) -> Running:
+        return Execution(self._folder, self._spec, self._plan, self._events, self._interruption, self._taken.gpus)
 
     def announce(self) -> None:
         """From now on the job has had a supervisor, and is never started again."""
@@ -91,18 +115,31 @@ class Supervisor:
         if self._execution is not None:
             self._execution.look_now()
 
-    def _wait_for_slot(self) -> Ending | None:
-        """Take a slot, which is held until this process ends; how the job ended if it was ended while it waited."""
+    def _wait_for_turn(self) -> Ending | None:
+        """Take a slot and GPUs, held until this process ends; how the job ended if it was ended while it waited."""
         nothing = Ending(return_code=None, sandboxed=False)
         while True:
             ending = self._interruption(nothing)
             if ending.was_cut_short:
                 return ending
-            if slots.is_first(self._root, self._spec.job_id):
+            # The GPUs first and kept: slots come free every minute, eight GPUs at once do not.
+            if slots.is_first(self._root, self._spec.job_id, self._queue) and self._have_gpus():
                 slot = slots.take_slot(self._root, int(self._plan["slots"]))
                 if slot is not None:
                     return None
             self._events.wait(_QUEUE_LOOK_SECONDS)
+
+    def _have_gpus(self) -> bool:
+        wanted = self._plan.get("gpus")
+        if not wanted or self._taken.gpus:
+            return True
+        if time.monotonic() < self._next_gpu_look:
+            return False
+        self._taken = gpus.take(GpuPlace.from_dict(wanted["place"]), int(wanted["count"]))
+        self._next_gpu_look = time.monotonic() + _GPU_LOOK_SECONDS
+        if self._taken.waits_for != self._status.detail:
+            self._write(replace(self._status, detail=self._taken.waits_for), durable=False)
+        return bool(self._taken.gpus)
 
     def _interruption(self, ending: Ending) -> Ending:
         """Mark the ending when somebody wants the job, or this process, to end. Called at least every second."""
@@ -135,16 +172,22 @@ def detach(folder: Path) -> None:
         os.dup2(descriptor, number)
 
 
-def take_job(folder: Path) -> int | None:
-    """The lock on the job, held until this process ends; None when the job has an owner or has had one."""
+def take_job(folder: Path, *, again: bool = False) -> int | None:
+    """The lock on the job, held until this process ends; None when the job has an owner or (but with `again`, as long
+    as it has not ended) has had one."""
+
+    def is_free() -> bool:
+        status = read_status(folder)
+        return status is None or (again and not status.state.ended)
+
     descriptor = slots.open_lock(folder / slots.LOCK)
     deadline = time.monotonic() + _LOCK_WAIT_SECONDS
     # Somebody who asks whether the lock is held holds it for a moment himself, so one refusal says nothing.
     while not slots.try_lock(descriptor):
-        if read_status(folder) is not None or time.monotonic() > deadline:
+        if not is_free() or time.monotonic() > deadline:
             return None
         time.sleep(0.005)
-    return descriptor if read_status(folder) is None else None
+    return descriptor if is_free() else None
 
 
 def supervise(supervisor: Supervisor, folder: Path) -> None:
@@ -165,13 +208,14 @@ def supervise(supervisor: Supervisor, folder: Path) -> None:
         write_json(folder / STATUS, failed.as_dict())
 
 
-def main() -> None:
+def main(kind: Callable[[Path], Supervisor] = Supervisor, *, again: bool = False) -> None:
+    """`again`: a job whose supervisor has died may be taken over."""
     if len(sys.argv) != 2 or not os.path.isfile(os.path.join(sys.argv[1], SPEC)):
         sys.exit("usage: python -m runners.supervisor JOB_FOLDER (a folder that holds a spec.json)")
     folder = Path(sys.argv[1]).resolve()
-    if take_job(folder) is None:
+    if take_job(folder, again=again) is None:
         return
-    supervisor = Supervisor(folder)
+    supervisor = kind(folder)
     supervisor.announce()
     # The lock passes to the child that goes on, so whoever waited for this process finds the job taken.
     detach(folder)

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 STANDARD = set(sys.stdlib_module_names)
-HEAVY = {"torch", "transformers", "trl", "datasets", "peft", "lm_eval", "accelerate"}
+HEAVY = {"torch", "transformers", "trl", "datasets", "peft", "lm_eval", "accelerate", "ray"}
 LOOP_FLOOR = {"domain", "errors", "diagnosis", "evaluation", "data", "research", "conversation", "brain", "loop"}
 # Room -> rooms of `bot` it may import from.
 ALLOWED = {
@@ -107,7 +107,16 @@ def test_templates_import_nothing_of_ours_and_are_never_imported() -> None:
 
 
 # Module of the runners -> the client library of its backend. The supervisor starts without site-packages.
-CLIENTS = {"runners.remote.wrapper": {"huggingface_hub"}}
+CLIENTS = {
+    "runners.container_engine": {"docker"},
+    "runners.remote.wrapper": {"huggingface_hub"},
+    "runners.remote.sealing": {"cryptography"},
+    "runners.ray_train": {"ray"},
+    "runners.hf_hub": {"huggingface_hub"},
+    # In a job's container:
+    "runners.hf_bootstrap": {"huggingface_hub"},
+    "runners.hf_runs": {"huggingface_hub"},
+}
 
 
 def test_runners_import_no_third_party_library_but_their_backends_client() -> None:

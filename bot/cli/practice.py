@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,7 +65,7 @@ def demo(
 def pursue(
     goal: Annotated[str, typer.Argument(metavar="GOAL", help="A goal.yaml, or the goal in words.")],
     json_file: JsonFile = None,
-    runner: Annotated[str, typer.Option("--runner", help="Where jobs run: local.")] = "local",
+    runner: Annotated[str, typer.Option("--runner", help="Where jobs run: local, docker, hf_jobs or ray.")] = "local",
     folder: Annotated[Path | None, typer.Option("--folder", help="Where everything is put; must be empty.")] = None,
     require: Require = None,
 ) -> int:
@@ -76,16 +77,16 @@ def pursue(
 
     check_json(json_file)
     _check_require(require)
-    if runner != "local":
-        raise UserError(f"There is no runner `{runner}` yet. Write --runner local.")
+    settings = _runner_settings(runner)
     title, answers, words = _goal_in(goal)
     repository = repository_here(Path.cwd())
     _end_like_ctrl_c()
     place = _empty_folder(folder, "pursue")
     try:
         outcome, _ = run_pursuit(
-            screen(json_file), place, repository, title=title, answers=answers, words=words, end_jobs=_end_jobs
-        )
+            screen(json_file), place, repository, title=title, answers=answers, words=words,
+            end_jobs=partial(_end_jobs, runner=runner), settings=settings,
+        )  # fmt: skip
     except KeyboardInterrupt:
         return complain(f"interrupted; everything so far lies in {place}", INTERRUPTED)
     write_json(json_file, outcome.as_dict())
@@ -146,18 +147,34 @@ def _empty_folder(folder: Path | None, purpose: str) -> Path:
     return folder.resolve()
 
 
-def _end_jobs(data_folder: Path) -> None:
+def _runner_settings(runner: str) -> dict[str, str]:
+    """The bot's settings for where its jobs run, as they stand in this environment."""
+    import os
+
+    if runner == "actions":
+        raise UserError("--runner actions needs GitHub's machines, and `pursue` works on a forge of its own. Serve the "
+                        "App with POSTDOC_RUNNER=actions, or use `mode: pursue` of the Action.")  # fmt: skip
+    if runner not in _RUNNERS:
+        raise UserError(f"There is no runner `{runner}`. Write --runner with one of: {', '.join(_RUNNERS)}.")
+    passed = {name: value for name, value in os.environ.items() if name.startswith(_RUNNER_SETTINGS)}
+    return passed | {"POSTDOC_RUNNER": runner}
+
+
+def _end_jobs(data_folder: Path, runner: str = "local") -> None:
     """End what still runs there: a job outlives its bot on purpose."""
-    from runners.local import LocalRunner
+    from bot.server.backends import job_runner
 
     if not (data_folder / "jobs").is_dir():
         return
-    runner = LocalRunner(data_folder / "jobs")
-    for job_id in runner.jobs():
-        status = runner.status(job_id)
+    jobs = job_runner(data_folder / "jobs", runner)
+    for job_id in jobs.jobs():
+        status = jobs.status(job_id)
         if status is not None and not status.state.ended:
-            runner.cancel(job_id)
+            jobs.cancel(job_id)
 
+
+_RUNNERS = ("local", "docker", "hf_jobs", "ray")
+_RUNNER_SETTINGS = ("POSTDOC_DOCKER_", "POSTDOC_HF_JOBS_", "POSTDOC_RAY_", "POSTDOC_JOB_")
 
 COMMANDS = (
     demo,

@@ -99,16 +99,21 @@ def policy(
 def doctor(
     json_file: JsonFile = None,
     github: Annotated[bool, typer.Option("--github", help="Look at the App on GitHub instead of the machine.")] = False,
+    hub: Annotated[bool, typer.Option("--hub", help="Look at Hugging Face Jobs instead of the machine.")] = False,
     redeliver: Annotated[
         bool, typer.Option("--redeliver", help="With --github: have GitHub send its last delivery once more.")
     ] = False,
 ) -> int:
-    """Say what this machine can do and what it lacks, or whether the App is set up on GitHub."""
+    """Say what this machine can do and what it lacks, or whether GitHub or Hugging Face Jobs is set up."""
     check_json(json_file)
+    if github and hub:
+        raise UserError("--github and --hub are two examinations: ask for one at a time.")
     if redeliver and not github:
         raise UserError("--redeliver asks GitHub: write `postdoc doctor --github --redeliver`.")
     if github:
         return _doctor_of_github(json_file, redeliver)
+    if hub:
+        return _doctor_of_hub(json_file)
     from bot.doctor import as_json, examination, report_lines
 
     findings = examination()
@@ -126,6 +131,20 @@ def _doctor_of_github(json_file: str | None, redeliver: bool) -> int:
     findings = asyncio.run(github_examination(load_settings(), redeliver=redeliver))
     say(github_lines(findings), json_file)
     result = github_json(findings)
+    write_json(json_file, result)
+    return DONE if result["ok"] else FAILED
+
+
+def _doctor_of_hub(json_file: str | None) -> int:
+    from bot.config import load_settings
+    from bot.doctor.hub import hub_examination, hub_json
+    from bot.doctor.machine import finding_lines, summary_line
+    from bot.server.backends import hub_jobs
+
+    settings = load_settings()
+    findings = hub_examination(settings, hub_jobs(settings, settings.data_folder / "jobs"))
+    say([*finding_lines(findings), "", summary_line(findings)], json_file)
+    result = hub_json(findings)
     write_json(json_file, result)
     return DONE if result["ok"] else FAILED
 

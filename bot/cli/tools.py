@@ -14,12 +14,15 @@ from bot.errors import UserError
 
 if TYPE_CHECKING:
     from bot.domain.evaluation import Evaluation
+    from bot.evaluation.benchmark_file import Benchmark
     from bot.practice.terminal import Screen
 
 
 def evaluate(
-    model: Annotated[str, typer.Option("--model", help="A folder, or a model's name on the Hub.")],
-    benchmark: Annotated[str, typer.Option("--benchmark", help="Name of a benchmark, practice/reverse for example.")],
+    model: Annotated[str, typer.Option("--model", help="A folder, or a Hub model: OWNER/NAME[@REVISION].")],
+    benchmark: Annotated[
+        str, typer.Option("--benchmark", help="Name of a benchmark (practice/reverse), or a benchmark's YAML file.")
+    ],
     json_file: JsonFile = None,
     split: Annotated[str, typer.Option("--split", help="dev, or sealed.")] = "dev",
     seed: Seed = 0,
@@ -52,7 +55,7 @@ def _evaluated(
     from bot.domain.evaluation import Evaluation, Split
     from bot.domain.goal import slug
     from bot.errors import PlatformError
-    from bot.evaluation.benchmarks import load_benchmark, write_job_files
+    from bot.evaluation.benchmarks import write_job_files
     from bot.practice.narration import Activity
     from runners.job import Caps, JobId, JobSpec, JobState
     from runners.local import LocalRunner
@@ -60,10 +63,10 @@ def _evaluated(
 
     if split not in list(Split):
         raise UserError(f"--split {split}: write dev or sealed.")
-    chosen = load_benchmark(benchmark_name)
+    chosen = _benchmark(benchmark_name)
     path = _model_folder(model)
     runner = LocalRunner(cache_folder() / "jobs")
-    job_id = JobId(f"evaluate-{slug(benchmark_name)}-{secrets.token_hex(4)}")
+    job_id = JobId(f"evaluate-{slug(chosen.name)}-{secrets.token_hex(4)}")
     with tempfile.TemporaryDirectory(prefix="postdoc-evaluate-") as inputs:
         argv = ("{python}", "bundle/evaluate.py", "--model", "{mount:model}", "--benchmark", "benchmark.yaml",
                 "--items", "items.jsonl", "--split", split, "--output", "out/evaluation.json",
@@ -89,9 +92,23 @@ def _evaluated(
     return result, status.seconds or 0.0
 
 
+def _benchmark(name: str) -> Benchmark:
+    """One that ships with Postdoc, by its name, or a team's own, by its file. Raises: UserError."""
+    from bot.evaluation.benchmark_file import read_benchmark_file
+    from bot.evaluation.benchmarks import load_benchmark
+
+    path = Path(name)
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return load_benchmark(name)
+    if not path.is_file():
+        raise UserError(f"--benchmark {name}: there is no such file. Name a benchmark's YAML file, or a benchmark.")
+    return read_benchmark_file(path.stem, path)
+
+
 def _model_folder(model: str) -> Path:
     """Where the model lies: a folder, the practice base, or a Hub model fetched into the cache."""
     from bot.config import cache_folder
+    from bot.domain.goal import slug
     from bot.loop.models import fetched_model, model_problem
     from bot.practice import tiny_base
 
@@ -104,10 +121,12 @@ def _model_folder(model: str) -> Path:
         if not tiny_base.is_built(tiny_base.cached_path()):
             raise UserError(f"{model} is not built yet. Build it with `python -m bot.practice.tiny_base`.")
         return tiny_base.cached_path()
-    folders = (cache_folder() / "models",)
-    if (problem := model_problem(folders, model)) is not None:
+    name, _, revision = model.partition("@")
+    # Another revision of a model is another model: it lies in a folder of its own.
+    folders = (cache_folder() / "models" / f"@{slug(revision)}",) if revision else (cache_folder() / "models",)
+    if (problem := model_problem(folders, name, revision or "main")) is not None:
         raise UserError(problem)
-    return fetched_model(folders, model, "main")
+    return fetched_model(folders, name, revision or "main")
 
 
 def diagnose(

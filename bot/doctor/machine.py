@@ -27,7 +27,7 @@ def examination(environment: Mapping[str, str] = os.environ) -> list[Finding]:
     """Every finding about this machine and this user's settings."""
     python = environment.get("POSTDOC_JOB_PYTHON")
     return [
-        *examine(Path(python) if python else None, _existing(cache_folder())),
+        *examine(Path(python) if python else None, _existing(cache_folder()), environment),
         _base_model(),
         _port(environment),
         _server(environment),

@@ -54,15 +54,18 @@ _WALL = "\0\n\0"
 
 def redact(text: str, known: Sequence[str] = ()) -> str:
     """`text` with every secret in it replaced by a mark. `known` are exact values, whatever they look like."""
-    values = _known_values(tuple(sorted({value for value in known if len(value) >= _SHORTEST})))
-    spans = list(_spans(text, values))
-    if not spans:
-        return text
     parts, position = [], 0
-    for start, end in _merged(_with_next_lines(text, _merged(spans))):
+    for start, end in secret_spans(text, known):
         parts += [text[position:start], MARK]
         position = end
-    return "".join([*parts, text[position:]])
+    return "".join([*parts, text[position:]]) if parts else text
+
+
+def secret_spans(text: str, known: Sequence[str] = ()) -> list[Span]:
+    """Where the secrets stand in `text`, ascending and apart."""
+    values = _known_values(tuple(sorted({value for value in known if len(value) >= _SHORTEST})))
+    spans = list(_spans(text, values))
+    return list(_merged(_with_next_lines(text, _merged(spans)))) if spans else []
 
 
 def redacted(value: Any, known: Sequence[str] = ()) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from bot.errors import TransientError, UserError
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def local_model(folders: Sequence[Path], name: str) -> Path | None:
@@ -76,3 +77,27 @@ def fetched_model(folders: Sequence[Path], name: str, revision: str) -> Path:
     except (HfHubHTTPError, OSError) as error:
         raise TransientError(f"the Hub could not be reached for {name}: {type(error).__name__}") from error
     return target
+
+
+def hub_origin(folder: Path, name: str) -> str:
+    """`hub:NAME@COMMIT` of a model that was fetched into `folder`, for machines that fetch it themselves; empty when it
+    did not come from there as one commit, or was changed since.
+
+    What the Hub's client notes beside each file is read: its commit, its hash and when it was fetched
+    (https://huggingface.co/docs/huggingface_hub/guides/download#download-files-to-a-local-folder).
+    """
+    commits = set()
+    for path in folder.rglob("*"):
+        inside = path.relative_to(folder)
+        if inside.parts[0] == ".cache" or not path.is_file():
+            continue
+        try:
+            note = (folder / ".cache" / "huggingface" / "download" / f"{inside}.metadata").read_text(encoding="ascii")
+            commit, _, fetched_at = note.splitlines()[:3]
+            if path.stat().st_mtime - 1 > float(fetched_at):
+                return ""
+        except (OSError, ValueError):
+            return ""
+        commits.add(commit)
+    commit = commits.pop() if len(commits) == 1 else ""
+    return f"hub:{name}@{commit}" if _COMMIT.fullmatch(commit) else ""

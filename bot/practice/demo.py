@@ -40,6 +40,8 @@ class Outcome:
     seconds: float
     """From the opened issue to the ending; the first build of the base model is not counted."""
     repository: Path
+    model: Path | None = None
+    """The best run's weights."""
 
     @property
     def failed(self) -> bool:
@@ -60,6 +62,7 @@ class Outcome:
             "runs": [run_row(run) for run in x.runs],
             "pull_request": x.pull_request,
             "repository": str(self.repository),
+            "model": str(self.model) if self.model is not None else None,
         }
 
 
@@ -277,7 +280,8 @@ def run_demo(
         world.start_bot()
         follower = Follower(world, screen, issue)
         x = follower.until_over()
-        outcome = Outcome(x, time.monotonic() - began - built, world.repository)
+        model = best_model(world.data_folder, x)
+        outcome = Outcome(x, time.monotonic() - began - built, world.repository, model)
         on_outcome(outcome)
         show_outcome(screen, outcome, world)
         if keep:
@@ -316,7 +320,7 @@ def show_outcome(screen: Screen, outcome: Outcome, world: PracticeWorld) -> None
     screen.note(ending_sentence(outcome))
     screen.blank()
     rows = [("git repository", str(world.repository)), ("look at it", look_command(world.repository))]
-    if (model := best_model(world.data_folder, x)) is not None:
+    if (model := outcome.model) is not None:
         rows.append(("trained model", str(model)))
     rows.append(("bot's log", str(world.log_path)))
     screen.addresses(rows)

@@ -271,6 +271,18 @@ def _budget_raised(event: Event, x: Experiment, page: str) -> list[Entry]:
     return _entry(event, "budget", f"raised by @{event.data['by']}")
 
 
+def _ablation_opened(event: Event, x: Experiment, page: str) -> list[Entry]:
+    values = ", ".join(str(arm["value"]) for arm in event.data["arms"])
+    return _entry(event, "ablation", f"@{event.data['by']} asked for {event.data['key']} = {values}, side by side")
+
+
+def _ablation_reported(event: Event, x: Experiment, page: str) -> list[Entry]:
+    told = [
+        f"{row['value']}: {score_text(row['score']) if row['score'] else row['failure']}" for row in event.data["rows"]
+    ]
+    return _entry(event, "ablation", f"table {event.data['ablation']} posted", tuple(told))
+
+
 def _spending_refused(event: Event, x: Experiment, page: str) -> list[Entry]:
     return _entry(event, "refused", str(event.data["reason"]), tone=Tone.BAD)
 
@@ -302,6 +314,8 @@ _TELLERS = {
     EventKind.GOAL_READ: _goal_read,
     EventKind.GOAL_ADOPTED: _adopted,
     EventKind.BUDGET_RAISED: _budget_raised,
+    EventKind.ABLATION_OPENED: _ablation_opened,
+    EventKind.ABLATION_REPORTED: _ablation_reported,
     EventKind.SPENDING_REFUSED: _spending_refused,
     EventKind.PUBLISHED: _published,
     EventKind.ISSUE_CLOSED: _issue_closed,

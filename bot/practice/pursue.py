@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bot.domain.experiment import Experiment
 from bot.errors import UserError
-from bot.practice.demo import Follower, Outcome, built_base, show_outcome
+from bot.practice.demo import Follower, Outcome, best_model, built_base, show_outcome
 from bot.practice.goals import issue_of
 from bot.practice.narration import Activity
 from bot.practice.terminal import Screen
@@ -59,15 +59,18 @@ def run_pursuit(
     answers: Mapping[str, str] | None,
     words: str = "",
     end_jobs: Callable[[Path], None],
+    settings: Mapping[str, str] | None = None,
 ) -> tuple[Outcome, str | None]:
     """Pursue the goal and return how it ended and the branch that it came back on.
 
-    `answers` are the goal form's fields; without them the goal is the person's own `words`.
+    `answers` are the goal form's fields; without them the goal is the person's own `words`. `settings` are the bot's
+    further `POSTDOC_*` variables.
     """
     body, labels = issue_of(answers) if answers is not None else (words, ("postdoc",))
     name = _forge_name(repository)
     place = Place(OWNER, name, (CALLER,), source=repository, description=f"A copy of {repository}")
-    with PracticeWorld(folder, place, models={NAME: cached_path()}, end_jobs=end_jobs) as world, screen:
+    practice = PracticeWorld(folder, place, models={NAME: cached_path()}, end_jobs=end_jobs, settings=settings)
+    with practice as world, screen:
         screen.heading(f"Postdoc pursues a goal over {repository}")
         screen.addresses([("issue", world.page("issues/1")), ("pull requests", world.page("pulls"))])
         screen.blank()
@@ -82,7 +85,8 @@ def run_pursuit(
             world.comment(CALLER.login, x.pull_request, f"/postdoc run {x.head_sha}")
 
         x = Follower(world, screen, issue, agree).until_over()
-        outcome = Outcome(x, time.monotonic() - began - built, world.repository)
+        seconds = time.monotonic() - began - built
+        outcome = Outcome(x, seconds, world.repository, best_model(world.data_folder, x))
         branch = fetched_branch(repository, world.repository, x.branch) if x.pull_request is not None else None
         show_outcome(screen, outcome, world)
         if branch is not None:

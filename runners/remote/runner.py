@@ -161,9 +161,16 @@ class RemoteRunner:
                 )
         folder.mkdir(exist_ok=True, mode=0o700)
         with _locked(folder / LAUNCH_LOCK):
-            if not (folder / SPEC).exists():
+            fresh = not (folder / SPEC).exists()
+            if fresh:
                 self._prepare(spec, folder)
-            self._submit_if_needed(spec.job_id)
+            try:
+                self._submit_if_needed(spec.job_id)
+            except UserError:
+                # Nothing was started, and nothing will be: a sweep must not try it for ever.
+                if fresh:
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
         status = self.status(spec.job_id)
         assert status is not None
         return status
@@ -195,9 +202,11 @@ class RemoteRunner:
             return status
         (folder / CANCEL_FILE).touch()
         self.backend.store(job_id).write(CANCEL, b"")
-        handle = (read_json(folder / REMOTE) or {}).get("handle")
-        if handle is not None:
-            self.backend.cancel(job_id, handle)
+        with _locked(folder / LAUNCH_LOCK):
+            remote = read_json(folder / REMOTE)
+            if remote is None:
+                return self._end(folder, replace(status, state=JobState.CANCELLED, ended_at=time.time()))
+        self.backend.cancel(job_id, remote["handle"])
         deadline = time.monotonic() + _CANCEL_SECONDS
         while not status.state.ended and time.monotonic() < deadline:
             self.refresh(job_id)
@@ -235,6 +244,11 @@ class RemoteRunner:
                 with _locked(self.root / job_id / LAUNCH_LOCK):
                     if self._submit_if_needed(job_id):
                         started.append(job_id)
+            except UserError as error:
+                # The no is final: whoever waits for the job learns it now.
+                words = (str(error),)
+                refused = JobStatus(job_id, JobState.FAILED, failure=FailureKind.PLATFORM, evidence=words)
+                self._end(self.root / job_id, refused)
             except (PostdocError, OSError) as error:
                 log.warning("job %s is still not submitted: %s", job_id, error)
             self.refresh(job_id)
@@ -320,14 +334,14 @@ class RemoteRunner:
         spec = JobSpec.from_dict(read_json(folder / SPEC) or {})
         store = self.backend.store(job_id)
         said, remote = self._wrapper_said(job_id, store, remote)
-        sighting = self.backend.look(job_id, remote["handle"])
+        sighting = self._sighting(job_id, remote["handle"], said)
         self._pull(folder, store, remote)
         write_json(folder / REMOTE, remote, durable=False)
         status = replace(
             said or JobStatus(job_id, JobState.QUEUED),
             cost_usd=sighting.cost_usd,
             machine=sighting.machine or (said.machine if said else ""),
-            detail=sighting.detail,
+            detail=sighting.detail or (said.detail if said else ""),
         )
         if said is not None and said.state.ended:
             return self._collect(folder, spec, store, status)
@@ -344,11 +358,21 @@ class RemoteRunner:
         if (overdue := self._overdue(spec, remote, said)) is not None:
             # Whoever comes back after that finds the wish and ends.
             store.write(CANCEL, b"")
-            self.backend.cancel(job_id, remote["handle"])
+            with contextlib.suppress(PlatformError):  # it may be what cannot be reached
+                self.backend.cancel(job_id, remote["handle"])
             return self._lost_or_late(folder, spec, store, status, overdue)
         if status.state is JobState.QUEUED and sighting.seen is Seen.RUNNING:
-            status = replace(status, detail=sighting.detail or "its machine is getting ready")
+            status = replace(status, detail=status.detail or "its machine is getting ready")
         return status
+
+    def _sighting(self, job_id: JobId, handle: Mapping[str, Any], said: JobStatus | None) -> Sighting:
+        """What the backend says. Where it cannot be reached the wrapper's word stands alone, and its lease."""
+        try:
+            return self.backend.look(job_id, handle)
+        except PlatformError as error:
+            if said is None:
+                raise
+            return Sighting(Seen.RUNNING, str(error), said.machine)
 
     def _unseen(self, job_id: JobId, folder: Path, last: JobStatus | None, error: Exception) -> JobStatus:
         """What was known last, with why nothing newer is."""

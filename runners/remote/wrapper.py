@@ -5,7 +5,10 @@ home what it writes. It alone talks to the store; the script inside knows neithe
 
 A store's address is a folder that both sides share, or `http(s)://...` with the job's token in the file that
 `POSTDOC_RUN_TOKEN_FILE` names. Started twice for one job on one machine, it finds the job under way (or ended) and goes
-on from there.
+on from there. SIGTERM ends the job as a cancellation does, with its outputs so far brought home.
+
+On a machine that somebody else schedules (a node of a cluster) it is started with `--tethered`, so that the job ends
+with it, and `--clean`, so that nothing of a job stays there.
 """
 
 from __future__ import annotations
@@ -17,15 +20,16 @@ import json
 import logging
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from bot.domain.redaction import redact
 from bot.errors import PlatformError, UserError
 from runners import joblog
 from runners.job import FailureKind, JobId, JobSpec, JobState, JobStatus
@@ -42,12 +46,15 @@ from runners.remote.store import (
     METRICS,
     OUTPUTS,
     OUTPUTS_NOTE,
+    SEAL,
     STATUS,
+    FolderStore,
     Store,
     StoreClosed,
     open_store,
 )
 from runners.remote.store import LOG as LOG_PIECES
+from runners.remote.tether import Tether
 from runners.tier import Tier
 
 log = logging.getLogger("postdoc.wrapper")
@@ -56,7 +63,12 @@ _LOOK_SECONDS = 0.5
 _LEASE_RENEWED_SECONDS = 15.0
 _PIECE_BYTES = 1 << 20
 _LONGEST_PAUSE_SECONDS = 60.0
+_SMALL_BYTES = 256 << 20
+"""Outputs up to this size are sealed for the artifact in any case, larger ones only when the store would not take them:
+whoever keeps artifacts is paid by their size."""
 _TOKEN_FILE = "POSTDOC_RUN_TOKEN_FILE"
+_LEFTOVER_SECONDS = 86400.0
+"""Age at which an ended job that a wrapper left behind is removed by the next one."""
 
 T = TypeVar("T")
 Resolve = Callable[[str, Path], None]
@@ -75,12 +87,20 @@ class Wrapper:
         resolve: Resolve,
         look_seconds: float = _LOOK_SECONDS,
         renew_seconds: float = _LEASE_RENEWED_SECONDS,
+        tethered: bool = False,
+        artifact: Path | None = None,
     ) -> None:
+        """`tethered`: the job ends when this process does. `artifact` is a folder that the backend keeps safe: there
+        lie the outputs too, sealed, if the store fails."""
         self._job_id = job_id
         self._store = store
         self._runner = runner
         self._resolve = resolve
         self._look_seconds, self._renew_seconds = look_seconds, renew_seconds
+        self._tethered = tethered
+        self._stopping = False
+        self._artifact = artifact
+        self._seal: bytes | None = None
         self._said: JobStatus | None = None
         self._said_at = float("-inf")
         self._metrics_bytes = 0
@@ -97,9 +117,14 @@ class Wrapper:
             told = self._persistently(lambda: self._store.read(STATUS))
             if told is not None and (status := JobStatus.from_dict(json.loads(told))).state.ended:
                 return status
+            tether = Tether(self._runner.root, self._job_id) if self._tethered else None
+            if self._artifact is not None:
+                self._seal = self._persistently(lambda: self._store.read(SEAL))
             status = self._started()
             if not status.state.ended:
                 status = self._follow()
+            if tether is not None:
+                tether.loosen()
             return self._finish(status)
         except StoreClosed as closed:
             # Given up as lost, or cancelled, while nobody could be reached: what still runs would be paid in vain.
@@ -107,12 +132,30 @@ class Wrapper:
             status = self._runner.cancel(self._job_id) or JobStatus(self._job_id, JobState.CANCELLED)
             return replace(status, evidence=(*status.evidence, str(closed)))
 
+    def stop(self) -> None:
+        """Somebody wants this machine back: end the job. May be called from a signal handler."""
+        self._stopping = True
+
+    def clean(self) -> None:
+        """Remove the job, once its outputs are home, and what wrappers that were killed have left behind."""
+        self._runner.sweep()
+        for job_id in self._runner.jobs():
+            status = self._runner.status(job_id)
+            if status is None or not status.state.ended:
+                continue
+            if job_id == self._job_id or time.time() - (status.ended_at or 0) > _LEFTOVER_SECONDS:
+                self._runner.remove(job_id)
+                for mount in (self._runner.root / ".mounts").glob(f"{job_id}.*"):
+                    shutil.rmtree(mount, ignore_errors=True)
+
     # starting
 
     def _started(self) -> JobStatus:
         known = self._runner.status(self._job_id)
         if known is not None:
             return known
+        if self._persistently(lambda: self._store.read(CANCEL)) is not None:
+            return JobStatus(self._job_id, JobState.CANCELLED, ended_at=time.time())
         place = self._runner.root / ".inputs" / self._job_id
         try:
             self._tell(JobStatus(self._job_id, JobState.QUEUED, detail="its inputs are being fetched"))
@@ -134,13 +177,15 @@ class Wrapper:
         mounts = dict(spec.mounts)
         for name, path in spec.mounts.items():
             if not path:
-                # Beside the jobs and kept, because the next run starts from the same model.
-                folder = self._runner.root / ".mounts" / hashlib.sha256(spec.origins[name].encode()).hexdigest()[:16]
-                self._resolve(spec.origins[name], folder)
+                # Beside the jobs; a base model is kept, because the next run starts from it too.
+                origin = spec.origins[name]
+                own = f"{self._job_id}.{name}" if origin.startswith("job:") else _short_hash(origin)
+                folder = self._runner.root / ".mounts" / own
+                self._resolve(origin, folder)
                 mounts[name] = str(folder)
         for name, path in spec.mounts.items():
             if path:
-                kept = self._runner.root / ".mounts" / f"{self._job_id}-{name}"
+                kept = self._runner.root / ".mounts" / f"{self._job_id}.{name}"
                 shutil.rmtree(kept, ignore_errors=True)
                 kept.parent.mkdir(exist_ok=True)
                 os.replace(path, kept)
@@ -154,6 +199,9 @@ class Wrapper:
         while True:
             status = self._runner.status(self._job_id)
             assert status is not None
+            if self._stopping and not status.state.ended:
+                self._runner.cancel(self._job_id)
+                continue
             try:
                 self._send_news(status)
                 if not status.state.ended and self._store.read(CANCEL) is not None:
@@ -196,7 +244,8 @@ class Wrapper:
             data, position = joblog.read_since(path, self._log_position, _PIECE_BYTES)
             if not data:
                 return
-            self._send_piece(LOG_PIECES, "txt", redact(data.decode("utf-8", "replace")).encode())
+            # Without secrets of known shape already: the supervisor takes them out before it writes.
+            self._send_piece(LOG_PIECES, "txt", data)
             self._log_position = position
 
     def _send_piece(self, prefix: str, kind: str, content: bytes) -> None:
@@ -219,7 +268,10 @@ class Wrapper:
         archive = self._runner.root / self._job_id / "checkpoint.tar"
         try:
             with self._renewing_lease():
+                before = _names_below(folder / spec.checkpoints / newest)
                 package.pack_outputs(folder / spec.checkpoints, (newest,), archive)
+                if not before or _names_below(folder / spec.checkpoints / newest) != before:
+                    return  # a newer one was made meanwhile, and the trainer has begun to delete this one
                 self._store.push(archive, f"{CHECKPOINTS}{step}.tar")
         finally:
             archive.unlink(missing_ok=True)
@@ -230,25 +282,46 @@ class Wrapper:
     def _finish(self, status: JobStatus) -> JobStatus:
         """Outputs first, the last word after them: who reads it may rely on them."""
         spec = self._runner.spec(self._job_id)
-        if spec is not None:
-            self._persistently(lambda: self._send_news(status))
-            archive = self._runner.root / self._job_id / OUTPUTS
-            self._said = replace(status, state=JobState.RUNNING, failure=None, detail="its outputs are on their way")
-            try:
-                with self._renewing_lease():
-                    self._send_outputs(spec, archive)
-            finally:
-                archive.unlink(missing_ok=True)
-        self._persistently(lambda: self._tell(status))
+        if spec is None:
+            self._persistently(lambda: self._tell(status))
+            return status
+        self._persistently(lambda: self._send_news(status))
+        archive = self._runner.root / self._job_id / OUTPUTS
+        self._said = replace(status, state=JobState.RUNNING, failure=None, detail="its outputs are on their way")
+        try:
+            with self._renewing_lease():
+                package.pack_outputs(self._runner.folder(self._job_id), spec.outputs, archive)
+                if archive.stat().st_size <= _SMALL_BYTES:
+                    self._seal_outputs(status, archive)
+                self._send_outputs(archive)
+            self._persistently(lambda: self._tell(status))
+        except PlatformError:
+            self._seal_outputs(status, archive)
+            raise
+        finally:
+            archive.unlink(missing_ok=True)
         return status
 
-    def _send_outputs(self, spec: JobSpec, archive: Path) -> None:
-        package.pack_outputs(self._runner.folder(self._job_id), spec.outputs, archive)
+    def _send_outputs(self, archive: Path) -> None:
         with open(archive, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         note = json.dumps({"sha256": digest, "bytes": archive.stat().st_size})
         self._persistently(lambda: self._store.push(archive, OUTPUTS))
         self._persistently(lambda: self._store.write(OUTPUTS_NOTE, note.encode()))
+
+    def _seal_outputs(self, status: JobStatus, archive: Path) -> None:
+        """Leave them for the artifact, once. It is only the second way home, so what prevents it is no failure."""
+        if self._artifact is None or self._seal is None:
+            return
+        try:
+            from runners.remote import sealing
+
+            self._artifact.mkdir(parents=True, exist_ok=True)
+            target = self._artifact / sealing.SEALED
+            if not target.exists():
+                sealing.seal(status.as_dict(), archive, self._seal, target)
+        except (ImportError, OSError, PlatformError) as error:
+            log.warning("no sealed copy of the outputs could be left for the artifact: %s", error)
 
     @contextlib.contextmanager
     def _renewing_lease(self) -> Iterator[None]:
@@ -288,28 +361,66 @@ class Wrapper:
         return act()
 
 
+def _names_below(folder: Path) -> list[str]:
+    return sorted(os.path.join(parent, name) for parent, _, files in os.walk(folder) for name in files)
+
+
 def _failed(job_id: JobId, why: str) -> JobStatus:
     return JobStatus(job_id, JobState.FAILED, failure=FailureKind.PLATFORM, evidence=(why,), ended_at=time.time())
 
 
-def fetch_origin(origin: str, folder: Path) -> None:
-    """`hub:OWNER/NAME@REVISION`, whole and once. Raises: PlatformError."""
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fetch_origin(origin: str, folder: Path, stores: Path | None = None) -> None:
+    """`hub:OWNER/NAME@REVISION`, whole and once; `job:ID/PATH` from that job's outputs, where the stores of all jobs
+    lie in one folder. Raises: PlatformError."""
     kind, _, rest = origin.partition(":")
     name, _, revision = rest.partition("@")
+    if kind == "job" and stores is not None:
+        job_id, _, path = rest.partition("/")
+        _fetch_output(FolderStore(stores / job_id), job_id, path, folder)
+        return
     if kind != "hub" or not name or not revision:
         raise PlatformError(f"{origin!r} is no place that this machine can fetch from")
     if (folder / "config.json").is_file():
         return
-    partial = folder.with_name(f"{folder.name}.partial")
+    unfinished = folder.with_name(f"{folder.name}.partial")
     try:
         from huggingface_hub import snapshot_download
 
-        snapshot_download(name, revision=revision, local_dir=partial)
+        snapshot_download(name, revision=revision, local_dir=unfinished)
     except Exception as error:
         raise PlatformError(f"{name} cannot be fetched from the Hub: {error}") from error
-    shutil.rmtree(partial / ".cache", ignore_errors=True)
+    shutil.rmtree(unfinished / ".cache", ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    os.replace(unfinished, folder)
+
+
+def _fetch_output(store: Store, job_id: str, path: str, folder: Path) -> None:
+    """What an earlier job left at `path`, checked against the digest that its wrapper noted."""
+    archive, unfinished = folder.with_name(f"{folder.name}.tar"), folder.with_name(f"{folder.name}.partial")
+    for old in (folder, unfinished):
+        shutil.rmtree(old, ignore_errors=True)
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        note = json.loads(store.read(OUTPUTS_NOTE) or b"{}")
+        if not store.fetch(OUTPUTS, archive):
+            raise PlatformError(f"the outputs of job {job_id} are not in the storage")
+        with open(archive, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != note.get("sha256"):
+                raise PlatformError(f"the outputs of job {job_id} are damaged")
+        package.unpack_outputs(archive, unfinished, int(note["bytes"]))
+        found = (unfinished / path).resolve()
+        if not (found.is_dir() and found.is_relative_to(unfinished.resolve())):
+            raise PlatformError(f"job {job_id} left no folder {path}")
+        os.replace(found, folder)
+    except (OSError, ValueError) as error:
+        raise PlatformError(f"{path} of job {job_id} cannot be fetched: {error}") from error
+    finally:
+        archive.unlink(missing_ok=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -320,15 +431,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--python", type=Path, help="interpreter of the jobs' environment")
     parser.add_argument("--tier", choices=[str(tier) for tier in Tier], help="the sandbox; the strongest by default")
     parser.add_argument("--slots", type=int, default=1, help="jobs at a time on this machine")
+    parser.add_argument("--tethered", action="store_true", help="the job ends when this process does")
+    parser.add_argument("--clean", action="store_true", help="remove the job from this machine when it is home")
+    parser.add_argument("--artifact", type=Path, help="folder for a sealed copy of the outputs, should the store fail")
     parser.add_argument("--renew", type=float, default=_LEASE_RENEWED_SECONDS, help="seconds between signs of life")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     token_file = os.environ.pop(_TOKEN_FILE, "")
     token = Path(token_file).read_text(encoding="ascii").strip() if token_file else ""
     try:
-        runner = LocalRunner(given.jobs, given.python, Tier(given.tier) if given.tier else None, slots=given.slots)
+        jobs = given.jobs.expanduser()
+        runner = LocalRunner(jobs, given.python, Tier(given.tier) if given.tier else None, slots=given.slots)
         store = open_store(given.store, token)
-        status = Wrapper(JobId(given.job), store, runner, resolve=fetch_origin, renew_seconds=given.renew).run()
+        resolve = partial(fetch_origin, stores=store.folder.parent if isinstance(store, FolderStore) else None)
+        wrapper = Wrapper(
+            JobId(given.job), store, runner, resolve=resolve, renew_seconds=given.renew, tethered=given.tethered,
+            artifact=given.artifact,
+        )  # fmt: skip
+        signal.signal(signal.SIGTERM, lambda _number, _frame: wrapper.stop())
+        status = wrapper.run()
+        if given.clean:
+            wrapper.clean()
     except (UserError, PlatformError) as error:
         print(f"postdoc: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1

@@ -8,7 +8,14 @@
     uv run train.py --config recipe.yaml --learning_rate 1e-4         # a flag wins over the recipe
     uv run train.py --config recipe.yaml --smoke                      # two steps, to see that it runs
     uv run train.py --config recipe.yaml --learning_rate_probe 1e-5,1e-4,1e-3
+    uv run train.py --config recipe.yaml --timing_probe 20            # how long a step takes here, and its memory
     accelerate launch train.py --config recipe.yaml                   # several GPUs
+    uv run train.py --config recipe.yaml --resume_from_checkpoint out/checkpoint-200
+
+Checkpoints are made as the recipe says: `save_steps: 200` makes checkpoint-200, checkpoint-400 and so on (500 is TRL's
+own), `save_total_limit: 2` deletes older ones, `save_strategy: "no"` makes none, for a run that is sooner done again.
+A run that finds checkpoints in its output_dir goes on from the newest whole one, and ends with the same weights, bit
+for bit on a processor, as one that was never interrupted.
 
 The recipe is flat YAML, one key per line. Its keys are those of TRL's SFTConfig (learning_rate, max_length, packing,
 ...) and ModelConfig (dtype, use_peft, lora_r, ...) plus the few in `Experiment` below. Rows are JSONL in any format
@@ -18,11 +25,14 @@ What it writes below `output_dir` (default `out`):
 
     setup.json           steps, rows, device and parameters of this run, before the first step
     data_audit.json      what is trained on: truncation, end tokens, empty labels, duplicates; before the first step
+    checkpoint-N/        weights, optimizer and random states after step N, where the recipe saves
+    latest               name of the newest whole one, replaced when that is complete
     metrics.jsonl        one JSON object per logged step, while it trains; NaN and infinities as strings
     trainer_state.json   TRL's own record
     model/               weights, tokenizer and configuration (LoRA is merged; the adapter itself lies in adapter/)
     summary.json         steps done, seconds, final loss
     probe.json           instead of all that: the learning-rate range test
+    timing.json          or, with --timing_probe: steps, seconds_per_step, peak_memory_gib
 
 Exit code 2 and one line on stderr: the recipe or the data must change. Any other failure keeps its traceback.
 """
@@ -33,6 +43,7 @@ import json
 import math
 import os
 import re
+import resource
 import sys
 import time
 import typing
@@ -51,7 +62,7 @@ gc.disable()  # importing makes a million long-lived objects, and each collectio
 import torch  # noqa: E402
 import yaml  # noqa: E402
 from datasets import Dataset, disable_progress_bars  # noqa: E402
-from transformers import AutoTokenizer, TrainerCallback, set_seed  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed  # noqa: E402
 from transformers.trainer_callback import PrinterCallback  # noqa: E402
 from transformers.utils.logging import disable_progress_bar  # noqa: E402
 from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser, get_peft_config, get_quantization_config  # noqa: E402
@@ -94,6 +105,9 @@ class Experiment:
     learning_rate_probe: str | None = field(
         default=None, metadata={"help": "Comma-separated learning rates to compare instead of training."}
     )
+    timing_probe: int | None = field(
+        default=None, metadata={"help": "Steps to take instead of training, to see their time and memory."}
+    )
     smoke: bool = field(default=False, metadata={"help": "Two steps on a few rows."})
 
 
@@ -106,8 +120,9 @@ def main() -> None:
         train_rows, validation_rows = train_rows[:64], validation_rows[:16]
         args.max_steps, args.save_strategy = 2, "no"
     rates = probe_rates(experiment)
-    if rates:
-        train_rows, validation_rows = prepare_probe(args, train_rows), []
+    timed = timing_steps(experiment)
+    if rates or timed:
+        train_rows, validation_rows = prepare_probe(args, train_rows, timed or PROBE_STEPS), []
     choose_evaluation(args, bool(validation_rows), experiment)
 
     args.model_init_kwargs = {
@@ -131,6 +146,9 @@ def main() -> None:
     if rates:
         write_json(trainer, "probe.json", probe_learning_rates(trainer, rates))
         return
+    if timed:
+        write_json(trainer, "timing.json", probe_timing(trainer))
+        return
 
     audit = audit_data(trainer, train_rows)
     write_json(trainer, "data_audit.json", audit)
@@ -140,9 +158,10 @@ def main() -> None:
             f"the longest row has {audit['token_lengths']['max']} tokens, so write a max_length of at least that"
         )
     trainer.add_callback(MetricsLog(Path(args.output_dir), len(train_rows)))
+    trainer.add_callback(CheckpointLog(Path(args.output_dir)))
     result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(args))
     trainer.save_state()
-    save_model(trainer, tokenizer)
+    save_model(trainer, tokenizer, experiment)
     write_json(
         trainer,
         "summary.json",
@@ -157,7 +176,8 @@ def main() -> None:
             "total_seconds": round(time.monotonic() - STARTED, 2),
         },
     )
-    print(f"done: {trainer.state.global_step} steps, model in {Path(args.output_dir) / 'model'}", flush=True)
+    if trainer.is_world_process_zero():
+        print(f"done: {trainer.state.global_step} steps, model in {Path(args.output_dir) / 'model'}", flush=True)
 
 
 # --- The recipe -----------------------------------------------------------------------------------------------------
@@ -351,12 +371,12 @@ def probe_rates(experiment: Experiment) -> list[float]:
     return rates
 
 
-def prepare_probe(args: SFTConfig, rows: list[Json]) -> list[Json]:
+def prepare_probe(args: SFTConfig, rows: list[Json], steps: int) -> list[Json]:
     """A handful of steps at a constant rate; nothing is evaluated or saved. Returns the rows that it needs."""
-    args.max_steps, args.warmup_steps, args.lr_scheduler_type = PROBE_STEPS, PROBE_WARMUP_STEPS, "constant_with_warmup"
+    args.max_steps, args.warmup_steps, args.lr_scheduler_type = steps, PROBE_WARMUP_STEPS, "constant_with_warmup"
     args.eval_strategy = args.save_strategy = "no"
     args.logging_steps = 1
-    needed = PROBE_STEPS * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    needed = steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     return rows if args.packing else rows[:needed]
 
 
@@ -389,7 +409,8 @@ def probe_learning_rates(trainer: SFTTrainer, rates: list[float]) -> Json:
                 "diverged": diverged,
             }
         )
-        print(f"probe: learning_rate {rate:g}: loss {first:.3f} -> {last:.3f}", flush=True)
+        if trainer.is_world_process_zero():
+            print(f"probe: learning_rate {rate:g}: loss {first:.3f} -> {last:.3f}", flush=True)
     return {"steps": trainer.args.max_steps, "trials": trials} | suggestion(trials)
 
 
@@ -409,6 +430,51 @@ def suggestion(trials: list[Json]) -> Json:
 
 def mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+# --- The timing probe -----------------------------------------------------------------------------------------------
+
+
+def timing_steps(experiment: Experiment) -> int:
+    steps = experiment.timing_probe
+    if steps is not None and steps < 3:
+        fail(f"timing_probe needs at least 3 steps, because the first is always slow, not {steps}")
+    return steps or 0
+
+
+class StepClock(TrainerCallback):  # type: ignore[misc]
+    """When each step ended, once the device has done it."""
+
+    def __init__(self) -> None:
+        self.ended: list[float] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.ended.append(time.monotonic())
+
+
+def probe_timing(trainer: SFTTrainer) -> Json:
+    """The first step allocates, compiles and makes the optimizer's states, so time counts from its end."""
+    clock = StepClock()
+    trainer.add_callback(clock)
+    trainer.train()
+    between = [later - earlier for earlier, later in zip(clock.ended, clock.ended[1:], strict=False)]
+    found = {
+        "steps": len(clock.ended),
+        "seconds_per_step": round(mean(between), 6),
+        "peak_memory_gib": peak_memory_gib(),
+    }
+    print(f"timing: {found['seconds_per_step']:.3g} s a step, peak {found['peak_memory_gib']:.2f} GiB", flush=True)
+    return found
+
+
+def peak_memory_gib() -> float:
+    """Of the fullest GPU, as its allocator holds it; of this process's memory where there is none."""
+    if torch.cuda.is_available():
+        return max(torch.cuda.max_memory_reserved(index) for index in range(torch.cuda.device_count())) / 2**30
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    return float(kibibytes / 2**20)
 
 
 # --- Writing --------------------------------------------------------------------------------------------------------
@@ -432,6 +498,7 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
             "rows": self.rows,
             "device": str(args.device),
             "gpus": torch.cuda.device_count(),
+            "processes": args.world_size,
             "bf16": args.bf16,
             "parameters": sum(weight.numel() for weight in model.parameters()),
             "trainable_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
@@ -451,29 +518,69 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
             print(f"step {state.global_step}/{state.max_steps} eval_loss {logs['eval_loss']:.4f}", flush=True)
 
 
-def save_model(trainer: SFTTrainer, tokenizer: Any) -> None:
+class CheckpointLog(TrainerCallback):  # type: ignore[misc]
+    """Names the newest whole checkpoint in `latest`, so that whoever carries it away never takes a half-written one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        name = f"checkpoint-{state.global_step}"
+        if missing_parts(self.folder / name):
+            return  # `save_only_model`: weights to look at, not to go on from
+        partial = self.folder / ".latest"
+        partial.write_text(name)
+        os.replace(partial, self.folder / "latest")
+
+
+def save_model(trainer: SFTTrainer, tokenizer: Any, experiment: Experiment) -> None:
     """A folder that transformers loads by itself: an adapter is merged into its base, whose path nobody else knows."""
     folder = Path(trainer.args.output_dir) / "model"
-    if not hasattr(trainer.accelerator.unwrap_model(trainer.model), "merge_and_unload"):
-        trainer.save_model(str(folder))
+    adapter = folder.with_name("adapter")
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not hasattr(model, "merge_and_unload"):
+        trainer.save_model(str(folder))  # by all processes: under FSDP each holds a part
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle: nobody should have to load it
+        return
+    if trainer.is_fsdp_enabled:
+        weights = trainer.accelerator.get_state_dict(trainer.model)  # by all processes; whole on the first alone
+        if trainer.is_world_process_zero():
+            model.save_pretrained(adapter, state_dict=weights)
+            model = adapted_base(adapter, experiment, trainer.args)
     elif trainer.is_world_process_zero():
-        adapted = trainer.accelerator.unwrap_model(trainer.model)
-        adapted.save_pretrained(folder.with_name("adapter"))
-        adapted.merge_and_unload().save_pretrained(folder)
+        model.save_pretrained(adapter)
+    if trainer.is_world_process_zero():
+        model.merge_and_unload().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def adapted_base(adapter: Path, experiment: Experiment, args: SFTConfig) -> Any:
+    """The base once more, whole and with the adapter: what FSDP has divided cannot be merged."""
+    kwargs = {key: value for key, value in args.model_init_kwargs.items() if key != "device_map"}
+    base = AutoModelForCausalLM.from_pretrained(
+        experiment.init_from, trust_remote_code=args.trust_remote_code, device_map="cpu", **kwargs
+    )
+    from peft import PeftModel  # only here: without an adapter nobody needs it
+
+    return PeftModel.from_pretrained(base, adapter)
 
 
 def checkpoint_to_resume(args: SFTConfig) -> str | None:
     """The recipe's checkpoint, or the newest whole one below output_dir when a job is started again."""
-    found = sorted(Path(args.output_dir).glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    folder = Path(args.output_dir)
     if args.resume_from_checkpoint:
         lacking = missing_parts(Path(args.resume_from_checkpoint))
         if lacking:
             fail(f"resume_from_checkpoint: {args.resume_from_checkpoint} lacks {' and '.join(lacking)}")
         return str(args.resume_from_checkpoint)
+    named = folder / (folder / "latest").read_text().strip() if (folder / "latest").is_file() else None
+    if named is not None and re.fullmatch(r"checkpoint-\d+", named.name) and not missing_parts(named):
+        return str(named)  # a later one may lie there that was being written when the machine went away
+    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
     whole = [path for path in found if not missing_parts(path)]
-    return str(whole[-1]) if whole else None
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
 
 def missing_parts(checkpoint: Path) -> list[str]:

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench import acknowledgement, pursuits, writes
+from tests.bench import acknowledgement, pursuits, runners, writes
 from tests.bench.printing import machine
 
-PARTS = ("acknowledgement", "writes", "pursuits")
+PARTS = ("acknowledgement", "writes", "pursuits", "runners")
 
 
 def main() -> None:
@@ -31,6 +31,7 @@ def main() -> None:
         lines, results[part] = {
             "acknowledgement": lambda: acknowledgement.measure(arguments.repeat),
             "writes": lambda: writes.measure(arguments.repeat),
+            "runners": lambda: runners.measure(arguments.repeat),
             "pursuits": lambda: pursuits.measure(arguments.goal, arguments.repeat),
         }[part]()
         print("\n".join(lines) + "\n", flush=True)

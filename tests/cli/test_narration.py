@@ -105,6 +105,7 @@ def test_every_kind_of_event_is_told_or_passed_over_on_purpose(kind: EventKind) 
 TOLD_ELSEWHERE = {
     "refused", "consent_asked", "head_moved", "command", "crashed", "pull_request_closed", "pull_request_reopened",
     "goal_edited", "goal_read", "goal_adopted", "issue_closed", "budget_raised", "spending_refused", "published",
+    "ablation_opened", "ablation_reported",
 }  # fmt: skip
 
 
@@ -182,3 +183,11 @@ def test_numbers_are_written_for_people() -> None:
 def test_entries_of_a_kind_nobody_tells_are_none() -> None:
     told = story(until="goal_opened")
     assert entries_of(told.events[0], told.experiment, PAGE) == []
+
+
+def test_ablation_is_told_with_its_values() -> None:
+    arms = [
+        {"n": n, "value": value, "recipe": "", "recipe_hash": "", "run": None} for n, value in ((1, 1e-4), (2, 1e-3))
+    ]
+    opened = {"n": 1, "key": "learning_rate", "arms": arms, "head_sha": "", "digests": {}, "data_key": "", "by": "ada"}
+    assert event("ablation_opened", opened) == ["ablation: @ada asked for learning_rate = 0.0001, 0.001, side by side"]

@@ -1,6 +1,6 @@
 """The part of the Hugging Face Hub that a data set is read by, served over HTTP to the real client.
 
-Beside it, models are put there (`tests.fakes.hub_models`).
+Beside it, models are put there (`tests.fakes.hub_models`) and jobs run (`tests.fakes.hub_jobs`).
 
 Paths and headers as huggingface_hub asks for them: `/api/datasets/<id>/revision/<revision>` and
 `/datasets/<id>/resolve/<revision>/<path>` (https://huggingface.co/docs/hub/api).
@@ -8,6 +8,7 @@ Paths and headers as huggingface_hub asks for them: `/api/datasets/<id>/revision
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -19,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tests.fakes.hub_jobs import FakeJobs, Streamed
 from tests.fakes.hub_models import FakeModels, body_of
 
 
@@ -49,6 +51,8 @@ class Fault:
     truncate: int | None = None
     """Send so many bytes of the body and hang up."""
     seconds: float = 0.0
+    method: str = ""
+    """Of the requests that are meant; any where none is said."""
 
 
 class FakeHub:
@@ -57,6 +61,9 @@ class FakeHub:
         self.tokens = {"hf_reader": {"acme/private"}}
         """Token -> private and gated data sets that it may read."""
         self.models = FakeModels()
+        self.jobs = FakeJobs()
+        self.accounts: dict[str, dict[str, Any]] = {}
+        """Token -> what `whoami` says of it."""
         self.faults: list[Fault] = []
         self.asked: list[str] = []
         """`METHOD path` of every request."""
@@ -85,6 +92,9 @@ class FakeHub:
             def do_PUT(self) -> None:
                 hub.answer(self)
 
+            def do_DELETE(self) -> None:
+                hub.answer(self)
+
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -93,6 +103,7 @@ class FakeHub:
         try:
             yield self
         finally:
+            self.jobs.close()
             server.shutdown()
             server.server_close()
             thread.join()
@@ -103,7 +114,10 @@ class FakeHub:
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         self.seen_tokens.add(token)
         body = body_of(request)
-        fault = next((fault for fault in self.faults if fault.path in path and fault.times > 0), None)
+        fault = next((
+            fault for fault in self.faults
+            if fault.path in path and fault.times > 0 and fault.method in ("", request.command)
+        ), None)  # fmt: skip
         if fault is not None:
             fault.times -= 1
             time.sleep(fault.seconds)
@@ -112,8 +126,18 @@ class FakeHub:
                 return
         name, rest = self._split(path)
         found = self.sets.get(name)
-        answer = self.models.answer(request.command, path, body, token, self.url)
-        if answer is not None:
+        if path == "/api/whoami-v2":
+            known = self.accounts.get(token)
+            _send(request, 200 if known else 401, json.dumps(known or {"error": "Invalid token"}).encode(), {})
+            return
+        jobs = self.jobs.answer(request.command, request.path, body, token, self.url)
+        if isinstance(jobs, Streamed):
+            _stream(request, jobs)
+            return
+        answer = jobs or self.models.answer(request.command, path, body, token, self.url)
+        if answer is not None and answer.file is not None:
+            _send(request, answer.status, answer.file, answer.headers, fault.truncate if fault is not None else None)
+        elif answer is not None:
             headers = {"Content-Type": "application/json"} | answer.headers
             _send(request, answer.status, json.dumps(answer.body).encode(), headers)
         elif token and token not in self.tokens:
@@ -177,3 +201,19 @@ def _send(
         request.wfile.write(body if truncate is None else body[:truncate])
     if truncate is not None:
         request.close_connection = True
+
+
+def _stream(request: BaseHTTPRequestHandler, streamed: Streamed) -> None:
+    request.send_response(200)
+    request.send_header("Content-Type", "text/event-stream")
+    request.send_header("Transfer-Encoding", "chunked")
+    request.end_headers()
+
+    def send(text: str) -> None:
+        data = text.encode()
+        request.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+
+    request.close_connection = True
+    with contextlib.suppress(ConnectionError):  # the reader has gone, or shall see a broken connection
+        streamed.lines(send)
+        request.wfile.write(b"0\r\n\r\n")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
+import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -22,6 +24,8 @@ class Model:
     files: dict[str, bytes] = field(default_factory=lambda: {".gitattributes": b"*.safetensors filter=lfs\n"})
     commits: list[str] = field(default_factory=list)
     """Their messages."""
+    history: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """Commit -> files at it."""
 
     @property
     def sha(self) -> str:
@@ -38,13 +42,16 @@ class Answer:
     status: int
     body: Any = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
+    file: bytes | None = None
+    """Sent as it is, instead of `body`."""
 
 
 class FakeModels:
     def __init__(self) -> None:
         self.models: dict[str, Model] = {}
         self.writers: dict[str, set[str]] = {"hf_writer": {"acme"}}
-        """Token -> namespaces that it sees and writes."""
+        """Token -> namespaces, or single repositories, that it sees and writes."""
+        self.lock = threading.Lock()
         self.large: dict[str, bytes] = {}
         """SHA-256 -> content of a large file."""
 
@@ -65,6 +72,8 @@ class FakeModels:
             return Answer(200 if data["oid"] in self.large else 404)
         if path.endswith(".git/info/lfs/objects/batch"):
             return self._batch(path.removesuffix(".git/info/lfs/objects/batch").strip("/"), data, token, url)
+        if (asked := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)) and asked[1] in self.models:
+            return self._download(self.models[asked[1]], asked[1], asked[2], asked[3], token)
         if not path.startswith("/api/models/"):
             return None
         repo, rest = "/".join(parts[2:4]), parts[4:]
@@ -73,12 +82,38 @@ class FakeModels:
             return Answer(404 if token else 401, {}, {"X-Error-Code": "RepoNotFound"})
         if not rest or rest[0] == "revision":
             return Answer(200, self._info(repo, found))
+        if rest[0] == "tree":
+            return self._tree(found, "/".join(rest[2:]))
         if not self._may(token, repo):
             return Answer(403, {"error": "Forbidden: pass `create_pr=1` as a query parameter"})
         return self._preupload(found, data) if rest[0] == "preupload" else self._commit(repo, found, body, url)
 
     def _may(self, token: str, repo: str) -> bool:
-        return repo.partition("/")[0] in self.writers.get(token, ())
+        return not {repo, repo.partition("/")[0]}.isdisjoint(self.writers.get(token, ()))
+
+    def _download(self, found: Model, repo: str, revision: str, path: str, token: str) -> Answer:
+        if found.private and not self._may(token, repo):
+            return Answer(404 if token else 401, {}, {"X-Error-Code": "RepoNotFound"})
+        current = found.files if revision in ("main", found.sha) else None
+        files = found.history.get(revision, current)
+        if files is None:
+            return Answer(404, {}, {"X-Error-Code": "RevisionNotFound"})
+        if path not in files:
+            return Answer(404, {}, {"X-Error-Code": "EntryNotFound"})
+        headers = {"ETag": f'"{hashlib.sha256(files[path]).hexdigest()}"', "Accept-Ranges": "bytes"}
+        commit = found.sha if revision == "main" else revision
+        return Answer(200, headers=headers | {"X-Repo-Commit": commit}, file=files[path])
+
+    def _tree(self, found: Model, folder: str) -> Answer:
+        prefix = f"{folder}/" if folder else ""
+        below = {path: data for path, data in found.files.items() if path.startswith(prefix)}
+        if folder and not below:
+            return Answer(404, {"error": "not found"}, {"X-Error-Code": "EntryNotFound"})
+        files = [
+            {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+            for path, data in below.items() if not folder or "/" not in path.removeprefix(prefix)
+        ]  # fmt: skip
+        return Answer(200, files)
 
     def _create(self, data: dict[str, Any], token: str, url: str) -> Answer:
         repo = f"{data['organization']}/{data['name']}"
@@ -103,7 +138,7 @@ class FakeModels:
     def _preupload(self, found: Model, data: dict[str, Any]) -> Answer:
         files = []
         for path in (each["path"] for each in data["files"]):
-            there, large = found.files.get(path), path.endswith(".safetensors")
+            there, large = found.files.get(path), path.endswith((".safetensors", ".tar"))
             oid = None
             if there is not None:
                 blob = b"blob %d\0" % len(there) + there
@@ -122,6 +157,11 @@ class FakeModels:
         return Answer(200, {"transfer": "basic", "objects": objects})
 
     def _commit(self, repo: str, found: Model, body: bytes, url: str) -> Answer:
+        with self.lock:
+            return self._committed(repo, found, body, url)
+
+    def _committed(self, repo: str, found: Model, body: bytes, url: str) -> Answer:
+        found.history[found.sha] = found.files
         files = dict(found.files)
         for line in map(json.loads, body.splitlines()):
             value = line["value"]
@@ -138,6 +178,7 @@ class FakeModels:
                     del files[value["path"]]
         found.files = files
         found.commits.append(message)
+        found.history[found.sha] = files
         return Answer(200, {"commitUrl": f"{url}/{repo}/commit/{found.sha}", "commitOid": found.sha})
 
 

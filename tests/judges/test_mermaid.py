@@ -84,7 +84,7 @@ def test_nothing_else_in_the_bot_draws(parser: MermaidParser) -> None:
     """A second place that writes Mermaid has to be judged here too."""
     grep = subprocess.run(["grep", "-rlE", "```mermaid", str(BOT)], capture_output=True, text=True, check=False)
     found = {str(Path(path).relative_to(BOT)) for path in grep.stdout.split() if path.endswith(".py")}
-    assert found - {"practice/pages/mermaid.py"} == {"conversation/messages/charts.py"}
+    assert found - {"practice/pages/mermaid.py"} == {"domain/curves.py"}
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from runners.job import Caps, JobId, JobSpec, JobStatus
 from runners.local import LocalRunner
 from runners.sandbox import TierReport
 from runners.tier import Tier
+from tests.runners import ray_cluster
 
 REPORTS = {report.tier: report for report in sandbox.probe()}
 
@@ -33,6 +35,13 @@ def processes_naming(path: Path) -> list[str]:
     return found
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_cluster_stays() -> Iterator[None]:
+    """A cluster takes too long to start to be started for each test."""
+    yield
+    ray_cluster.close_shared()
+
+
 def control_groups(runners: list[LocalRunner]) -> list[Path]:
     try:
         hierarchy = cgroup.find_hierarchy()
@@ -40,6 +49,15 @@ def control_groups(runners: list[LocalRunner]) -> list[Path]:
         return []
     prefixes = {sandbox.group_prefix(runner.root) for runner in runners}
     return [path for folder in hierarchy.folders for prefix in prefixes for path in folder.glob(f"{prefix}*")]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def container_engines() -> Iterator[None]:
+    """Ends the engines that tests have started, and proves that nothing of them is left."""
+    yield
+    engines = sys.modules.get("tests.runners.engines")
+    if engines is not None:
+        assert engines.stop_engines() == []
 
 
 @pytest.fixture(params=list(Tier), ids=str)

@@ -18,13 +18,25 @@ from runners.job import Caps, FailureKind, Fault, JobId, JobSpec, JobState, JobS
 from tests.runners import harnesses
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(harnesses.__path__))
+
+
+def _kind(name: str) -> Any:
+    return importlib.import_module(f"{harnesses.__name__}.{name}").Harness
+
+
+PARAMS = [
+    pytest.param(
+        name, marks=[pytest.mark.slow, pytest.mark.timeout(300)] if getattr(_kind(name), "slow", False) else []
+    )
+    for name in NAMES
+]
 JOB = JobId("job")
 TOKEN = "ghp_" + "A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q7r8"
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=PARAMS)
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    kind = importlib.import_module(f"{harnesses.__name__}.{request.param}").Harness
+    kind = _kind(request.param)
     if why := kind.missing():
         pytest.skip(f"{request.param}: {why}")
     made = kind(tmp_path)

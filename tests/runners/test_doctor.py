@@ -41,7 +41,8 @@ def test_environment_without_the_training_packages_is_told_what_to_install(tmp_p
 
 def test_machine_with_no_tools_at_all_is_described_and_not_a_traceback(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = by_name([doctor._git(), doctor._node(), doctor._container_engine()])
+    nowhere = {"POSTDOC_DOCKER_URL": f"unix://{tmp_path}/sock"}
+    found = by_name([doctor._git(), doctor._node(), doctor._container_engine(nowhere)])
     assert [finding.ok for finding in found.values()] == [False, False, False]
     assert "apt-get install git" in found["git"].advice
     assert found["node"].advice.startswith("optional")
@@ -75,7 +76,15 @@ def test_processor_quota_of_both_layouts_is_read(tmp_path):
 
 def test_gpu_is_named_by_the_drivers_own_tool(monkeypatch, tmp_path):
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771 MiB'\n")
+    tool.write_text("#!/bin/sh\necho '0, GPU-1, NVIDIA H200, 143771, 90000, 00000000:41:00.0'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert doctor._gpu() == doctor.Finding("gpu", True, "NVIDIA H200, 143771 MiB")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert doctor._gpus() == doctor.Finding("gpu", True, "GPU 0 (NVIDIA H200), 140 GiB, in use")
+
+
+def test_layers_behind_the_walls_are_told_one_by_one():
+    assert doctor._seccomp(True).ok
+    assert "CONFIG_SECCOMP_FILTER" in doctor._seccomp(False).advice
+    assert doctor._landlock(True).ok
+    assert "lsm=" in doctor._landlock(False).advice

@@ -61,13 +61,22 @@ class Job:
         (self.path / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def run(self, *flags: str, **recipe: Any) -> subprocess.CompletedProcess[str]:
-        (self.path / "recipe.yaml").write_text(yaml.safe_dump(QUICK | recipe))
-        done = python(
-            SFT, "--config", "recipe.yaml", "--init_from", self.base, "--train_file", "data/train.jsonl",
-            "--validation_file", "data/validation.jsonl", "--output_dir", "out", *flags, cwd=self.path,
-        )  # fmt: skip
+        done = python(*self._command(*flags, **recipe), cwd=self.path)
         assert done.returncode == 0, done.stderr
         return done
+
+    def start(self, *flags: str, **recipe: Any) -> subprocess.Popen[bytes]:
+        """The same, and whoever asked waits for it, or kills it."""
+        command = [sys.executable, *map(str, self._command(*flags, **recipe))]
+        with open(self.path / "log.txt", "wb") as log:
+            return subprocess.Popen(command, cwd=self.path, env=environment(), stdout=log, stderr=log)
+
+    def _command(self, *flags: str, **recipe: Any) -> list[object]:
+        (self.path / "recipe.yaml").write_text(yaml.safe_dump(QUICK | recipe))
+        return [
+            SFT, "--config", "recipe.yaml", "--init_from", self.base, "--train_file", "data/train.jsonl",
+            "--validation_file", "data/validation.jsonl", "--output_dir", "out", *flags,
+        ]  # fmt: skip
 
     def json(self, name: str) -> dict[str, Any]:
         return json.loads((self.out / name).read_text())

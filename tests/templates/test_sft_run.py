@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +95,48 @@ def test_resumed_run_ends_with_the_same_weights_as_an_uninterrupted_one(job: Job
     assert job.json("setup.json")["resumed_from"] == 2
     assert weights(job) == whole
     assert [(row["step"], row["loss"]) for row in job.metrics] == [(row["step"], row["loss"]) for row in uninterrupted]
+
+
+@pytest.mark.slow
+def test_killed_run_names_its_newest_whole_checkpoint_and_another_machine_goes_on_from_it(
+    job: Job, untrained_base: Path, tmp_path: Path
+) -> None:
+    job.data(chat_rows(60))
+    recipe = {"max_steps": 6, "save_steps": 2, "save_total_limit": 1, "save_strategy": "steps"}
+    job.run(**recipe)
+    whole, uninterrupted = weights(job), job.metrics
+    assert (job.out / "latest").read_text() == "checkpoint-6"
+    assert [path.name for path in job.out.glob("checkpoint-*")] == ["checkpoint-6"], "older ones are deleted"
+
+    # Killed at once when the first checkpoint is named, whatever it does at that moment.
+    killed = Job(tmp_path / "killed", untrained_base)
+    killed.data(chat_rows(60))
+    process = killed.start(**recipe)
+    deadline = time.monotonic() + 120
+    while not (killed.out / "latest").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    newest = (killed.out / "latest").read_text()
+    assert newest in ("checkpoint-2", "checkpoint-4")
+    kept = tmp_path / "kept" / newest
+    shutil.copytree(killed.out / newest, kept)
+    half_written = killed.out / "checkpoint-5"
+    shutil.copytree(kept, half_written)
+    (half_written / "model.safetensors").write_bytes(b"cut off")
+
+    killed.run(**recipe)
+    assert killed.json("setup.json")["resumed_from"] == int(newest.rpartition("-")[2])
+    assert weights(killed) == whole
+    assert killed.metrics[-1]["step"] == 6
+    losses = [(row["step"], row["loss"]) for row in uninterrupted if "loss" in row]
+    assert [(row["step"], row["loss"]) for row in killed.metrics if "loss" in row] == losses
+
+    elsewhere = Job(tmp_path / "elsewhere", untrained_base)
+    elsewhere.data(chat_rows(60))
+    elsewhere.run("--resume_from_checkpoint", str(kept), **recipe)
+    assert weights(elsewhere) == whole
 
 
 def test_probe_compares_rates_from_the_same_start_and_trains_nothing(job: Job) -> None:

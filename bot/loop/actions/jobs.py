@@ -20,13 +20,17 @@ from bot.domain.goal import digest_of, slug
 from bot.errors import PlatformError, TransientError, UserError
 from bot.evaluation.benchmarks import write_job_files
 from bot.evaluation.tasks import training_rows
-from bot.loop.models import fetched_model
+from bot.loop.models import fetched_model, hub_origin
 from bot.loop.own_benchmark import benchmark_of
 from bot.loop.policy import SHORTEST_JOB_HOURS, Action, allowance, data_key
 from bot.loop.sources import source_files
 from bot.loop.treasury import Refusal
-from bot.loop.world import World, digest
+from bot.loop.world import TEMPLATES, World, digest
+from runners.hardware.estimate import MemoryEstimate, memory_of
+from runners.hardware.shape import shape_in
+from runners.hardware.training import training_of
 from runners.job import Caps, JobId, JobSpec
+from runners.launching import CONFIG_FILE, SCRIPT_FILE, launch_plan
 from runners.metrics import METRICS
 from runners.outputs import read_output
 
@@ -271,7 +275,10 @@ async def _training_spec(
         # Read here, not copied by path: what a script wrote may be a link to something it could not read itself.
         "data/train.jsonl": _write(inputs / "train.jsonl", read_output(built, "data/train.jsonl")),
     }
-    argv = ["{python}", "train.py", "--config", "recipe.yaml", "--init_from", "{mount:init}"]
+    init = await base_model(world, x)
+    start, launcher = await _launcher(world, recipe, init, inputs)
+    files |= launcher
+    argv = [*start, "train.py", "--config", "recipe.yaml", "--init_from", "{mount:init}"]
     argv += ["--train_file", "data/train.jsonl", "--output_dir", "out"]
     validation = read_output(built, "data/validation.jsonl")
     if validation:
@@ -281,13 +288,50 @@ async def _training_spec(
         job_id,
         (*argv, *extra),
         files=files,
-        mounts={"init": str(await base_model(world, x))},
+        mounts={"init": str(init)},
+        origins=origins_of(world, x, {"init": init}),
         environment=world.environment,
         caps=_caps(world, memory_gib=world.train_memory_gib),
         trusted=_trusted(x, digests),
         hardware=world.hardware,
         checkpoints=CHECKPOINTS,
     )
+
+
+async def _launcher(world: World, recipe: str, init: Path, inputs: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    """What starts the script on all GPUs that a job is given, and the files that it needs there.
+
+    Raises: TransientError when the runner cannot say what GPUs it has.
+    """
+    wanted = world.hardware
+    if wanted.gpus <= 1 and wanted.nodes == 1:
+        return ("{python}",), {}
+    size = await _gpu_memory_gib(world) if wanted.gpus else 0.0
+    plan = launch_plan(_estimate(recipe, init, size), wanted.gpus, size, wanted.nodes)
+    script = (TEMPLATES / SCRIPT_FILE).read_bytes()
+    return plan.prefix, {
+        SCRIPT_FILE: _write(inputs / SCRIPT_FILE, script),
+        CONFIG_FILE: _write(inputs / CONFIG_FILE, plan.config.encode()),
+    }
+
+
+def _estimate(recipe: str, init: Path, gpu_memory_gib: float) -> MemoryEstimate | None:
+    """None where the model or the recipe says too little; the script itself then has the word."""
+    try:
+        training = training_of(yaml.safe_load(recipe) or {}, gpu=True)
+        return memory_of(shape_in(init), training, gpu=True, device_gib=gpu_memory_gib)
+    except UserError:
+        return None
+
+
+async def _gpu_memory_gib(world: World) -> float:
+    """Of one GPU; 0 where the backend does not say."""
+    try:
+        flavors = await asyncio.to_thread(world.runner.flavors)
+    except PlatformError as error:
+        raise TransientError(f"the runner cannot say what GPUs it has: {error}") from error
+    wanted = world.hardware.flavor
+    return next((flavor.gpu_memory_gib for flavor in flavors if wanted in ("", flavor.name)), 0.0)
 
 
 async def _evaluation_spec(world: World, x: Experiment, job_id: JobId, model: Path, split: str, name: str) -> JobSpec:
@@ -302,10 +346,12 @@ async def _evaluation_spec(world: World, x: Experiment, job_id: JobId, model: Pa
         argv,
         files=files,
         mounts={"model": str(model)},
+        origins=origins_of(world, x, {"model": model}),
         environment=world.environment,
         caps=caps,
         trusted=True,
-        hardware=world.hardware,
+        # One process asks the model; only training is divided.
+        hardware=replace(world.hardware, gpus=min(1, world.hardware.gpus), nodes=1),
     )
 
 
@@ -377,6 +423,17 @@ async def _source_files(world: World, x: Experiment, source: str, folder: Path) 
     if task is None:
         raise UserError(f"`data_sources` names `{source}`, but this benchmark makes no training rows. Name a file.")
     return {source: _write(folder / source, jsonl(training_rows(task, BENCHMARK_ROWS, _seed(x))))}
+
+
+def origins_of(world: World, x: Experiment, mounts: Mapping[str, Path]) -> dict[str, str]:
+    """Where another machine finds the same: the Hub, or `job:ID/PATH` for what an earlier job of the runner left."""
+    found = {}
+    for name, path in mounts.items():
+        if x.goal is not None and (origin := hub_origin(path, x.goal.base_model)):
+            found[name] = origin
+        elif path.parts[-3:] == ("work", "out", "model"):
+            found[name] = f"job:{path.parts[-4]}/out/model"
+    return found
 
 
 async def base_model(world: World, x: Experiment) -> Path:

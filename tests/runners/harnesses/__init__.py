@@ -9,7 +9,10 @@ from runners.job import JobId, Runner
 
 
 class Harness(Protocol):
-    """What the contract suite needs to know of a backend to put it through its list."""
+    """What the contract suite needs to know of a backend to put it through its list.
+
+    One that also has `slow = True` is tried by `make test-all` only.
+    """
 
     seconds: float
     """How long the smallest job may take from launch to end."""

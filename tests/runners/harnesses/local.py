@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ class Harness:
     def __init__(self, folder: Path) -> None:
         self.root = folder / "jobs"
 
-    def runner(self, *, redact: Callable[[str], str] | None = None, **options: Any) -> LocalRunner:
+    def runner(self, **options: Any) -> LocalRunner:
         return LocalRunner(self.root, slots=4, **options)
 
     def lose_machine(self, job_id: JobId) -> None:

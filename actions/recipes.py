@@ -1,0 +1,149 @@
+"""An experiment's folder as the jobs need it: recipe, scripts, rows, and the model to start from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from actions import checkout
+from actions.request import Request
+from bot.diagnosis.folder import parsed_recipe
+from bot.domain.redaction import redact
+from bot.errors import PlatformError, UserError
+from runners.remote.wrapper import fetch_origin
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "templates" / "scripts"
+TRAIN, PREPARE, RECIPE, ROWS = "train.py", "data/prepare.py", "recipe.yaml", "data/train.jsonl"
+
+LOADS_CODE = frozenset({"trust_remote_code", "resume_from_checkpoint", "model_init_kwargs"})
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is trained."""
+
+    text: str
+    values: dict[str, Any]
+    file: str
+    """The recipe's path in the repository: where annotations go."""
+    folder: Path
+    train: Path
+    prepare: Path
+    trusted: bool
+    """Both scripts are byte for byte the shipped ones, and no key of the recipe makes them load other code."""
+    sources: tuple[str, ...]
+
+
+def read_recipe(request: Request) -> Recipe:
+    """Raises: UserError that says what to write instead."""
+    path = _recipe_path(request)
+    folder = checkout.inside(request, "experiment", request.experiment) if request.experiment else path.parent
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise UserError(f"{checkout.relative(request, path)} cannot be read: {why}.") from None
+    values = parsed_recipe(text)
+    method = str(values.get("method") or "sft")
+    shipped = SCRIPTS / f"{method}.py"
+    own_train, own_prepare = folder / TRAIN, folder / PREPARE
+    if not own_train.is_file() and (not method.isidentifier() or not shipped.is_file()):
+        raise UserError(f"{RECIPE}: there is no script for method: {method}, and the experiment has no {TRAIN}.")
+    train = _inside(request, own_train) if own_train.is_file() else shipped
+    prepare = _inside(request, own_prepare) if own_prepare.is_file() else SCRIPTS / "prepare.py"
+    shipped_scripts = _same(train, shipped) and _same(prepare, SCRIPTS / "prepare.py")
+    trusted = shipped_scripts and not LOADS_CODE.intersection(values)
+    file = checkout.relative(request, path)
+    return Recipe(text, values, file, folder, train, prepare, trusted, _sources(values.get("data_sources")))
+
+
+def _recipe_path(request: Request) -> Path:
+    text = request.recipe or str(PurePosixPath(request.experiment) / RECIPE)
+    path = checkout.inside(request, "recipe" if request.recipe else "experiment", text)
+    if not path.is_file():
+        raise UserError(f"there is no {text} in the checkout; `experiment` is a folder that holds a {RECIPE}.")
+    return path
+
+
+def _inside(request: Request, path: Path) -> Path:
+    return checkout.inside(request, path.name, str(path))
+
+
+def _same(path: Path, shipped: Path) -> bool:
+    if path == shipped:
+        return True
+    if not shipped.is_file():
+        return False
+    digests = [hashlib.sha256(each.read_bytes()).digest() for each in (path, shipped)]
+    return digests[0] == digests[1]
+
+
+def _sources(value: Any) -> tuple[str, ...]:
+    parts = value if isinstance(value, list) else str(value or "").split(",")
+    return tuple(text for part in parts if (text := str(part).strip()))
+
+
+def source_files(request: Request, recipe: Recipe) -> dict[str, str]:
+    """Path among the data job's inputs -> file of the checkout. Raises: UserError."""
+    files = {}
+    for source in recipe.sources:
+        pure = PurePosixPath(source)
+        if source == "benchmark/train.jsonl":
+            raise UserError(
+                "data_sources: benchmark/train.jsonl is drawn by the bot alone. Commit rows, and name their path."
+            )
+        if ":" in source or pure.is_absolute() or ".." in pure.parts:
+            raise UserError(
+                f"data_sources: {source} is no path of this repository. Without the bot, rows are read from the "
+                "checkout alone: commit them, or fetch them in a step before this one."
+            )
+        path = checkout.inside(request, "data_sources", source)
+        if not path.exists():
+            raise UserError(
+                f"data_sources: there is no {source} in the checkout. Paths begin at the repository's root."
+            )
+        files[f"inputs/{source}"] = str(path)
+    return files
+
+
+def base_model(request: Request, recipe: Recipe) -> Path:
+    """The folder of the model that training starts from, fetched from the Hub where it is none of this machine.
+
+    Raises: UserError, PlatformError.
+    """
+    text = request.base_model or str(recipe.values.get("init_from") or recipe.values.get("model_name_or_path") or "")
+    if not text:
+        raise UserError(
+            f"{recipe.file}: init_from is missing; write the Hub id or the folder of the model to start from."
+        )
+    folder = Path(text) if Path(text).is_absolute() else checkout.inside(request, "init_from", text)
+    if (folder / "config.json").is_file():
+        return folder
+    if folder.is_dir():
+        raise UserError(f"init_from: {text} holds no config.json, so it is no model.")
+    name, _, revision = text.partition("@")
+    return hub_model(name, revision or str(recipe.values.get("model_revision") or "main"))
+
+
+def hub_model(name: str, revision: str) -> Path:
+    """Fetched once for each commit into the user's cache. Raises: UserError, PlatformError."""
+    import os
+
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+    try:
+        commit = str(HfApi().model_info(name, revision=revision, timeout=30).sha)
+    except GatedRepoError:
+        raise UserError(f"{name} is gated on the Hub: accept its terms and give the job HF_TOKEN.") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise UserError(f"there is no model {name} in the checkout or on the Hub.") from None
+    except (HfHubHTTPError, OSError) as error:
+        raise PlatformError(f"the Hub cannot be asked for {name}: {redact(type(error).__name__)}") from error
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "postdoc" / "hub"
+    folder = cache / f"{name.replace('/', '--')}-{commit[:12]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fetch_origin(f"hub:{name}@{commit}", folder)
+    return folder

@@ -1,0 +1,9 @@
+"""Containers under a podman service that the tests start."""
+
+from __future__ import annotations
+
+from tests.runners.engines import EngineHarness
+
+
+class Harness(EngineHarness):
+    kind = "podman"
