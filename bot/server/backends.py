@@ -24,7 +24,7 @@ from runners.ray_jobs import RayJobs
 from runners.remote.runner import RemoteRunner
 
 if TYPE_CHECKING:
-    from runners.hf_jobs import HubJobs
+    from runners.hf_jobs.backend import HubJobs
 
 
 def runner_of(
@@ -99,7 +99,7 @@ def _actions(
 
 
 def _hf_jobs(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Runner:
-    from runners import hf_jobs
+    from runners.hf_jobs import backend as hf_jobs
     from runners.remote.runner import RemoteRunner
 
     backend = hub_jobs(settings, folder)
@@ -111,8 +111,8 @@ def _hf_jobs(settings: Settings, folder: Path, clean: Callable[[str], str]) -> R
 
 def hub_jobs(settings: Settings, folder: Path) -> HubJobs:
     """Hugging Face Jobs as the settings name it. Raises: SettingsError."""
-    from runners.hf_hub import Hub
-    from runners.hf_jobs import HubJobs, Machine
+    from runners.hf_jobs.backend import HubJobs, Machine
+    from runners.hf_jobs.hub import Hub
 
     hub_token, runs_token = settings.hub_token, settings.hf_jobs_token
     if hub_token is None:
