@@ -149,7 +149,7 @@ class HubJobs:
         # The answer to an earlier attempt may have been lost together with the bot that waited for it.
         there = self.hub.jobs(own)
         if there:
-            return {"id": there[0].id}
+            return {"id": there[0].id, "signed_as": self._signed_as(spec.job_id)}
         labels = {f"postdoc-{key}": label(value) for key, value in spec.labels.items() if value} | own
         timeout = int(spec.caps.timeout_seconds + GRACE_SECONDS)
         handle = self.hub.run(
@@ -157,7 +157,7 @@ class HubJobs:
             timeout=timeout,
             labels=labels | {"name": label(f"postdoc-{spec.job_id}")},
         )
-        return {"id": handle}
+        return {"id": handle, "signed_as": self._signed_as(spec.job_id)}
 
     def container(self, config: Mapping[str, Any], flavor: str) -> dict[str, Any]:
         """What starts our own code in a container; also a scheduled one's."""
@@ -216,7 +216,7 @@ class HubJobs:
         stage, message = str(found.status.stage), str(found.status.message or "").strip()
         if stage == "SCHEDULING":
             return Sighting(Seen.WAITING, f"waiting for a {found.flavor} machine" + (f": {message}" if message else ""))
-        cost, reader = self._cost(found), self._reader(job_id, str(handle["id"]))
+        cost, reader = self._cost(found), self._reader(job_id, handle)
         if stage not in _GONE:
             return Sighting(Seen.RUNNING, machine=str(found.flavor), cost_usd=cost)
         if not self._heard_out(job_id, reader):
@@ -241,12 +241,13 @@ class HubJobs:
             for line in target.read_text(encoding="utf-8").splitlines():
                 spool.take(line)
 
-    def _reader(self, job_id: JobId, handle: str) -> Reader:
+    def _reader(self, job_id: JobId, handle: Mapping[str, Any]) -> Reader:
         reader = self._readers.get(job_id)
         if reader is None:
-            signer = Signer(self.machine.runs_token, self._signed_as(job_id))
-            spool = Spool(self.spool_folder(job_id), signer)
-            reader = self._readers[job_id] = Reader(spool, lambda: self.hub.log(handle), f"job {job_id}")
+            # From the handle, because another machine may have submitted it.
+            signer = Signer(self.machine.runs_token, str(handle["signed_as"]))
+            spool, there = Spool(self.spool_folder(job_id), signer), str(handle["id"])
+            reader = self._readers[job_id] = Reader(spool, lambda: self.hub.log(there), f"job {job_id}")
         return reader
 
     def _cost(self, found: Any) -> float | None:

@@ -26,7 +26,7 @@ def memory_too_small(observations: Observations) -> Answer:
     advice = f" It would fit with {together}." if changes else " No setting of the recipe that is tried makes it fit."
     if hardware.get("cheapest"):
         advice += f" Without a change, the cheapest machine that it fits on is {hardware['cheapest']}."
-    largest = f", most of it for {hardware['largest_part']}" if hardware.get("largest_part") else ""
+    largest = f" ({hardware['largest_part']} alone)" if hardware.get("largest_part") else ""
     return finding(
         observations,
         Symptom.OOM,

@@ -15,6 +15,7 @@ from bot.domain.experiment import Command, EventKind, Experiment, NewEvent
 from bot.domain.goal import Budget
 from bot.domain.recipe import differences, line_with
 from bot.loop.actions.planning import plan_facts
+from bot.loop.hardware import Unfit
 from bot.loop.policy import Action, memory_unfit, spend_of
 from bot.loop.world import World
 
@@ -55,10 +56,12 @@ async def ask_consent(world: World, x: Experiment, action: Action) -> list[NewEv
         await repository.upsert_comment(x.pull_request, key, body)
         asked: dict[str, Any] = {"head_sha": sha, "check_run_id": None}
         return [NewEvent(EventKind.CONSENT_ASKED, f"consent-asked/{sha}/{x.length}", asked)]
-    await _say_unfit(world, x, sha)
-    body = messages.consent_question(
-        x, sha=sha, left=left, what=[why], facts=messages.PlanFacts(**plan_facts(world, x))
-    )
+    too_large = memory_unfit(x)
+    if too_large is not None:
+        await _say_unfit(world, x, sha, too_large)
+    what = [why] if too_large is None or too_large.diagnosis.cause in why else [why, too_large.diagnosis.cause]
+    facts = messages.PlanFacts(**plan_facts(world, x))
+    body = messages.consent_question(x, sha=sha, left=left, what=what, facts=facts)
     await repository.upsert_comment(x.pull_request, key, body)
     title, summary = messages.consent_check(x, sha, left, buttons=world.buttons)
     output = {"title": title, "summary": summary}
@@ -71,12 +74,9 @@ async def ask_consent(world: World, x: Experiment, action: Action) -> list[NewEv
     return [NewEvent(EventKind.CONSENT_ASKED, f"consent-asked/{sha}/{x.length}", asked)]
 
 
-async def _say_unfit(world: World, x: Experiment, sha: str) -> None:
+async def _say_unfit(world: World, x: Experiment, sha: str, too_large: Unfit) -> None:
     """Where the recipe does not fit on its machine, a review on the line that would change that."""
     assert x.pull_request is not None
-    too_large = memory_unfit(x)
-    if too_large is None:
-        return
     diagnosis, changes = too_large
     line = (
         line_with(x.recipe, diagnosis.key, diagnosis.suggested)
