@@ -47,13 +47,13 @@ demo: setup
 	@$(BIN)/python -m bot demo $(ARGS)
 
 lint: setup-test
-	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy bot runners tests
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy bot runners actions tests
 
 test: lint
 	@$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-all: lint
-	@$(BIN)/python -m pytest --timeout=1800 --cov=bot --cov=runners --cov-branch --cov-report=term:skip-covered $(ARGS)
+	@$(BIN)/python -m pytest --timeout=1800 --cov=bot --cov=runners --cov=actions --cov-branch --cov-report=term:skip-covered $(ARGS)
 
 bench: setup-test
 	@$(BIN)/python -m tests.bench $(ARGS)

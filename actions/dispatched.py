@@ -3,6 +3,9 @@
 The wrapper is a process of its own session without GitHub's tracking id, and its code a copy outside of the runner's
 own folders, so that neither the end of this step nor the next job's clean-up takes it along: training goes on, and the
 wrapper tells the store. A cancelled step does end it.
+
+What the job wrote and said goes to the store alone, and to the artifact sealed: everybody can read the log of a public
+repository, and an evaluation's texts are nobody's business.
 """
 
 from __future__ import annotations
@@ -206,7 +209,6 @@ def _result(request: Request, wrapper: Wrapped, runner: LocalRunner) -> Result:
     return Result(
         "train", str(status.state) if delivered else "failed", 0 if good else 1, _told(status, delivered),
         curves=curves_of(runner.metrics(wrapper.job)), seconds=seconds, cost_usd=cost(seconds, request.usd_per_hour),
-        log_tail="" if good else runner.log_tail(wrapper.job, 30),
     )  # fmt: skip
 
 

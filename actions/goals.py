@@ -27,6 +27,7 @@ def pursue(request: Request) -> Result:
 
     Raises: UserError, PlatformError.
     """
+    _refuse_shallow(request.workspace)
     target = request.artifact
     target.mkdir(parents=True, exist_ok=True)
     outcome = target / "postdoc.json"
@@ -49,6 +50,16 @@ def pursue(request: Request) -> Result:
         cost_usd=cost(seconds, request.usd_per_hour), model=model, verdict=verdict,
         notes=(BUNDLE_NOTE,),
     )  # fmt: skip
+
+
+def _refuse_shallow(workspace: Path) -> None:
+    """The checkout is cloned, and git clones no repository that lacks a part of its history."""
+    done = subprocess.run(
+        ["git", "rev-parse", "--is-shallow-repository"],
+        cwd=workspace, env=clean_environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.stdout.strip() == "true":
+        raise UserError("mode: pursue needs the whole history: write `fetch-depth: 0` at actions/checkout.")
 
 
 def _told(found: dict[str, Any]) -> str:
@@ -95,17 +106,43 @@ def _bundle(workspace: Path, target: Path) -> None:
 
 
 def respond(request: Request) -> Result:
-    """The bot itself answers the event that started the workflow, with the workflow's token. Raises: UserError."""
+    """The bot itself answers the event that started the workflow, with the workflow's token.
+
+    Raises: UserError, PlatformError.
+    """
     if not request.github_token:
         raise UserError("github-token is empty; leave the input out to use the workflow's own token.")
+    request.artifact.mkdir(parents=True, exist_ok=True)
+    told = request.artifact / "postdoc.json"
     words = ["respond", "--event", os.environ.get("GITHUB_EVENT_PATH", ""), "--event-name", request.event_name]
-    words += ["--minutes", f"{request.timeout_minutes:g}"]
-    if request.data_folder:
-        words += ["--data-folder", request.data_folder]
-    added = {"GITHUB_TOKEN": request.github_token}
+    words += ["--minutes", f"{request.timeout_minutes:g}", "--json", str(told)]
+    if folder := _respond_folder(request):
+        folder.mkdir(parents=True, exist_ok=True)
+        words += ["--data-folder", str(folder)]
     started = time.monotonic()
-    code = postdoc(words, request.workspace, added)
+    # In a folder of its own: the checkout, where there is one, is nothing that the bot should read.
+    code = postdoc(words, request.folder, {"GITHUB_TOKEN": request.github_token})
     seconds = time.monotonic() - started
-    state = {0: "succeeded", 2: "refused"}.get(code, "failed")
-    headline = "The event was answered; what was done stands in the thread." if code == 0 else "The log says why."
-    return Result("respond", state, code, headline, seconds=seconds, cost_usd=cost(seconds, request.usd_per_hour))
+    if not told.is_file():
+        if code == 2:
+            raise UserError("the bot cannot work as this workflow is set up: the log says what to change.")
+        raise PlatformError(f"postdoc respond ended with {code} and no result: the log says why.")
+    found = json.loads(told.read_text(encoding="utf-8"))
+    goals = [f"{goal['goal_id']}: {goal['state']}, {goal['runs']} runs." for goal in found["goals"]]
+    problems = [str(problem) for problem in found["problems"]]
+    return Result(
+        "respond", found["outcome"], code, " ".join([found["why"] or "The event was answered.", *goals, *problems]),
+        seconds=seconds, cost_usd=cost(seconds, request.usd_per_hour), model=_model_of(found["goals"]),
+    )  # fmt: skip
+
+
+def _respond_folder(request: Request) -> Path | None:
+    """On a machine that stays, what the bot keeps has to outlive RUNNER_TEMP, which is emptied with every job."""
+    if request.data_folder:
+        return Path(request.data_folder).expanduser()
+    stays = os.environ.get("RUNNER_ENVIRONMENT") == "self-hosted"
+    return Path("~/.postdoc/respond").expanduser() if stays else None
+
+
+def _model_of(goals: list[dict[str, Any]]) -> str:
+    return next((str(goal["model"]) for goal in reversed(goals) if goal.get("model")), "")

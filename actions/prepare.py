@@ -74,7 +74,7 @@ def environment_for(wanted: list[str]) -> str:
     os.makedirs(os.path.dirname(folder), exist_ok=True)
     print(f"::group::Installing Postdoc's requirements into {folder}", flush=True)
     try:
-        made = subprocess.run([sys.executable, "-m", "venv", folder], check=False)
+        made = subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=False)
         if made.returncode != 0:
             raise RuntimeError("python -m venv failed. On Debian and Ubuntu: apt-get install python3-venv.")
         install(python, wanted)
@@ -94,11 +94,13 @@ def install(python: str, wanted: list[str]) -> None:
     """Raises: RuntimeError that says what could not be had."""
     if not wanted:
         return
-    command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
-    done = subprocess.run([*command, *wanted], stderr=subprocess.PIPE, text=True, check=False)
+    # This Python's own pip installs there (pip 22.3 or newer): a pip of its own takes the environment many seconds.
+    command = [sys.executable, "-m", "pip", "--python", python, "install", "--disable-pip-version-check", "--no-input"]
+    done = subprocess.run([*command, "--progress-bar", "off", *wanted], stderr=subprocess.PIPE, text=True, check=False)
     sys.stderr.write(done.stderr)
     if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["pip failed"]
+        said = [line for line in lines if line.startswith("ERROR")] or lines
         raise RuntimeError(
             f"Postdoc's requirements could not be installed ({said[-1].removeprefix('ERROR: ')}). On a machine without "
             "a network, install them beforehand (pip install 'postdoc[train,action]') and name that environment's "

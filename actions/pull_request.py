@@ -26,11 +26,13 @@ def client(request: Request) -> Github:
     if not request.github_token:
         raise UserError("github-token is empty; leave the input out to use the workflow's own token.")
     api = os.environ.get("GITHUB_API_URL", "https://api.github.com")
-    return Github(auth=Auth.Token(request.github_token), base_url=api, user_agent="postdoc-action", retry=2, timeout=30)
+    return Github(
+        auth=Auth.Token(request.github_token), base_url=api, user_agent="postdoc-action", retry=2, timeout=30, lazy=True
+    )
 
 
 def repository(github: Github) -> Repository:
-    return github.get_repo(os.environ["GITHUB_REPOSITORY"], lazy=True)
+    return github.get_repo(os.environ["GITHUB_REPOSITORY"])
 
 
 def base_sha_of(request: Request, number: int) -> str:

@@ -23,6 +23,7 @@ from bot.diagnosis.preflight import preflight
 from bot.domain.curves import sparkline
 from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity
 from bot.domain.evaluation import Comparison
+from bot.domain.redaction import redact
 from bot.domain.statistics import compare
 from bot.errors import UserError
 from runners.job import Caps, FailureKind, JobId, JobSpec, JobState, JobStatus
@@ -154,7 +155,7 @@ class Training:
                 self._runner.cancel(spec.job_id)
                 raise
             with others_words():
-                print(self._runner.log_tail(spec.job_id, 40))
+                print(self._log_tail(spec.job_id, 40))
             print(f"{spec.job_id}: {status.state} after {status.seconds or 0:.1f} s on tier {status.tier}", flush=True)
         self._seconds += status.seconds or 0.0
         return status
@@ -201,7 +202,7 @@ class Training:
     def _keep_trace(self, status: JobStatus) -> None:
         """The folder that `diagnose` reads."""
         (self._trace / "job.json").write_text(json.dumps(status.as_dict()), encoding="utf-8")
-        log = self._runner.log_tail(JobId(str(status.job_id)), 2000)
+        log = self._log_tail(status.job_id, 2000)
         (self._trace / "log.txt").write_text(log, encoding="utf-8")
         for name in _KEPT_OUTPUTS:
             if content := self._output(status.job_id, f"out/{name}"):
@@ -217,6 +218,9 @@ class Training:
         if model.is_dir() and not model.is_symlink():
             # The supervisor has taken out links that lead elsewhere; a rename costs no second copy of the weights.
             model.rename(target / "model")
+
+    def _log_tail(self, job_id: JobId, lines: int) -> str:
+        return redact(self._runner.log_tail(job_id, lines))
 
     def _output(self, job: str, path: str) -> bytes:
         try:
@@ -261,7 +265,7 @@ class Training:
         state = str(status.state)
         return self._result(
             state, 1, f"{what}{why}.".replace("..", "."), diagnoses=diagnoses,
-            log_tail=self._runner.log_tail(status.job_id, 30),
+            log_tail=self._log_tail(status.job_id, 30),
         )  # fmt: skip
 
     def _result(

@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .model import AccountType, App, Installation, Repository, User, node_id
+from .model import AccountType, App, Installation, Repository, User
+from .node_ids import node_id
 from .shapes import accounts, repositories
 from .webhooks import Event
 
@@ -25,6 +26,8 @@ _PERMISSIONS = {
     "create": ("contents",),
     "delete": ("contents",),
     "status": ("statuses",),
+    "workflow_run": ("actions",),
+    "workflow_job": ("actions",),
 }
 
 

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from . import checks, forks, hooks_folder, suggestions
+from . import checks, forks, hooks_folder, suggestions, workflow_runs
 from . import events as outgoing
+from .actions_model import Machine, WorkflowRun
 from .auth import Actor, AppRegistration, new_key_pair, public_half
 from .diffs import FileDiff
 from .faults import Faults
@@ -70,6 +71,8 @@ class Forge:
         self.repositories: dict[str, Repository] = {}
         self.nodes: dict[str, Any] = {}
         self.manifest_codes: dict[str, Issued] = {}
+        self.machine_secret = secrets.token_bytes(32)
+        """Signs the addresses at which archives lie for a minute."""
         self._ids: dict[str, int] = {}
         self._web_flow = self._new_user(WEB_FLOW[0], AccountType.USER, WEB_FLOW[1], WEB_FLOW[2])
 
@@ -94,7 +97,16 @@ class Forge:
         lives, and would take one forge's token to the next.
         """
         if kind not in self._ids:
-            large = kind in ("comment", "review", "reaction", "issue", "check")
+            large = kind in (
+                "comment",
+                "review",
+                "reaction",
+                "issue",
+                "check",
+                "workflow_run",
+                "workflow_job",
+                "artifact",
+            )
             unlike = kind in ("app", "installation")
             self._ids[kind] = 3_000_000_000 if large else 100_000 + secrets.randbelow(900_000) if unlike else 1_000
         self._ids[kind] += 1
@@ -242,6 +254,21 @@ class Forge:
         """An owner removes the App; its tokens end with that."""
         with self.lock:
             self.tokens.end(self.installations.pop(installation_id))
+
+    def add_machine(self, full_name: str, name: str, labels: Iterable[str]) -> Machine:
+        """A self-hosted machine that takes the repository's jobs with these labels, by `machines.py`."""
+        with self.lock:
+            return workflow_runs.add_machine(self, self.repository(full_name), name, tuple(labels))
+
+    def lose_machine(self, machine: Machine) -> None:
+        """It stops answering: the jobs that it had taken fail."""
+        with self.lock:
+            workflow_runs.lose(self, machine)
+
+    def runs_of(self, full_name: str) -> list[WorkflowRun]:
+        """Of a repository, the oldest first."""
+        with self.lock:
+            return list(self.repository(full_name).actions.runs)
 
     def ping_app(self, app_id: int) -> None:
         """What GitHub sends when a webhook is set up."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
+from .actions_model import ActionsState
 from .git_store import GitStore
+from .node_ids import node_id
 
 Side = Literal["LEFT", "RIGHT"]
 ACTIONS_SLUG = "github-actions"
@@ -37,11 +38,6 @@ class Role(StrEnum):
 
     def includes(self, other: Role) -> bool:
         return self.rank >= other.rank
-
-
-def node_id(prefix: str, number: int) -> str:
-    """A global id that looks like GitHub's: opaque, URL-safe, with the type's letters in front."""
-    return f"{prefix}_kwDO{base64.urlsafe_b64encode(number.to_bytes(6, 'big')).decode()}"
 
 
 @dataclass(slots=True, eq=False)
@@ -388,6 +384,7 @@ class Repository:
     statuses: list[CommitStatus] = field(default_factory=list)
     verified_commits: set[str] = field(default_factory=set)
     """Commits that the forge made itself (API and web edits): GitHub signs those."""
+    actions: ActionsState = field(default_factory=ActionsState)
 
     @property
     def full_name(self) -> str:

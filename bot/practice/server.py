@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from . import graphql, rest, smart_http
+from . import graphql, machines, rest, smart_http
 from .forge import Forge
 from .replies import DOCUMENTATION
 from .routing import ConnectionDropped, starlette_route
@@ -41,6 +41,7 @@ def create_app(forge: Forge) -> FastAPI:
     async def git(request: Request) -> Response:
         return await smart_http.serve(forge, request)
 
+    app.router.routes += machines.routes(forge)
     app.router.routes.append(Route("/{owner}/{repo}.git/{inner:path}", git, methods=["GET", "POST"]))
     if importlib.util.find_spec("bot.practice.pages") is not None:
         importlib.import_module("bot.practice.pages").mount(app, forge)

@@ -37,7 +37,13 @@ from bot.practice.forge import Forge
 from bot.practice.server import serve
 
 APP_SLUG = "postdoc"
-APP_PERMISSIONS = {"contents": "write", "issues": "write", "pull_requests": "write", "checks": "write"}
+APP_PERMISSIONS = {
+    "contents": "write",
+    "issues": "write",
+    "pull_requests": "write",
+    "checks": "write",
+    "actions": "write",
+}
 APP_EVENTS = (
     "issues",
     "issue_comment",
@@ -46,6 +52,8 @@ APP_EVENTS = (
     "pull_request_review_comment",
     "check_run",
     "push",
+    "workflow_run",
+    "workflow_job",
 )
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0

@@ -41,8 +41,10 @@ from bot.server.api import api_routes
 from bot.server.backends import runner_of
 from bot.server.deliveries import pull_deliveries, sweep_deliveries
 from bot.server.handlers import Handlers
+from bot.server.job_store import store_routes
 from bot.server.logs import redact_logs
 from bot.server.looking import Looker
+from bot.server.machine_news import MachineNews
 from bot.server.metrics import Metrics, TimedDeliveries, metrics_routes
 from bot.server.onboarding import Onboarding
 from bot.server.pages import page_routes
@@ -52,10 +54,12 @@ from bot.server.progress import progress_routes
 from bot.server.reader import InboxReader
 from bot.server.rebuild import Rebuilder
 from bot.server.reconcile import Reconciler
+from bot.server.run_tokens import RunTokens
 from bot.server.schema import SCHEMA_PATH, schema_routes
 from bot.server.summaries import Summaries
 from bot.server.watcher import Watcher
 from bot.server.webhook import Admission, webhook_routes
+from runners.github_actions import ActionsRunner
 from runners.job import Hardware, Runner
 
 log = logging.getLogger("postdoc.server")
@@ -93,7 +97,9 @@ class Bot:
         self.access, self.summaries, self.curves = Access(settings), Summaries(self.journal), CurveFiles()
         self.metrics = Metrics()
         self.app = self._github(on_write)
-        self.runner = runner or runner_of(settings, folder / "jobs", self.app, known_secrets)
+        self.run_tokens = RunTokens(settings)
+        self.runner = runner or runner_of(settings, folder / "jobs", self.app, known_secrets, self.run_tokens)
+        self.machine_news = MachineNews(self.runner)
         self.world = World(
             app=self.app,
             runner=self.runner,
@@ -209,6 +215,8 @@ class Bot:
     async def stop(self) -> None:
         await self.drain(0.0)
         await asyncio.to_thread(self.inbox.close)
+        if isinstance(self.runner, ActionsRunner):
+            await asyncio.to_thread(self.runner.close)
         await self.engine.stop()  # last: with DBOS ends the pool of threads that it gave to the loop
         await self.app.__aexit__(None, None, None)
 
@@ -283,7 +291,15 @@ def create_app(bot: Bot) -> FastAPI:
     app = FastAPI(title="Postdoc", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     for kind in (TransientError, sqlalchemy.exc.TimeoutError):
         app.add_exception_handler(kind, _unavailable)
-    for routes in (webhook_routes, api_routes, metrics_routes, page_routes, schema_routes, progress_routes):
+    for routes in (
+        webhook_routes,
+        api_routes,
+        metrics_routes,
+        page_routes,
+        schema_routes,
+        progress_routes,
+        store_routes,
+    ):
         app.include_router(routes(bot))
     app.add_middleware(TimedDeliveries, metrics=bot.metrics)
     return app

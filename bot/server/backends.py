@@ -14,6 +14,9 @@ from bot.config import Settings
 from bot.conversation.github import GitHubApp
 from bot.domain.redaction import redact
 from bot.errors import SettingsError, UserError
+from bot.server.actions_api import GitHubActions
+from bot.server.run_tokens import RunTokens
+from runners.github_actions import ActionsBackend, ActionsRunner, Dispatching
 from runners.job import Runner
 from runners.local import LocalRunner
 from runners.ray_dashboard import Dashboard
@@ -24,7 +27,13 @@ if TYPE_CHECKING:
     from runners.hf_jobs import HubJobs
 
 
-def runner_of(settings: Settings, folder: Path, app: GitHubApp | None, known_secrets: tuple[str, ...]) -> Runner:
+def runner_of(
+    settings: Settings,
+    folder: Path,
+    app: GitHubApp | None,
+    known_secrets: tuple[str, ...],
+    tokens: RunTokens | None = None,
+) -> Runner:
     """The runner whose jobs (or whose mirrors of far jobs) lie below `folder`.
 
     Raises: SettingsError when a setting that this runner needs is missing.
@@ -36,7 +45,7 @@ def runner_of(settings: Settings, folder: Path, app: GitHubApp | None, known_sec
         case "docker":
             return _docker(settings, folder, clean)
         case "actions":
-            return _actions(settings, folder, app, clean)
+            return _actions(settings, folder, app, tokens, clean)
         case "hf_jobs":
             return _hf_jobs(settings, folder, clean)
         case "ray":
@@ -72,8 +81,21 @@ def _docker(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Ru
         raise SettingsError(f"POSTDOC_RUNNER=docker: {error}.") from error
 
 
-def _actions(settings: Settings, folder: Path, app: GitHubApp | None, clean: Callable[[str], str]) -> Runner:
-    raise SettingsError("POSTDOC_RUNNER=actions is not there yet.")
+def _actions(
+    settings: Settings, folder: Path, app: GitHubApp | None, tokens: RunTokens | None, clean: Callable[[str], str]
+) -> Runner:
+    if app is None or tokens is None:
+        raise SettingsError("POSTDOC_RUNNER=actions needs a server that its machines can talk to.")
+    address = urlsplit(settings.public_url)
+    if not address.hostname:
+        raise SettingsError("POSTDOC_RUNNER=actions needs POSTDOC_PUBLIC_URL: where machines reach this server.")
+    if address.scheme != "https" and address.hostname not in ("127.0.0.1", "::1", "localhost"):
+        raise SettingsError("POSTDOC_PUBLIC_URL: over http others could read what jobs are given. Write https://.")
+    dispatching = Dispatching(
+        settings.public_url, settings.actions_workflow, settings.actions_label, settings.actions_queue_minutes * 60
+    )
+    backend = ActionsBackend(folder, GitHubActions(app), tokens.of, dispatching)
+    return ActionsRunner(folder, backend, redact=clean)
 
 
 def _hf_jobs(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Runner:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 EVENTS = frozenset({
     "check_run", "check_suite", "installation", "installation_repositories", "issue_comment", "issues", "label",
-    "ping", "pull_request", "pull_request_review", "pull_request_review_comment", "push", "repository",
+    "ping", "pull_request", "pull_request_review", "pull_request_review_comment", "push", "repository", "workflow_job",
+    "workflow_run",
 })  # fmt: skip
 """Events that are counted by name; whatever else a sender writes is `other`."""
 ANSWERS = {202: "accepted", 400: "refused", 401: "refused", 403: "refused", 413: "refused", 503: "put_off"}

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from bot.conversation.events import acts_on
 from bot.errors import TransientError
+from bot.server.machine_news import RUN_EVENTS
 
 if TYPE_CHECKING:
     from bot.server.app import Bot
@@ -88,6 +89,9 @@ def webhook_routes(bot: Bot) -> APIRouter:
         event, delivery_id = headers.get("x-github-event", ""), headers.get("x-github-delivery", "")
         if not (_EVENT.fullmatch(event) and _DELIVERY.fullmatch(delivery_id)):
             return _answer(400, error="X-GitHub-Event and X-GitHub-Delivery are required")
+        if event in RUN_EVENTS:
+            await asyncio.to_thread(bot.machine_news.note, event, body)
+            return _answer(202, stored=False, ignored="a run is looked at anew; nothing has to be kept")
         if (reason := bot.admission.refusal(event, body)) is not None:
             return _answer(202, stored=False, ignored=reason)
         try:

@@ -178,11 +178,17 @@ def shape_of(config: Mapping[str, Any], *, measured: int | None = None) -> Model
         values = dict(inner_config) | {"tie_word_embeddings": config.get("tie_word_embeddings", True)}
     model_type = str(values.get("model_type", config.get("model_type", "unknown")))
     family = FAMILIES.get(model_type, UNKNOWN)
-    hidden, depth, heads = (_number(values, name) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"))
+    hidden, depth, heads = (
+        _number(values, name) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")
+    )
     vocabulary = _number(values, "vocab_size")
     family = _as_configured(family, values)
     head_dim = int(values.get("head_dim") or family.head_dim or hidden // heads)
-    kv_heads = heads if family.fused_qkv in ("c_attn", "query_key_value") else int(_value(values, "num_key_value_heads") or heads)
+    kv_heads = (
+        heads
+        if family.fused_qkv in ("c_attn", "query_key_value")
+        else int(_value(values, "num_key_value_heads") or heads)
+    )
     shape = ModelShape(
         model_type=model_type, family=family, hidden=hidden, heads=heads, kv_heads=kv_heads, head_dim=head_dim,
         vocabulary=vocabulary, tied=bool(values.get("tie_word_embeddings", family.tied)), layers=(),
@@ -333,5 +339,7 @@ def _value(values: Mapping[str, Any], name: str) -> Any:
 def _number(values: Mapping[str, Any], name: str) -> int:
     value = _value(values, name)
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        raise UserError(f"the model's config.json has no {name}, so it is no causal language model that can be measured")
+        raise UserError(
+            f"the model's config.json has no {name}, so it is no causal language model that can be measured"
+        )
     return value

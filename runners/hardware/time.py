@@ -1,8 +1,9 @@
 """How long a training run takes: arithmetic over a GPU's speed, until a probe has measured a step.
 
-The arithmetic is that of Kaplan et al. 2020, arXiv:2001.08361 (2 operations a parameter and token forward, 4 backward),
-with attention's own part as in Chowdhery et al. 2022, arXiv:2204.02311 (appendix B), halved because it is causal. It says an
-order of magnitude: the share of a GPU's published speed that training reaches is assumed, and differs by a factor of two.
+The arithmetic is that of Kaplan et al. 2020, arXiv:2001.08361 (2 operations a parameter and token forward, 4
+backward), with attention's own part as in Chowdhery et al. 2022, arXiv:2204.02311 (appendix B), halved because it is
+causal. It says an order of magnitude: the share of a GPU's published speed that training reaches is assumed, and
+differs by a factor of two.
 
 Not covered: waiting for a machine, downloading models over a slow line, evaluation during training.
 """
@@ -86,12 +87,12 @@ def steps_of(training: Training, rows: int, *, tokens_per_row: float, devices: i
 
 def operations_per_token(shape: ModelShape, training: Training) -> float:
     """Floating-point operations for one token of one sequence, forward and backward."""
-    seen = sum(
-        layer.count * min(training.length, layer.window or training.length) / 2 for layer in shape.layers
-    )
+    seen = sum(layer.count * min(training.length, layer.window or training.length) / 2 for layer in shape.layers)
     forward = 2.0 * shape.active_parameters + 4.0 * shape.heads * shape.head_dim * seen
     # Frozen weights need no gradient of their own; checkpointing goes forward twice; a reference forward once.
-    times = (3 if training.lora is None else 2) + training.checkpointing + (training.reference or training.method == "dpo")
+    times = (
+        (3 if training.lora is None else 2) + training.checkpointing + (training.reference or training.method == "dpo")
+    )
     return forward * times
 
 

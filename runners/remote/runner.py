@@ -202,9 +202,11 @@ class RemoteRunner:
             return status
         (folder / CANCEL_FILE).touch()
         self.backend.store(job_id).write(CANCEL, b"")
-        handle = (read_json(folder / REMOTE) or {}).get("handle")
-        if handle is not None:
-            self.backend.cancel(job_id, handle)
+        with _locked(folder / LAUNCH_LOCK):
+            remote = read_json(folder / REMOTE)
+            if remote is None:
+                return self._end(folder, replace(status, state=JobState.CANCELLED, ended_at=time.time()))
+        self.backend.cancel(job_id, remote["handle"])
         deadline = time.monotonic() + _CANCEL_SECONDS
         while not status.state.ended and time.monotonic() < deadline:
             self.refresh(job_id)
@@ -242,6 +244,11 @@ class RemoteRunner:
                 with _locked(self.root / job_id / LAUNCH_LOCK):
                     if self._submit_if_needed(job_id):
                         started.append(job_id)
+            except UserError as error:
+                # The no is final: whoever waits for the job learns it now.
+                words = (str(error),)
+                refused = JobStatus(job_id, JobState.FAILED, failure=FailureKind.PLATFORM, evidence=words)
+                self._end(self.root / job_id, refused)
             except (PostdocError, OSError) as error:
                 log.warning("job %s is still not submitted: %s", job_id, error)
             self.refresh(job_id)

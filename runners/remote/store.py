@@ -10,6 +10,7 @@ What lies in a job's store, and who writes it:
     checkpoints/N.tar        the wrapper the folder `checkpoint-N`, packed; only whole ones
     outputs.tar              the wrapper the job's outputs, packed, whatever the ending
     outputs.json             the wrapper {"sha256", "bytes"} of outputs.tar, written after it
+    seal.key                 the bot     what outputs are sealed with where they also travel as an artifact
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import IO, Protocol
 from bot.errors import PlatformError, UserError
 
 INPUTS, OUTPUTS, OUTPUTS_NOTE = "inputs.tar", "outputs.tar", "outputs.json"
-STATUS, CANCEL = "status.json", "cancel"
+STATUS, CANCEL, SEAL = "status.json", "cancel", "seal.key"
 METRICS, LOG, CHECKPOINTS = "metrics/", "log/", "checkpoints/"
 _KEY = re.compile(r"[a-z0-9][a-z0-9.-]{0,80}(/[a-z0-9][a-z0-9.-]{0,80})?")
 
@@ -112,9 +113,11 @@ class FolderStore:
 
 
 def open_store(address: str, token: str = "") -> Store:
-    """The store at `address`: a folder. Raises: UserError."""
+    """The store at `address`: a folder, or `https://...` behind which the server keeps one. Raises: UserError."""
     if "://" in address:
-        raise UserError(f"{address}: stores behind an address are not known here; name a folder")
+        from runners.remote.http_store import HttpStore
+
+        return HttpStore(address, token)
     folder = Path(address)
     if not folder.is_dir():
         raise UserError(f"{address} is not a folder of this machine: is the shared storage mounted?")

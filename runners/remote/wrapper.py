@@ -30,7 +30,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from bot.domain.redaction import redact
 from bot.errors import PlatformError, UserError
 from runners import joblog
 from runners.job import FailureKind, JobId, JobSpec, JobState, JobStatus
@@ -47,6 +46,7 @@ from runners.remote.store import (
     METRICS,
     OUTPUTS,
     OUTPUTS_NOTE,
+    SEAL,
     STATUS,
     FolderStore,
     Store,
@@ -63,6 +63,9 @@ _LOOK_SECONDS = 0.5
 _LEASE_RENEWED_SECONDS = 15.0
 _PIECE_BYTES = 1 << 20
 _LONGEST_PAUSE_SECONDS = 60.0
+_SMALL_BYTES = 256 << 20
+"""Outputs up to this size are sealed for the artifact in any case, larger ones only when the store would not take them:
+whoever keeps artifacts is paid by their size."""
 _TOKEN_FILE = "POSTDOC_RUN_TOKEN_FILE"
 _LEFTOVER_SECONDS = 86400.0
 """Age at which an ended job that a wrapper left behind is removed by the next one."""
@@ -85,8 +88,10 @@ class Wrapper:
         look_seconds: float = _LOOK_SECONDS,
         renew_seconds: float = _LEASE_RENEWED_SECONDS,
         tethered: bool = False,
+        artifact: Path | None = None,
     ) -> None:
-        """`tethered`: the job ends when this process does."""
+        """`tethered`: the job ends when this process does. `artifact` is a folder that the backend keeps safe: there
+        lie the outputs too, sealed, if the store fails."""
         self._job_id = job_id
         self._store = store
         self._runner = runner
@@ -94,6 +99,8 @@ class Wrapper:
         self._look_seconds, self._renew_seconds = look_seconds, renew_seconds
         self._tethered = tethered
         self._stopping = False
+        self._artifact = artifact
+        self._seal: bytes | None = None
         self._said: JobStatus | None = None
         self._said_at = float("-inf")
         self._metrics_bytes = 0
@@ -111,6 +118,8 @@ class Wrapper:
             if told is not None and (status := JobStatus.from_dict(json.loads(told))).state.ended:
                 return status
             tether = Tether(self._runner.root, self._job_id) if self._tethered else None
+            if self._artifact is not None:
+                self._seal = self._persistently(lambda: self._store.read(SEAL))
             status = self._started()
             if not status.state.ended:
                 status = self._follow()
@@ -235,7 +244,8 @@ class Wrapper:
             data, position = joblog.read_since(path, self._log_position, _PIECE_BYTES)
             if not data:
                 return
-            self._send_piece(LOG_PIECES, "txt", redact(data.decode("utf-8", "replace")).encode())
+            # Without secrets of known shape already: the supervisor takes them out before it writes.
+            self._send_piece(LOG_PIECES, "txt", data)
             self._log_position = position
 
     def _send_piece(self, prefix: str, kind: str, content: bytes) -> None:
@@ -258,7 +268,10 @@ class Wrapper:
         archive = self._runner.root / self._job_id / "checkpoint.tar"
         try:
             with self._renewing_lease():
+                before = _names_below(folder / spec.checkpoints / newest)
                 package.pack_outputs(folder / spec.checkpoints, (newest,), archive)
+                if not before or _names_below(folder / spec.checkpoints / newest) != before:
+                    return  # a newer one was made meanwhile, and the trainer has begun to delete this one
                 self._store.push(archive, f"{CHECKPOINTS}{step}.tar")
         finally:
             archive.unlink(missing_ok=True)
@@ -269,25 +282,46 @@ class Wrapper:
     def _finish(self, status: JobStatus) -> JobStatus:
         """Outputs first, the last word after them: who reads it may rely on them."""
         spec = self._runner.spec(self._job_id)
-        if spec is not None:
-            self._persistently(lambda: self._send_news(status))
-            archive = self._runner.root / self._job_id / OUTPUTS
-            self._said = replace(status, state=JobState.RUNNING, failure=None, detail="its outputs are on their way")
-            try:
-                with self._renewing_lease():
-                    self._send_outputs(spec, archive)
-            finally:
-                archive.unlink(missing_ok=True)
-        self._persistently(lambda: self._tell(status))
+        if spec is None:
+            self._persistently(lambda: self._tell(status))
+            return status
+        self._persistently(lambda: self._send_news(status))
+        archive = self._runner.root / self._job_id / OUTPUTS
+        self._said = replace(status, state=JobState.RUNNING, failure=None, detail="its outputs are on their way")
+        try:
+            with self._renewing_lease():
+                package.pack_outputs(self._runner.folder(self._job_id), spec.outputs, archive)
+                if archive.stat().st_size <= _SMALL_BYTES:
+                    self._seal_outputs(status, archive)
+                self._send_outputs(archive)
+            self._persistently(lambda: self._tell(status))
+        except PlatformError:
+            self._seal_outputs(status, archive)
+            raise
+        finally:
+            archive.unlink(missing_ok=True)
         return status
 
-    def _send_outputs(self, spec: JobSpec, archive: Path) -> None:
-        package.pack_outputs(self._runner.folder(self._job_id), spec.outputs, archive)
+    def _send_outputs(self, archive: Path) -> None:
         with open(archive, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         note = json.dumps({"sha256": digest, "bytes": archive.stat().st_size})
         self._persistently(lambda: self._store.push(archive, OUTPUTS))
         self._persistently(lambda: self._store.write(OUTPUTS_NOTE, note.encode()))
+
+    def _seal_outputs(self, status: JobStatus, archive: Path) -> None:
+        """Leave them for the artifact, once. It is only the second way home, so what prevents it is no failure."""
+        if self._artifact is None or self._seal is None:
+            return
+        try:
+            from runners.remote import sealing
+
+            self._artifact.mkdir(parents=True, exist_ok=True)
+            target = self._artifact / sealing.SEALED
+            if not target.exists():
+                sealing.seal(status.as_dict(), archive, self._seal, target)
+        except (ImportError, OSError, PlatformError) as error:
+            log.warning("no sealed copy of the outputs could be left for the artifact: %s", error)
 
     @contextlib.contextmanager
     def _renewing_lease(self) -> Iterator[None]:
@@ -325,6 +359,10 @@ class Wrapper:
                 time.sleep(pause)
                 pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
         return act()
+
+
+def _names_below(folder: Path) -> list[str]:
+    return sorted(os.path.join(parent, name) for parent, _, files in os.walk(folder) for name in files)
 
 
 def _failed(job_id: JobId, why: str) -> JobStatus:
@@ -395,6 +433,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--slots", type=int, default=1, help="jobs at a time on this machine")
     parser.add_argument("--tethered", action="store_true", help="the job ends when this process does")
     parser.add_argument("--clean", action="store_true", help="remove the job from this machine when it is home")
+    parser.add_argument("--artifact", type=Path, help="folder for a sealed copy of the outputs, should the store fail")
     parser.add_argument("--renew", type=float, default=_LEASE_RENEWED_SECONDS, help="seconds between signs of life")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
@@ -406,8 +445,9 @@ def main(arguments: list[str] | None = None) -> int:
         store = open_store(given.store, token)
         resolve = partial(fetch_origin, stores=store.folder.parent if isinstance(store, FolderStore) else None)
         wrapper = Wrapper(
-            JobId(given.job), store, runner, resolve=resolve, renew_seconds=given.renew, tethered=given.tethered
-        )
+            JobId(given.job), store, runner, resolve=resolve, renew_seconds=given.renew, tethered=given.tethered,
+            artifact=given.artifact,
+        )  # fmt: skip
         signal.signal(signal.SIGTERM, lambda _number, _frame: wrapper.stop())
         status = wrapper.run()
         if given.clean:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import httpx
 import pytest
 
 from actions import prepare
-from bot.practice.auth import new_key_pair
 from bot.practice.forge import Forge
 from bot.practice.server import serve
 from tests.actions.judge import Judge, missing
@@ -28,12 +26,6 @@ ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = ROOT / "templates" / "workflows"
 REPOSITORY = "acme/lab"
 ACTION = "OWNER/postdoc"
-WORKFLOW_PERMISSIONS = {"contents": "write", "issues": "write", "pull_requests": "write", "checks": "write"}
-
-
-@cache
-def app_key() -> str:
-    return new_key_pair()[0]
 
 
 @dataclass
@@ -45,14 +37,12 @@ class Place:
     folder: Path
     judge: Judge
     recorder: Recorder
-    installation: Any
     runs: int = 0
     http: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False))
 
     def token(self, **permissions: str) -> str:
         """The workflow's own token, with the permissions of its file."""
-        repository = self.forge.repository(REPOSITORY)
-        return self.forge.new_token(self.installation, [repository], permissions or {"contents": "read"}).token
+        return self.forge.workflow_token(REPOSITORY, permissions or {"contents": "read"}).token
 
     def push(self, files: Mapping[str, str | None], branch: str = "main", base: str = "main") -> str:
         """Commit the files (None removes one, `-> target` makes a link) on a branch; the commit's SHA."""
@@ -118,6 +108,7 @@ class Place:
         machine: Machine | None = None,
         token: str = "",
         secrets: Mapping[str, str] | None = None,
+        actor: str = "ada",
     ) -> JobRun:
         """Execute the workflow file (a path, or its text)."""
         self.runs += 1
@@ -128,7 +119,7 @@ class Place:
         tip = self.forge.repository(REPOSITORY).git.branch("main")
         return (machine or self.machine()).run(
             path, event_name, event, sha=sha or head or str(tip), repository=REPOSITORY, server=self.url,
-            token=token or self.token(), secrets=secrets, run_id=self.runs,
+            token=token or self.token(), secrets=secrets, actor=actor, run_id=self.runs,
         )  # fmt: skip
 
 
@@ -157,21 +148,16 @@ def judge() -> Iterator[Judge]:
 
 @pytest.fixture
 def place(tmp_path: Path, judge: Judge) -> Iterator[Place]:
-    """ada may write, mallory may read; the workflows' token is that of the App `github-actions`."""
+    """ada may write, mallory may read."""
     forge = Forge(tmp_path / "forge")
     for login in ("ada", "mallory"):
         forge.add_user(login)
     owner, name = REPOSITORY.split("/")
     forge.add_repository(owner, name, {"README.md": "# Lab\n"})
     forge.add_collaborator(REPOSITORY, "ada", "write")
-    app = forge.register_app(
-        slug="github-actions", permissions=WORKFLOW_PERMISSIONS, events=(), private_key_pem=app_key()
-    )
-    forge.install_app(app.app_id, REPOSITORY)
-    installation = forge.installation_for(forge.apps[app.app_id], forge.repository(REPOSITORY))
     recorder = Recorder()
     with serve(forge, wrap=recorder.wrap if available() else None) as url:
-        place = Place(forge, url, tmp_path, judge, recorder, installation)
+        place = Place(forge, url, tmp_path, judge, recorder)
         yield place
         place.http.close()
     forge.close()

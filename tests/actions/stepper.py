@@ -8,6 +8,7 @@ and node actions but the stand-ins.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -29,6 +30,7 @@ from tests.actions.file_commands import BLOCKED, FILES, FileCommandError, pairs,
 from tests.actions.judge import Judge
 from tests.actions.log_commands import Annotation, Log
 from tests.actions.standins import ActionFailed, Call, Refused
+from tests.actions.tracked import now_ticks, processes_with
 
 SHELLS = {
     "bash": "bash --noprofile --norc -eo pipefail {0}",
@@ -147,6 +149,7 @@ class _Job:
         event_path = self._work / "event.json"
         event_path.write_text(json.dumps(event), encoding="utf-8")
         self._tracking = f"github_{run_id}_{os.getpid()}_{time.monotonic_ns()}"
+        self._began = now_ticks()
         self._log = Log(masks={secret for secret in (token, *secrets.values()) if secret})
         self._added_env: dict[str, str] = {}
         self._added_path: list[str] = []
@@ -406,6 +409,7 @@ class _Job:
             {"HOME": os.environ.get("HOME", "/root"), "PATH": path, "LANG": "C.UTF-8"}
             | self._machine.environment
             | {"CI": "true", "GITHUB_ACTIONS": "true", "RUNNER_OS": runner["os"], "RUNNER_ARCH": runner["arch"]}
+            | {"RUNNER_ENVIRONMENT": runner["environment"]}
             | {"RUNNER_NAME": runner["name"], "RUNNER_TEMP": runner["temp"], "RUNNER_TOOL_CACHE": runner["tool_cache"]}
             | {"RUNNER_TRACKING_ID": self._tracking}
             | told
@@ -439,14 +443,9 @@ class _Job:
 
     def _end_tracked(self) -> None:
         """The runner ends every process that still carries the job's tracking id."""
-        mark = f"RUNNER_TRACKING_ID={self._tracking}".encode()
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    if mark in (entry / "environ").read_bytes().split(b"\0"):
-                        os.kill(int(entry.name), signal.SIGKILL)
-                except OSError:
-                    continue
+        for pid in processes_with(f"RUNNER_TRACKING_ID={self._tracking}".encode(), self._began):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self._temp, ignore_errors=True)
 
 

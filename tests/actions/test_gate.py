@@ -16,7 +16,7 @@ YAML = "description: d\nlicence: cc0-1.0\nn: {dev: 200, sealed: 200}\nitems: {fi
 WRITES = {"contents": "read", "pull_requests": "write"}
 
 
-def gate(place: Place, base: str, head: str, workflow: str | Path = GATE, **given: str):  # type: ignore[no-untyped-def]
+def gate(place: Place, base: str, head: str, workflow: str | Path = GATE, **given: str):
     place.push({MODEL: base, BENCHMARK: YAML, "benchmarks/ours.jsonl": "{}\n"})
     place.push({MODEL: head}, branch="change")
     event = place.open_pull("change")

@@ -26,7 +26,7 @@ from bot.practice.server import serve
 from tests import graphql_schema, openapi
 
 SECRET = "a secret for the tests"
-PERMISSIONS = dict.fromkeys(("contents", "issues", "pull_requests", "checks", "statuses"), "write")
+PERMISSIONS = dict.fromkeys(("contents", "issues", "pull_requests", "checks", "statuses", "actions"), "write")
 EVENTS = (
     "issues",
     "issue_comment",
@@ -39,6 +39,8 @@ EVENTS = (
     "create",
     "delete",
     "status",
+    "workflow_run",
+    "workflow_job",
 )
 REPOSITORY = "acme/lab"
 RECIPE = "learning_rate: 2e-5\nmax_length: 1024\nnum_train_epochs: 1\nseed: 0\nwarmup_steps: 10\n"

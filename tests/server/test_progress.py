@@ -9,7 +9,8 @@ import pytest
 
 from bot.loop.database import open_database
 from bot.loop.reports import MOST_STEPS, Reports
-from bot.server.progress import LARGEST_REPORT_BYTES, progress_token
+from bot.server.progress import LARGEST_REPORT_BYTES
+from bot.server.run_tokens import run_token
 from tests.world import GOOD, POLICY, REPOSITORY, SECRET, practice_world
 
 REPORT = {"global_step": 120, "max_steps": 300, "loss": 1.3125}
@@ -25,9 +26,9 @@ def test_reported_progress_is_the_running_checks_title(tmp_path: Path) -> None:
         job = next(job for job in world.runner.launches() if "train-01" in job)
         url, headers = (
             f"{world.bot_url}/runs/{job}/progress",
-            {"Authorization": f"Bearer {progress_token(SECRET, job)}"},
+            {"Authorization": f"Bearer {run_token(SECRET, job)}"},
         )
-        other = {"Authorization": f"Bearer {progress_token(SECRET, 'another-job')}"}
+        other = {"Authorization": f"Bearer {run_token(SECRET, 'another-job')}"}
         assert httpx.post(url, json=REPORT, headers=other).status_code == 401
         assert httpx.post(url, json=REPORT).status_code == 401
         assert httpx.post(url, json=REPORT, headers=headers).status_code == 202
@@ -60,7 +61,7 @@ async def test_bad_report_is_one_clear_refusal(tmp_path: Path, body: bytes, stat
     from tests.server.pages_world import make_bot
 
     bot = make_bot(tmp_path)
-    headers = {"Authorization": f"Bearer {progress_token(bot.settings.webhook_secret.get_secret_value(), 'job-1')}"}
+    headers = {"Authorization": f"Bearer {run_token(bot.settings.webhook_secret.get_secret_value(), 'job-1')}"}
     transport = httpx.ASGITransport(app=create_app(bot))
     async with httpx.AsyncClient(transport=transport, base_url="http://bot.test") as client:
         answer = await client.post("/runs/job-1/progress", content=body, headers=headers)

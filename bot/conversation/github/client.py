@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bot.conversation.github.answers import read_json, read_list
-from bot.conversation.github.errors import Refused
+from bot.conversation.github.errors import Gone, Refused
 from bot.conversation.github.limits import Quota
+from bot.conversation.github.reading import quoted
 from bot.conversation.github.repository import Repository
 from bot.conversation.github.requests import OnWrite, Requests
 
@@ -95,6 +96,16 @@ class GitHubApp(Requests):
             if refused.status == 404:
                 return None
             raise
+
+    async def installation_of(self, owner: str, name: str) -> int:
+        """The installation that sees the repository. Raises: Gone when there is none."""
+        try:
+            found = read_json(await self.call_as_app("GET", f"/repos/{quoted(owner)}/{quoted(name)}/installation"))
+        except Refused as refused:
+            if refused.status == 404:
+                raise Gone(404, f"the App is not installed on {owner}/{name}") from refused
+            raise
+        return int(found["id"])
 
     async def installation_repositories(self, installation_id: int) -> list[dict[str, Any]]:
         """The repositories that the installation may see, as GitHub describes them."""

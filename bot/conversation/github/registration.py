@@ -5,8 +5,18 @@ https://docs.github.com/en/apps/creating-github-apps/registering-a-github-app/ch
 
 from __future__ import annotations
 
-PERMISSIONS = {"contents": "write", "issues": "write", "pull_requests": "write", "checks": "write", "metadata": "read"}
-"""The least that does what Postdoc does. Not `workflows`: Postdoc never writes one."""
+PERMISSIONS = {
+    "contents": "write",
+    "issues": "write",
+    "pull_requests": "write",
+    "checks": "write",
+    "actions": "write",
+    "metadata": "read",
+}
+"""The least that does what Postdoc does. `actions` starts and ends the runs whose machines train, where that is the
+runner. Not `workflows`: Postdoc never writes a workflow file."""
+OPTIONAL = {"administration": "read"}
+"""Not asked for. With it, whoever waits for a machine is told which ones are online."""
 EVENTS = (
     "issues",
     "issue_comment",
@@ -15,4 +25,6 @@ EVENTS = (
     "pull_request_review_comment",
     "check_run",
     "push",
+    "workflow_run",
+    "workflow_job",
 )

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
@@ -126,6 +127,36 @@ class Requests:
         await self._wrote(method, path)
         return response
 
+    async def location(self, installation_id: int, path: str) -> str:
+        """Where GitHub sends whoever asks for what it keeps elsewhere, such as an artifact: an address that needs no
+        token, and gets none. Raises: as `call`."""
+        request = self._request("GET", self._url(path))
+        response = await self._send(installation_id, request, follow=False)
+        address = response.request.url.join(response.headers.get("location", ""))
+        if response.status_code not in _MOVED or (address.scheme == "http" and not self.server.owns(address)):
+            raise Refused(response.status_code, "it named no place to download this from")
+        return str(address)
+
+    async def download(self, address: str, path: Path, limit_bytes: int) -> None:
+        """Write what lies at an address of `location` to `path`, without any credentials.
+
+        Raises: TransientError when it does not come whole; Refused for a refusal, or more than `limit_bytes`.
+        """
+        client = httpx.AsyncClient(
+            transport=KeptOpen(self._transport), timeout=ANSWER_SECONDS, headers={"User-Agent": "postdoc"}
+        )
+        try:
+            async with client, client.stream("GET", address) as response:
+                if response.status_code != 200:
+                    raise Refused(response.status_code, "the download was refused")
+                with await asyncio.to_thread(open, path, "wb") as file:
+                    async for chunk in response.aiter_bytes(1 << 20):
+                        await asyncio.to_thread(file.write, chunk)
+                        if file.tell() > limit_bytes:
+                            raise Refused(413, f"what is downloaded has more than {limit_bytes:,} bytes")
+        except httpx.HTTPError as error:
+            raise TransientError(f"the download broke off: {str(error) or type(error).__name__}") from error
+
     async def call_as_app(
         self, method: str, path: str, *, json: Any = None, params: Mapping[str, Any] | None = None
     ) -> httpx.Response:
@@ -197,7 +228,7 @@ class Requests:
 
     async def _send(
         self, installation_id: int | None, request: httpx.Request, *, resource: str = "core",
-        urgency: Urgency = Urgency.WORK, conditional: bool = False, write: bool | None = None,
+        urgency: Urgency = Urgency.WORK, conditional: bool = False, write: bool | None = None, follow: bool = True,
     ) -> httpx.Response:  # fmt: skip
         """Let the request through its gate and read what comes of it, with fresh credentials once where they failed."""
         gate = self._gate(installation_id)
@@ -208,7 +239,7 @@ class Requests:
                     self.may_write()
                 credential, skew = await self._credential(installation_id), self._credentials.skew_seconds
                 request.headers["Authorization"] = f"Bearer {credential}"
-                response = await self._exchange(gate, request, conditional)
+                response = await self._exchange(gate, request, conditional, follow)
             if response.status_code != 401 or attempt == 2:
                 break
             if installation_id is not None:
@@ -247,7 +278,9 @@ class Requests:
         except KeyError as error:
             raise TransientError("GitHub's answer held no token") from error
 
-    async def _exchange(self, gate: Gate, request: httpx.Request, conditional: bool) -> httpx.Response:
+    async def _exchange(
+        self, gate: Gate, request: httpx.Request, conditional: bool, follow: bool = True
+    ) -> httpx.Response:
         """Send the request, follow it where GitHub has moved it, and learn from the answer. Raises: TransientError."""
         for _ in range(MOST_REDIRECTS + 1):
             request.headers.pop("cookie", None)  # one installation's answers leave nothing behind for another's
@@ -272,7 +305,7 @@ class Requests:
                 return confirmed(kept, response)
             if conditional:
                 self._etags.keep(request, response)
-            if status not in _MOVED or "location" not in response.headers:
+            if status not in _MOVED or "location" not in response.headers or not follow:
                 return response
             request = self._moved(request, response)
         raise Refused(response.status_code, "it sends requests in a circle")

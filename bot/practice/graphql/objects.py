@@ -18,8 +18,8 @@ from ..model import (
     ReviewComment,
     Role,
     User,
-    node_id,
 )
+from ..node_ids import node_id
 from ..permissions import can_see, require, role_of
 from ..replies import ApiError
 from ..routing import Call

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..routing import Endpoint
 from . import (
     accounts,
+    actions,
     apps,
     checks,
     collaborators,
@@ -41,6 +42,7 @@ SECTIONS = (
     contents,
     repositories,
     search,
+    actions,
 )
 
 
