@@ -185,9 +185,14 @@ def with_gpus(plan: Mapping[str, Any], chosen: Sequence[Gpu]) -> dict[str, Any]:
     if nodes:
         devices = [*nodes, "/dev/kfd"]
         more["Devices"] = [{"PathOnHost": node, "PathInContainer": node, "CgroupPermissions": "rw"} for node in devices]
-        more["GroupAdd"] = sorted({str(os.stat(node).st_gid) for node in devices})
+        more["GroupAdd"] = sorted({str(owner_group(node)) for node in devices})
     config["HostConfig"] = config["HostConfig"] | more
     return config
+
+
+def owner_group(node: str) -> int:
+    """AMD's device files are opened by the members of a group (`render`), whose number the image does not know."""
+    return os.stat(node).st_gid
 
 
 def _user(here: Setting) -> str:

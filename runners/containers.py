@@ -130,20 +130,21 @@ class ContainerRunner(LocalRunner):
 
     def _without_supervisor(self, folder: Path) -> JobStatus:
         """The container may still run, or have ended well: a new supervisor finds out."""
-        self._take_over(JobId(folder.name))
+        problem = ""
+        try:
+            with locked(folder / LAUNCH_LOCK):
+                self._start_again(JobId(folder.name))
+        except PlatformError as error:
+            problem = str(error)
         status = read_status(folder)
         assert status is not None
-        return status
+        return replace(status, detail=problem) if problem else status
 
     def _start_if_never_started(self, job_id: JobId) -> bool:
         started = super()._start_if_never_started(job_id)
         if not started:
             self._start_again(job_id)
         return started
-
-    def _take_over(self, job_id: JobId) -> None:
-        with locked(self.root / job_id / LAUNCH_LOCK):
-            self._start_again(job_id)
 
     def _start_again(self, job_id: JobId) -> None:
         folder = self.root / job_id

@@ -10,29 +10,30 @@ https://huggingface.co/docs/huggingface_hub/guides/jobs
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from bot.errors import PlatformError, PostdocError, TransientError, UserError
+from bot.errors import PlatformError, TransientError, UserError
 from runners import hf_bootstrap
 from runners.hf_container import LAST_WORDS
 from runners.hf_hub import Hub, label
 from runners.hf_package import code_archive, sha256_of
+from runners.hf_prices import Prices
+from runners.hf_store import HubStore, unattended
 from runners.hf_stream import Reader, Spool
 from runners.hf_wire import Signer
 from runners.job import FailureKind, Flavor, JobId, JobSpec, read_json
 from runners.layout import SPEC, read_status, write_json
 from runners.remote import store as names
 from runners.remote.runner import Seen, Sighting
-from runners.remote.store import FolderStore, Store
+from runners.remote.store import Store
 
 TOKEN_VARIABLE = "POSTDOC_RUNS_TOKEN"
 JOB_LABEL, OWNER_LABEL = "postdoc-job", "postdoc-owner"
@@ -43,10 +44,8 @@ GRACE_SECONDS = 1200.0
 job's own; this is the platform's, for a container in which nothing works any more."""
 LEASE_SECONDS = 900.0
 """Of silence in the log of a running job, after which its machine counts as lost: its wrapper speaks every minute."""
-_PRICES_SECONDS = 300.0
 _POLL_SECONDS = 5.0
 _DRAIN_SECONDS = 60.0
-_UNIT_SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0}
 _GONE = ("COMPLETED", "CANCELED", "ERROR", "DELETED")
 _INPUTS_NOTE = "inputs.json"
 _ORIGIN_JOB = re.compile(r"job:([a-z0-9-]+)/")
@@ -86,7 +85,7 @@ class HubJobs:
         self._root = root.resolve()
         self._readers: dict[JobId, Reader] = {}
         self._ended_since: dict[JobId, float] = {}
-        self._hardware: tuple[float, list[Flavor]] | None = None
+        self.prices = Prices(hub.hardware)
 
     @property
     def isolates(self) -> bool:
@@ -107,7 +106,9 @@ class HubJobs:
     # what travels
 
     def store(self, job_id: JobId) -> Store:
-        return HubStore(self, job_id)
+        return HubStore(
+            self.hub, self.spool_folder(job_id), self.folder_in_repository(job_id), partial(self.push_inputs, job_id)
+        )
 
     def spool_folder(self, job_id: JobId) -> Path:
         folder = self._root / ".hf-spool" / job_id
@@ -148,7 +149,7 @@ class HubJobs:
         # The answer to an earlier attempt may have been lost together with the bot that waited for it.
         there = self.hub.jobs(own)
         if there:
-            return {"id": there[0].id}
+            return {"id": there[0].id, "signed_as": self._signed_as(spec.job_id)}
         labels = {f"postdoc-{key}": label(value) for key, value in spec.labels.items() if value} | own
         timeout = int(spec.caps.timeout_seconds + GRACE_SECONDS)
         handle = self.hub.run(
@@ -156,7 +157,7 @@ class HubJobs:
             timeout=timeout,
             labels=labels | {"name": label(f"postdoc-{spec.job_id}")},
         )
-        return {"id": handle}
+        return {"id": handle, "signed_as": self._signed_as(spec.job_id)}
 
     def container(self, config: Mapping[str, Any], flavor: str) -> dict[str, Any]:
         """What starts our own code in a container; also a scheduled one's."""
@@ -208,14 +209,14 @@ class HubJobs:
         return wanted
 
     def look(self, job_id: JobId, handle: Mapping[str, Any]) -> Sighting:
-        with _unattended():
+        with unattended():
             found = self.hub.job(str(handle["id"]))
         if found is None or found.status.stage == "DELETED":
             return Sighting(Seen.GONE, "the Hub does not know it any more")
         stage, message = str(found.status.stage), str(found.status.message or "").strip()
         if stage == "SCHEDULING":
             return Sighting(Seen.WAITING, f"waiting for a {found.flavor} machine" + (f": {message}" if message else ""))
-        cost, reader = self._cost(found), self._reader(job_id, str(handle["id"]))
+        cost, reader = self._cost(found), self._reader(job_id, handle)
         if stage not in _GONE:
             return Sighting(Seen.RUNNING, machine=str(found.flavor), cost_usd=cost)
         if not self._heard_out(job_id, reader):
@@ -240,21 +241,18 @@ class HubJobs:
             for line in target.read_text(encoding="utf-8").splitlines():
                 spool.take(line)
 
-    def _reader(self, job_id: JobId, handle: str) -> Reader:
+    def _reader(self, job_id: JobId, handle: Mapping[str, Any]) -> Reader:
         reader = self._readers.get(job_id)
         if reader is None:
-            signer = Signer(self.machine.runs_token, self._signed_as(job_id))
-            spool = Spool(self.spool_folder(job_id), signer)
-            reader = self._readers[job_id] = Reader(spool, lambda: self.hub.log(handle), f"job {job_id}")
+            # From the handle, because another machine may have submitted it.
+            signer = Signer(self.machine.runs_token, str(handle["signed_as"]))
+            spool, there = Spool(self.spool_folder(job_id), signer), str(handle["id"])
+            reader = self._readers[job_id] = Reader(spool, lambda: self.hub.log(there), f"job {job_id}")
         return reader
 
     def _cost(self, found: Any) -> float | None:
         """So far: running seconds times what a second of that machine costs."""
-        try:
-            prices = {flavor.name: flavor.usd_per_hour for flavor in self._offered(0.0)}
-        except PostdocError:
-            return None
-        per_hour = prices.get(str(found.flavor))
+        per_hour = self.prices.usd_per_hour(str(found.flavor))
         seconds = found.durations.running_secs if found.durations is not None else None
         if seconds is None and found.started_at is not None:
             ended = found.finished_at.timestamp() if found.finished_at is not None else time.time()
@@ -296,60 +294,8 @@ class HubJobs:
 
     def flavors(self) -> Sequence[Flavor]:
         """The default first. Raises: PlatformError, UserError."""
-        offered = self._offered(_PRICES_SECONDS)
+        offered = self.prices.flavors()
         return sorted(offered, key=lambda flavor: flavor.name != self.machine.flavor)
-
-    def _offered(self, fresh_seconds: float) -> list[Flavor]:
-        """From the Hub at most once in some minutes; 0 seconds: any that is known will do."""
-        known = self._hardware
-        if known is not None and (fresh_seconds == 0 or time.monotonic() - known[0] < fresh_seconds):
-            return known[1]
-        found = [flavor_of(hardware) for hardware in self.hub.hardware()]
-        self._hardware = (time.monotonic(), found)
-        return found
-
-
-class HubStore:
-    """One job's store as the bot sees it: what the log has brought lies here, what is large in the repository."""
-
-    def __init__(self, jobs: HubJobs, job_id: JobId) -> None:
-        self._jobs, self._job_id = jobs, job_id
-        self._here = FolderStore(jobs.spool_folder(job_id))
-        self._folder = jobs.folder_in_repository(job_id)
-
-    def read(self, key: str) -> bytes | None:
-        return self._here.read(key)
-
-    def write(self, key: str, content: bytes) -> None:
-        self._here.write(key, content)
-
-    def names(self, prefix: str) -> Sequence[str]:
-        if prefix != names.CHECKPOINTS:
-            return self._here.names(prefix)
-        with _unattended():
-            found = self._jobs.hub.files(f"{self._folder}/{prefix.rstrip('/')}")
-        return sorted(path.removeprefix(f"{self._folder}/") for path in found if path.endswith(".tar"))
-
-    def fetch(self, key: str, path: Path) -> bool:
-        revision = "main"
-        if key == names.OUTPUTS:
-            # What the wrapper itself committed, whatever anybody has put there since.
-            revision = str((read_json(self._here.folder / names.OUTPUTS_NOTE) or {}).get("revision", "main"))
-        with _unattended():
-            return self._jobs.hub.fetch(f"{self._folder}/{key}", path, revision)
-
-    def push(self, path: Path, key: str) -> None:
-        assert key == names.INPUTS, "the container brings the rest"
-        self._jobs.push_inputs(self._job_id, path)
-
-
-@contextlib.contextmanager
-def _unattended() -> Iterator[None]:
-    """While a job is looked at, nobody waits who could set a token right; the job itself goes on."""
-    try:
-        yield
-    except (UserError, TransientError) as error:
-        raise PlatformError(str(error)) from error
 
 
 def _ending(stage: str, message: str, last_line: str, flavor: str, cost: float | None) -> Sighting:
@@ -361,25 +307,3 @@ def _ending(stage: str, message: str, last_line: str, flavor: str, cost: float |
         Seen.ENDED, detail, flavor, cost, failure=FailureKind.OOM if out_of_memory else None,
         cancelled=stage == "CANCELED",
     )  # fmt: skip
-
-
-def flavor_of(hardware: Any) -> Flavor:
-    """The Hub's description of a machine: numbers stand in words there, `12 vCPU`, `46 GB`."""
-    accelerator = hardware.accelerator
-    gpus = int(_number(accelerator.quantity)) if accelerator is not None and accelerator.type == "gpu" else 0
-    unit = _UNIT_SECONDS.get(str(hardware.unit_label))
-    return Flavor(
-        name=str(hardware.name),
-        gpus=gpus,
-        gpu_model=str(accelerator.model) if gpus else "",
-        gpu_memory_gib=_number(accelerator.vram) / gpus if gpus else 0.0,
-        memory_gib=_number(hardware.ram),
-        cpus=_number(hardware.cpu),
-        usd_per_hour=None if unit is None else round(float(hardware.unit_cost_usd) * 3600 / unit, 6),
-    )
-
-
-def _number(text: Any) -> float:
-    """The number that a text begins with; terabytes count as gigabytes."""
-    match = re.match(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(TB)?", str(text))
-    return 0.0 if match is None else float(match[1]) * (1024.0 if match[2] else 1.0)

@@ -1,8 +1,8 @@
 """Reads a running job's log as it comes and sorts it into the job's store on this machine: one thread for each job.
 
 The Hub gives a log from its first line whenever somebody connects, so after a broken connection, or a restart of the
-bot, everything comes again; marks carry numbers, and what has been had is passed over. The thread is the only writer of
-its folder. Nobody ever waits for it.
+bot, everything comes again; marks carry numbers, and what has been had is passed over. Two readers of one job write the
+same pieces under the same names. Nobody ever waits for one.
 """
 
 from __future__ import annotations

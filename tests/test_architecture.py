@@ -133,7 +133,7 @@ CLIENTS = {
     "runners.hf_hub": {"huggingface_hub"},
     # In a job's container:
     "runners.hf_bootstrap": {"huggingface_hub"},
-    "runners.hf_container": {"huggingface_hub"},
+    "runners.hf_runs": {"huggingface_hub"},
 }
 
 

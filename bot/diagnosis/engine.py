@@ -10,12 +10,13 @@ from pathlib import Path
 
 from bot.diagnosis.folder import Observations, read_folder
 from bot.diagnosis.readings import shown
-from bot.diagnosis.rules import answers, crashes, mismatch, optimization, progress, rows, tokens
+from bot.diagnosis.rules import answers, crashes, memory, mismatch, optimization, progress, rows, tokens
 from bot.diagnosis.rules.finding import Answer, Basis, Finding, Rule, RuledOut, finding, seen
 from bot.domain.diagnosis import DiagnosisReport, Severity, Symptom
 
 RULES: tuple[Rule, ...] = (
     *crashes.RULES,
+    *memory.RULES,
     *rows.RULES,
     *tokens.RULES,
     *optimization.RULES,

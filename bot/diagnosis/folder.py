@@ -58,6 +58,8 @@ class Observations:
     job: Mapping[str, Any] = field(default_factory=dict)
     setup: Mapping[str, Any] = field(default_factory=dict)
     """What the script wrote when training began: planned max_steps, parameters."""
+    hardware: Mapping[str, Any] = field(default_factory=dict)
+    """What it needs of its machine by estimate: needed_gib, available_gib, machine, changes."""
 
     def line(self, key: str) -> int | None:
         return line_of(self.recipe_text, key)
@@ -152,6 +154,7 @@ def read_folder(folder: Path) -> Observations:
         eval_rows=eval_rows,
         job=json_object(_path(folder, "job.json")) or {},
         setup=json_object(_path(folder, "setup.json")) or {},
+        hardware=json_object(_path(folder, "hardware.json")) or {},
     )
 
 

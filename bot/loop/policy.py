@@ -20,6 +20,7 @@ from bot.domain.budget import Envelope, Spend, exceeded, remaining, used_up
 from bot.domain.experiment import BASELINE, Experiment, JobRole, Run, State
 from bot.domain.goal import Budget, digest_of
 from bot.domain.recipe import recipe_hash
+from bot.loop.hardware import Estimates, Unfit, estimates, unfit
 
 NEXT_RUN = Spend(runs=1)
 """What is known of the next run before it starts; its time is capped by what is left."""
@@ -348,6 +349,31 @@ def next_run_hours(x: Experiment) -> float | None:
     return (seconds + (evaluate.seconds if evaluate else 0.0)) / 3600
 
 
+def estimated(x: Experiment) -> Estimates | None:
+    """Memory, time and price of training the head, by arithmetic; None before its data has been checked."""
+    return estimates(x, _hardware_facts(x))
+
+
+def estimated_run_hours(x: Experiment) -> float | None:
+    """Job time of the next run with its evaluation, where no run has been timed yet: by arithmetic, and by the base
+    model's evaluation."""
+    found = estimated(x)
+    if found is None:
+        return None
+    return found.here.time.seconds / 3600 + evaluation_hours(x) / EVALUATIONS_KEPT
+
+
+def memory_unfit(x: Experiment) -> Unfit | None:
+    """What keeps the head from fitting on its machine. A policy's consent does not cover that; a person's does,
+    because an estimate may be wrong and whoever agrees has been told."""
+    return unfit(x, _hardware_facts(x))
+
+
+def _hardware_facts(x: Experiment) -> Mapping[str, Any] | None:
+    facts: Mapping[str, Any] | None = x.data.get(data_key(x.recipe, x.recipe_digests), {}).get("hardware")
+    return facts
+
+
 def _longer(before: str, after: str) -> float:
     """How many times longer training takes, as far as the recipe alone can say it."""
     old, new = yaml.safe_load(before) or {}, yaml.safe_load(after) or {}
@@ -366,6 +392,8 @@ def consent_missing(x: Experiment, *, keys: tuple[str, ...]) -> str | None:
     # The envelope's keys say what Postdoc may change by itself. What a person changed outside of them has voided the
     # consent already (bot.domain.fold), so that whoever agrees afresh agrees to that change.
     changed = keys if x.changed_by in ("", "postdoc") else ()
+    if x.consent["by"] == "policy" and (too_large := memory_unfit(x)) is not None:
+        return too_large.diagnosis.cause
     envelope = Envelope.from_dict(x.consent["envelope"])
     return envelope.covers(changed, NEXT_RUN, spent=spend_of(x), goal_hash=x.goal.hash)
 
@@ -394,6 +422,8 @@ def policy_covers(x: Experiment) -> str | None:
     foreign = [path for path, digest in x.recipe_digests.items() if x.shipped_digests.get(path) != digest]
     if foreign:
         return f"{', '.join(foreign)} is not the shipped script, so a person has to agree"
+    if (too_large := memory_unfit(x)) is not None:
+        return too_large.diagnosis.cause
     if goal.budget.usd > grant.usd:
         return f"the policy grants {grant.usd:g} USD, the goal asks for {goal.budget.usd:g}"
     if policy.usd_per_hour and not goal.budget.usd:

@@ -41,7 +41,7 @@ class MemoryEstimate:
 
     @property
     def total_gib(self) -> float:
-        return sum(getattr(self, name) for name in PARTS) - self.overlap_gib
+        return float(sum(getattr(self, name) for name in PARTS)) - self.overlap_gib
 
     def explain(self) -> list[str]:
         """One line for each part that takes anything, the largest first, and their sum."""
@@ -79,10 +79,13 @@ CUDA_GIB = 0.9
 """A context with torch's kernels loaded (0.3 to 0.6 GiB by driver and GPU) and cuBLAS's workspaces."""
 GPU_FRAGMENTATION = 0.06
 """Of what comes and goes, what the caching allocator cannot use again."""
-PROCESS_GIB = 0.75
-"""torch, transformers, datasets and TRL, imported and with their thread pools, on processor cores."""
-HEAP_GROWTH = 0.05
-"""Of what comes and goes, what the C library keeps."""
+PROCESS_GIB = 0.5
+"""torch, transformers, datasets and TRL, imported, on processor cores."""
+RUN_GIB = 0.1
+"""What they take beside tensors once they run, measured with tests/bench/hardware.py: libraries loaded on first use,
+the rows, the buffers of matrix products."""
+HEAP_GROWTH = 0.10
+"""Of what comes and goes, what the C library keeps: blocks below 32 MiB are cut from a heap that does not shrink."""
 
 
 def memory_of(
@@ -108,7 +111,7 @@ def memory_of(
     )
     colocated = cache if training.colocated_share else 0.0
     peak = max(phases)
-    process = CUDA_GIB * GIB + GPU_FRAGMENTATION * peak if gpu else process_gib * GIB + HEAP_GROWTH * peak
+    process = CUDA_GIB * GIB + GPU_FRAGMENTATION * peak if gpu else (process_gib + RUN_GIB) * GIB + HEAP_GROWTH * peak
     parts = gradients + kept + head + (0.0 if colocated else cache)
     return MemoryEstimate(
         weights_gib=static.weights / GIB,

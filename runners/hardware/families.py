@@ -6,7 +6,7 @@ and compared with it on the meta device (tests/runners/test_hardware_shape.py).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 QkNorm = Literal["none", "head", "whole"]
@@ -57,6 +57,7 @@ class Family:
     """Attention and the feed-forward part read the same input."""
 
 
+_CLASSIC = Family(gated=False, qkv_bias=True, output_bias=True, mlp_bias=True, norm_bias=True)
 _GEMMA = Family(tied=True, head_dim=256, wide_norms=True, lora=("q_proj", "v_proj"))
 _QV = ("q_proj", "v_proj")
 
@@ -75,28 +76,25 @@ FAMILIES: dict[str, Family] = {
     "phi3": Family(
         fused_qkv="qkv_proj", fused_gate=True, answer_copied=True, names=("o_proj", "", "gate_up_proj", "down_proj"),
     ),
-    "phi": Family(
-        gated=False, activation="gelu_new", qkv_bias=True, output_bias=True, mlp_bias=True, head_bias=True, norms=1, norm_bias=True,
-        answer_copied=True, parallel=True,
+    "phi": replace(
+        _CLASSIC, activation="gelu_new", head_bias=True, norms=1, answer_copied=True, parallel=True,
         names=("dense", "", "fc1", "fc2"), lora=("q_proj", "v_proj", "fc1", "fc2"),
     ),
-    "starcoder2": Family(
-        gated=False, activation="gelu_pytorch_tanh", qkv_bias=True, output_bias=True, mlp_bias=True, norm_bias=True, tied=True,
+    "starcoder2": replace(
+        _CLASSIC, activation="gelu_pytorch_tanh", tied=True,
         names=("o_proj", "", "c_fc", "c_proj"),
     ),
-    "gpt2": Family(
-        gated=False, activation="gelu_new", qkv_bias=True, output_bias=True, mlp_bias=True, norm_bias=True, tied=True, positions=1,
-        fused_qkv="c_attn", names=("c_proj", "", "c_fc", "c_proj"), lora=("c_attn",),
-        dropout=True, attention_dropout=True,
+    "gpt2": replace(
+        _CLASSIC, activation="gelu_new", tied=True, positions=1, fused_qkv="c_attn", dropout=True,
+        attention_dropout=True, names=("c_proj", "", "c_fc", "c_proj"), lora=("c_attn",),
     ),
-    "gpt_neox": Family(
-        gated=False, activation="gelu", qkv_bias=True, output_bias=True, mlp_bias=True, norm_bias=True, fused_qkv="query_key_value",
-        answer_copied=True, parallel=True,
+    "gpt_neox": replace(
+        _CLASSIC, activation="gelu", fused_qkv="query_key_value", answer_copied=True, parallel=True,
         names=("dense", "", "dense_h_to_4h", "dense_4h_to_h"), lora=("query_key_value",),
     ),
-    "opt": Family(
-        gated=False, activation="relu", qkv_bias=True, output_bias=True, mlp_bias=True, norm_bias=True, tied=True, positions=1,
-        position_offset=2, names=("out_proj", "", "fc1", "fc2"), lora=_QV, dropout=True, answer_copied=True,
+    "opt": replace(
+        _CLASSIC, activation="relu", tied=True, positions=1, position_offset=2, dropout=True, answer_copied=True,
+        names=("out_proj", "", "fc1", "fc2"), lora=_QV,
     ),
     "mixtral": Family(lora=_QV),
     "qwen2_moe": Family(qkv_bias=True, shared_expert=True),

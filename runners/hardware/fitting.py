@@ -153,8 +153,9 @@ def _available(flavor: Flavor, cap_gib: float | None) -> float | None:
         gpu = gpu_named(flavor.gpu_model or flavor.name)
         memory = flavor.gpu_memory_gib or (gpu.memory_gib if gpu is not None else 0.0)
         return memory * USABLE if memory else None
-    bounds = [bound for bound in (flavor.memory_gib or None, cap_gib) if bound is not None]
-    return min(bounds) if bounds else None
+    if not flavor.memory_gib:
+        return None  # a cap alone says nothing of a machine that is not described
+    return flavor.memory_gib if cap_gib is None else min(flavor.memory_gib, cap_gib)
 
 
 def _as_measured(memory: MemoryEstimate, peak_gib: float) -> MemoryEstimate:

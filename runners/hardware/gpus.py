@@ -1,7 +1,7 @@
 """GPUs by name: memory, bandwidth and the speed that their makers publish.
 
-Speeds are of dense 16-bit products with float32 sums, without sparsity; sources stand beside each row. Prices are not here:
-a backend says its own (`runners.job.Flavor`), or the repository's policy does.
+Speeds are of dense 16-bit products with float32 sums, without sparsity; sources stand beside each row. Prices are not
+here: a backend says its own (`runners.job.Flavor`), or the repository's policy does.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """How long a training run takes: arithmetic over a GPU's speed, until a probe has measured a step.
 
-The arithmetic is that of Kaplan et al. 2020, arXiv:2001.08361 (2 operations a parameter and token forward, 4 backward),
-with attention's own part as in Chowdhery et al. 2022, arXiv:2204.02311 (appendix B), halved because it is causal. It says an
-order of magnitude: the share of a GPU's published speed that training reaches is assumed, and differs by a factor of two.
+The arithmetic is that of Kaplan et al. 2020, arXiv:2001.08361 (2 operations a parameter and token forward, 4
+backward), with attention's own part as in Chowdhery et al. 2022, arXiv:2204.02311 (appendix B), halved because it is
+causal. It says an order of magnitude: the share of a GPU's published speed that training reaches is assumed, and
+differs by a factor of two.
 
 Not covered: waiting for a machine, downloading models over a slow line, evaluation during training.
 """

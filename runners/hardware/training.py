@@ -100,7 +100,7 @@ def training_of(recipe: Mapping[str, Any], *, gpu: bool, longest: int | None = N
     return Training(
         method=method,
         weight_bytes=_BYTES.get(dtype, 2.0),
-        quantised_bits=(4 if values.get("load_in_4bit") else 8 if values.get("load_in_8bit") else None) if lora else None,
+        quantised_bits=_bits(values) if lora is not None else None,
         mixed=bool(sixteen),
         rows=1 if packed else rows,
         length=length * rows if packed else length,
@@ -120,6 +120,12 @@ def training_of(recipe: Mapping[str, Any], *, gpu: bool, longest: int | None = N
         max_steps=_whole(values, "max_steps", -1, smallest=-1),
         batch=batch,
     )  # fmt: skip
+
+
+def _bits(values: Mapping[str, Any]) -> int | None:
+    if values.get("load_in_4bit"):
+        return 4
+    return 8 if values.get("load_in_8bit") else None
 
 
 def _length(values: Mapping[str, Any], method: str, longest: int | None, generated: int) -> int:

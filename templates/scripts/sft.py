@@ -8,6 +8,7 @@
     uv run train.py --config recipe.yaml --learning_rate 1e-4         # a flag wins over the recipe
     uv run train.py --config recipe.yaml --smoke                      # two steps, to see that it runs
     uv run train.py --config recipe.yaml --learning_rate_probe 1e-5,1e-4,1e-3
+    uv run train.py --config recipe.yaml --timing_probe 20            # how long a step takes here, and its memory
     accelerate launch train.py --config recipe.yaml                   # several GPUs
     uv run train.py --config recipe.yaml --resume_from_checkpoint out/checkpoint-200
 
@@ -31,6 +32,7 @@ What it writes below `output_dir` (default `out`):
     model/               weights, tokenizer and configuration (LoRA is merged; the adapter itself lies in adapter/)
     summary.json         steps done, seconds, final loss
     probe.json           instead of all that: the learning-rate range test
+    timing.json          or, with --timing_probe: steps, seconds_per_step, peak_memory_gib
 
 Exit code 2 and one line on stderr: the recipe or the data must change. Any other failure keeps its traceback.
 """
@@ -41,6 +43,7 @@ import json
 import math
 import os
 import re
+import resource
 import sys
 import time
 import typing
@@ -102,6 +105,9 @@ class Experiment:
     learning_rate_probe: str | None = field(
         default=None, metadata={"help": "Comma-separated learning rates to compare instead of training."}
     )
+    timing_probe: int | None = field(
+        default=None, metadata={"help": "Steps to take instead of training, to see their time and memory."}
+    )
     smoke: bool = field(default=False, metadata={"help": "Two steps on a few rows."})
 
 
@@ -114,8 +120,9 @@ def main() -> None:
         train_rows, validation_rows = train_rows[:64], validation_rows[:16]
         args.max_steps, args.save_strategy = 2, "no"
     rates = probe_rates(experiment)
-    if rates:
-        train_rows, validation_rows = prepare_probe(args, train_rows), []
+    timed = timing_steps(experiment)
+    if rates or timed:
+        train_rows, validation_rows = prepare_probe(args, train_rows, timed or PROBE_STEPS), []
     choose_evaluation(args, bool(validation_rows), experiment)
 
     args.model_init_kwargs = {
@@ -138,6 +145,9 @@ def main() -> None:
     trainer.remove_callback(PrinterCallback)
     if rates:
         write_json(trainer, "probe.json", probe_learning_rates(trainer, rates))
+        return
+    if timed:
+        write_json(trainer, "timing.json", probe_timing(trainer))
         return
 
     audit = audit_data(trainer, train_rows)
@@ -361,12 +371,12 @@ def probe_rates(experiment: Experiment) -> list[float]:
     return rates
 
 
-def prepare_probe(args: SFTConfig, rows: list[Json]) -> list[Json]:
+def prepare_probe(args: SFTConfig, rows: list[Json], steps: int) -> list[Json]:
     """A handful of steps at a constant rate; nothing is evaluated or saved. Returns the rows that it needs."""
-    args.max_steps, args.warmup_steps, args.lr_scheduler_type = PROBE_STEPS, PROBE_WARMUP_STEPS, "constant_with_warmup"
+    args.max_steps, args.warmup_steps, args.lr_scheduler_type = steps, PROBE_WARMUP_STEPS, "constant_with_warmup"
     args.eval_strategy = args.save_strategy = "no"
     args.logging_steps = 1
-    needed = PROBE_STEPS * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    needed = steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     return rows if args.packing else rows[:needed]
 
 
@@ -420,6 +430,51 @@ def suggestion(trials: list[Json]) -> Json:
 
 def mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+# --- The timing probe -----------------------------------------------------------------------------------------------
+
+
+def timing_steps(experiment: Experiment) -> int:
+    steps = experiment.timing_probe
+    if steps is not None and steps < 3:
+        fail(f"timing_probe needs at least 3 steps, because the first is always slow, not {steps}")
+    return steps or 0
+
+
+class StepClock(TrainerCallback):  # type: ignore[misc]
+    """When each step ended, once the device has done it."""
+
+    def __init__(self) -> None:
+        self.ended: list[float] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.ended.append(time.monotonic())
+
+
+def probe_timing(trainer: SFTTrainer) -> Json:
+    """The first step allocates, compiles and makes the optimizer's states, so time counts from its end."""
+    clock = StepClock()
+    trainer.add_callback(clock)
+    trainer.train()
+    between = [later - earlier for earlier, later in zip(clock.ended, clock.ended[1:], strict=False)]
+    found = {
+        "steps": len(clock.ended),
+        "seconds_per_step": round(mean(between), 6),
+        "peak_memory_gib": peak_memory_gib(),
+    }
+    print(f"timing: {found['seconds_per_step']:.3g} s a step, peak {found['peak_memory_gib']:.2f} GiB", flush=True)
+    return found
+
+
+def peak_memory_gib() -> float:
+    """Of the fullest GPU, as its allocator holds it; of this process's memory where there is none."""
+    if torch.cuda.is_available():
+        return max(torch.cuda.max_memory_reserved(index) for index in range(torch.cuda.device_count())) / 2**30
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    return float(kibibytes / 2**20)
 
 
 # --- Writing --------------------------------------------------------------------------------------------------------

@@ -118,7 +118,9 @@ class ScriptedRunner:
         return Swept()
 
     def flavors(self) -> Sequence[Flavor]:
-        return (Flavor("scripted"),)
+        """Those of `flavors.json`, where a test has put one."""
+        offered = read_json(self.root / "flavors.json") or {}
+        return tuple(Flavor(**each) for each in offered.get("flavors", ())) or (Flavor("scripted"),)
 
     def refresh(self, job_id: JobId | None = None) -> None:
         """Nothing is remembered between two calls."""

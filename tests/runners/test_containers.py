@@ -15,8 +15,13 @@ from typing import Any
 
 import pytest
 
-from bot.errors import PlatformError, UserError
+from bot.config import Settings
+from bot.conversation.github import GitHubApp
+from bot.errors import PlatformError, SettingsError, UserError
+from bot.practice.auth import new_key_pair
+from bot.server.backends import runner_of
 from runners import slots
+from runners.container_doctor import container_engine
 from runners.container_engine import Engine, socket_path
 from runners.containers import ContainerRunner
 from runners.job import Caps, FailureKind, Fault, Hardware, JobId, JobState, JobStatus, read_json
@@ -402,3 +407,39 @@ def test_command_that_is_not_in_the_image_is_the_scripts_fault(dockerd, script):
     runner.launch(script("", argv=("no-such-program",)))
     status = ended(runner)
     assert (status.state, status.failure, status.exit_code) == (JobState.FAILED, FailureKind.SCRIPT_ERROR, 127)
+
+
+# --- from the settings, and what doctor says
+
+
+def test_settings_choose_it_and_name_what_is_missing(tmp_path):
+    given: dict[str, Any] = {"app_id": "1", "webhook_secret": "long enough", "runner": "docker", "docker_image": ABSENT}
+    settings = Settings(**given)
+    runner = runner_of(settings, tmp_path / "jobs", GitHubApp(app_id="1", private_key=new_key_pair()[0]), ())
+    assert isinstance(runner, ContainerRunner)
+    assert (runner.name, runner.isolates) == ("docker", True)
+    wrong = settings.model_copy(update={"docker_image": "train:latest"})
+    with pytest.raises(SettingsError, match=r"^POSTDOC_RUNNER=docker: the image 'train:latest' is not pinned"):
+        runner_of(wrong, tmp_path / "jobs", GitHubApp(app_id="1", private_key=new_key_pair()[0]), ())
+
+
+def test_doctor_names_the_engine_and_the_image(harness):
+    url = harness.engine.url
+    ok, seen, advice = container_engine(url, harness.engine.image, wanted=True)
+    assert (ok, advice) == (True, "")
+    assert seen.startswith({"dockerd": "docker ", "podman": "podman "}[harness.kind])
+    assert harness.engine.image in seen
+    assert container_engine(url)[::2] == (True, "")
+    ok, _, advice = container_engine(url, wanted=True)
+    assert not ok
+    assert "POSTDOC_DOCKER_IMAGE" in advice
+    ok, _, advice = container_engine(url, ABSENT, wanted=True)
+    assert not ok
+    assert f"docker pull {ABSENT}" in advice
+
+
+def test_doctor_makes_an_engine_optional_for_who_does_not_use_it(tmp_path):
+    ok, seen, advice = container_engine(f"unix://{tmp_path}/sock")
+    assert (ok, seen) == (False, "none that can be used")
+    assert advice.startswith("optional, for jobs in containers: no container engine answers at")
+    assert not container_engine(f"unix://{tmp_path}/sock", wanted=True)[2].startswith("optional")

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from runners.hf_container import ContainerStore, Runs
+from runners.hf_container import ContainerStore
+from runners.hf_runs import Runs
 from runners.hf_stream import Spool
 from runners.hf_wire import LOG, MARK_BYTES, METRICS, PREFIX, STATUS, Mark, Signer
 from runners.job import JobId, JobState, JobStatus

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from bot.errors import PlatformError, SettingsError, UserError
 from runners.job import Caps, Fault, Hardware, JobId, JobSpec, JobState, JobStatus
@@ -30,7 +31,7 @@ from runners.remote.runner import RemoteRunner
 from runners.remote.store import CANCEL, INPUTS, STATUS, FolderStore
 from tests.runners import ray_cluster
 from tests.runners.conftest import processes_naming
-from tests.runners.test_contract import wait
+from tests.runners.test_contract import running, wait
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = JobId("job")
@@ -147,9 +148,9 @@ def test_settings_that_ray_lacks_are_named(tmp_path, settings, words):
     from bot.config import Settings
     from bot.server.backends import runner_of
 
-    made = Settings(app_id="1", webhook_secret="long enough", runner="ray", **settings)
+    made = Settings(app_id="1", webhook_secret=SecretStr("long enough"), runner="ray", **settings)
     with pytest.raises(SettingsError, match=words):
-        runner_of(made, tmp_path, None, ())  # type: ignore[arg-type]
+        runner_of(made, tmp_path, None, ())
 
 
 class Node:
@@ -256,7 +257,7 @@ class TestOnCluster:
     def test_rays_own_client_sees_the_job_as_it_was_meant_and_can_stop_it(self, harness, script):
         runner = harness.runner()
         runner.launch(script(f"{UNDER_WAY}time.sleep(600)", labels={"goal": "7"}))
-        wait(lambda: "under way" in runner.log_tail(JOB) or (runner.status(JOB) and False), 120)
+        wait(lambda: runner.status(JOB) and "under way" in runner.log_tail(JOB), 120)
         name = harness.dashboard.full_name(JOB)
         seen = in_rays_own_words(harness, f"client.get_job_info({name!r}).__dict__")
         assert seen["status"] == "RUNNING"
@@ -282,7 +283,7 @@ class TestOnCluster:
         for name in ("job", "theirs"):
             harness.backend._owner = "tests" if name == "job" else "somebody else"
             runner.launch(script(f"{UNDER_WAY}time.sleep(600)", name))
-            wait(lambda name=name: runner.status(JobId(name)) and "under way" in runner.log_tail(JobId(name)), 120)
+            running(harness, runner, job_id=JobId(name))
         harness.backend._owner = "tests"
         assert harness.backend.orphans(frozenset({JOB})) == []
         assert harness.backend.orphans(frozenset()) == ["Ray job job"]
@@ -300,7 +301,7 @@ class TestOnCluster:
             wait(lambda: runner.status(JobId("first")).state is JobState.RUNNING, 120)
             runner.launch(script("print('well')", "second"))
             wait(lambda: "waits anew" in runner.status(JobId("second")).detail, 120)
-            wait(lambda: harness.launches(JobId("second")) == 2, 60)
+            wait(lambda: runner.status(JobId("second")) and harness.launches(JobId("second")) == 2, 60)
             (harness.node_jobs / "first" / "work" / "go").touch()
             assert ended(harness, runner, JobId("second")).state is JobState.SUCCEEDED
         finally:

@@ -47,6 +47,10 @@ class PlanFacts:
     scan_rows: int | None = None
     seconds_per_run: float | None = None
     usd_per_run: float | None = None
+    estimated: bool = False
+    """Time and price come from arithmetic; no run has been timed."""
+    memory: str = ""
+    """What training needs, of how much there is, one phrase; empty where it is not known."""
     warnings: Sequence[str] = ()
     """Sentences of the preflight's own."""
     consent: str = ""
@@ -103,6 +107,7 @@ def _plan_sections(experiment: Experiment, facts: PlanFacts) -> str:
         ("Contamination scan", _scan_words(facts)),
         ("Untouched base model", baseline),
         ("Machine", inert_line(facts.machine) or "this server's"),
+        *([("Memory", inert_line(facts.memory, 200))] if facts.memory else []),
         ("One run", _run_words(facts)),
         ("At most", budget_words(experiment.ceilings)),
     ]
@@ -139,9 +144,10 @@ def _scan_words(facts: PlanFacts) -> str:
 
 def _run_words(facts: PlanFacts) -> str:
     time = f"about {duration(facts.seconds_per_run)}" if facts.seconds_per_run is not None else "time not known yet"
+    basis = " (estimated: no run has been timed yet)" if facts.estimated else ""
     if facts.usd_per_run is None:
-        return f"{time}, price not known"
-    return f"{time}, " + (f"about {usd(facts.usd_per_run)}" if facts.usd_per_run else "no charge")
+        return f"{time}, price not known{basis}"
+    return f"{time}, " + (f"about {usd(facts.usd_per_run)}" if facts.usd_per_run else "no charge") + basis
 
 
 def consent_question(

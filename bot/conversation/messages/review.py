@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from bot.conversation.inert import code, inert, inert_line
+from bot.conversation.inert import code, fenced, inert, inert_line
 from bot.conversation.messages.charts import Curve, told, xychart
 from bot.conversation.messages.keys import message
 from bot.conversation.messages.progress import compared_with
@@ -26,6 +27,7 @@ from bot.conversation.messages.wording import (
 from bot.domain.diagnosis import Diagnosis, Evidence, Severity
 from bot.domain.evaluation import Verdict
 from bot.domain.experiment import Experiment, Run
+from bot.domain.recipe import as_yaml
 
 _SEVERITY = {
     Severity.FATAL: "the run produced nothing usable",
@@ -198,6 +200,35 @@ def inline_comment(
         f"This would prove it wrong: {inert_line(diagnosis.refuted_by, 400)}" if diagnosis.refuted_by else "",
         f"Why this value: {inert_line(remedy_why, 500)}" if remedy_why and suggested_line is not None else "",
         _suggestion(label, suggested_line),
+    )
+
+
+def preflight_name(sha: str) -> str:
+    return f"preflight/{sha[:12]}"
+
+
+def preflight_review(experiment: Experiment, sha: str) -> str:
+    """The body of the review that stands on a recipe before it has been trained."""
+    said = f"**The recipe at {short(sha)} does not fit on its machine, by estimate.** Nothing has been spent on it."
+    return message(experiment.goal_id, preflight_name(sha), said)
+
+
+def preflight_comment(
+    experiment: Experiment, sha: str, diagnosis: Diagnosis, changes: Mapping[str, Any], suggested_line: str | None
+) -> str:
+    """What keeps the recipe from fitting, on the line that would change that. `changes` is all that it takes."""
+    settings = " ".join(f"{key}={as_yaml(value)}" for key, value in changes.items())
+    suggestion = ""
+    if suggested_line is not None and len(changes) == 1:
+        suggestion = fenced(suggested_line.split("\n")[0].rstrip("\r"), "suggestion")
+    return message(
+        experiment.goal_id,
+        f"{preflight_name(sha)}/{diagnosis.key}",
+        f"**`{diagnosis.symptom}`** · before training · confidence {diagnosis.confidence:.2f}",
+        inert(diagnosis.cause),
+        suggestion,
+        f"To change it, comment:\n\n{fenced(f'/postdoc set {settings}')}" if settings else "",
+        f"This would prove it wrong: {inert_line(diagnosis.refuted_by, 400)}",
     )
 
 

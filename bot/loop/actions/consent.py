@@ -8,13 +8,15 @@ import yaml
 
 from bot.brain.playbook import Remedy
 from bot.conversation import messages
+from bot.conversation.github import InlineComment
 from bot.conversation.policy import Policy
 from bot.domain.budget import NOTHING, Envelope, Spend, raised, remaining
 from bot.domain.experiment import Command, EventKind, Experiment, NewEvent
 from bot.domain.goal import Budget
-from bot.domain.recipe import differences
+from bot.domain.recipe import differences, line_with
 from bot.loop.actions.planning import plan_facts
-from bot.loop.policy import Action, spend_of
+from bot.loop.hardware import Unfit
+from bot.loop.policy import Action, memory_unfit, spend_of
 from bot.loop.world import World
 
 AGREE = "agree"
@@ -54,9 +56,12 @@ async def ask_consent(world: World, x: Experiment, action: Action) -> list[NewEv
         await repository.upsert_comment(x.pull_request, key, body)
         asked: dict[str, Any] = {"head_sha": sha, "check_run_id": None}
         return [NewEvent(EventKind.CONSENT_ASKED, f"consent-asked/{sha}/{x.length}", asked)]
-    body = messages.consent_question(
-        x, sha=sha, left=left, what=[why], facts=messages.PlanFacts(**plan_facts(world, x))
-    )
+    too_large = memory_unfit(x)
+    if too_large is not None:
+        await _say_unfit(world, x, sha, too_large)
+    what = [why] if too_large is None or too_large.diagnosis.cause in why else [why, too_large.diagnosis.cause]
+    facts = messages.PlanFacts(**plan_facts(world, x))
+    body = messages.consent_question(x, sha=sha, left=left, what=what, facts=facts)
     await repository.upsert_comment(x.pull_request, key, body)
     title, summary = messages.consent_check(x, sha, left, buttons=world.buttons)
     output = {"title": title, "summary": summary}
@@ -67,6 +72,25 @@ async def ask_consent(world: World, x: Experiment, action: Action) -> list[NewEv
     )  # fmt: skip
     asked = {"head_sha": sha, "check_run_id": check}
     return [NewEvent(EventKind.CONSENT_ASKED, f"consent-asked/{sha}/{x.length}", asked)]
+
+
+async def _say_unfit(world: World, x: Experiment, sha: str, too_large: Unfit) -> None:
+    """Where the recipe does not fit on its machine, a review on the line that would change that."""
+    assert x.pull_request is not None
+    diagnosis, changes = too_large
+    line = (
+        line_with(x.recipe, diagnosis.key, diagnosis.suggested)
+        if diagnosis.key and diagnosis.line and changes
+        else None
+    )
+    comment = messages.preflight_comment(x, sha, diagnosis, changes, line)
+    await world.repository(x).review(
+        x.pull_request,
+        sha=sha,
+        key_line=messages.hidden_key(x.goal_id, messages.preflight_name(sha)),
+        body=messages.preflight_review(x, sha),
+        comments=[InlineComment(f"{x.folder}/{diagnosis.file}", diagnosis.line, comment)],
+    )
 
 
 def _remedy_changes(x: Experiment) -> dict[str, list[Any]]:

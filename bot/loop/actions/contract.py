@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from bot.brain.playbook import starting_recipe
 from bot.conversation import messages
 from bot.conversation.github import Repository
@@ -23,6 +25,7 @@ from bot.errors import UserError
 from bot.evaluation.benchmark_file import Benchmark
 from bot.evaluation.benchmarks import SHIPPED, known_benchmarks, load_benchmark
 from bot.loop.actions.jobs import BENCHMARK_SOURCE, keep_script, machine_price, sources_of
+from bot.loop.hardware import estimates_of, hardware_facts, plan_words
 from bot.loop.models import fetched_model, model_problem
 from bot.loop.own_benchmark import LFS_ADVICE, is_lfs_pointer, is_own, read_own_benchmark
 from bot.loop.policy import Action
@@ -138,6 +141,7 @@ async def _plan(
             if goal.dataset:
                 pins["dataset"] = pinned.line
     recipe = await asyncio.to_thread(_first_recipe, world, goal, benchmark, pins.get("dataset"))
+    notes += await _memory_notes(world, policy, goal, recipe[0])
     script = await repository.file(goal.script, base_sha) if goal.script else shipped_script(goal.method or "sft")
     assert script is not None, "looked up before"
     shipped = {
@@ -151,6 +155,18 @@ async def _plan(
         "digests": shipped | {"train.py": digest(script)},
         "shipped_digests": shipped,
     }
+
+
+async def _memory_notes(world: World, policy: Policy, goal: Goal, recipe: str) -> list[str]:
+    """One sentence where the starting recipe needs more memory than there is; the plan says what would change that."""
+    model = await asyncio.to_thread(fetched_model, world.model_folders, goal.base_model, goal.base_revision)
+    facts = await hardware_facts(
+        world.runner, model, [], memory_cap_gib=world.train_memory_gib, cores=world.cpu_threads
+    )
+    found = estimates_of(facts, yaml.safe_load(recipe) or {}, policy.usd_per_hour)
+    if found is None or found.here.fits:
+        return []
+    return [f"Memory for the starting recipe: {plan_words(found)}. The plan will say what would make it fit."]
 
 
 def _next_step(policy: Policy, goal: Goal) -> str:

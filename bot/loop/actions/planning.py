@@ -36,8 +36,18 @@ from bot.loop.actions.jobs import (
     status_of,
 )
 from bot.loop.actions.traces import output, output_json
+from bot.loop.hardware import hardware_facts, plan_words
 from bot.loop.own_benchmark import benchmark_of
-from bot.loop.policy import Action, consent_missing, data_key, next_run_hours, spend_of
+from bot.loop.policy import (
+    Action,
+    consent_missing,
+    data_key,
+    estimated,
+    estimated_run_hours,
+    memory_unfit,
+    next_run_hours,
+    spend_of,
+)
 from bot.loop.sources import source_licence
 from bot.loop.world import World
 from runners.job import JobId
@@ -137,7 +147,11 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
         return [NewEvent(EventKind.DATA_CHECKED, name, found)]
     report = await asyncio.to_thread(scan, rows, held_out)
     licences = await _licences(world, x)
+    hardware = await hardware_facts(
+        world.runner, await base_model(world, x), rows, memory_cap_gib=world.train_memory_gib, cores=world.cpu_threads
+    )
     found |= {
+        "hardware": hardware,
         "build": output_json(folder, "data/build.json") or {},
         "scan": _without_text(report),
         "audit": (await asyncio.to_thread(audit, rows)).as_dict(),
@@ -228,7 +242,11 @@ async def propose(world: World, x: Experiment, action: Action) -> list[NewEvent]
 
 def plan_facts(world: World, x: Experiment) -> dict[str, Any]:
     """`messages.PlanFacts` as plain data, from what the gates found."""
-    hours, price = next_run_hours(x), Policy.from_dict(x.policy).usd_per_hour
+    timed, price = next_run_hours(x), Policy.from_dict(x.policy).usd_per_hour
+    hardware, too_large = estimated(x), memory_unfit(x)
+    hours = timed if timed is not None else estimated_run_hours(x)
+    if hardware is not None and hardware.here.flavor.usd_per_hour is not None:
+        price = hardware.here.flavor.usd_per_hour
     checked = x.data.get(data_key(x.recipe, x.recipe_digests), {})
     build, found = checked.get("build", {}), checked.get("scan", {})
     licences = checked.get("licences", {})
@@ -246,7 +264,9 @@ def plan_facts(world: World, x: Experiment) -> dict[str, Any]:
         "scan_verdict": found.get("verdict"),
         "scan_flagged": len(found.get("flagged", ())),
         "scan_rows": found.get("rows"),
-        "warnings": checked.get("warnings", ()),
+        "memory": plan_words(hardware) if hardware is not None else "",
+        "warnings": [*([too_large.diagnosis.cause] if too_large is not None else ()), *checked.get("warnings", ())],
+        "estimated": timed is None and hours is not None,
         "seconds_per_run": None if hours is None else hours * 3600,
         "usd_per_run": (None if hours is None else hours * price) if price else 0.0,
         "consent": _consent_words(x),

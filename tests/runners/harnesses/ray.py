@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -94,7 +95,7 @@ class Harness:
 
         store = self.backend.store
         lost = Losing(store(job_id).folder)
-        self.backend.store = lambda asked: lost if asked == job_id else store(asked)  # type: ignore[method-assign]
+        self.backend.store = lambda asked: lost if asked == job_id else store(asked)  # type: ignore
 
     def launches(self, job_id: JobId) -> int:
         return self.dashboard.submitted.count(job_id)
@@ -110,8 +111,11 @@ class Harness:
         for job_id in runner.jobs():
             runner.cancel(job_id)
         for job_id in set(runner.jobs()) - self.dashboard.forgotten:
-            _wait(lambda job_id=job_id: (self.dashboard.job(job_id) or {"status": "STOPPED"})["status"] in _ENDED)
+            _wait(partial(self._is_over, job_id))
         self.cluster.restore()
+
+    def _is_over(self, job_id: JobId) -> bool:
+        return (self.dashboard.job(job_id) or {"status": "STOPPED"})["status"] in _ENDED
 
     def _processes(self, word: str) -> list[int]:
         """Those on the nodes that belong to a job of this harness."""
