@@ -41,7 +41,7 @@ def runner_of(
     clean = partial(redact, known=known_secrets)
     match settings.runner:
         case "local":
-            return LocalRunner(folder, python=settings.job_python, slots=settings.job_slots, redact=clean)
+            return _local(settings, folder, clean)
         case "docker":
             return _docker(settings, folder, clean)
         case "actions":
@@ -60,6 +60,15 @@ def job_runner(folder: Path, name: str) -> Runner:
     # Of what a server must be told, nothing reaches a runner.
     given: dict[str, Any] = {"app_id": "none", "webhook_secret": "no webhook", "runner": name}
     return runner_of(Settings(**given), folder, None, ())
+
+
+def _local(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Runner:
+    try:
+        return LocalRunner(
+            folder, settings.job_python, slots=settings.job_slots, redact=clean, cache=settings.job_cache
+        )
+    except UserError as error:
+        raise SettingsError(f"POSTDOC_JOB_CACHE: {error}.") from error
 
 
 def _docker(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Runner:
