@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bot.errors import PlatformError, UserError
-from runners import container_plan, joblog, slots
+from runners import container_plan, intake, joblog, slots
 from runners.bubblewrap import CACHE
 from runners.container_engine import Description, Engine, Image, check_pinned, socket_path
 from runners.container_plan import ENDED, JOB_LABEL, OUTPUT, PIPES, RELEASE, ROOT_LABEL, Setting
@@ -114,6 +115,9 @@ class ContainerRunner(LocalRunner):
 
     def _launch_plan(self, spec: JobSpec, folder: Path) -> dict[str, Any]:
         here = self._setting_now()
+        if os.getuid() == 0:
+            for name, source in spec.mounts.items():
+                self._let_read(name, Path(intake.mount_point(name, source)[0]))
         self._shared.link_datasets(folder / SCRATCH, self._shared.moved_to(CACHE).datasets)
         plan = container_plan.launch_plan(spec, here, folder)
         pipes = folder / PIPES
@@ -125,6 +129,20 @@ class ContainerRunner(LocalRunner):
             for name in (WORK, SCRATCH, PIPES):
                 give(folder / name, here.user, here.group)
         return plan
+
+    def _let_read(self, name: str, source: Path) -> None:
+        """A job of a bot that is root runs as somebody else, who may read what everybody may.
+
+        Raises: UserError when a file is for its owner alone, and is not a job's: nobody else's modes are changed.
+        """
+        for path in closed(source):
+            if not path.is_relative_to(self.root):
+                raise UserError(
+                    f"mount {name}: {path} can be read by its owner alone, and jobs in containers run as another user; "
+                    f"`chmod -R o+rX {source}` lets them read it"
+                )
+            # No other user comes that far: the folder of all jobs is closed.
+            os.chmod(path, stat.S_IMODE(path.stat().st_mode) | (0o055 if path.is_dir() else 0o044))
 
     # ending
 
@@ -173,6 +191,17 @@ class ContainerRunner(LocalRunner):
             return True
         status = read_status(folder)
         return status is not None and not status.state.ended
+
+
+def closed(folder: Path) -> Iterator[Path]:
+    """Files and folders of `folder`, itself included, that not everybody may read."""
+    for parent, folders, files in os.walk(folder):
+        for path in (Path(parent), *(Path(parent, name) for name in files)):
+            mode = path.lstat().st_mode
+            wanted = 0o005 if stat.S_ISDIR(mode) else 0o004 if stat.S_ISREG(mode) else 0
+            if mode & wanted != wanted:
+                yield path
+        folders.sort()
 
 
 def give(folder: Path, user: int, group: int) -> None:

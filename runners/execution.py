@@ -27,10 +27,11 @@ _GIB = 2**30
 _LOOK_SECONDS = 0.25
 """How often the caps that no kernel counter announces are looked after, and whether somebody wants the job to end."""
 _DISK_LOOK_SECONDS = 1.0
-_SWARM_LOOK_SECONDS = 0.03
+_SWARM_LOOK_SECONDS = 0.05
 """How often the machine's number of processes is read where no control group caps them: one that forks without end
 makes thousands in a second, and what looks on must be quicker than it grows."""
-_NICENESS = 10
+_LAST_IN_LINE = 10
+"""Niceness of such a job where its supervisor may not go before others, and is root, whose processes nothing caps."""
 _TREE_END_SECONDS = 10.0
 _SANDBOX_PROCESSES = 2
 """bubblewrap itself: the one outside that waits, and the first process inside."""
@@ -70,6 +71,7 @@ class Execution:
         """Process descriptor of the first process inside the sandbox: its end is the end of the whole tree."""
         self._next_look = 0.0
         self._processes_at_start = 0
+        self._niceness = 0
         self._next_disk_look = 0.0
 
     def run(self) -> None:
@@ -101,7 +103,9 @@ class Execution:
         """Start the job from this thread: the kernel ties the job's life to the thread that forks it."""
         if self._group is None:
             self._processes_at_start = processes.count_on_machine()
-            kernel.go_before_others(_NICENESS)
+            self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
+            if not kernel.go_before_others() and os.getuid() == 0:
+                self._niceness = max(self._niceness, _LAST_IN_LINE)
         if self._tier is Tier.PLAIN:
             kernel.adopt_orphans()
         argv: list[str] = list(self._plan["argv"])
@@ -169,7 +173,7 @@ class Execution:
                     self._group.enter()
                 else:
                     # However many they become, who looks after them comes first.
-                    os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
+                    os.setpriority(os.PRIO_PROCESS, 0, self._niceness)
                 if self._plan["leaves_network"]:
                     kernel.leave_network()
                 for name, value in chosen.items():

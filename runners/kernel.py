@@ -44,12 +44,14 @@ def adopt_orphans() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def go_before_others(levels: int) -> None:
-    """Have this process, not what it starts from now on, run sooner than others; nothing happens without the right."""
+def go_before_others() -> bool:
+    """Have this process, and what it starts until that says otherwise, run sooner than others; False without the right
+    to."""
     try:
-        os.setpriority(os.PRIO_PROCESS, 0, -levels)
+        os.setpriority(os.PRIO_PROCESS, 0, -20)
     except PermissionError:
-        return
+        return False
+    return True
 
 
 def counts_processes_by_namespace() -> bool:

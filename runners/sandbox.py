@@ -341,7 +341,8 @@ def _walled(spec: JobSpec, here: Setting, folder: Path) -> dict[str, Any]:
         job_environment(spec, here.interpreter, "/tmp", bubblewrap.SCRATCH, shared.environment()),
         int(spec.caps.memory_gib * 2**30),
         second_wall=Layer.LANDLOCK in here.layers,
-        processes=spec.caps.pids + 2 if kernel.counts_processes_by_namespace() else 0,
+        # And the first process inside, which is bubblewrap's.
+        processes=spec.caps.pids + 1 if kernel.counts_processes_by_namespace() else 0,
     )
     if spec.network:
         walls = bubblewrap.with_network(walls)

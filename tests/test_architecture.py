@@ -87,6 +87,24 @@ def test_runners_know_nothing_of_the_bot_but_errors_and_domain() -> None:
     assert wrong == []
 
 
+def test_actions_import_the_runners_two_rooms_of_the_bot_and_a_light_client() -> None:
+    """`pursue`, `respond` and `evaluate` are the `postdoc` command, started as a process."""
+    wrong = []
+    for module, path in modules("actions"):
+        for imported in imports_of(path):
+            top = imported.split(".")[0]
+            if imported.startswith("bot.") and room_of(imported) not in {"errors", "domain", "diagnosis"}:
+                wrong.append(f"{module} imports {imported}")
+            if top not in STANDARD | {"bot", "runners", "actions", "yaml", "github", "huggingface_hub"}:
+                wrong.append(f"{module} imports {imported}")
+    assert wrong == []
+
+
+def test_action_prepares_with_the_standard_library_alone() -> None:
+    found = {imported.split(".")[0] for imported in imports_of(ROOT / "actions" / "prepare.py")}
+    assert found <= STANDARD
+
+
 def test_templates_import_nothing_of_ours_and_are_never_imported() -> None:
     ours = {"bot", "runners", "actions", "templates"}
     inside = [
@@ -98,7 +116,7 @@ def test_templates_import_nothing_of_ours_and_are_never_imported() -> None:
     ]
     outside = [
         f"{module} imports {imported}"
-        for folder in ("bot", "runners")
+        for folder in ("bot", "runners", "actions")
         for module, path in modules(folder)
         for imported in imports_of(path)
         if imported.split(".")[0] == "templates" or imported.startswith("bot.evaluation.bundle")
@@ -112,10 +130,10 @@ CLIENTS = {
     "runners.remote.wrapper": {"huggingface_hub"},
     "runners.remote.sealing": {"cryptography"},
     "runners.ray_train": {"ray"},
-    "runners.hf_hub": {"huggingface_hub"},
+    "runners.hf_jobs.hub": {"huggingface_hub"},
     # In a job's container:
-    "runners.hf_bootstrap": {"huggingface_hub"},
-    "runners.hf_runs": {"huggingface_hub"},
+    "runners.hf_jobs.bootstrap": {"huggingface_hub"},
+    "runners.hf_jobs.runs": {"huggingface_hub"},
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from bot.config import Settings
 from bot.conversation.github import GitHubApp, Installation, Refused
-from bot.conversation.github.registration import EVENTS, PERMISSIONS
+from bot.conversation.github.registration import EVENTS, OPTIONAL, PERMISSIONS
 from bot.conversation.policy import parse_policy
 from bot.doctor.machine import finding_lines, is_fault, summary_line
 from bot.errors import PostdocError
@@ -120,7 +120,8 @@ def _permissions(about: Mapping[str, Any]) -> list[Finding]:
     if lacking := _lacking(granted):
         advice = "add them under Permissions & events of the App; each owner then accepts them"
         found.append(Finding("permissions", False, f"missing: {', '.join(lacking)}", advice))
-    beyond = {name: level for name, level in granted.items() if name not in PERMISSIONS}
+    useful = PERMISSIONS.keys() | {name for name, level in OPTIONAL.items() if granted.get(name) == level}
+    beyond = {name: level for name, level in granted.items() if name not in useful}
     dangerous = [f"{name}: {level}" for name, level in beyond.items() if level != "read"]
     harmless = [f"{name}: {level}" for name, level in beyond.items() if level == "read"]
     if dangerous:

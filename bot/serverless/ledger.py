@@ -143,7 +143,7 @@ class Ledger:
     async def keep(self, goal_id: GoalId, doing: dict[str, Any] | None) -> None:
         """Have the goal's journal on its ref as it stands now, with the action that is about to be carried out."""
         self._lock.check()
-        await self.keep_book()
+        await self.keep_book(halts_only=doing is not None)
         events = await asyncio.to_thread(self._journal.read, goal_id)
         if self._kept.get(goal_id) == (len(events), doing):
             return
@@ -162,11 +162,12 @@ class Ledger:
                 await self.keep(goal_id, kept[1])
         await self.keep_book()
 
-    async def keep_book(self) -> None:
-        """Have the treasury's book on its ref as it stands now."""
+    async def keep_book(self, *, halts_only: bool = False) -> None:
+        """Have the treasury's book on its ref as it stands now. Between two actions only a halt is worth the requests:
+        what is reserved follows from the journals too."""
         async with self._booking:
             book = await asyncio.to_thread(self._treasury.book) | {"began_at": self.began_at}
-            if book == self._book:
+            if book == self._book or (halts_only and book["halts"] == self._book.get("halts", [])):
                 return
             self._lock.check()
             content = self._record.sealed_note(SPENDING, book)

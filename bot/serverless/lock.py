@@ -132,7 +132,7 @@ class Lock:
         """Renew until cancelled."""
         while not self.lost:
             try:
-                await asyncio.sleep(self._seconds * (1 - MARGIN) / 3)
+                await asyncio.sleep(self._seconds * (1 - MARGIN) / 2.5)
                 await self.renew()
             except PostdocError as error:
                 log.warning("the repository's lock: %s", error)

@@ -49,8 +49,8 @@ CANCELLED_SECONDS = 4.0
 """For the action under way when the workflow run is cancelled; GitHub kills 10 s after its first signal:
 https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-cancellation"""
 PERMISSIONS = "contents: write, issues: write, pull-requests: write, checks: write"
-_DIE_WITH_THE_PROCESS = frozenset({"local", "docker", "scripted"})
-"""Runners whose jobs are on this machine."""
+_ON_THIS_MACHINE = frozenset({"local", "docker", "scripted"})
+"""Runners whose jobs are."""
 
 
 class Outcome(StrEnum):
@@ -220,12 +220,12 @@ class Responder(Bot):
         keeps one waiting process of a concurrency group and drops the others."""
         if happening.is_new_comment:
             # Comments are obeyed in the order in which they were written; this one may not be the oldest unheard.
-            await self._look(wide=True)
+            await self._look()
         if happening.name:
             why = await self._patiently(lambda: self.handlers.told(happening.name, happening.payload))
             log.info("%s: %s", happening.name, why or "heard")
         if not happening.is_new_comment:
-            await self._look(wide=True)
+            await self._look()
 
     async def _go_on(self) -> tuple[Outcome, str]:
         """Until nothing is due and no job runs, or the time is up."""
@@ -250,7 +250,7 @@ class Responder(Bot):
     async def _given_back(self) -> bool:
         """Give the lock back, with everything kept; whoever has rung is looked for first."""
         if rung := await self.lock.rung():
-            await self._look(wide=True)
+            await self._look()
             await self.lock.answer(rung)
             return False
         await self.ledger.keep_all()
@@ -270,7 +270,7 @@ class Responder(Bot):
         try:
             rung = await self.lock.rung()
             if rung or self._looks % WIDER_LOOK_EVERY == 0:
-                await self._look(wide=True, closely=self._looks % CLOSE_LOOK_EVERY == 0)
+                await self._look(closely=self._looks % CLOSE_LOOK_EVERY == 0)
                 if rung:
                     await self.lock.answer(rung)
             for goal_id in {x.goal_id for x, _ in self._running()}:
@@ -280,7 +280,7 @@ class Responder(Bot):
         except PostdocError as error:
             log.warning("what people did could not be looked at: %s", error)
 
-    async def _look(self, *, wide: bool, closely: bool = False) -> None:
+    async def _look(self, *, closely: bool = False) -> None:
         """Goals that no journal knows, and what changed in the others."""
         try:
             await self.rebuilder.rebuild()
@@ -294,37 +294,45 @@ class Responder(Bot):
 
     async def _leave(self, why: str, limit_seconds: float) -> str:
         """End the jobs that end with this machine, say so where there is time, and start nothing more."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit_seconds):
-                if self._cancelled.is_set() or self.settings.machine_is_thrown_away:
+        for task in self._tasks:
+            task.cancel()  # what is ended here must not be seen as ended, and started again, before it is said why
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if not self._cancelled.is_set() and self._jobs_die:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limit_seconds):
                     await self._end_jobs(why)
-                if not self._cancelled.is_set():
                     while self.engine.busy and not self.lock.lost:
                         await self._pause(POLL_SECONDS)
         if not await self.engine.drain(limit_seconds):
             log.warning("an action was not over in time; the next process carries it on")
+        if self._cancelled.is_set() and self.runner.name in _ON_THIS_MACHINE:
+            await self._end_jobs(why)  # whoever cancels a workflow run wants nothing of it to go on
         return why
 
+    @property
+    def _jobs_die(self) -> bool:
+        return self.settings.machine_is_thrown_away and self.runner.name in _ON_THIS_MACHINE
+
     async def _end_jobs(self, why: str) -> None:
-        if self.runner.name not in _DIE_WITH_THE_PROCESS:
-            return  # on a machine of their own they go on, and are found again
-        for x, job in self._running():
-            late = job.launched_at > time.time() - (time.monotonic() - self._began) / 2
-            if late and not self._cancelled.is_set():
-                # It had less than half of the time, so it is started again by whoever comes next.
-                self.engine.keep_still(x.goal_id)
-            status = await asyncio.to_thread(self.runner.cancel, JobId(job.job_id))
-            if status is None:
-                continue
-            ended = {"job_id": job.job_id, "status": status.as_dict()}
-            events = [NewEvent(EventKind.JOB_ENDED, f"job/{job.job_id}/ended", ended)]
-            if not late or self._cancelled.is_set():
-                reason = f"{why}, and with it the {job.role} job of this machine. {_ADVICE}"
-                events.append(NewEvent(EventKind.STOPPED, f"out-of-time/{job.job_id}", {"by": why, "reason": reason}))
-            if self._cancelled.is_set():
-                await asyncio.to_thread(self.journal.append, x.goal_id, events)  # there is no time to tell it
-            else:
-                await self.engine.append(x.goal_id, events)
+        for goal_id in await asyncio.to_thread(self.journal.goals):
+            x = await self.engine.experiment(goal_id)
+            for job in x.running_jobs:
+                await self._end_job(x, job, why)
+
+    async def _end_job(self, x: Experiment, job: Job, why: str) -> None:
+        late = job.launched_at > time.time() - (time.monotonic() - self._began) / 2
+        if late and not self._cancelled.is_set():
+            # It had less than half of the time, so whoever comes next starts it again.
+            self.engine.keep_still(x.goal_id)
+        status = await asyncio.to_thread(self.runner.cancel, JobId(job.job_id))
+        if status is None:
+            return
+        ended = {"job_id": job.job_id, "status": status.as_dict()}
+        events = [NewEvent(EventKind.JOB_ENDED, f"job/{job.job_id}/ended", ended)]
+        if not late or self._cancelled.is_set():
+            reason = f"{why}, and with it the {job.role} job of this machine. {_ADVICE}"
+            events.append(NewEvent(EventKind.STOPPED, f"out-of-time/{job.job_id}", {"by": why, "reason": reason}))
+        await self.engine.append(x.goal_id, events)
 
     async def _end(self, outcome: Outcome) -> None:
         if outcome is Outcome.LOST:

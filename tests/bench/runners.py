@@ -118,6 +118,8 @@ def bare(work: Path, files: dict[str, Path], steps: int = STEPS) -> Taken:
         process = subprocess.Popen(
             command(sys.executable, str(cached_path()), "--max_steps", str(steps)), cwd=work, env=environment,
             stdout=log, stderr=log,
+            # As a job is: on a busy machine the scheduler divides the processor among sessions first.
+            start_new_session=True,
         )  # fmt: skip
         taken = followed(begun, lambda: bool(metric_rows(work)), lambda: process.poll() is not None)
     if process.returncode != 0:

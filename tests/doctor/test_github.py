@@ -124,14 +124,19 @@ def test_app_that_is_set_up_well(scene: Scene, capsys: pytest.CaptureFixture[str
 
 
 def test_permissions_and_events_that_are_missing_or_too_many(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
-    scene.app.permissions = {"contents": "read", "issues": "write", "workflows": "write", "statuses": "read"}
+    scene.app.permissions = {"contents": "read", "issues": "write", "workflows": "write", "statuses": "read",
+                             "administration": "read"}  # fmt: skip
     scene.app.events = frozenset({"issues", "status"})
     assert cli.run(["doctor", "--github"]) == 1
     said = capsys.readouterr().out
-    assert "missing: contents: write, pull_requests: write, checks: write, metadata: read" in said
+    assert "missing: contents: write, pull_requests: write, checks: write, actions: write, metadata: read" in said
     assert "✗ permissions         not needed: workflows: write" in said
     assert "· permissions         not needed: statuses: read" in said
     assert "missing: issue_comment, pull_request" in said
+    assert "administration" not in said
+    scene.app.permissions["administration"] = "write"
+    assert cli.run(["doctor", "--github"]) == 1
+    assert "not needed: workflows: write, administration: write" in capsys.readouterr().out
 
 
 def test_installation_that_was_not_granted_what_the_app_asks(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:

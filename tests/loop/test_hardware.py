@@ -26,7 +26,7 @@ A100 = {"name": "a100-large", "gpus": 1, "gpu_model": "nvidia-a100", "gpu_memory
 
 
 HERE: Any = SimpleNamespace(machine="the machine")
-GRANT = {"consent": {"auto_approve": {"runs": 6, "gpu_hours": 2, "usd": 5}}}
+GRANT: dict[str, Any] = {"consent": {"auto_approve": {"runs": 6, "gpu_hours": 2, "usd": 5}}}
 
 
 def facts(*flavors: dict[str, object], config: dict[str, Any] = QWEN3_17B) -> dict[str, Any]:
@@ -146,7 +146,10 @@ async def test_question_comes_with_a_review_on_the_line() -> None:
 async def test_facts_are_noted_from_the_model_the_rows_and_the_runner(tmp_path: Path) -> None:
     config = QWEN3_17B | {"id2label": {str(n): "x" * 50 for n in range(500)}, "layer_types": ["full_attention"] * 28}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    rows = [{"prompt": "abc", "completion": "de"}, {"messages": [{"role": "user", "content": "é" * 10}]}]
+    rows: list[dict[str, Any]] = [
+        {"prompt": "abc", "completion": "de"},
+        {"messages": [{"role": "user", "content": "é" * 10}]},
+    ]
     runner: Any = SimpleNamespace(flavors=lambda: (Flavor("local", memory_gib=8.0),))
     found = await hardware_facts(runner, tmp_path, rows, memory_cap_gib=4.0, cores=2)
     assert found is not None and found == json.loads(json.dumps(found))

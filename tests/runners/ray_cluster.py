@@ -25,6 +25,8 @@ from runners.processes import descendants
 
 _PR_SET_PDEATHSIG = 1
 _UP_SECONDS = 120.0
+_ATTEMPTS = 4
+HEAD = "127.0.0.2"
 _MEMORY_BYTES = 8 << 30
 """Of each worker, as Ray counts it; nothing holds a process to it but our own cap."""
 
@@ -82,9 +84,9 @@ class RayCluster:
 
     def add_worker(self) -> Node:
         """Ray gives a node half a minute to come up, which a busy machine may need more than once."""
-        for _ in range(3):
+        for _ in range(_ATTEMPTS):
             node = self._start(
-                "--address", f"127.0.0.2:{self.port}", "--num-cpus", str(self._cpus), "--num-gpus", str(self._gpus),
+                "--address", f"{HEAD}:{self.port}", "--num-cpus", str(self._cpus), "--num-gpus", str(self._gpus),
                 "--memory", str(_MEMORY_BYTES),
             )  # fmt: skip
             while node.process.poll() is None:
@@ -121,22 +123,24 @@ class RayCluster:
     # starting
 
     def _start_head(self, dashboard_port: int) -> Node:
-        head = self._start(
-            "--head", "--port", str(self.port), "--num-cpus", "0", "--num-gpus", "0", "--temp-dir", str(self.folder),
-            "--include-dashboard", "true", "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard_port),
-            "--ray-client-server-port", str(_free_ports(1)[0]),
-        )  # fmt: skip
-        deadline = time.monotonic() + _UP_SECONDS
-        while not self.alive():
-            assert head.process.poll() is None, f"the head ended: {self._words()}"
-            assert time.monotonic() < deadline, f"the head did not come up: {self._words()}"
-            time.sleep(0.1)
-        return head
+        for _ in range(_ATTEMPTS):
+            head = self._start(
+                "--head", "--port", str(self.port), "--num-cpus", "0", "--num-gpus", "0", "--temp-dir",
+                str(self.folder), "--include-dashboard", "true", "--dashboard-host", "127.0.0.1", "--dashboard-port",
+                str(dashboard_port), "--ray-client-server-port", str(_free_ports(1)[0]), address=HEAD,
+            )  # fmt: skip
+            deadline = time.monotonic() + _UP_SECONDS
+            while head.process.poll() is None and time.monotonic() < deadline:
+                if self.alive():
+                    return head
+                time.sleep(0.1)
+            head.kill()
+        raise AssertionError(f"the head did not come up: {self._words()}")
 
-    def _start(self, *words: str) -> Node:
+    def _start(self, *words: str, address: str = "") -> Node:
         self._made += 1
         # Every address of 127.0.0.0/8 is loopback, and one for each node is what machines have.
-        address = f"127.0.0.{self._made + 1}"
+        address = address or f"127.0.0.{self._made + 2}"
         log = self.folder / f"start-{self._made}.log"
         command = [str(Path(sys.executable).with_name("ray")), "start", *words, "--block", "--disable-usage-stats"]
         command += ["--node-ip-address", address, "--object-store-memory", str(80 << 20)]

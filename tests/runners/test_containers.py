@@ -190,6 +190,30 @@ def test_script_that_plays_with_the_supervisors_pipes_harms_itself_alone(dockerd
     assert (status.state, status.fault) == (JobState.FAILED, Fault.SCRIPT)
 
 
+def test_what_one_job_wrote_for_itself_alone_the_next_can_read(dockerd, script):
+    runner = dockerd.runner()
+    runner.launch(script("import os\nos.umask(0o077)\nos.mkdir('out')\nopen('out/weights', 'w').write('w')", "first"))
+    assert runner.wait(JobId("first"), 60).state is JobState.SUCCEEDED
+    model = runner.folder(JobId("first")) / "out"
+    assert (model / "weights").stat().st_mode & 0o777 == 0o600
+    runner.launch(script("import sys\nprint(open(sys.argv[1] + '/weights').read())", mounts={"model": str(model)},
+                         argv=("{python}", "script.py", "{mount:model}")))  # fmt: skip
+    assert ended(runner).state is JobState.SUCCEEDED, runner.log_tail(JOB)
+    assert runner.root.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="jobs of a bot that is not root run as its own user")
+def test_mount_that_its_owner_alone_can_read_is_named_and_left_as_it_is(dockerd, script, tmp_path):
+    secret = tmp_path / "model" / "weights"
+    secret.parent.mkdir()
+    secret.touch(0o600)
+    runner = dockerd.runner()
+    with pytest.raises(UserError, match=r"mount model: .*/weights can be read by its owner alone.*chmod -R o\+rX"):
+        runner.launch(script("print()", mounts={"model": str(secret.parent)}))
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert list(runner.jobs()) == []
+
+
 # --- what outlives what
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bot.errors import PlatformError, PostdocError, TransientError, UserError
-from runners.hf_jobs import GRACE_SECONDS, JOB_LABEL, OWNER_LABEL, TOKEN_VARIABLE
+from runners.hf_jobs.backend import GRACE_SECONDS, JOB_LABEL, OWNER_LABEL, TOKEN_VARIABLE
 from runners.job import Caps, FailureKind, Fault, Hardware, JobId, JobSpec, JobState, JobStatus
 from runners.remote.runner import REMOTE, RemoteRunner
 from tests.fakes.hub import Fault as HubFault
@@ -251,6 +251,19 @@ def test_image_without_the_library_says_so(harness: Harness, script: Script, tmp
     runner.launch(script("pass"))
     assert "this image has no huggingface_hub" in " ".join(ended(runner).evidence)
     assert "this image has no huggingface_hub" in runner.log_tail(JOB)
+
+
+def test_job_is_watched_to_its_end_from_another_machine(waiting: Harness, script: Script, tmp_path: Path) -> None:
+    first = waiting.runner()
+    first.launch(script("import os\nos.mkdir('out')\nopen('out/model', 'w').write('weights')"))
+    trace = json.loads(json.dumps(first.trace(JOB)))
+    there = waiting.backend(root=tmp_path / "elsewhere")
+    second = RemoteRunner(tmp_path / "elsewhere", there, redact=lambda text: text)
+    assert second.adopt(trace) == JOB
+    waiting.hub.jobs.capacity.set()
+    assert ended(second).state is JobState.SUCCEEDED
+    assert (second.folder(JOB) / "out" / "model").read_text() == "weights"
+    assert second.sweep().ended == ()
 
 
 # a Hub that is away, and a log that breaks

@@ -467,7 +467,7 @@ def test_untrusted_job_on_the_plain_tier_is_refused_with_what_to_install(new_run
 def test_untrusted_job_where_nothing_caps_its_processes_is_refused_with_what_to_change(new_runner, script, monkeypatch):
     walls = sandbox.TierReport(Tier.BUBBLEWRAP_RLIMITS, True, "only scripts that ship, because of root")
     monkeypatch.setattr(sandbox, "probe", lambda _python: [walls])
-    with pytest.raises(UserError, match=r"rlimits does not hold it here \(only scripts .* Delegate=yes"):
+    with pytest.raises(UserError, match=r"rlimits does not hold it here \(only scripts .*Delegate=yes"):
         new_runner().launch(replace(script("pass"), trusted=False))
 
 

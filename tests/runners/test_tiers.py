@@ -140,11 +140,11 @@ def test_job_that_kills_itself_is_a_signal(runner, script, finish):
 
 
 def test_job_past_its_time_is_killed_as_a_timeout(runner, script, finish):
-    spec = script("import time\nprint('started')\ntime.sleep(60)", caps=Caps(memory_gib=1, timeout_seconds=0.5))
+    spec = script("import time\nprint('started')\ntime.sleep(60)", caps=Caps(memory_gib=1, timeout_seconds=2))
     status = finish(runner, spec)
     assert (status.state, status.failure) == (JobState.FAILED, FailureKind.TIMEOUT)
-    assert status.evidence == ("killed at its time-out of 0.5 s",)
-    assert 0.5 <= status.seconds < 10
+    assert status.evidence == ("killed at its time-out of 2 s",)
+    assert 2 <= status.seconds < 15
     assert runner.log_tail(JobId("job")) == "started"
 
 

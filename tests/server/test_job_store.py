@@ -29,7 +29,6 @@ from bot.server.run_tokens import RunTokens
 from runners.github_actions import STORE
 from runners.job import Caps, JobId, JobSpec, JobState, JobStatus
 from runners.layout import SPEC, STATUS, write_json
-from runners.remote import http_store
 from runners.remote.http_store import HttpStore
 from runners.remote.store import StoreClosed, open_store
 
@@ -318,7 +317,7 @@ def breaking(target: str, carries: int) -> Iterator[tuple[str, list[int]]]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_store.time, "sleep", lambda _: None)
+    monkeypatch.setattr("runners.remote.http_store.time.sleep", lambda _: None)
 
 
 @pytest.mark.usefixtures("quick")

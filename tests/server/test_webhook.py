@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -16,6 +17,9 @@ from bot.errors import SettingsError
 from bot.loop import inbox
 from bot.server import webhook
 from bot.server.app import Bot, create_app
+from bot.server.machine_news import MachineNews
+from runners.github_actions import ActionsRunner
+from runners.job import JobId
 from tests.server.conftest import SECRET, Door, client_of, make_bot, outcomes, signed
 
 
@@ -93,11 +97,40 @@ async def test_journals_are_not_shown_on_a_public_address_without_a_token(tmp_pa
 
 
 async def test_event_nobody_acts_on_is_acknowledged_and_not_stored(bot: Bot, client: httpx.AsyncClient) -> None:
-    for event in ("star", "ping", "check_suite", "workflow_run"):
+    for event in ("star", "ping", "check_suite", "deployment"):
         answer = await client.post("/webhook", content=b"{}", headers=signed(b"{}", event=event))
         assert (answer.status_code, answer.json()["stored"]) == (202, False)
     assert bot.inbox.unhandled() == []
     assert bot.admission.ignored == {"event": 4}
+
+
+async def test_news_of_a_run_is_a_hint_to_the_runner_and_no_more(tmp_path: Path) -> None:
+    class Told(ActionsRunner):
+        def __init__(self) -> None:
+            self.about: list[Any] = []
+
+        def refresh(self, job_id: JobId | None = None) -> None:
+            self.about.append(job_id)
+
+        def refresh_run(self, repository: str, run_id: int) -> None:
+            self.about.append((repository, run_id))
+
+    bot, runner = make_bot(tmp_path), Told()
+    bot.machine_news = MachineNews(runner)
+    run, job = b'{"workflow_run": {"display_title": "postdoc job"}}', b'{"workflow_job": {"run_id": 7}, '
+    odd = [b"{}", b"[]", b"no json", b"[" * 100_000, b'{"workflow_run": 1}', b'{"workflow_job": [{}]}',
+           b'{"workflow_run": {"display_title": null}}', b'{"workflow_run": {"display_title": "CI"}}',
+           job + b'"repository": []}', job.replace(b"7", b'"7"') + b'"repository": {"full_name": "a/b"}}']  # fmt: skip
+    async with client_of(bot) as client:
+        unsigned = await client.post("/webhook", content=run, headers=signed(b"", event="workflow_run"))
+        assert (unsigned.status_code, runner.about) == (401, [])
+        for body in (*odd, run, job + b'"repository": {"full_name": "a/b"}}'):
+            for event in ("workflow_run", "workflow_job"):
+                answer = await client.post("/webhook", content=body, headers=signed(body, event=event))
+                assert (answer.status_code, answer.json()["stored"]) == (202, False)
+    assert runner.about == ["job", ("a/b", 7)]
+    assert bot.inbox.unhandled() == []
+    bot.inbox.close()
 
 
 @pytest.mark.parametrize(

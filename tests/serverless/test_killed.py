@@ -14,7 +14,7 @@ from tests.serverless.test_respond import ASKING, said_once
 from tests.serverless.workflows import SCHEDULE, Event, Workflow, kill, workflow_world
 from tests.world import GOOD, POLICY, REPOSITORY
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1700)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3400)]
 VISIBLE = "performed|recorded|decided|write (?!POST /repos/acme/speller/git/(trees|commits))"
 """Every point but the making of git objects that no ref names yet, of which nobody can see anything."""
 

@@ -15,6 +15,8 @@ PERMISSIONS = {
 }
 """The least that does what Postdoc does. `actions` starts and ends the runs whose machines train, where that is the
 runner. Not `workflows`: Postdoc never writes a workflow file."""
+OPTIONAL = {"administration": "read"}
+"""Not asked for. With it, whoever waits for a machine is told which ones are online."""
 EVENTS = (
     "issues",
     "issue_comment",

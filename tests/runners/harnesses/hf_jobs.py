@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bot.domain.redaction import redact as redact_shapes
-from runners.hf_hub import Hub
-from runners.hf_jobs import JOB_LABEL, JOB_UID, HubJobs, Machine
-from runners.hf_stream import Reader
+from runners.hf_jobs.backend import JOB_LABEL, JOB_UID, HubJobs, Machine
+from runners.hf_jobs.hub import Hub
+from runners.hf_jobs.stream import Reader
 from runners.job import JobId
 from runners.remote.runner import RemoteRunner
 from tests.fakes.hub import FakeHub
@@ -53,10 +53,12 @@ class Harness:
         self._stack.enter_context(self.hub.serve())
         self._backends: list[HubJobs] = []
 
-    def backend(self, **machine: Any) -> HubJobs:
+    def backend(self, *, root: Path | None = None, **machine: Any) -> HubJobs:
         client = Hub(self.hub.url, SERVER_TOKEN, "acme", REPOSITORY)
         given = Machine(IMAGE, "cpu-basic", RUNS_TOKEN, self.uid)
-        made = HubJobs(client, replace(given, **machine), self.folder / "mirror", poll_seconds=0.05, drain_seconds=5.0)
+        made = HubJobs(
+            client, replace(given, **machine), root or self.folder / "mirror", poll_seconds=0.05, drain_seconds=5.0
+        )
         self._backends.append(made)
         return made
 

@@ -1,9 +1,9 @@
 """Jobs on Hugging Face Jobs: a container each, billed by the minute, found again by its labels.
 
 What travels lies in one private *runs repository*: `code/` our own code, once for each version, `jobs/ID/` a job's
-packed inputs, its checkpoints and outputs. Everything small comes back through the job's log (`hf_wire`). The container
+packed inputs, its checkpoints and outputs. Everything small comes back through the job's log (`wire`). The container
 is given one token, as an encrypted secret: it should open that repository and nothing else (`postdoc doctor --hub`
-looks), and the script does not see it (`hf_container`).
+looks), and the script does not see it (`container`).
 
 https://huggingface.co/docs/huggingface_hub/guides/jobs
 """
@@ -21,14 +21,14 @@ from typing import Any
 from uuid import uuid4
 
 from bot.errors import PlatformError, TransientError, UserError
-from runners import hf_bootstrap
-from runners.hf_container import LAST_WORDS
-from runners.hf_hub import Hub, label
-from runners.hf_package import code_archive, sha256_of
-from runners.hf_prices import Prices
-from runners.hf_store import HubStore, unattended
-from runners.hf_stream import Reader, Spool
-from runners.hf_wire import Signer
+from runners.hf_jobs import bootstrap
+from runners.hf_jobs.container import LAST_WORDS
+from runners.hf_jobs.hub import Hub, label
+from runners.hf_jobs.package import code_archive, sha256_of
+from runners.hf_jobs.prices import Prices
+from runners.hf_jobs.store import HubStore, unattended
+from runners.hf_jobs.stream import Reader, Spool
+from runners.hf_jobs.wire import Signer
 from runners.job import FailureKind, Flavor, JobId, JobSpec, read_json
 from runners.layout import SPEC, read_status, write_json
 from runners.remote import store as names
@@ -149,7 +149,7 @@ class HubJobs:
         # The answer to an earlier attempt may have been lost together with the bot that waited for it.
         there = self.hub.jobs(own)
         if there:
-            return {"id": there[0].id}
+            return {"id": there[0].id, "signed_as": self._signed_as(spec.job_id)}
         labels = {f"postdoc-{key}": label(value) for key, value in spec.labels.items() if value} | own
         timeout = int(spec.caps.timeout_seconds + GRACE_SECONDS)
         handle = self.hub.run(
@@ -157,14 +157,14 @@ class HubJobs:
             timeout=timeout,
             labels=labels | {"name": label(f"postdoc-{spec.job_id}")},
         )
-        return {"id": handle}
+        return {"id": handle, "signed_as": self._signed_as(spec.job_id)}
 
     def container(self, config: Mapping[str, Any], flavor: str) -> dict[str, Any]:
         """What starts our own code in a container; also a scheduled one's."""
-        bootstrap = Path(hf_bootstrap.__file__).read_text(encoding="utf-8")
+        starter = Path(bootstrap.__file__).read_text(encoding="utf-8")
         return {
             "image": self.machine.image,
-            "command": ["python", "-c", bootstrap, json.dumps(config)],
+            "command": ["python", "-c", starter, json.dumps(config)],
             "secrets": {TOKEN_VARIABLE: self.machine.runs_token},
             "env": {},
             "flavor": flavor,
@@ -216,7 +216,7 @@ class HubJobs:
         stage, message = str(found.status.stage), str(found.status.message or "").strip()
         if stage == "SCHEDULING":
             return Sighting(Seen.WAITING, f"waiting for a {found.flavor} machine" + (f": {message}" if message else ""))
-        cost, reader = self._cost(found), self._reader(job_id, str(handle["id"]))
+        cost, reader = self._cost(found), self._reader(job_id, handle)
         if stage not in _GONE:
             return Sighting(Seen.RUNNING, machine=str(found.flavor), cost_usd=cost)
         if not self._heard_out(job_id, reader):
@@ -241,12 +241,13 @@ class HubJobs:
             for line in target.read_text(encoding="utf-8").splitlines():
                 spool.take(line)
 
-    def _reader(self, job_id: JobId, handle: str) -> Reader:
+    def _reader(self, job_id: JobId, handle: Mapping[str, Any]) -> Reader:
         reader = self._readers.get(job_id)
         if reader is None:
-            signer = Signer(self.machine.runs_token, self._signed_as(job_id))
-            spool = Spool(self.spool_folder(job_id), signer)
-            reader = self._readers[job_id] = Reader(spool, lambda: self.hub.log(handle), f"job {job_id}")
+            # From the handle, because another machine may have submitted it.
+            signer = Signer(self.machine.runs_token, str(handle["signed_as"]))
+            spool, there = Spool(self.spool_folder(job_id), signer), str(handle["id"])
+            reader = self._readers[job_id] = Reader(spool, lambda: self.hub.log(there), f"job {job_id}")
         return reader
 
     def _cost(self, found: Any) -> float | None:
