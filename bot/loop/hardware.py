@@ -13,7 +13,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from bot.domain.recipe import normalised
 from bot.errors import PlatformError, UserError
 from runners.hardware.fitting import Fit, Rows, changes_that_fit, cheapest, fit_on
 from runners.hardware.shape import ModelShape, shape_in, shape_of
-from runners.job import Flavor, Runner
+from runners.job import Flavor, Hardware, Runner
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,13 @@ class Estimates:
 
 
 async def hardware_facts(
-    runner: Runner, model: Path, rows: Sequence[Mapping[str, Any]], *, memory_cap_gib: float, cores: int
+    runner: Runner,
+    model: Path,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    memory_cap_gib: float,
+    cores: int,
+    wanted: Hardware,
 ) -> dict[str, Any] | None:
     """What the journal keeps: model, rows and machines. None when the model's configuration does not say enough.
 
@@ -79,10 +85,22 @@ async def hardware_facts(
         "rows": len(rows),
         "longest_bytes": max(lengths, default=None),
         "mean_bytes": sum(lengths) / len(lengths) if lengths else None,
-        "flavors": [asdict(flavor) for flavor in flavors],
+        "flavors": [asdict(flavor) for flavor in _given(runner.name, flavors, wanted)],
+        "gpus": wanted.gpus,
+        "nodes": wanted.nodes,
         "memory_cap_gib": memory_cap_gib,
         "cores": cores,
     }
+
+
+def _given(runner: str, flavors: Sequence[Flavor], wanted: Hardware) -> list[Flavor]:
+    """Kinds of machine as a job is given them, the one that it asks for first.
+
+    On Hugging Face Jobs a flavor's GPUs are the job's; elsewhere a job has those that it asks for.
+    """
+    if runner != "hf_jobs":
+        flavors = [replace(flavor, gpus=min(flavor.gpus, wanted.gpus)) for flavor in flavors]
+    return sorted(flavors, key=lambda flavor: wanted.flavor not in ("", flavor.name))
 
 
 def _model_of(folder: Path) -> tuple[dict[str, Any], ModelShape]:
@@ -124,7 +142,7 @@ def estimates_of(facts: Mapping[str, Any] | None, recipe: Mapping[str, Any], usd
         fits = tuple(
             fit_on(
                 Flavor(**flavor), shape, recipe, rows, memory_cap_gib=facts["memory_cap_gib"], cores=facts["cores"],
-                usd_per_hour=usd_per_hour,
+                usd_per_hour=usd_per_hour, gpus=max(1, facts.get("gpus", 1)), nodes=facts.get("nodes", 1),
             )
             for flavor in facts["flavors"]
         )  # fmt: skip
@@ -176,12 +194,12 @@ def unfit(x: Experiment, facts: Mapping[str, Any] | None) -> Unfit | None:
 
     def needed(recipe: Mapping[str, Any]) -> float:
         other = estimates_of(facts, recipe, usd)
-        return other.here.memory.total_gib if other is not None else float("inf")
+        return other.here.device_gib if other is not None else float("inf")
 
     changes = changes_that_fit(values, needed, here.available_gib, gpu=here.flavor.gpus > 0)
     hardware = {
         "machine": here.flavor.name,
-        "needed_gib": here.memory.total_gib,
+        "needed_gib": here.device_gib,
         "available_gib": here.available_gib,
         "largest_part": here.memory.explain()[0],
         "changes": changes,
@@ -195,7 +213,7 @@ def unfit(x: Experiment, facts: Mapping[str, Any] | None) -> Unfit | None:
 def plan_words(found: Estimates) -> str:
     """Memory in one phrase for the plan: what is needed, of how much."""
     here = found.here
-    needed = f"about {here.memory.total_gib:.1f} GiB by estimate"
+    needed = f"about {here.device_gib:.1f} GiB by estimate"
     if here.available_gib is None:
         return needed
     of = f"{needed}, of {here.available_gib:.1f} GiB"

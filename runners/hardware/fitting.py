@@ -12,6 +12,7 @@ from runners.hardware.shape import ModelShape
 from runners.hardware.time import Probe, TimeEstimate, time_of
 from runners.hardware.training import training_of
 from runners.job import Flavor
+from runners.launching import launch_plan
 
 USABLE = 0.97
 """Of a GPU's memory: the driver and the display keep the rest."""
@@ -38,27 +39,30 @@ class Fit:
 
     flavor: Flavor
     memory: MemoryEstimate
+    """Of one device that holds all of it."""
+    device_gib: float
+    """What one device holds where several share it (`runners.launching`); the whole of `memory` on a single one."""
     available_gib: float | None
-    """None: the backend does not say how much there is."""
+    """Of one device; None: the backend does not say how much there is."""
     time: TimeEstimate
     usd: float | None
     """Of the training job; None: nobody has named a price."""
 
     @property
     def fits(self) -> bool:
-        return self.available_gib is None or self.memory.total_gib <= self.available_gib
+        return self.available_gib is None or self.device_gib <= self.available_gib
 
     @property
     def tight(self) -> bool:
-        return self.fits and self.available_gib is not None and self.memory.total_gib > TIGHT * self.available_gib
+        return self.fits and self.available_gib is not None and self.device_gib > TIGHT * self.available_gib
 
 
 def fit_on(
     flavor: Flavor, shape: ModelShape, recipe: Recipe, rows: Rows, *,
     memory_cap_gib: float | None = None, cores: float | None = None, usd_per_hour: float | None = None,
-    probe: Probe | None = None,
+    probe: Probe | None = None, gpus: int = 1, nodes: int = 1,
 ) -> Fit:  # fmt: skip
-    """How the recipe fits on `flavor`. `memory_cap_gib` and `cores` bound a job on processor cores below what the
+    """How the recipe fits on `flavor`, on `gpus` GPUs of each of `nodes` machines of it. `memory_cap_gib` and `cores` bound a job on processor cores below what the
     machine has; `usd_per_hour` counts where the flavor has no price; a `probe` replaces what is estimated.
 
     Raises: UserError when a key of the recipe that decides memory or time is no number.
@@ -71,14 +75,18 @@ def fit_on(
     memory = memory_of(shape, training, gpu=gpu, device_gib=flavor.gpu_memory_gib)
     if probe is not None and probe.peak_memory_gib is not None:
         memory = _as_measured(memory, probe.peak_memory_gib)
+    devices = max(1, min(gpus, flavor.gpus)) * nodes
+    device_gib = memory.total_gib
+    if devices > 1 and gpu:
+        device_gib = launch_plan(memory, min(gpus, flavor.gpus), _gpu_memory(flavor), nodes).gpu_gib
     longest = training.length / (training.batch if training.packed else 1)
     time = time_of(
         shape, training, rows=rows.count, tokens_per_row=rows.mean_tokens or longest, gpu=model, probe=probe,
-        cores=cores if cores is not None else flavor.cpus, devices=max(1, flavor.gpus),
+        cores=cores if cores is not None else flavor.cpus, devices=devices,
     )  # fmt: skip
     price = flavor.usd_per_hour if flavor.usd_per_hour is not None else usd_per_hour
-    usd = None if price is None else price * time.seconds / 3600
-    return Fit(flavor, memory, _available(flavor, memory_cap_gib), time, usd)
+    usd = None if price is None else price * nodes * time.seconds / 3600
+    return Fit(flavor, memory, device_gib, _available(flavor, memory_cap_gib), time, usd)
 
 
 def cheapest(fits: Sequence[Fit]) -> Fit | None:
@@ -148,10 +156,15 @@ def _shorter(recipe: Recipe, gpu: bool) -> Iterator[Settings]:
 _KINDS = (_checkpointing, _smaller_batches, _adapter, _sixteen_bits, _four_bits, _shorter)
 
 
+def _gpu_memory(flavor: Flavor) -> float:
+    """Of one GPU in GiB; 0 where neither the backend nor its name says it."""
+    gpu = gpu_named(flavor.gpu_model or flavor.name)
+    return flavor.gpu_memory_gib or (gpu.memory_gib if gpu is not None else 0.0)
+
+
 def _available(flavor: Flavor, cap_gib: float | None) -> float | None:
     if flavor.gpus > 0:
-        gpu = gpu_named(flavor.gpu_model or flavor.name)
-        memory = flavor.gpu_memory_gib or (gpu.memory_gib if gpu is not None else 0.0)
+        memory = _gpu_memory(flavor)
         return memory * USABLE if memory else None
     if not flavor.memory_gib:
         return None  # a cap alone says nothing of a machine that is not described

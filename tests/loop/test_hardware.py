@@ -16,7 +16,7 @@ from bot.loop.actions.consent import ask_consent
 from bot.loop.actions.planning import plan_facts
 from bot.loop.hardware import hardware_facts
 from bot.loop.policy import ActionKind, consent_missing, data_key, memory_unfit, next_action, policy_covers
-from runners.job import Flavor
+from runners.job import Flavor, Hardware
 from tests.conversation.conftest import RECIPE, SHA, Story, make_goal
 from tests.runners.test_hardware_shape import QWEN3_17B
 from tests.world import World, practice_world
@@ -150,19 +150,38 @@ async def test_facts_are_noted_from_the_model_the_rows_and_the_runner(tmp_path: 
         {"prompt": "abc", "completion": "de"},
         {"messages": [{"role": "user", "content": "é" * 10}]},
     ]
-    runner: Any = SimpleNamespace(flavors=lambda: (Flavor("local", memory_gib=8.0),))
-    found = await hardware_facts(runner, tmp_path, rows, memory_cap_gib=4.0, cores=2)
+    runner: Any = SimpleNamespace(name="local", flavors=lambda: (Flavor("local", memory_gib=8.0),))
+    found = await hardware_facts(runner, tmp_path, rows, memory_cap_gib=4.0, cores=2, wanted=Hardware(1))
     assert found is not None and found == json.loads(json.dumps(found))
     assert (found["rows"], found["longest_bytes"], found["mean_bytes"]) == (2, 24, 14.5)
     assert "id2label" not in found["config"] and found["flavors"][0]["name"] == "local"
     assert len(json.dumps(found)) < 2_000
 
 
+@pytest.mark.parametrize(
+    ("runner", "wanted", "first", "gpus"),
+    [
+        ("hf_jobs", Hardware(flavor="a100-large"), "a100-large", 1),
+        ("ray", Hardware(), "l4x1", 0),
+        ("ray", Hardware(1, flavor="a100-large"), "a100-large", 1),
+    ],
+)
+async def test_machine_is_the_one_that_a_job_asks_for(
+    tmp_path: Path, runner: str, wanted: Hardware, first: str, gpus: int
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(QWEN3_17B))
+    offered = [Flavor(**L4), Flavor(**A100)]  # type: ignore[arg-type]
+    backend: Any = SimpleNamespace(name=runner, flavors=lambda: offered)
+    found = await hardware_facts(backend, tmp_path, [], memory_cap_gib=4.0, cores=1, wanted=wanted)
+    assert found is not None
+    assert (found["flavors"][0]["name"], found["flavors"][0]["gpus"]) == (first, gpus)
+
+
 @pytest.mark.parametrize("config", ["{", '{"model_type": "qwen3"}'])
 async def test_model_that_says_nothing_leaves_no_facts(tmp_path: Path, config: str) -> None:
     (tmp_path / "config.json").write_text(config)
-    runner: Any = SimpleNamespace(flavors=lambda: ())
-    assert await hardware_facts(runner, tmp_path, [], memory_cap_gib=4.0, cores=1) is None
+    runner: Any = SimpleNamespace(name="local", flavors=lambda: ())
+    assert await hardware_facts(runner, tmp_path, [], memory_cap_gib=4.0, cores=1, wanted=Hardware()) is None
 
 
 async def test_backend_that_does_not_answer_costs_the_estimate_and_nothing_else(tmp_path: Path) -> None:
@@ -170,8 +189,8 @@ async def test_backend_that_does_not_answer_costs_the_estimate_and_nothing_else(
         raise PlatformError("no answer")
 
     (tmp_path / "config.json").write_text(json.dumps(QWEN3_17B))
-    runner: Any = SimpleNamespace(flavors=silent)
-    found = await hardware_facts(runner, tmp_path, [], memory_cap_gib=4.0, cores=1)
+    runner: Any = SimpleNamespace(name="local", flavors=silent)
+    found = await hardware_facts(runner, tmp_path, [], memory_cap_gib=4.0, cores=1, wanted=Hardware())
     assert found is not None and found["flavors"] == []
 
 
@@ -182,7 +201,7 @@ def with_hardware(world: World, *flavors: dict[str, object]) -> None:
 
 
 def test_recipe_that_does_not_fit_waits_for_a_person_and_one_that_does_goes_on(tmp_path: Path) -> None:
-    with practice_world(tmp_path) as world:
+    with practice_world(tmp_path, settings={"POSTDOC_JOB_GPUS": "1"}) as world:
         free = {"usd_per_hour": None}  # the goal has no money
         with_hardware(world, L4 | free, A100 | free)
         world.start()

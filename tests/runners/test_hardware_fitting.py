@@ -265,3 +265,10 @@ def test_gpu_without_bfloat16_multiplies_in_float32() -> None:
     t4 = Flavor("t4-small", 1, "nvidia-t4", 16.0)
     wide, narrow = (fit_on(flavor, shape_of(QWEN3_17B), {}, ROWS).memory for flavor in (t4, L4))
     assert wide.activations_gib > narrow.activations_gib
+
+
+def test_several_gpus_share_what_one_cannot_hold() -> None:
+    eight = Flavor("l4x8", 8, "nvidia-l4", 24.0, 180.0, 48.0, 8.0)
+    alone, shared = (fit_on(eight, shape_of(QWEN3_17B), {"max_steps": 10}, ROWS, gpus=gpus) for gpus in (1, 8))
+    assert not alone.fits and shared.fits and shared.device_gib < alone.device_gib == alone.memory.total_gib
+    assert shared.memory == alone.memory

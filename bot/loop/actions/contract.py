@@ -161,7 +161,12 @@ async def _memory_notes(world: World, policy: Policy, goal: Goal, recipe: str) -
     """One sentence where the starting recipe needs more memory than there is; the plan says what would change that."""
     model = await asyncio.to_thread(fetched_model, world.model_folders, goal.base_model, goal.base_revision)
     facts = await hardware_facts(
-        world.runner, model, [], memory_cap_gib=world.train_memory_gib, cores=world.cpu_threads
+        world.runner,
+        model,
+        [],
+        memory_cap_gib=world.train_memory_gib,
+        cores=world.cpu_threads,
+        wanted=world.hardware,
     )
     found = estimates_of(facts, yaml.safe_load(recipe) or {}, policy.usd_per_hour)
     if found is None or found.here.fits:

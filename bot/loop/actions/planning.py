@@ -148,7 +148,12 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
     report = await asyncio.to_thread(scan, rows, held_out)
     licences = await _licences(world, x)
     hardware = await hardware_facts(
-        world.runner, await base_model(world, x), rows, memory_cap_gib=world.train_memory_gib, cores=world.cpu_threads
+        world.runner,
+        await base_model(world, x),
+        rows,
+        memory_cap_gib=world.train_memory_gib,
+        cores=world.cpu_threads,
+        wanted=world.hardware,
     )
     found |= {
         "hardware": hardware,
