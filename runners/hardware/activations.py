@@ -48,6 +48,12 @@ def kept_bytes(shape: ModelShape, training: Training, *, gpu: bool) -> float:
     return sum(count * size for count, size in layers) + outside
 
 
+def largest_layer_bytes(shape: ModelShape, training: Training, *, gpu: bool) -> float:
+    """Of the layer that keeps most."""
+    widths = widths_of(training, gpu=gpu)
+    return max(layer_bytes(shape, layer, training, widths) for layer in shape.layers)
+
+
 def layer_bytes(shape: ModelShape, layer: Layer, training: Training, widths: Widths) -> float:
     """Bytes that one layer keeps for all tokens of a batch."""
     per_token = _norms(shape, training, widths) + _attention(shape, layer, training, widths)

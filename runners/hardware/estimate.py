@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from runners.hardware.activations import kept_bytes, widths_of
+from runners.hardware.activations import kept_bytes, largest_layer_bytes, widths_of
 from runners.hardware.shape import ModelShape
 from runners.hardware.training import Lora, Training
 
@@ -84,10 +84,11 @@ PROCESS_GIB = 0.5
 RUN_GIB = 0.1
 """What they take beside tensors once they run, measured with tests/bench/hardware.py: libraries loaded on first use,
 the rows, the buffers of matrix products."""
-HEAP_GROWTH = 0.30
+HEAP_GROWTH, ADAPTER_HEAP_GROWTH, ADAPTER_HEAP_LAYERS = 0.30, 0.50, 1.5
 """Of activations, what the C library keeps beside them on processor cores: blocks below 32 MiB come from a heap that
-has holes and does not shrink. Without such a heap (`MALLOC_MMAP_THRESHOLD_=262144`) a run took what is counted here to
-one per cent; with it, runs took 5 to 50 % of their activations more."""
+has holes and does not shrink. Adapters leave more of them: a larger share, and a layer and a half. Without such a heap
+(`MALLOC_MMAP_THRESHOLD_=262144`) a run took what is counted here to two per cent; these three are fitted to
+tests/bench/hardware.py, where runs took 5 to 50 % of their activations more."""
 
 
 def memory_of(
@@ -113,7 +114,10 @@ def memory_of(
     )
     colocated = cache if training.colocated_share else 0.0
     peak = max(phases)
-    process = CUDA_GIB * GIB + GPU_FRAGMENTATION * peak if gpu else (process_gib + RUN_GIB) * GIB + HEAP_GROWTH * kept
+    if gpu:
+        process = CUDA_GIB * GIB + GPU_FRAGMENTATION * peak
+    else:
+        process = (process_gib + RUN_GIB) * GIB + _heap_bytes(shape, training, kept)
     parts = gradients + kept + head + (0.0 if colocated else cache)
     return MemoryEstimate(
         weights_gib=static.weights / GIB,
@@ -205,6 +209,12 @@ def _head_bytes(shape: ModelShape, training: Training, *, gpu: bool) -> tuple[fl
     else:
         tile = TORCH_TILES * min(tokens, TILE_TOKENS) * min(words, TILE_WORDS) * 4.0
     return gradient + states + tile, gradient
+
+
+def _heap_bytes(shape: ModelShape, training: Training, kept: float) -> float:
+    if training.lora is None:
+        return HEAP_GROWTH * kept
+    return ADAPTER_HEAP_GROWTH * kept + ADAPTER_HEAP_LAYERS * largest_layer_bytes(shape, training, gpu=False)
 
 
 def _layer_gradients(shape: ModelShape, training: Training, *, gpu: bool) -> float:

@@ -62,8 +62,10 @@ def fit_on(
     memory_cap_gib: float | None = None, cores: float | None = None, usd_per_hour: float | None = None,
     probe: Probe | None = None, gpus: int = 1, nodes: int = 1,
 ) -> Fit:  # fmt: skip
-    """How the recipe fits on `flavor`, on `gpus` GPUs of each of `nodes` machines of it. `memory_cap_gib` and `cores` bound a job on processor cores below what the
-    machine has; `usd_per_hour` counts where the flavor has no price; a `probe` replaces what is estimated.
+    """How the recipe fits on `flavor`, on `gpus` GPUs of each of `nodes` such machines.
+
+    `memory_cap_gib` and `cores` bound a job on processor cores below what the machine has; `usd_per_hour` counts where
+    the flavor has no price; a `probe` replaces what is estimated.
 
     Raises: UserError when a key of the recipe that decides memory or time is no number.
     """

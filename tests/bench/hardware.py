@@ -69,6 +69,9 @@ CASES = (
     Case("llama full, large", llama(768, 12, 32_000), 128, {"per_device_train_batch_size": 1}),
     Case("llama accumulation", llama(512, 8, 16_000), 128, {"per_device_train_batch_size": 2, **ACCUMULATED}),
     Case("gpt2 full", gpt2(512, 6, 16_000), 512, {"per_device_train_batch_size": 2}),
+    Case("llama batch 8", llama(384, 6, 16_000), 128, {"per_device_train_batch_size": 8}),
+    Case("llama LoRA, both", llama(512, 8, 16_000), 512, {"per_device_train_batch_size": 2, **LORA, **CHECKPOINTING}),
+    Case("qwen3 adafactor", qwen3(640, 8, 16_000), 128, {"per_device_train_batch_size": 4, "optim": "adafactor"}),
     Case("llama sgd, long", llama(384, 4, 8_000), 1024, {"per_device_train_batch_size": 1, "optim": "sgd"}),
 )
 
