@@ -84,6 +84,9 @@ class Settings(BaseSettings):
     ray_nodes: int = Field(1, ge=1, description="ray: machines that train together.")
     ray_hub: bool = Field(False, description="ray: `true`: the nodes fetch base models from the Hub by themselves.")
     job_gpus: int = Field(0, ge=0, description="GPUs that a training or evaluation job is given.")
+    job_cache: Path | None = Field(
+        None, description="local: a Hugging Face cache (`~/.cache/huggingface`) that jobs read and cannot change."
+    )
     job_python: Path | None = Field(None, description="Interpreter of the jobs' environment; empty: the server's.")
     job_slots: int | None = Field(None, ge=1, description="Jobs at a time; empty: one for each core.")
     job_memory_gib: float = Field(8.0, gt=0, description="Memory cap of a training or evaluation job.")

@@ -27,7 +27,7 @@ _GIB = 2**30
 _LOOK_SECONDS = 0.25
 """How often the caps that no kernel counter announces are looked after, and whether somebody wants the job to end."""
 _DISK_LOOK_SECONDS = 1.0
-_SWARM_LOOK_SECONDS = 0.03
+_SWARM_LOOK_SECONDS = 0.05
 """How often the machine's number of processes is read where no control group caps them: one that forks without end
 makes thousands in a second, and what looks on must be quicker than it grows."""
 _LAST_IN_LINE = 10

@@ -36,6 +36,8 @@ FORMATS = FormatChecker(formats=())
 UNDESCRIBED = {400, 401, 403, 404, 405, 406, 409, 410, 422, 429, 500, 502, 503}
 """Refusals that GitHub gives on every endpoint, although the description lists them for some only."""
 BASIC_ERROR = "basic-error"
+_STALE = re.compile(r"performed_via_github_app\.events\[\d+\]: 'workflow_job' is not one of")
+"""The description describes this event, and forgets it where it lists the events that an App may subscribe to."""
 
 
 @FORMATS.checks("date-time")
@@ -218,7 +220,8 @@ def webhook_problems(event: str, payload: dict[str, Any]) -> list[str]:
     schema = f"webhook-{stem.replace('_', '-')}"
     if schema not in description()["components"]["schemas"]:
         return [f"{event}.{action}: not in GitHub's description"]
-    return list(problems(f"webhook {event}.{action}", pointer_to("components", "schemas", schema), payload))
+    found = problems(f"webhook {event}.{action}", pointer_to("components", "schemas", schema), payload)
+    return [problem for problem in found if not _STALE.search(problem)]
 
 
 class Recorder:

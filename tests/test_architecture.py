@@ -130,10 +130,10 @@ CLIENTS = {
     "runners.remote.wrapper": {"huggingface_hub"},
     "runners.remote.sealing": {"cryptography"},
     "runners.ray_train": {"ray"},
-    "runners.hf_hub": {"huggingface_hub"},
+    "runners.hf_jobs.hub": {"huggingface_hub"},
     # In a job's container:
-    "runners.hf_bootstrap": {"huggingface_hub"},
-    "runners.hf_runs": {"huggingface_hub"},
+    "runners.hf_jobs.bootstrap": {"huggingface_hub"},
+    "runners.hf_jobs.runs": {"huggingface_hub"},
 }
 
 

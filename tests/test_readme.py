@@ -12,6 +12,7 @@ from bot.config import Settings
 from bot.conversation.commands import commands_table
 from bot.domain.experiment import State
 from bot.loop.world import METHODS, TEMPLATES
+from tests.actions.tables import inputs_table, outputs_table
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 MEANINGS = {
@@ -48,7 +49,13 @@ def settings_table() -> str:
     return "\n".join(["| setting | default | meaning |", "| --- | --- | --- |", *rows])
 
 
-TABLES = {"commands": commands_table, "settings": settings_table, "states": states_table}
+TABLES = {
+    "commands": commands_table,
+    "settings": settings_table,
+    "states": states_table,
+    "inputs": inputs_table,
+    "outputs": outputs_table,
+}
 
 
 def section(name: str, text: str) -> str:

@@ -12,8 +12,8 @@ from bot.cli.common import DONE, JsonFile, Seed, check_json, say, write_json
 from bot.errors import UserError
 
 if TYPE_CHECKING:
-    from runners.hf_jobs import HubJobs
-    from runners.hf_schedule import Scheduled
+    from runners.hf_jobs.backend import HubJobs
+    from runners.hf_jobs.schedule import Scheduled
 
 
 def reevaluate(
@@ -33,7 +33,7 @@ def reevaluate(
     """
     from bot.config import load_settings
     from bot.server.backends import hub_jobs
-    from runners.hf_schedule import Schedules
+    from runners.hf_jobs.schedule import Schedules
 
     check_json(json_file)
     if sum((bool(model), bool(remove), show)) != 1:
@@ -68,7 +68,7 @@ def _add(
 
     from bot.domain.evaluation import Split
     from bot.evaluation.benchmarks import load_benchmark, write_job_files
-    from runners.hf_schedule import schedule_name
+    from runners.hf_jobs.schedule import schedule_name
     from runners.job import Caps, JobId, JobSpec
 
     if not benchmark or not every:

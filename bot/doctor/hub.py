@@ -9,8 +9,8 @@ from typing import Any
 from bot.config import Settings
 from bot.errors import PostdocError, UserError
 from runners.doctor import Finding
-from runners.hf_hub import Hub
-from runners.hf_jobs import HubJobs
+from runners.hf_jobs.backend import HubJobs
+from runners.hf_jobs.hub import Hub
 
 _JOB_PERMISSION = "job.write"
 _REPOSITORY_PERMISSION = "repo.write"

@@ -69,7 +69,7 @@ async def hardware_facts(
         return None
     try:
         flavors = await asyncio.to_thread(runner.flavors)
-    except (PlatformError, OSError) as error:
+    except (PlatformError, UserError, OSError) as error:
         log.warning("the runner does not tell its kinds of machine: %s", error)
         flavors = ()
     lengths = [_text_bytes(row) for row in rows]

@@ -24,7 +24,7 @@ from runners.ray_jobs import RayJobs
 from runners.remote.runner import RemoteRunner
 
 if TYPE_CHECKING:
-    from runners.hf_jobs import HubJobs
+    from runners.hf_jobs.backend import HubJobs
 
 
 def runner_of(
@@ -41,7 +41,7 @@ def runner_of(
     clean = partial(redact, known=known_secrets)
     match settings.runner:
         case "local":
-            return LocalRunner(folder, python=settings.job_python, slots=settings.job_slots, redact=clean)
+            return _local(settings, folder, clean)
         case "docker":
             return _docker(settings, folder, clean)
         case "actions":
@@ -60,6 +60,15 @@ def job_runner(folder: Path, name: str) -> Runner:
     # Of what a server must be told, nothing reaches a runner.
     given: dict[str, Any] = {"app_id": "none", "webhook_secret": "no webhook", "runner": name}
     return runner_of(Settings(**given), folder, None, ())
+
+
+def _local(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Runner:
+    try:
+        return LocalRunner(
+            folder, settings.job_python, slots=settings.job_slots, redact=clean, cache=settings.job_cache
+        )
+    except UserError as error:
+        raise SettingsError(f"POSTDOC_JOB_CACHE: {error}.") from error
 
 
 def _docker(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Runner:
@@ -99,7 +108,7 @@ def _actions(
 
 
 def _hf_jobs(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Runner:
-    from runners import hf_jobs
+    from runners.hf_jobs import backend as hf_jobs
     from runners.remote.runner import RemoteRunner
 
     backend = hub_jobs(settings, folder)
@@ -111,8 +120,8 @@ def _hf_jobs(settings: Settings, folder: Path, clean: Callable[[str], str]) -> R
 
 def hub_jobs(settings: Settings, folder: Path) -> HubJobs:
     """Hugging Face Jobs as the settings name it. Raises: SettingsError."""
-    from runners.hf_hub import Hub
-    from runners.hf_jobs import HubJobs, Machine
+    from runners.hf_jobs.backend import HubJobs, Machine
+    from runners.hf_jobs.hub import Hub
 
     hub_token, runs_token = settings.hub_token, settings.hf_jobs_token
     if hub_token is None:

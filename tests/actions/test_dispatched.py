@@ -133,6 +133,7 @@ def test_token_is_masked_and_in_no_log_environment_command_or_file(dispatched: D
     assert holding == [event]
 
 
+@pytest.mark.slow
 def test_failing_job_fails_the_workflow_and_tells_the_store(dispatched: Dispatched) -> None:
     dispatched.put("raise SystemExit(3)\n")
     run = dispatched.run()
@@ -148,9 +149,8 @@ def test_store_without_the_job_is_said(dispatched: Dispatched) -> None:
     assert "the job's inputs are not in its store" in json.dumps(dispatched.told().as_dict()) + run.log.text
 
 
-@pytest.mark.parametrize("job", ["../../etc", "-x", "A B", "x;touch pwned"])
-def test_wrong_job_id_is_refused_before_a_path_is_made_of_it(dispatched: Dispatched, job: str) -> None:
-    run = dispatched.run(job=job)
+def test_wrong_job_id_is_refused_before_a_path_is_made_of_it(dispatched: Dispatched) -> None:
+    run = dispatched.run(job="../../x;touch pwned")
     assert run.conclusion == "failure"
     assert any("write up to 120 lowercase letters" in each.message for each in run.annotations)
     assert not list(dispatched.place.folder.rglob("pwned"))
@@ -191,6 +191,7 @@ def test_job_outlives_a_step_that_is_killed_and_the_next_workflow_follows_it(dis
     assert dispatched.told().state is JobState.SUCCEEDED
 
 
+@pytest.mark.slow
 def test_wrapper_runs_from_a_copy_and_without_a_variable_of_githubs(dispatched: Dispatched) -> None:
     """The runner's own folder with this action is emptied before its next job."""
     dispatched.put("import time; time.sleep(1.5)\n")

@@ -6,6 +6,8 @@ import json
 import subprocess
 from typing import Any
 
+import pytest
+
 from tests.actions.conftest import REPOSITORY, TEMPLATES, Place
 from tests.actions.stepper import Machine
 from tests.world import goal_body, tiny_model
@@ -15,6 +17,7 @@ PURSUE = TEMPLATES / "postdoc-pursue.yml"
 ROWS = "".join(json.dumps({"prompt": f"speak {i}", "completion": str(i)}) + "\n" for i in range(50))
 
 
+@pytest.mark.slow
 def test_goal_that_cannot_be_acted_on_is_refused_with_what_to_write(place: Place) -> None:
     place.push({"goal.yaml": "base_model: a/b\nbenchmark: no/such\ntarget: 0.5\n"})
     run = place.run(PURSUE, "workflow_dispatch", {"inputs": {"goal": "goal.yaml"}})
@@ -33,12 +36,10 @@ def test_shallow_checkout_is_refused_before_anything_is_started(place: Place) ->
 
 
 def test_goal_in_words_reaches_the_command_as_words_alone(place: Place) -> None:
-    goal = "--folder /tmp/elsewhere $(touch pwned) `touch pwned`; touch pwned"
-    run = place.run(PURSUE, "workflow_dispatch", {"inputs": {"goal": "--json=pwned.yaml"}})
+    goal = "--json=x $(touch pwned) `touch pwned`; touch pwned.yaml"
+    run = place.run(PURSUE, "workflow_dispatch", {"inputs": {"goal": goal}})
     assert run.conclusion == "failure"
     assert "pwned.yaml cannot be read" in run.log.text
-    run = place.run(PURSUE, "workflow_dispatch", {"inputs": {"goal": goal + ".yaml"}})
-    assert run.conclusion == "failure"
     assert list(place.folder.rglob("pwned*")) == []
 
 
@@ -77,6 +78,7 @@ def machine_of(place: Place) -> Machine:
     return machine
 
 
+@pytest.mark.slow
 def test_bot_without_a_server_answers_an_issue_and_a_comment_as_the_workflows_account(place: Place) -> None:
     """From the issue to the proposal, with the data really built; then a command in the thread."""
     place.push({"data/train.jsonl": ROWS, "data/README.md": "---\nlicense: cc-by-4.0\n---\n# Rows\n"})

@@ -10,43 +10,17 @@ from typing import Any
 
 import pytest
 
-from actions import prepare
 from runners.job import Caps, JobId, JobSpec, JobState, JobStatus
-from tests.actions.conftest import ACTION, ROOT, TEMPLATES, ready_environment
 from tests.actions.judge import Judge
-from tests.actions.stepper import JobRun, Machine
-from tests.fakes.actions_machine import ActionsMachine
+from tests.actions.stepping_machine import SteppingMachine
 from tests.runners.actions_world import LAB, ActionsWorld
-
-
-class SteppingMachine(ActionsMachine):
-    """Executes the workflow file instead of what its step would do."""
-
-    judge: Judge
-    runs: list[JobRun]
-
-    def _execute(self, told: dict[str, Any]) -> None:
-        number, head = told["job"]["id"], told["event"]["inputs"]["sha"]
-        stepper = Machine(self.folder / "machine", self.judge, {ACTION: ROOT}, {"HOME": str(self.folder)})
-        ready_environment(stepper.folder / "tools", prepare.requirements(True))
-        run = stepper.run(
-            TEMPLATES / "postdoc-train.yml", "workflow_dispatch", told["event"], sha=head, repository=LAB,
-            server=self.world.url, token=self.world.forge.workflow_token(LAB, {"contents": "read"}).token,
-            run_id=int(told["run"]["id"]),
-        )  # fmt: skip
-        self.runs.append(run)
-        for artifact in run.artifacts.iterdir():
-            self._keep(int(told["run"]["id"]), artifact.name, artifact)
-        self._door.post(f"/jobs/{number}/finish", json={"conclusion": run.conclusion})
-
-    world: ActionsWorld
 
 
 @pytest.fixture
 def world(tmp_path: Path, judge: Judge) -> Iterator[ActionsWorld]:
     world = ActionsWorld(tmp_path)
-    machine = SteppingMachine(world.url, world.forge.add_machine(LAB, "gpu-box", ("postdoc",)), tmp_path / "gpu-box")
-    machine.judge, machine.world, machine.runs = judge, world, []
+    registered = world.forge.add_machine(LAB, "gpu-box", ("postdoc",))
+    machine = SteppingMachine(world.url, registered, tmp_path / "gpu-box", judge=judge, forge=world.forge)
     world.machines.append(machine)
     machine.start()
     yield world

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from actions.recipes import base_model, read_recipe, source_files
+from actions.request import Mode, Request
+from bot.errors import UserError
 from runners.local import LocalRunner
 from runners.tier import Tier
 from tests.actions.conftest import TEMPLATES, Place
@@ -86,6 +89,7 @@ def test_crash_uploads_what_there_is_and_says_why(place: Place) -> None:
     assert (told.level, told.file) == ("error", "experiments/1/recipe.yaml")
 
 
+@pytest.mark.slow
 def test_failing_smoke_test_never_trains(place: Place) -> None:
     run = experiment(place, "sys.exit('the recipe must change' if given.smoke else 0)\n")
     assert run.conclusion == "failure"
@@ -144,14 +148,32 @@ def test_log_of_a_script_gives_no_commands_and_keeps_no_secret(place: Place) -> 
         ("learning_rate: [\n", "not valid YAML"),
     ],
 )
-def test_wrong_recipe_is_refused_in_one_sentence(place: Place, recipe: str, words: str) -> None:
-    secret = place.folder / "secret.jsonl"
+def test_wrong_recipe_is_refused_in_one_sentence(tmp_path: Path, recipe: str, words: str) -> None:
+    secret, checkout = tmp_path / "secret.jsonl", tmp_path / "checkout"
     secret.write_text(ROWS)
-    run = experiment(place, WELL, recipe, {"leak.jsonl": f"-> {secret}"})
+    (checkout / "experiments" / "1").mkdir(parents=True)
+    (checkout / "experiments" / "1" / "recipe.yaml").write_text(recipe)
+    (checkout / "leak.jsonl").symlink_to(secret)
+    request = Request(Mode.TRAIN, tmp_path, checkout.resolve(), {}, "push", experiment="experiments/1")
+    with pytest.raises(UserError) as refused:
+        read_everything(request, model_first="init_from" in words)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def read_everything(request: Request, *, model_first: bool) -> None:
+    recipe = read_recipe(request)
+    for read in (base_model, source_files) if model_first else (source_files, base_model):
+        read(request, recipe)
+
+
+@pytest.mark.slow
+def test_refusal_reaches_the_person_as_one_annotation(place: Place) -> None:
+    run = experiment(place, WELL, RECIPE.replace("data/rows.jsonl", "hf:acme/rows"))
     assert run.conclusion == "failure"
     assert run.step(STEP).outputs["state"] == "refused"
     [told] = [each for each in run.annotations if each.title == "Postdoc train"]
-    assert words in told.message
+    assert "no path of this repository" in told.message
     assert "Traceback" not in run.log.text
 
 

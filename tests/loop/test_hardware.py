@@ -25,7 +25,8 @@ L4 = {"name": "l4x1", "gpus": 1, "gpu_model": "nvidia-l4", "gpu_memory_gib": 24.
 A100 = {"name": "a100-large", "gpus": 1, "gpu_model": "nvidia-a100", "gpu_memory_gib": 80.0, "usd_per_hour": 2.5}
 
 
-GRANT = {"consent": {"auto_approve": {"runs": 6, "gpu_hours": 2, "usd": 5}}}
+HERE: Any = SimpleNamespace(machine="the machine")
+GRANT: dict[str, Any] = {"consent": {"auto_approve": {"runs": 6, "gpu_hours": 2, "usd": 5}}}
 
 
 def facts(*flavors: dict[str, object], config: dict[str, Any] = QWEN3_17B) -> dict[str, Any]:
@@ -90,17 +91,17 @@ def test_run_that_needed_as_much_and_ended_well_proves_the_estimate_wrong() -> N
 
 def test_plan_prices_the_first_run_by_estimate_and_says_so() -> None:
     x = proposed(A100, L4).experiment()
-    found = plan_facts(x)
+    found = plan_facts(HERE, x)
     assert found["estimated"] and found["seconds_per_run"] > 60 and found["usd_per_run"] > 0.05
     said = messages.plan(x, messages.PlanFacts(**found))
     assert "(estimated: no run has been timed yet)" in said and "by estimate, of 77.6 GiB |" in said
     timed = proposed(A100, L4).trained(1).experiment()
-    assert not plan_facts(timed)["estimated"] and plan_facts(timed)["seconds_per_run"] == 23.0
+    assert not plan_facts(HERE, timed)["estimated"] and plan_facts(HERE, timed)["seconds_per_run"] == 23.0
 
 
 def test_without_facts_nothing_is_claimed() -> None:
     x = Story().opened().contracted(**GRANT).proposed().experiment()
-    found = plan_facts(x)
+    found = plan_facts(HERE, x)
     assert (found["memory"], found["seconds_per_run"], found["estimated"]) == ("", None, False)
     assert memory_unfit(proposed({"name": "scripted"}).experiment()) is None
     broken = proposed(L4, recipe="per_device_train_batch_size: many\n").experiment()
@@ -130,7 +131,7 @@ async def test_question_comes_with_a_review_on_the_line() -> None:
     recipe = RECIPE + "gradient_checkpointing: false\nper_device_train_batch_size: 16\ndtype: bfloat16\n"
     x = proposed(L4, recipe=recipe).experiment()
     repository = Repository()
-    world: Any = SimpleNamespace(repository=lambda _: repository, runner=None)
+    world: Any = SimpleNamespace(repository=lambda _: repository, runner=None, machine="this", buttons=True)
     action = next_action(x)
     assert action is not None
     await ask_consent(world, x, action)
@@ -145,7 +146,10 @@ async def test_question_comes_with_a_review_on_the_line() -> None:
 async def test_facts_are_noted_from_the_model_the_rows_and_the_runner(tmp_path: Path) -> None:
     config = QWEN3_17B | {"id2label": {str(n): "x" * 50 for n in range(500)}, "layer_types": ["full_attention"] * 28}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    rows = [{"prompt": "abc", "completion": "de"}, {"messages": [{"role": "user", "content": "é" * 10}]}]
+    rows: list[dict[str, Any]] = [
+        {"prompt": "abc", "completion": "de"},
+        {"messages": [{"role": "user", "content": "é" * 10}]},
+    ]
     runner: Any = SimpleNamespace(flavors=lambda: (Flavor("local", memory_gib=8.0),))
     found = await hardware_facts(runner, tmp_path, rows, memory_cap_gib=4.0, cores=2)
     assert found is not None and found == json.loads(json.dumps(found))

@@ -107,7 +107,12 @@ def test_reward_model_has_no_vocabulary_to_score() -> None:
 
 
 def test_packing_without_flash_attention_pays_for_the_mask() -> None:
-    recipe = {"per_device_train_batch_size": 8, "max_length": 4096, "packing": True, "gradient_checkpointing": False}
+    recipe: dict[str, Any] = {
+        "per_device_train_batch_size": 8,
+        "max_length": 4096,
+        "packing": True,
+        "gradient_checkpointing": False,
+    }
     fused, flash = memory(QWEN3_17B, **recipe), memory(QWEN3_17B, **recipe, attn_implementation="flash_attention_2")
     assert fused.activations_gib > 1.5 * flash.activations_gib
 

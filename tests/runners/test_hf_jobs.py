@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bot.errors import PlatformError, PostdocError, TransientError, UserError
-from runners.hf_jobs import GRACE_SECONDS, JOB_LABEL, OWNER_LABEL, TOKEN_VARIABLE
+from runners.hf_jobs.backend import GRACE_SECONDS, JOB_LABEL, OWNER_LABEL, TOKEN_VARIABLE
 from runners.job import Caps, FailureKind, Fault, Hardware, JobId, JobSpec, JobState, JobStatus
 from runners.remote.runner import REMOTE, RemoteRunner
 from tests.fakes.hub import Fault as HubFault

@@ -18,7 +18,7 @@ from bot.practice.demo import open_demo_issue, over, run_row
 from bot.practice.goals import MAINTAINER, demo_goals, practice_place
 from bot.practice.narration import Story
 from bot.practice.tiny_base import NAME, cached_path
-from bot.practice.world import PracticeWorld
+from bot.practice.world import Place, PracticeWorld
 from runners.local import LocalRunner
 from tests.fakes.hub import FakeHub
 from tests.fakes.hub_jobs import IMAGE, ROOT
@@ -34,12 +34,20 @@ def end_local_jobs(folder: Path) -> None:
         runner.cancel(job_id)
 
 
-def pursued(folder: Path, settings: dict[str, str], end_jobs: Callable[[Path], None]) -> tuple[Experiment, str]:
-    """The demo's first goal, with a budget that pays for machines; a person agrees to what is asked."""
+def pursued(
+    folder: Path, settings: dict[str, str], end_jobs: Callable[[Path], None], place: Place | None = None,
+    ready: Callable[[PracticeWorld], None] = lambda _: None,
+) -> tuple[Experiment, str]:  # fmt: skip
+    """The demo's first goal, with a budget that pays for machines; a person agrees to what is asked.
+
+    `ready` is called with the world before the bot starts.
+    """
     goal = demo_goals(0)[1]
     goal = dataclasses.replace(goal, answers=dict(goal.answers) | {"usd": "2"})
-    world = PracticeWorld(folder, practice_place(0), models={NAME: cached_path()}, settings=settings, end_jobs=end_jobs)
+    place = place or practice_place(0)
+    world = PracticeWorld(folder, place, models={NAME: cached_path()}, settings=settings, end_jobs=end_jobs)
     with world:
+        ready(world)
         issue = open_demo_issue(world, goal)
         world.start_bot()
         story, asked_for = Story(GoalId(f"{world.place.full_name}#{issue}"), world.page()), ""

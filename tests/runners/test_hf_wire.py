@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from runners.hf_container import ContainerStore
-from runners.hf_runs import Runs
-from runners.hf_stream import Spool
-from runners.hf_wire import LOG, MARK_BYTES, METRICS, PREFIX, STATUS, Mark, Signer
+from runners.hf_jobs.container import ContainerStore
+from runners.hf_jobs.runs import Runs
+from runners.hf_jobs.stream import Spool
+from runners.hf_jobs.wire import LOG, MARK_BYTES, METRICS, PREFIX, STATUS, Mark, Signer
 from runners.job import JobId, JobState, JobStatus
 
 SIGNER = Signer("hf_token", "owner/job")

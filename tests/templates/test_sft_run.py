@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from runners.hardware.time import Probe
 from tests.templates.conftest import EVALUATE, Job, chat, chat_rows, python
 
 pytestmark = pytest.mark.timeout(600)
@@ -149,3 +150,19 @@ def test_probe_compares_rates_from_the_same_start_and_trains_nothing(job: Job) -
     assert first["loss_last"] < idle["loss_last"] and wild["diverged"] and not first["diverged"]
     assert probe["suggested"] == 3e-3 and "0.003" in probe["reason"]
     assert not (job.out / "model").exists() and not (job.out / "metrics.jsonl").exists()
+
+
+def test_timing_probe_measures_a_step_and_trains_nothing(job: Job) -> None:
+    job.data(chat_rows(200))
+    done = job.run("--timing_probe", "4")
+    timing = job.json("timing.json")
+    assert timing["steps"] == 4 and 0 < timing["seconds_per_step"] < 60
+    assert 0.2 < timing["peak_memory_gib"] < 8 and "timing:" in done.stdout
+    assert Probe.from_dict(timing) == Probe(4, timing["seconds_per_step"], timing["peak_memory_gib"])
+    assert not (job.out / "model").exists() and not (job.out / "metrics.jsonl").exists()
+
+
+def test_timing_probe_of_too_few_steps_is_refused(job: Job) -> None:
+    job.data(chat_rows(20))
+    with pytest.raises(AssertionError, match="timing_probe needs at least 3 steps"):
+        job.run("--timing_probe", "1")

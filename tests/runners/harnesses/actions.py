@@ -14,6 +14,8 @@ from tests.runners.conftest import processes_naming
 class Harness:
     seconds = 60.0
     loses_outputs = True
+    slow = True
+    """What is its own is tried in test_actions.py, what it has in common with the others on `far`."""
 
     @staticmethod
     def missing() -> str:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bot.domain.redaction import redact as redact_shapes
-from runners.hf_hub import Hub
-from runners.hf_jobs import JOB_LABEL, JOB_UID, HubJobs, Machine
-from runners.hf_stream import Reader
+from runners.hf_jobs.backend import JOB_LABEL, JOB_UID, HubJobs, Machine
+from runners.hf_jobs.hub import Hub
+from runners.hf_jobs.stream import Reader
 from runners.job import JobId
 from runners.remote.runner import RemoteRunner
 from tests.fakes.hub import FakeHub

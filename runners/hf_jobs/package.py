@@ -8,7 +8,7 @@ import tarfile
 from functools import cache
 from pathlib import Path
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 _SHIPPED = ("bot/__init__.py", "bot/errors.py", "bot/domain/*.py", "runners/**/*.py")
 """All that `runners` may import: tests/test_architecture.py holds it to that."""
 

@@ -1,9 +1,9 @@
 """Jobs on Hugging Face Jobs: a container each, billed by the minute, found again by its labels.
 
 What travels lies in one private *runs repository*: `code/` our own code, once for each version, `jobs/ID/` a job's
-packed inputs, its checkpoints and outputs. Everything small comes back through the job's log (`hf_wire`). The container
+packed inputs, its checkpoints and outputs. Everything small comes back through the job's log (`wire`). The container
 is given one token, as an encrypted secret: it should open that repository and nothing else (`postdoc doctor --hub`
-looks), and the script does not see it (`hf_container`).
+looks), and the script does not see it (`container`).
 
 https://huggingface.co/docs/huggingface_hub/guides/jobs
 """
@@ -21,14 +21,14 @@ from typing import Any
 from uuid import uuid4
 
 from bot.errors import PlatformError, TransientError, UserError
-from runners import hf_bootstrap
-from runners.hf_container import LAST_WORDS
-from runners.hf_hub import Hub, label
-from runners.hf_package import code_archive, sha256_of
-from runners.hf_prices import Prices
-from runners.hf_store import HubStore, unattended
-from runners.hf_stream import Reader, Spool
-from runners.hf_wire import Signer
+from runners.hf_jobs import bootstrap
+from runners.hf_jobs.container import LAST_WORDS
+from runners.hf_jobs.hub import Hub, label
+from runners.hf_jobs.package import code_archive, sha256_of
+from runners.hf_jobs.prices import Prices
+from runners.hf_jobs.store import HubStore, unattended
+from runners.hf_jobs.stream import Reader, Spool
+from runners.hf_jobs.wire import Signer
 from runners.job import FailureKind, Flavor, JobId, JobSpec, read_json
 from runners.layout import SPEC, read_status, write_json
 from runners.remote import store as names
@@ -161,10 +161,10 @@ class HubJobs:
 
     def container(self, config: Mapping[str, Any], flavor: str) -> dict[str, Any]:
         """What starts our own code in a container; also a scheduled one's."""
-        bootstrap = Path(hf_bootstrap.__file__).read_text(encoding="utf-8")
+        starter = Path(bootstrap.__file__).read_text(encoding="utf-8")
         return {
             "image": self.machine.image,
-            "command": ["python", "-c", bootstrap, json.dumps(config)],
+            "command": ["python", "-c", starter, json.dumps(config)],
             "secrets": {TOKEN_VARIABLE: self.machine.runs_token},
             "env": {},
             "flavor": flavor,

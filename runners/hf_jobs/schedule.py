@@ -18,11 +18,11 @@ from typing import Any
 
 from bot.errors import UserError
 from runners import intake
-from runners.hf_container import LAST_WORDS
-from runners.hf_hub import label
-from runners.hf_jobs import GRACE_SECONDS, HubJobs
-from runners.hf_package import code_archive, sha256_of
-from runners.hf_wire import NOTE, STATUS, Signer
+from runners.hf_jobs.backend import GRACE_SECONDS, HubJobs
+from runners.hf_jobs.container import LAST_WORDS
+from runners.hf_jobs.hub import label
+from runners.hf_jobs.package import code_archive, sha256_of
+from runners.hf_jobs.wire import NOTE, STATUS, Signer
 from runners.job import JobSpec
 from runners.remote import package
 from runners.remote import store as names

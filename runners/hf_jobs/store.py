@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bot.errors import PlatformError, TransientError, UserError
-from runners.hf_hub import Hub
+from runners.hf_jobs.hub import Hub
 from runners.job import read_json
 from runners.remote import store as names
 from runners.remote.store import FolderStore

@@ -2,7 +2,7 @@
 
 It is the wrapper of every far machine (`runners/remote/wrapper.py`) with two differences. Its store is the job's own
 log for what is small and often (status, metrics, log) and the runs repository for what is large and rare (outputs,
-checkpoints), because a repository takes few commits an hour. And the script runs as another user (`hf_unprivileged`),
+checkpoints), because a repository takes few commits an hour. And the script runs as another user (`unprivileged`),
 because the token is in the same container.
 
 What the script can still do: use the network, and read its own inputs. What it cannot, where the image starts as root:
@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from bot.errors import PlatformError, UserError
-from runners import hf_unprivileged
-from runners.hf_package import sha256_of
-from runners.hf_runs import Origins, Runs
-from runners.hf_wire import LOG, MARK_BYTES, METRICS, NOTE, PREFIX, STATUS, Mark, Signer
+from runners.hf_jobs import unprivileged
+from runners.hf_jobs.package import sha256_of
+from runners.hf_jobs.runs import Origins, Runs
+from runners.hf_jobs.wire import LOG, MARK_BYTES, METRICS, NOTE, PREFIX, STATUS, Mark, Signer
 from runners.job import FailureKind, JobId, JobSpec, JobState, JobStatus
 from runners.local import LocalRunner
 from runners.remote import store as names
@@ -52,7 +52,7 @@ Print = Callable[[str], None]
 
 
 class ContainerStore:
-    """`Store` of the wrapper. What it prints is read by `hf_stream`."""
+    """`Store` of the wrapper. What it prints is read by `stream`."""
 
     def __init__(self, runs: Runs, folder: str, signer: Signer, inputs: Sequence[str], say: Print) -> None:
         """`folder` takes the outputs; `inputs` are the path, the revision and the SHA-256 of the packed job."""
@@ -205,7 +205,7 @@ class ContainerWrapper(Wrapper):
         spec = super()._fetched(place)
         for folder in spec.mounts.values():
             _open_to_read(Path(folder))
-        program = os.path.abspath(hf_unprivileged.__file__)
+        program = os.path.abspath(unprivileged.__file__)
         about = (str(self._uid), str(os.getpid()), self._variable, str(self._runner.root))
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         return replace(
@@ -231,7 +231,7 @@ class ContainerWrapper(Wrapper):
         if status.exit_code == 137 and status.failure is FailureKind.SIGNAL and _container_kills() > self._kills_before:
             evidence = ("the container's oom_kill counter rose", *status.evidence)
             status = replace(status, failure=FailureKind.OOM, evidence=evidence)
-        if status.exit_code == hf_unprivileged.REFUSED and status.failure is FailureKind.SCRIPT_ERROR:
+        if status.exit_code == unprivileged.REFUSED and status.failure is FailureKind.SCRIPT_ERROR:
             said = self._runner.log_tail(self._job_id, 1)
             if said.startswith("postdoc: the job is not started"):
                 status = replace(status, failure=FailureKind.PLATFORM, evidence=(said,))

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from runners.hf_wire import LOG, METRICS, NOTE, STATUS, Mark, Signer
+from runners.hf_jobs.wire import LOG, METRICS, NOTE, STATUS, Mark, Signer
 from runners.job import read_json
 from runners.layout import write_json
 from runners.remote import store as names

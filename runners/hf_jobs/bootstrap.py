@@ -50,7 +50,7 @@ def start(config: dict[str, Any]) -> int:
         tar.extractall(os.path.join(home, "code"), filter="data")
     shutil.rmtree(os.path.join(home, "fetched"))
     sys.path.insert(0, os.path.join(home, "code"))
-    from runners.hf_container import main
+    from runners.hf_jobs.container import main
 
     return main(config, token, home)
 

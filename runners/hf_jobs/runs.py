@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from bot.errors import PlatformError
-from runners.hf_package import sha256_of
+from runners.hf_jobs.package import sha256_of
 from runners.remote import store as names
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md", "LICENSE*")

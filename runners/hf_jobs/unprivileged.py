@@ -1,6 +1,6 @@
 """Run a command as a user who can read nothing of the process that holds the token, inside one container.
 
-    python -I -S hf_unprivileged.py UID TOKEN_HOLDER_PID TOKEN_VARIABLE JOBS_FOLDER COMMAND...
+    python -I -S unprivileged.py UID TOKEN_HOLDER_PID TOKEN_VARIABLE JOBS_FOLDER COMMAND...
 
 It is run by path, before a job's own command, and imports the standard library alone. Where it is started as root it
 gives the job's folder to UID and becomes that user; set-user-id programs give nothing back (no_new_privs). In any case
