@@ -184,10 +184,11 @@ class StartedEngine:
             time.sleep(0.05)
         for group in Path("/sys/fs/cgroup").glob(f"*/{self.folder.name}"):
             group.rmdir()
-        for group in Path("/sys/fs/cgroup").glob("*/libpod_parent"):
-            # podman's own name for the groups of all its containers; refused while another podman has some there.
-            with contextlib.suppress(OSError):
-                group.rmdir()
+        for name in ("libpod_parent/conmon", "libpod_parent"):
+            for group in Path("/sys/fs/cgroup").glob(f"*/{name}"):
+                # podman's own name for the groups of all its containers; refused while another podman has some there.
+                with contextlib.suppress(OSError):
+                    group.rmdir()
         shutil.rmtree(self.folder, ignore_errors=True)
         return [*left, *([f"{self.folder} is still there"] if self.folder.exists() else [])]
 
