@@ -14,7 +14,7 @@ from runners.containers import ContainerRunner
 from tests.runners import engines
 from tests.runners.test_hf_pursuit import end_local_jobs, pursued, rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 ROOT = Path(__file__).resolve().parents[2]
 
 
