@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench import acknowledgement, pursuits, runners, writes
+from tests.bench import acknowledgement, hardware, pursuits, runners, writes
 from tests.bench.printing import machine
 
-PARTS = ("acknowledgement", "writes", "pursuits", "runners")
+PARTS = ("acknowledgement", "writes", "pursuits", "runners", "hardware")
 
 
 def main() -> None:
@@ -32,6 +32,7 @@ def main() -> None:
             "acknowledgement": lambda: acknowledgement.measure(arguments.repeat),
             "writes": lambda: writes.measure(arguments.repeat),
             "runners": lambda: runners.measure(arguments.repeat),
+            "hardware": hardware.measure,
             "pursuits": lambda: pursuits.measure(arguments.goal, arguments.repeat),
         }[part]()
         print("\n".join(lines) + "\n", flush=True)

@@ -184,7 +184,8 @@ def with_hardware(world: World, *flavors: dict[str, object]) -> None:
 
 def test_recipe_that_does_not_fit_waits_for_a_person_and_one_that_does_goes_on(tmp_path: Path) -> None:
     with practice_world(tmp_path) as world:
-        with_hardware(world, L4, A100)
+        free = {"usd_per_hour": None}  # the goal has no money
+        with_hardware(world, L4 | free, A100 | free)
         world.start()
         world.wait_ready()
         issue = world.open_goal()
@@ -194,13 +195,11 @@ def test_recipe_that_does_not_fit_waits_for_a_person_and_one_that_does_goes_on(t
         contract, plan = world.bot_comments(issue)[0], world.pulls()[0]["body"]
         assert "GiB by estimate, of 23.3 GiB: it does not fit" in contract and "does not fit" in plan
         question = next(text for text in world.bot_comments(pull) if "May I train" in text)
-        assert "l4x1 has 23.3 GiB" in question and "a100-large (78 GiB, about" in question
+        assert "l4x1 has 23.3 GiB" in question and "a100-large (78 GiB)" in question
         review = world.reviews(pull)[0]
         said = [comment["body"] for comment in world.review_comments(pull)] + [review["body"]]
-        assert "does not fit on its machine" in review["body"] and any(
-            "/postdoc set use_peft=true" in text for text in said
-        )
-        assert review["state"] == "COMMENTED"
+        assert review["state"] == "COMMENTED" and "does not fit on its machine" in review["body"]
+        assert any("/postdoc set use_peft=true" in text for text in said)
         world.comment(pull, "/postdoc set use_peft=true lora_target_modules=all-linear")
         world.until_event(issue, "run_started")
         assert world.first(issue, "consented")["by"] == "policy", "what fits is covered by the policy again"
