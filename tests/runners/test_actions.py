@@ -196,6 +196,24 @@ def test_sweep_survives_githubs_outage(world, script):
     assert world.runner().sweep().running == (JOB,)
 
 
+def test_server_that_was_away_for_longer_than_the_lease_finds_its_job_again(world, script):
+    world.machine()
+    runner = world.runner(lease_seconds=9.0)
+    runner.launch(script(f"{UNDER_WAY}time.sleep(9)\nimport os\nos.mkdir('out')\nopen('out/model', 'w').write('w')"))
+    under_way(runner)
+    wait(lambda: runner.status(JOB).state is JobState.RUNNING, SECONDS)
+    remote = world.root / JOB / "remote.json"
+    world.refused = "*"
+    noted = json.loads(remote.read_text())
+    remote.write_text(json.dumps(noted | {"lease_seen_at": time.time() - 3600}))  # an hour has passed
+    time.sleep(1.5)
+    world.refused = ""
+    again = world.runner(lease_seconds=9.0)
+    assert again.sweep().lost == ()
+    assert ended(again).state is JobState.SUCCEEDED
+    assert (again.folder(JOB) / "out" / "model").read_text() == "w"
+
+
 def test_wrapper_that_was_given_up_as_lost_ends_its_job(world, script):
     machine, runner = world.machine(), world.runner(lease_seconds=1.5)
     runner.launch(script(f"{UNDER_WAY}time.sleep(600)"))
