@@ -27,7 +27,7 @@ from bot.server.actions_api import GitHubActions
 from bot.server.job_store import JobStores, routes_of
 from bot.server.machine_news import MachineNews
 from bot.server.run_tokens import RunTokens
-from runners.github_actions import ActionsBackend, ActionsRunner, Dispatching
+from runners.github_actions.backend import ActionsBackend, ActionsRunner, Dispatching
 from runners.job import JobSpec, JobStatus
 from tests.fakes.actions_machine import WORKFLOW, ActionsMachine
 from tests.openapi import Recorder, available

@@ -22,7 +22,7 @@ from typing import Any
 
 import docker
 
-from runners.containers import ContainerRunner
+from runners.containers.runner import ContainerRunner
 from runners.job import JobId
 from tests.runners.conftest import processes_naming
 

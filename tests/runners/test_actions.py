@@ -15,8 +15,8 @@ import pytest
 
 from bot.errors import PlatformError, UserError
 from bot.practice import workflow_runs
-from runners.artifact import import_artifact
-from runners.github_actions import STORE, ActionsBackend, Dispatching
+from runners.github_actions.artifact import import_artifact
+from runners.github_actions.backend import STORE, ActionsBackend, Dispatching
 from runners.job import Caps, FailureKind, Fault, JobId, JobSpec, JobState
 from runners.remote.sealing import SEALED, new_key, seal, unseal
 from runners.remote.store import OUTPUTS, SEAL, STATUS, FolderStore

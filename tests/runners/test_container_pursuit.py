@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bot.domain.experiment import State
-from runners.containers import ContainerRunner
+from runners.containers.runner import ContainerRunner
 from tests.runners import engines
 from tests.runners.test_hf_pursuit import end_local_jobs, pursued, rows
 

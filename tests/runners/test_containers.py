@@ -21,9 +21,9 @@ from bot.errors import PlatformError, SettingsError, UserError
 from bot.practice.auth import new_key_pair
 from bot.server.backends import runner_of
 from runners import slots
-from runners.container_doctor import container_engine
-from runners.container_engine import Engine, socket_path
-from runners.containers import ContainerRunner
+from runners.containers.doctor import container_engine
+from runners.containers.engine import Engine, socket_path
+from runners.containers.runner import ContainerRunner
 from runners.job import Caps, FailureKind, Fault, Hardware, JobId, JobState, JobStatus, read_json
 from runners.layout import LEASE
 from tests.runners.test_contract import UNDER_WAY, running, wait
