@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runners import gpus, landlock, sandbox, seccomp
-from runners.container_doctor import container_engine
+from runners.containers.doctor import container_engine
 from runners.sandbox import Layer
 from runners.tier import Tier
 

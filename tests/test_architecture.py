@@ -126,10 +126,10 @@ def test_templates_import_nothing_of_ours_and_are_never_imported() -> None:
 
 # Module of the runners -> the client library of its backend. The supervisor starts without site-packages.
 CLIENTS = {
-    "runners.container_engine": {"docker"},
+    "runners.containers.engine": {"docker"},
     "runners.remote.wrapper": {"huggingface_hub"},
     "runners.remote.sealing": {"cryptography"},
-    "runners.ray_train": {"ray"},
+    "runners.ray_jobs.train": {"ray"},
     "runners.hf_jobs.hub": {"huggingface_hub"},
     # In a job's container:
     "runners.hf_jobs.bootstrap": {"huggingface_hub"},

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from bot.domain.budget import Spend
 from bot.domain.experiment import Experiment
 from bot.loop.database import metadata
-from bot.loop.policy import SHORTEST_JOB_HOURS
+from bot.loop.spending import SHORTEST_JOB_HOURS
 
 SERVER = "server"
 """The scope of a halt that stops every repository."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from bot.conversation.github import GitHubApp, Gone, Refused
 from bot.conversation.github.workflow_runs import WorkflowRuns
 from bot.errors import PlatformError, TransientError, UserError
-from runners.actions_api import ActionsMachine, RunSeen
+from runners.github_actions.api import ActionsMachine, RunSeen
 
 T = TypeVar("T")
 _CALL_SECONDS, _DOWNLOAD_SECONDS = 300.0, 3600.0
@@ -24,7 +24,7 @@ _MOST_REPOSITORIES = 50
 
 
 class GitHubActions:
-    """`runners.actions_api.ActionsApi`. Blocks; never called on the server's own loop."""
+    """`runners.github_actions.api.ActionsApi`. Blocks; never called on the server's own loop."""
 
     def __init__(self, app: GitHubApp) -> None:
         self._app = app

@@ -59,7 +59,7 @@ from bot.server.schema import SCHEMA_PATH, schema_routes
 from bot.server.summaries import Summaries
 from bot.server.watcher import Watcher
 from bot.server.webhook import Admission, webhook_routes
-from runners.github_actions import ActionsRunner
+from runners.github_actions.backend import ActionsRunner
 from runners.job import Hardware, Runner
 
 log = logging.getLogger("postdoc.server")

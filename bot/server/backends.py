@@ -16,11 +16,11 @@ from bot.domain.redaction import redact
 from bot.errors import SettingsError, UserError
 from bot.server.actions_api import GitHubActions
 from bot.server.run_tokens import RunTokens
-from runners.github_actions import ActionsBackend, ActionsRunner, Dispatching
+from runners.github_actions.backend import ActionsBackend, ActionsRunner, Dispatching
 from runners.job import Runner
 from runners.local import LocalRunner
-from runners.ray_dashboard import Dashboard
-from runners.ray_jobs import RayJobs
+from runners.ray_jobs.backend import RayJobs
+from runners.ray_jobs.dashboard import Dashboard
 from runners.remote.runner import RemoteRunner
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _local(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Run
 
 def _docker(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Runner:
     try:
-        from runners.containers import ContainerRunner
+        from runners.containers.runner import ContainerRunner
     except ImportError as error:
         raise SettingsError("POSTDOC_RUNNER=docker needs the Docker SDK: `pip install 'postdoc[docker]'`.") from error
     try:

@@ -28,7 +28,7 @@ from bot.errors import UserError
 from bot.server import uploads
 from bot.server.run_tokens import RunTokens
 from bot.server.uploads import Turned
-from runners.github_actions import STORE
+from runners.github_actions.backend import STORE
 from runners.job import JobSpec, read_json
 from runners.layout import SPEC, read_status
 from runners.remote.store import (

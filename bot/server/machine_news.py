@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from runners.github_actions import TITLE, ActionsRunner
+from runners.github_actions.backend import TITLE, ActionsRunner
 from runners.job import JobId, Runner
 
 RUN_EVENTS = frozenset({"workflow_run", "workflow_job"})

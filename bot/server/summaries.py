@@ -18,7 +18,7 @@ from bot.domain.experiment import Event, EventKind, Experiment, Job, JobRole, Sc
 from bot.domain.fold import experiment_of
 from bot.domain.goal import Budget, Goal, GoalId
 from bot.loop.journal import Journal
-from bot.loop.policy import spend_of
+from bot.loop.spending import spend_of
 from bot.loop.treasury import month_of
 
 log = logging.getLogger("postdoc.summaries")

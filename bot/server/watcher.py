@@ -18,8 +18,8 @@ from bot.errors import PostdocError
 from bot.loop.actions.jobs import settle
 from bot.loop.actions.traces import metrics_of, number, output_json
 from bot.loop.engine import Engine
-from bot.loop.policy import spend_of
 from bot.loop.reports import Reports
+from bot.loop.spending import spend_of
 from bot.loop.treasury import SERVER, Halt
 from bot.loop.world import World
 from runners.job import JobId, JobState, JobStatus

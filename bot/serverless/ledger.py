@@ -20,7 +20,7 @@ from bot.domain.experiment import Experiment, JobRole
 from bot.domain.fold import experiment_of
 from bot.domain.goal import GoalId
 from bot.errors import LeaseLost, UserError
-from bot.loop.actions.jobs import KEPT_RESULTS, KEPT_SCRIPTS
+from bot.loop.actions.specs import KEPT_RESULTS, KEPT_SCRIPTS
 from bot.loop.actions.traces import output_json
 from bot.loop.journal import Journal
 from bot.loop.record import NAME, BadRecord, Record

@@ -24,7 +24,7 @@ from bot.conversation.github import GitHubApp, OnWrite, Pacing, Refs, Refused, W
 from bot.domain.experiment import EventKind, Experiment, Job, NewEvent
 from bot.domain.goal import GoalId
 from bot.errors import LeaseLost, PostdocError, SettingsError, TransientError
-from bot.loop.actions.jobs import trained_model
+from bot.loop.actions.specs import trained_model
 from bot.loop.engine import Point
 from bot.loop.leases import INBOX
 from bot.loop.record import key_of

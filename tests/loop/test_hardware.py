@@ -15,7 +15,8 @@ from bot.errors import PlatformError
 from bot.loop.actions.consent import ask_consent
 from bot.loop.actions.planning import plan_facts
 from bot.loop.hardware import hardware_facts
-from bot.loop.policy import ActionKind, consent_missing, data_key, memory_unfit, next_action, policy_covers
+from bot.loop.policy import ActionKind, next_action
+from bot.loop.spending import consent_missing, data_key, memory_unfit, policy_covers
 from runners.job import Flavor, Hardware
 from tests.conversation.conftest import RECIPE, SHA, Story, make_goal
 from tests.runners.test_hardware_shape import QWEN3_17B

@@ -12,15 +12,8 @@ import pytest
 from bot.domain.experiment import Event, EventKind, Experiment, JobRole, NewEvent, State
 from bot.domain.fold import experiment_of
 from bot.domain.goal import GoalId
-from bot.loop.policy import (
-    ActionKind,
-    allowance,
-    budget_exhausted,
-    data_key,
-    evaluation_hours,
-    next_action,
-    spend_of,
-)
+from bot.loop.policy import ActionKind, next_action
+from bot.loop.spending import allowance, budget_exhausted, data_key, evaluation_hours, spend_of
 
 RECORDED = Path(__file__).resolve().parent.parent / "cli" / "payloads" / "goal-met.json"
 GOAL = GoalId("acme/tiny-speller#1")

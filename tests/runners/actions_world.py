@@ -27,7 +27,7 @@ from bot.server.actions_api import GitHubActions
 from bot.server.job_store import JobStores, routes_of
 from bot.server.machine_news import MachineNews
 from bot.server.run_tokens import RunTokens
-from runners.github_actions import ActionsBackend, ActionsRunner, Dispatching
+from runners.github_actions.backend import ActionsBackend, ActionsRunner, Dispatching
 from runners.job import JobSpec, JobStatus
 from tests.fakes.actions_machine import WORKFLOW, ActionsMachine
 from tests.openapi import Recorder, available
@@ -66,7 +66,7 @@ class ActionsWorld:
         self.forge.add_repository("acme", "lab", {"README.md": "# Lab\n", WORKFLOW_PATH: WORKFLOW}, private=True)
         self.forge.add_collaborator(LAB, "ada", "admin")
         self.refused = ""
-        """Key that the server's endpoints are out of order for."""
+        """Key that the server's endpoints are out of order for; `*` for all of them."""
         self.refused_downloads = 0
         """How many more downloads of an artifact are refused as if their address had expired."""
         judge = self.recorder.wrap if judged and available() else _unchanged
@@ -144,7 +144,7 @@ class ActionsWorld:
 
         @app.middleware("http")
         async def remember(request: Request, call_next: Any) -> Any:
-            if self.refused and request.url.path.endswith(self.refused):
+            if self.refused and (self.refused == "*" or request.url.path.endswith(self.refused)):
                 return Response(status_code=503)
             return await call_next(request)
 

@@ -4,6 +4,7 @@ with an image made from this machine's Python. Nothing is fetched, and nothing s
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from typing import Any
 
 import docker
 
-from runners.containers import ContainerRunner
+from runners.containers.runner import ContainerRunner
 from runners.job import JobId
 from tests.runners.conftest import processes_naming
 
@@ -183,6 +184,11 @@ class StartedEngine:
             time.sleep(0.05)
         for group in Path("/sys/fs/cgroup").glob(f"*/{self.folder.name}"):
             group.rmdir()
+        for name in ("libpod_parent/conmon", "libpod_parent"):
+            for group in Path("/sys/fs/cgroup").glob(f"*/{name}"):
+                # podman's own name for the groups of all its containers; refused while another podman has some there.
+                with contextlib.suppress(OSError):
+                    group.rmdir()
         shutil.rmtree(self.folder, ignore_errors=True)
         return [*left, *([f"{self.folder} is still there"] if self.folder.exists() else [])]
 

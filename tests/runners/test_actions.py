@@ -15,8 +15,8 @@ import pytest
 
 from bot.errors import PlatformError, UserError
 from bot.practice import workflow_runs
-from runners.artifact import import_artifact
-from runners.github_actions import STORE, ActionsBackend, Dispatching
+from runners.github_actions.artifact import import_artifact
+from runners.github_actions.backend import STORE, ActionsBackend, Dispatching
 from runners.job import Caps, FailureKind, Fault, JobId, JobSpec, JobState
 from runners.remote.sealing import SEALED, new_key, seal, unseal
 from runners.remote.store import OUTPUTS, SEAL, STATUS, FolderStore
@@ -194,6 +194,24 @@ def test_sweep_survives_githubs_outage(world, script):
     world.runner().launch(script("print('well')"))
     world.forge.faults.server_error(count=100_000, matches=lambda _, path: "/actions/" in path)
     assert world.runner().sweep().running == (JOB,)
+
+
+def test_server_that_was_away_for_longer_than_the_lease_finds_its_job_again(world, script):
+    world.machine()
+    runner = world.runner(lease_seconds=9.0)
+    runner.launch(script(f"{UNDER_WAY}time.sleep(9)\nimport os\nos.mkdir('out')\nopen('out/model', 'w').write('w')"))
+    under_way(runner)
+    wait(lambda: runner.status(JOB).state is JobState.RUNNING, SECONDS)
+    remote = world.root / JOB / "remote.json"
+    world.refused = "*"
+    noted = json.loads(remote.read_text())
+    remote.write_text(json.dumps(noted | {"lease_seen_at": time.time() - 3600}))  # an hour has passed
+    time.sleep(1.5)
+    world.refused = ""
+    again = world.runner(lease_seconds=9.0)
+    assert again.sweep().lost == ()
+    assert ended(again).state is JobState.SUCCEEDED
+    assert (again.folder(JOB) / "out" / "model").read_text() == "w"
 
 
 def test_wrapper_that_was_given_up_as_lost_ends_its_job(world, script):

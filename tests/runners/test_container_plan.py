@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from bot.errors import UserError
-from runners import container_plan
 from runners.cache import Shared
-from runners.container_engine import Description, Image
-from runners.container_plan import Setting, container, launch_plan, with_gpus
+from runners.containers import plan as container_plan
+from runners.containers.engine import Description, Image
+from runners.containers.plan import Setting, container, launch_plan, with_gpus
 from runners.gpus import Gpu, GpuPlace
 from runners.job import Caps, Hardware, JobSpec
 

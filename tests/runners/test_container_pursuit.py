@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from bot.domain.experiment import State
-from runners.containers import ContainerRunner
+from runners.containers.runner import ContainerRunner
 from tests.runners import engines
 from tests.runners.test_hf_pursuit import end_local_jobs, pursued, rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 ROOT = Path(__file__).resolve().parents[2]
 
 

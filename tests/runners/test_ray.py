@@ -22,10 +22,10 @@ from pydantic import SecretStr
 from bot.errors import PlatformError, SettingsError, UserError
 from runners.job import Caps, Fault, Hardware, JobId, JobSpec, JobState, JobStatus
 from runners.local import LocalRunner
-from runners.ray_dashboard import Dashboard, Machine, Machines
-from runners.ray_jobs import RayJobs, code_package
-from runners.ray_queue import Demand, waiting_words
-from runners.ray_train import interface_of
+from runners.ray_jobs.backend import RayJobs, code_package
+from runners.ray_jobs.dashboard import Dashboard, Machine, Machines
+from runners.ray_jobs.demand import Demand, waiting_words
+from runners.ray_jobs.train import interface_of
 from runners.remote import package
 from runners.remote.runner import RemoteRunner
 from runners.remote.store import CANCEL, INPUTS, STATUS, FolderStore
@@ -122,7 +122,7 @@ def test_what_a_node_runs_of_ours_is_whole_and_always_the_same_bytes(tmp_path):
     with zipfile.ZipFile(io.BytesIO(code_package())) as archive:
         archive.extractall(tmp_path)
     assert not (tmp_path / "bot" / "server").exists()
-    for module in ("runners.remote.wrapper", "runners.ray_train"):
+    for module in ("runners.remote.wrapper", "runners.ray_jobs.train"):
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, '.'); import {module}"],
             cwd=tmp_path, capture_output=True, text=True, check=False,

@@ -26,7 +26,7 @@ from bot.practice.auth import new_key_pair
 from bot.server import job_store, uploads
 from bot.server.job_store import JobStores, routes_of
 from bot.server.run_tokens import RunTokens
-from runners.github_actions import STORE
+from runners.github_actions.backend import STORE
 from runners.job import Caps, JobId, JobSpec, JobState, JobStatus
 from runners.layout import SPEC, STATUS, write_json
 from runners.remote.http_store import HttpStore

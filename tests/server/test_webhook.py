@@ -18,7 +18,7 @@ from bot.loop import inbox
 from bot.server import webhook
 from bot.server.app import Bot, create_app
 from bot.server.machine_news import MachineNews
-from runners.github_actions import ActionsRunner
+from runners.github_actions.backend import ActionsRunner
 from runners.job import JobId
 from tests.server.conftest import SECRET, Door, client_of, make_bot, outcomes, signed
 

@@ -19,7 +19,8 @@ from bot.loop.actions.consent import left_of
 from bot.loop.actions.jobs import status_of
 from bot.loop.actions.planning import post_sticky, result_of, score_of
 from bot.loop.actions.traces import metrics_of, number
-from bot.loop.policy import Action, data_key, next_run_hours
+from bot.loop.policy import Action
+from bot.loop.spending import data_key, next_run_hours
 from bot.loop.world import World
 from runners.job import JobId
 

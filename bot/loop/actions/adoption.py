@@ -15,7 +15,7 @@ from bot.domain.recipe import differences, with_value
 from bot.errors import UserError
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contract import say
-from bot.loop.actions.jobs import script_of
+from bot.loop.actions.specs import script_of
 from bot.loop.world import World, digest
 
 _LIGHT = frozenset({"title", "target", "budget"})

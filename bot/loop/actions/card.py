@@ -7,8 +7,8 @@ from typing import Any
 from bot.data.card import report_card
 from bot.domain.data_source import HubSource, parse_source
 from bot.domain.experiment import Experiment, JobRole, Run, Score
-from bot.loop.actions.jobs import sources_of, trained_model
-from bot.loop.policy import data_key, spend_of
+from bot.loop.actions.specs import sources_of, trained_model
+from bot.loop.spending import data_key, spend_of
 from bot.loop.world import World
 
 

@@ -33,7 +33,8 @@ from bot.loop.actions.contract import repository_policy
 from bot.loop.actions.planning import plan_facts, post_sticky
 from bot.loop.actions.publish import publish_best
 from bot.loop.actions.runs import commit_change
-from bot.loop.policy import Action, consent_missing, next_run_hours
+from bot.loop.policy import Action
+from bot.loop.spending import consent_missing, next_run_hours
 from bot.loop.world import World
 
 

@@ -16,7 +16,8 @@ from bot.domain.goal import Budget
 from bot.domain.recipe import differences, line_with
 from bot.loop.actions.planning import plan_facts
 from bot.loop.hardware import Unfit
-from bot.loop.policy import Action, memory_unfit, spend_of
+from bot.loop.policy import Action
+from bot.loop.spending import memory_unfit, spend_of
 from bot.loop.world import World
 
 AGREE = "agree"

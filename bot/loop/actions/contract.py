@@ -24,7 +24,8 @@ from bot.domain.redaction import redacted_bytes
 from bot.errors import UserError
 from bot.evaluation.benchmark_file import Benchmark
 from bot.evaluation.benchmarks import SHIPPED, known_benchmarks, load_benchmark
-from bot.loop.actions.jobs import BENCHMARK_SOURCE, keep_script, machine_price, sources_of
+from bot.loop.actions.jobs import machine_price
+from bot.loop.actions.specs import BENCHMARK_SOURCE, keep_script, sources_of
 from bot.loop.hardware import estimates_of, hardware_facts, plan_words
 from bot.loop.models import fetched_model, model_problem
 from bot.loop.own_benchmark import LFS_ADVICE, is_lfs_pointer, is_own, read_own_benchmark

@@ -11,11 +11,13 @@ from bot.domain.experiment import EventKind, Experiment, JobRole, NewEvent, Stat
 from bot.domain.redaction import redact
 from bot.domain.statistics import confirmation
 from bot.loop.actions.card import experiment_card
-from bot.loop.actions.jobs import settle, status_of, trained_model
+from bot.loop.actions.jobs import settle, status_of
 from bot.loop.actions.planning import post_sticky, result_of, score_of
 from bot.loop.actions.runs import complete_check
+from bot.loop.actions.specs import trained_model
 from bot.loop.actions.traces import committed_files
-from bot.loop.policy import Action, spend_of
+from bot.loop.policy import Action
+from bot.loop.spending import spend_of
 from bot.loop.world import World
 from runners.job import JobId
 

@@ -1,47 +1,26 @@
-"""Launching: what each job is given, and nothing more."""
+"""Launching jobs: under which name, within which reservation, and from which checkpoint on."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from bot.conversation.policy import Policy
-from bot.domain.ablation import Ablation, Arm
 from bot.domain.budget import Spend
-from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent, Run, State
+from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent, State
 from bot.domain.goal import digest_of, slug
 from bot.errors import PlatformError, TransientError, UserError
-from bot.evaluation.benchmarks import write_job_files
-from bot.evaluation.tasks import training_rows
-from bot.loop.models import fetched_model, hub_origin
-from bot.loop.own_benchmark import benchmark_of
-from bot.loop.policy import SHORTEST_JOB_HOURS, Action, allowance, data_key
-from bot.loop.sources import source_files
+from bot.loop.actions.specs import CHECKPOINTS, LATEST, Trained, arm_of, goal_folder, jsonl, spec_of, write_input
+from bot.loop.policy import Action
+from bot.loop.spending import SHORTEST_JOB_HOURS, allowance
 from bot.loop.treasury import Refusal
-from bot.loop.world import TEMPLATES, World, digest
-from runners.hardware.estimate import MemoryEstimate, memory_of
-from runners.hardware.shape import shape_in
-from runners.hardware.training import training_of
-from runners.job import Caps, JobId, JobSpec
-from runners.launching import CONFIG_FILE, SCRIPT_FILE, launch_plan
+from bot.loop.world import World
+from runners.job import JobId, JobSpec
 from runners.metrics import METRICS
 from runners.outputs import read_output
-
-BENCHMARK_SOURCE = "benchmark/train.jsonl"
-"""The `data_sources` name of the benchmark's own training rows; no repository path can be it, `benchmark/` is ours."""
-KEPT_SCRIPTS, KEPT_RESULTS = "scripts", "evaluations"
-"""Folders of what is kept for a goal where the data folder may not last: scripts by digest, evaluations by job."""
-CHECKPOINTS, LATEST = "out", "latest"
-"""Where a training script makes its `checkpoint-N` folders, and the file there that names the newest whole one."""
-BENCHMARK_ROWS = 3000
-"""Training rows drawn from a benchmark that makes its own."""
 
 
 async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
@@ -60,7 +39,7 @@ async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
         state = State.STOPPED if granted.halted else State.EXHAUSTED
         refused = {"state": str(state), "reason": granted.reason}
         return [NewEvent(EventKind.SPENDING_REFUSED, f"spending-refused/{x.length}", refused)]
-    spec = await _spec(world, x, role, run, job_id)
+    spec = await spec_of(world, x, role, run, job_id)
     resumed_from = await asyncio.to_thread(_last_checkpoint, world, x, x.job_for(role, run, expects))
     if resumed_from is not None and spec.checkpoints:
         spec = _resumed(spec, resumed_from, goal_folder(world, x) / "inputs" / job_id)
@@ -138,7 +117,7 @@ def _last_checkpoint(world: World, x: Experiment, before: Job | None) -> Checkpo
 
 def _resumed(spec: JobSpec, checkpoint: Checkpoint, inputs: Path) -> JobSpec:
     """The same job from the checkpoint on, with what was logged up to there."""
-    metrics = {METRICS: _write(inputs / "metrics.jsonl", jsonl(checkpoint.metrics))} if checkpoint.metrics else {}
+    metrics = {METRICS: write_input(inputs / "metrics.jsonl", jsonl(checkpoint.metrics))} if checkpoint.metrics else {}
     return replace(
         spec,
         argv=(*spec.argv, "--resume_from_checkpoint", "{mount:checkpoint}"),
@@ -189,282 +168,6 @@ def job_id_of(x: Experiment, role: JobRole, run: int, attempt: int, expects: str
 def job_prefix(x: Experiment) -> str:
     """How the ids of this goal's jobs begin, and no other goal's."""
     return f"{slug(x.repository, limit=24)}-{x.issue}-{digest_of(x.goal_id)[:6]}-"
-
-
-async def _spec(world: World, x: Experiment, role: JobRole, run: int, job_id: JobId) -> JobSpec:
-    assert x.goal is not None
-    match role:
-        case JobRole.DATA:
-            return await _data_spec(world, x, job_id)
-        case JobRole.BASELINE:
-            return await _evaluation_spec(world, x, job_id, await base_model(world, x), "dev", x.goal.base_model)
-        case JobRole.EVALUATE:
-            return await _evaluation_spec(
-                world, x, job_id, trained_model(world, x, run), "dev", f"{x.folder}/runs/{run:02d}"
-            )
-        case JobRole.CONFIRM:
-            return await _evaluation_spec(
-                world, x, job_id, trained_model(world, x, run), "sealed", f"{x.folder}/runs/{run:02d}"
-            )
-        case JobRole.TRAIN:
-            return await _training_spec(world, x, job_id, Trained.of_run(x.runs[run - 1]), ())
-        case JobRole.ABLATE:
-            return await _training_spec(world, x, job_id, Trained.of_arm(*arm_of(x, run)), ())
-        case JobRole.WEIGH:
-            model = finished(world, x, JobRole.ABLATE, run) / "out" / "model"
-            return await _evaluation_spec(world, x, job_id, model, "dev", f"{x.folder}/ablation arm {run}")
-        case JobRole.PROBE:
-            remedy = x.runs[run - 1].remedy
-            assert remedy is not None
-            rates = ",".join(f"{rate:g}" for rate in remedy["rates"])
-            probed = Trained.of_run(x.runs[run - 1])
-            return await _training_spec(world, x, job_id, probed, ("--learning_rate_probe", rates))
-
-
-async def _data_spec(world: World, x: Experiment, job_id: JobId) -> JobSpec:
-    inputs = goal_folder(world, x) / "inputs" / data_key(x.recipe, x.recipe_digests)
-    path = "data/prepare.py"
-    files = {
-        "recipe.yaml": _write(inputs / "recipe.yaml", x.recipe.encode()),
-        "data/prepare.py": _write(
-            inputs / "prepare.py", await script_of(world, x, path, x.recipe_digests[path], x.head_sha)
-        ),
-    }
-    for source in sources_of(x.recipe):
-        for path, file in (await _source_files(world, x, source, inputs / "sources")).items():
-            files[f"inputs/{path}"] = file
-    argv = ("{python}", "data/prepare.py", "--config", "recipe.yaml", "--inputs", "inputs", "--output", "data")
-    caps = _caps(world, memory_gib=2.0)
-    trusted = _trusted(x, x.recipe_digests)
-    return JobSpec(job_id, argv, files=files, caps=caps, trusted=trusted, outputs=("data",))
-
-
-class Trained(NamedTuple):
-    """What a training job is made from: a run of the goal, or an arm of an ablation."""
-
-    recipe: str
-    digests: Mapping[str, str]
-    head_sha: str
-    data_key: str
-
-    @classmethod
-    def of_run(cls, run: Run) -> Trained:
-        return cls(run.recipe, run.digests, run.head_sha, data_key(run.recipe, run.digests))
-
-    @classmethod
-    def of_arm(cls, ablation: Ablation, arm: Arm) -> Trained:
-        return cls(arm.recipe, ablation.digests, ablation.head_sha, ablation.data_key)
-
-
-def arm_of(x: Experiment, n: int) -> tuple[Ablation, Arm]:
-    """The arm with this number among all arms of the goal."""
-    return next((ablation, arm) for ablation in x.ablations for arm in ablation.arms if arm.n == n)
-
-
-async def _training_spec(
-    world: World, x: Experiment, job_id: JobId, trained: Trained, extra: tuple[str, ...]
-) -> JobSpec:
-    recipe, digests = trained.recipe, trained.digests
-    inputs = goal_folder(world, x) / "inputs" / job_id
-    built = world.runner.folder(JobId(x.data[trained.data_key]["job_id"]))
-    files = {
-        "train.py": _write(
-            inputs / "train.py", await script_of(world, x, "train.py", digests["train.py"], trained.head_sha)
-        ),
-        "recipe.yaml": _write(inputs / "recipe.yaml", recipe.encode()),
-        # Read here, not copied by path: what a script wrote may be a link to something it could not read itself.
-        "data/train.jsonl": _write(inputs / "train.jsonl", read_output(built, "data/train.jsonl")),
-    }
-    init = await base_model(world, x)
-    start, launcher = await _launcher(world, recipe, init, inputs)
-    files |= launcher
-    argv = [*start, "train.py", "--config", "recipe.yaml", "--init_from", "{mount:init}"]
-    argv += ["--train_file", "data/train.jsonl", "--output_dir", "out"]
-    validation = read_output(built, "data/validation.jsonl")
-    if validation:
-        files["data/validation.jsonl"] = _write(inputs / "validation.jsonl", validation)
-        argv += ["--validation_file", "data/validation.jsonl"]
-    return JobSpec(
-        job_id,
-        (*argv, *extra),
-        files=files,
-        mounts={"init": str(init)},
-        origins=origins_of(world, x, {"init": init}),
-        environment=world.environment,
-        caps=_caps(world, memory_gib=world.train_memory_gib),
-        trusted=_trusted(x, digests),
-        hardware=world.hardware,
-        checkpoints=CHECKPOINTS,
-    )
-
-
-async def _launcher(world: World, recipe: str, init: Path, inputs: Path) -> tuple[tuple[str, ...], dict[str, str]]:
-    """What starts the script on all GPUs that a job is given, and the files that it needs there.
-
-    Raises: TransientError when the runner cannot say what GPUs it has.
-    """
-    wanted = world.hardware
-    if wanted.gpus <= 1 and wanted.nodes == 1:
-        return ("{python}",), {}
-    size = await _gpu_memory_gib(world) if wanted.gpus else 0.0
-    plan = launch_plan(_estimate(recipe, init, size), wanted.gpus, size, wanted.nodes)
-    script = (TEMPLATES / SCRIPT_FILE).read_bytes()
-    return plan.prefix, {
-        SCRIPT_FILE: _write(inputs / SCRIPT_FILE, script),
-        CONFIG_FILE: _write(inputs / CONFIG_FILE, plan.config.encode()),
-    }
-
-
-def _estimate(recipe: str, init: Path, gpu_memory_gib: float) -> MemoryEstimate | None:
-    """None where the model or the recipe says too little; the script itself then has the word."""
-    try:
-        training = training_of(yaml.safe_load(recipe) or {}, gpu=True)
-        return memory_of(shape_in(init), training, gpu=True, device_gib=gpu_memory_gib)
-    except UserError:
-        return None
-
-
-async def _gpu_memory_gib(world: World) -> float:
-    """Of one GPU; 0 where the backend does not say."""
-    try:
-        flavors = await asyncio.to_thread(world.runner.flavors)
-    except PlatformError as error:
-        raise TransientError(f"the runner cannot say what GPUs it has: {error}") from error
-    wanted = world.hardware.flavor
-    return next((flavor.gpu_memory_gib for flavor in flavors if wanted in ("", flavor.name)), 0.0)
-
-
-async def _evaluation_spec(world: World, x: Experiment, job_id: JobId, model: Path, split: str, name: str) -> JobSpec:
-    inputs = goal_folder(world, x) / "inputs" / job_id
-    files = write_job_files(await benchmark_of(world, x), split, inputs, _seed(x))
-    argv = ("{python}", "bundle/evaluate.py", "--model", "{mount:model}", "--benchmark", "benchmark.yaml",
-            "--items", "items.jsonl", "--split", split, "--output", "out/evaluation.json",
-            "--model_name", name)  # fmt: skip
-    caps = _caps(world, memory_gib=world.train_memory_gib)
-    return JobSpec(
-        job_id,
-        argv,
-        files=files,
-        mounts={"model": str(model)},
-        origins=origins_of(world, x, {"model": model}),
-        environment=world.environment,
-        caps=caps,
-        trusted=True,
-        # One process asks the model; only training is divided.
-        hardware=replace(world.hardware, gpus=min(1, world.hardware.gpus), nodes=1),
-    )
-
-
-def _caps(world: World, *, memory_gib: float) -> Caps:
-    """Everything but the time-out, which is set from what the job was granted."""
-    return Caps(memory_gib=memory_gib, cpu_threads=world.cpu_threads, pids=512)
-
-
-def _trusted(x: Experiment, digests: Mapping[str, str]) -> bool:
-    """True when both scripts are byte for byte the shipped ones."""
-    return bool(digests) and digests == x.shipped_digests
-
-
-def _seed(x: Experiment) -> int:
-    assert x.goal is not None
-    return x.goal.seed
-
-
-def keep_script(world: World, content: bytes) -> str:
-    """Keep a shipped script under its digest, which is returned: an upgrade then leaves a goal under way its own."""
-    folder = _kept_scripts(world)
-    folder.mkdir(parents=True, exist_ok=True)
-    name = digest(content)
-    partial = folder / f".{name}-{os.getpid()}"
-    partial.write_bytes(content)
-    partial.replace(folder / name)
-    return name
-
-
-def _kept_scripts(world: World) -> Path:
-    return world.data_folder / KEPT_SCRIPTS
-
-
-async def script_of(world: World, x: Experiment, path: str, wanted: str, ref: str) -> bytes:
-    """`train.py` or `data/prepare.py` as commit `ref` holds it: the shipped file where the digest says so."""
-    kept = _kept_scripts(world) / wanted
-    if kept.is_file() and digest(content := kept.read_bytes()) == wanted:
-        return content
-    if world.kept_file is not None:
-        content = await world.kept_file(x.goal_id, f"{KEPT_SCRIPTS}/{wanted}") or b""
-        if digest(content) == wanted:
-            return content
-    repository = world.repository(x)
-    if x.pull_request is None and x.goal is not None and x.goal.script and path == "train.py":
-        found = await repository.file(x.goal.script, (await repository.default_branch())[1])
-    else:
-        found = await repository.file(f"{x.folder}/{path}", ref)
-    if found is None or digest(found) != wanted:
-        raise UserError(f"`{path}` changed while the run was being started. Push again, or write `/postdoc run`.")
-    return found
-
-
-def sources_of(recipe: str) -> list[str]:
-    """What `data_sources` names: paths, data sets of the Hub, addresses. Whether one may be read is `sources`' part."""
-    value = (yaml.safe_load(recipe) or {}).get("data_sources") or ""
-    parts = [str(part).strip() for part in (value if isinstance(value, list) else str(value).split(","))]
-    for part in parts:
-        path = PurePosixPath(part)
-        if path.is_absolute() or ".." in path.parts or "\\" in part:
-            raise UserError(f"`data_sources` names `{part}`; write a path inside this repository, `data/train.jsonl`.")
-    return [part for part in parts if part]
-
-
-async def _source_files(world: World, x: Experiment, source: str, folder: Path) -> Mapping[str, str]:
-    """Path among the data job's inputs -> file on this machine."""
-    if source != BENCHMARK_SOURCE:
-        return await source_files(world, x, source, folder)
-    task = (await benchmark_of(world, x)).task
-    if task is None:
-        raise UserError(f"`data_sources` names `{source}`, but this benchmark makes no training rows. Name a file.")
-    return {source: _write(folder / source, jsonl(training_rows(task, BENCHMARK_ROWS, _seed(x))))}
-
-
-def origins_of(world: World, x: Experiment, mounts: Mapping[str, Path]) -> dict[str, str]:
-    """Where another machine finds the same: the Hub, or `job:ID/PATH` for what an earlier job of the runner left."""
-    found = {}
-    for name, path in mounts.items():
-        if x.goal is not None and (origin := hub_origin(path, x.goal.base_model)):
-            found[name] = origin
-        elif path.parts[-3:] == ("work", "out", "model"):
-            found[name] = f"job:{path.parts[-4]}/out/model"
-    return found
-
-
-async def base_model(world: World, x: Experiment) -> Path:
-    assert x.goal is not None
-    return await asyncio.to_thread(fetched_model, world.model_folders, x.goal.base_model, x.goal.base_revision)
-
-
-def trained_model(world: World, x: Experiment, run: int) -> Path:
-    return finished(world, x, JobRole.TRAIN, run) / "out" / "model"
-
-
-def finished(world: World, x: Experiment, role: JobRole, run: int) -> Path:
-    """The working folder of the ended job that did `role` for run `run`."""
-    job = x.job_for(role, run)
-    assert job is not None, f"no {role} job for run {run}"
-    return world.runner.folder(JobId(job.job_id))
-
-
-def goal_folder(world: World, x: Experiment) -> Path:
-    """The bot's own folder for this goal: inputs it gave to jobs and full traces."""
-    return world.data_folder / "goals" / f"{slug(x.full_name)}-{x.issue}-{digest_of(x.goal_id)[:6]}"
-
-
-def jsonl(rows: list[Any]) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-
-
-def _write(path: Path, content: bytes) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return str(path.resolve())
 
 
 def status_of(job: Job | None) -> Mapping[str, Any]:

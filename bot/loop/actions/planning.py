@@ -24,22 +24,14 @@ from bot.errors import UserError
 from bot.evaluation.benchmarks import items
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contract import refuse
-from bot.loop.actions.jobs import (
-    BENCHMARK_SOURCE,
-    KEPT_RESULTS,
-    base_model,
-    goal_folder,
-    is_gone,
-    outputs_gone,
-    script_of,
-    sources_of,
-    status_of,
-)
+from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
+from bot.loop.actions.specs import BENCHMARK_SOURCE, KEPT_RESULTS, base_model, goal_folder, script_of, sources_of
 from bot.loop.actions.traces import output, output_json
 from bot.loop.hardware import hardware_facts, plan_words
 from bot.loop.own_benchmark import benchmark_of
-from bot.loop.policy import (
-    Action,
+from bot.loop.policy import Action
+from bot.loop.sources import source_licence
+from bot.loop.spending import (
     consent_missing,
     data_key,
     estimated,
@@ -48,7 +40,6 @@ from bot.loop.policy import (
     next_run_hours,
     spend_of,
 )
-from bot.loop.sources import source_licence
 from bot.loop.world import World
 from runners.job import JobId
 

@@ -18,8 +18,8 @@ from bot.domain.redaction import redact
 from bot.errors import TransientError, UserError
 from bot.loop import hub_models
 from bot.loop.actions.card import experiment_card
-from bot.loop.actions.jobs import goal_folder, trained_model
 from bot.loop.actions.planning import post_sticky
+from bot.loop.actions.specs import goal_folder, trained_model
 from bot.loop.actions.traces import provenance
 from bot.loop.policy import Action
 from bot.loop.world import World

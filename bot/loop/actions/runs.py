@@ -21,7 +21,8 @@ from bot.loop.actions.card import experiment_card
 from bot.loop.actions.jobs import status_of
 from bot.loop.actions.planning import post_sticky, result_of, score_of
 from bot.loop.actions.traces import collect_trace, committed_files, job_path, metrics_of, number, output_json
-from bot.loop.policy import Action, data_key, head_recipe_hash, remedy_waits
+from bot.loop.policy import Action, head_recipe_hash
+from bot.loop.spending import data_key, remedy_waits
 from bot.loop.world import World
 from runners.job import JobId
 

@@ -12,8 +12,9 @@ from bot.domain.evaluation import Evaluation
 from bot.domain.experiment import BASELINE, Experiment, JobRole, Run
 from bot.domain.redaction import redact
 from bot.errors import UserError
-from bot.loop.actions.jobs import goal_folder, status_of
-from bot.loop.policy import data_key
+from bot.loop.actions.jobs import status_of
+from bot.loop.actions.specs import goal_folder
+from bot.loop.spending import data_key
 from bot.loop.world import World
 from runners.job import JobId
 from runners.metrics import METRICS, metric_rows

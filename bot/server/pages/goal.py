@@ -19,9 +19,9 @@ from bot.domain.experiment import Event, Experiment, Job, JobRole, Run, State
 from bot.domain.fold import experiment_of
 from bot.domain.goal import GoalId
 from bot.domain.recipe import line_with
-from bot.loop.actions.jobs import goal_folder
+from bot.loop.actions.specs import goal_folder
 from bot.loop.actions.traces import job_path
-from bot.loop.policy import consent_missing, remedy_waits
+from bot.loop.spending import consent_missing, remedy_waits
 from bot.server.pages.charts import curves as drawn
 from bot.server.pages.charts import values_by_run
 from bot.server.pages.overview import slots_of

@@ -14,8 +14,8 @@ from uuid import uuid4
 
 from bot.domain.redaction import redact as redact_shapes
 from runners.job import JobId
-from runners.ray_dashboard import Dashboard
-from runners.ray_jobs import RayJobs
+from runners.ray_jobs.backend import RayJobs
+from runners.ray_jobs.dashboard import Dashboard
 from runners.remote.runner import RemoteRunner
 from runners.remote.store import OUTPUTS, FolderStore
 from tests.runners import ray_cluster

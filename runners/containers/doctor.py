@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bot.errors import PlatformError, UserError
 
 if TYPE_CHECKING:
-    from runners.container_engine import Engine
+    from runners.containers.engine import Engine
 
 Seen = tuple[bool, str, str]
 """Whether all is well, what was seen, what to do."""
@@ -18,7 +18,7 @@ def container_engine(url: str = "", image: str = "", *, wanted: bool = False) ->
     """`wanted`: the server's jobs run there, so that what is missing is no longer optional."""
     optional = "" if wanted else "optional, for jobs in containers: "
     try:
-        from runners.container_engine import Engine, socket_path
+        from runners.containers.engine import Engine, socket_path
     except ImportError:
         return False, "the Docker SDK is not installed", f"{optional}`pip install 'postdoc[docker]'`"
     try:

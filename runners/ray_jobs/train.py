@@ -1,7 +1,7 @@
 """One training run on several machines of a Ray cluster: Ray Train gathers the machines and says which is which, and on
 each of them the script runs under a supervisor in its sandbox, as on a single one.
 
-    python -m runners.ray_train --job JOB_ID --store FOLDER --jobs FOLDER --nodes 2 --gpus 8 --cpus 8 --memory-gib 64
+    python -m runners.ray_jobs.train --job JOB --store FOLDER --jobs FOLDER --nodes 2 --gpus 8 --cpus 8 --memory-gib 64
 
 The script is started on every machine with MASTER_ADDR, MASTER_PORT and NODE_RANK, as torchrun reads them, and with the
 network, because its processes must reach each other. The first machine alone talks to the job's store: metrics, log,
@@ -32,7 +32,7 @@ from typing import Any
 from bot.errors import PlatformError, UserError
 from runners.job import FailureKind, JobId, JobSpec, JobState, JobStatus
 from runners.local import LocalRunner
-from runners.ray_queue import counted
+from runners.ray_jobs.demand import counted
 from runners.remote.store import CANCEL, STATUS, Store, open_store
 from runners.remote.wrapper import Wrapper, fetch_origin
 
@@ -215,7 +215,7 @@ def train(given: argparse.Namespace, store: Store) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     # As a module of that name, which the workers can import; this one is called __main__.
-    from runners.ray_train import on_machine
+    from runners.ray_jobs.train import on_machine
 
     resources = {"CPU": given.cpus, "memory": given.memory_gib * 2**30, **dict.fromkeys(given.resource, 0.001)}
     if given.gpus:
@@ -262,7 +262,7 @@ def _on_stop(store: Store) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m runners.ray_train")
+    parser = argparse.ArgumentParser(prog="python -m runners.ray_jobs.train")
     parser.add_argument("--job", required=True)
     parser.add_argument("--store", required=True, help="the job's folder on the shared storage")
     parser.add_argument("--jobs", required=True, help="where jobs live on a machine's own disk")

@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from bot.errors import PlatformError, UserError
-from runners import container_plan, intake, joblog, slots
+from runners import intake, joblog, slots
 from runners.bubblewrap import CACHE
-from runners.container_engine import Description, Engine, Image, check_pinned, socket_path
-from runners.container_plan import ENDED, JOB_LABEL, OUTPUT, PIPES, RELEASE, ROOT_LABEL, Setting
+from runners.containers import plan as container_plan
+from runners.containers.engine import Description, Engine, Image, check_pinned, socket_path
+from runners.containers.plan import ENDED, JOB_LABEL, OUTPUT, PIPES, RELEASE, ROOT_LABEL, Setting
 from runners.gpus import GpuPlace
 from runners.job import Flavor, JobId, JobSpec, JobStatus
 from runners.layout import LAUNCH_LOCK, SCRATCH, WORK, read_status
 from runners.local import LocalRunner, locked
 
-_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from runners.container_supervisor import main; main()"
+_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from runners.containers.supervisor import main; main()"
 _IMAGE_SECONDS = 60.0
 """How long an image that was seen counts as there."""
 

@@ -20,7 +20,7 @@ from bot.errors import UserError
 from runners import intake
 from runners.bubblewrap import CACHE, Interpreter
 from runners.cache import Shared
-from runners.container_engine import Description, Image
+from runners.containers.engine import Description, Image
 from runners.gpus import Gpu, GpuPlace
 from runners.job import JobSpec
 from runners.layout import SCRATCH, WORK

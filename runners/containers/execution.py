@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 from bot.errors import PlatformError, UserError
 from runners import joblog, outputs, processes
 from runners.cgroup import Cgroup, group_of
-from runners.container_engine import Engine, EngineAway, State
-from runners.container_plan import ENDED, OUTPUT, PIPES, RELEASE, with_gpus
-from runners.containers import give
+from runners.containers.engine import Engine, EngineAway, State
+from runners.containers.plan import ENDED, OUTPUT, PIPES, RELEASE, with_gpus
+from runners.containers.runner import give
 from runners.events import Events
 from runners.gpus import Gpu
 from runners.job import JobSpec, read_json

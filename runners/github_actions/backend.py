@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from bot.errors import PlatformError, UserError
-from runners.actions_api import ActionsApi, RunSeen, why_waiting
-from runners.artifact import has_ended, import_artifact
+from runners.github_actions.api import ActionsApi, RunSeen, why_waiting
+from runners.github_actions.artifact import has_ended, import_artifact
 from runners.job import FailureKind, Flavor, JobId, JobSpec, JobStatus, Swept, read_json
 from runners.layout import SPEC, read_status, write_json
 from runners.remote.runner import RemoteRunner, Seen, Sighting

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runners.ray_dashboard import Machine, Machines
+from runners.ray_jobs.dashboard import Machine, Machines
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The process that stands around one container. It outlives the bot; the container outlives it, and the next supervisor
 of the same job takes the container over, with the time-out still counted from the job's start.
 
-    python -m runners.container_supervisor JOB_FOLDER
+    python -m runners.containers.supervisor JOB_FOLDER
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 
 from bot.errors import PlatformError, UserError
 from runners import gpus, slots, supervisor
-from runners.container_engine import Engine
-from runners.container_execution import CONTAINER, ContainerExecution
-from runners.container_plan import PIPES
+from runners.containers.engine import Engine
+from runners.containers.execution import CONTAINER, ContainerExecution
+from runners.containers.plan import PIPES
 from runners.gpus import GpuPlace
 from runners.job import read_json
 from runners.layout import read_status

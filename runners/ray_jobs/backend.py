@@ -24,8 +24,8 @@ from typing import Any
 from bot.domain.redaction import redact
 from bot.errors import PlatformError, UserError
 from runners.job import FailureKind, Flavor, JobId, JobSpec
-from runners.ray_dashboard import Dashboard, Machine
-from runners.ray_queue import Demand, could_start, waiting_words
+from runners.ray_jobs.dashboard import Dashboard, Machine
+from runners.ray_jobs.demand import Demand, could_start, waiting_words
 from runners.remote.runner import Seen, Sighting
 from runners.remote.store import CANCEL, OUTPUTS, OUTPUTS_NOTE, FolderStore
 
@@ -42,7 +42,7 @@ _START_TIMEOUT = "failed to start within"
 """Ray gives up on a job that has waited for its resources for 15 minutes (RAY_JOB_START_TIMEOUT_SECONDS)."""
 _SETTLE_SECONDS = 5.0
 """Ray's watch over a job that has ended goes on for a second, and would end the next one of the same id."""
-_PACKAGES = Path(__file__).resolve().parent.parent
+_PACKAGES = Path(__file__).resolve().parents[2]
 
 
 class RayJobs:
@@ -192,7 +192,7 @@ class RayJobs:
 
     def _entrypoint(self, spec: JobSpec) -> str:
         several = spec.hardware.nodes > 1
-        words = [str(self._python or "python"), "-m", "runners.ray_train" if several else "runners.remote.wrapper"]
+        words = [str(self._python or "python"), "-m", "runners.ray_jobs.train" if several else "runners.remote.wrapper"]
         words += ["--job", spec.job_id, "--store", str(self._storage / spec.job_id), "--jobs", self._jobs_folder]
         if several:
             words += ["--nodes", str(spec.hardware.nodes), "--gpus", str(spec.hardware.gpus)]

@@ -1,0 +1,2 @@
+"""Jobs on Actions machines: `backend` (dispatch, watch, cancel), `api` (what it needs of GitHub), `artifact` (outputs
+that came that way)."""
