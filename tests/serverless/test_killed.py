@@ -59,8 +59,9 @@ def test_killed_with_its_machine_at_every_action_says_nothing_twice(tmp_path: Pa
         event = workflow.pending()[0]
         deaths = workflow.folder / "deaths"
         deaths.touch()
-        for _ in range(60):
-            at = " performed (?!launch:(train|evaluate|probe|baseline|confirm))"
+        for _ in range(40):
+            # Not at the launches: their names carry the attempt, so that dying there would never end.
+            at = " performed (?!launch)"
             variables = {
                 "POSTDOC_TEST_DEATHS": str(deaths),
                 "POSTDOC_TEST_DEATHS_AT": at,

@@ -138,8 +138,8 @@ class Workflow(World):
         return []
 
     def state(self, issue: int) -> str | None:
-        ended = [event for event in self.events(issue) if event["kind"] == "ended"]
-        return str(ended[-1]["data"]["state"]) if ended else None
+        ended = [event for event in self.events(issue) if event["kind"] in ("ended", "resumed")]
+        return str(ended[-1]["data"]["state"]) if ended and ended[-1]["kind"] == "ended" else None
 
     def lock(self) -> dict[str, Any]:
         return dict(json.loads(self.kept("lock", "lock.json")))

@@ -18,7 +18,7 @@ from bot.domain.recipe import differences, line_with, with_value
 from bot.domain.redaction import redact
 from bot.domain.statistics import compare
 from bot.loop.actions.card import experiment_card
-from bot.loop.actions.jobs import status_of
+from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
 from bot.loop.actions.planning import post_sticky, result_of, score_of
 from bot.loop.actions.traces import collect_trace, committed_files, job_path, metrics_of, number, output_json
 from bot.loop.policy import Action, head_recipe_hash
@@ -53,9 +53,11 @@ async def start_run(world: World, x: Experiment, action: Action) -> list[NewEven
 async def diagnose_run(world: World, x: Experiment, action: Action) -> list[NewEvent]:
     """Compare with the baseline and the best so far on the same items, name what went wrong and what to change."""
     run = x.runs[int(action.args["run"]) - 1]
+    train, evaluate = x.job_for(JobRole.TRAIN, run.n), x.job_for(JobRole.EVALUATE, run.n)
+    if train is not None and not train.blameless and is_gone(world, train):
+        return [outputs_gone(train)]  # without its curves nothing would be found, and that would pass for healthy
     trace = await asyncio.to_thread(collect_trace, world, x, run)
     report = await asyncio.to_thread(diagnose, trace)
-    train, evaluate = x.job_for(JobRole.TRAIN, run.n), x.job_for(JobRole.EVALUATE, run.n)
     found: dict[str, Any] = {"run": run.n, "score": None, "verdict": None, "against_baseline": None,
                              "against_best": None, "failure": _failure(world, x, run)}  # fmt: skip
     if train is not None and train.succeeded and evaluate is not None and evaluate.succeeded:
