@@ -271,6 +271,11 @@ def _budget_raised(event: Event, x: Experiment, page: str) -> list[Entry]:
     return _entry(event, "budget", f"raised by @{event.data['by']}")
 
 
+def _outputs_gone(event: Event, x: Experiment, page: str) -> list[Entry]:
+    what = _ROLES[event.data["role"]].format(run=event.data["run"])
+    return _entry(event, "gone", f"what {what} left is gone with its machine", tone=Tone.WARN)
+
+
 def _ablation_opened(event: Event, x: Experiment, page: str) -> list[Entry]:
     values = ", ".join(str(arm["value"]) for arm in event.data["arms"])
     return _entry(event, "ablation", f"@{event.data['by']} asked for {event.data['key']} = {values}, side by side")
@@ -314,6 +319,7 @@ _TELLERS = {
     EventKind.GOAL_READ: _goal_read,
     EventKind.GOAL_ADOPTED: _adopted,
     EventKind.BUDGET_RAISED: _budget_raised,
+    EventKind.OUTPUTS_GONE: _outputs_gone,
     EventKind.ABLATION_OPENED: _ablation_opened,
     EventKind.ABLATION_REPORTED: _ablation_reported,
     EventKind.SPENDING_REFUSED: _spending_refused,

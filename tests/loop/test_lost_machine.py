@@ -24,8 +24,13 @@ def test_lost_run_goes_on_from_its_checkpoint_and_the_sticky_comment_says_so(tmp
         assert spec["mounts"]["checkpoint"].endswith("train-01-1/work/out/checkpoint-40")
         kept = [json.loads(line) for line in Path(spec["files"]["out/metrics.jsonl"]).read_text().splitlines()]
         assert [row["step"] for row in kept] == list(range(1, 41))
-        launched = [event["data"] for event in world.events(issue) if event["kind"] == "job_launched"]
-        assert [data["resumed_from"] for data in launched if data["role"] == "train"] == [None, 40]
+
+        def resumed_from() -> list[int | None]:
+            launched = [event["data"] for event in world.events(issue) if event["kind"] == "job_launched"]
+            return [data["resumed_from"] for data in launched if data["role"] == "train"]
+
+        world.until(lambda: len(resumed_from()) == 2, "the launch to be noted")
+        assert resumed_from() == [None, 40]
         world.runner.release("train-01")
         assert world.until_ended(issue) == "met"
         [sticky] = [body for body in world.bot_comments(pull_of(world)) if "| Target |" in body]

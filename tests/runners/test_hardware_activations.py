@@ -96,6 +96,7 @@ def said(mode: str, config: dict[str, Any]) -> float:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_kept_bytes_are_those_that_autograd_saves() -> None:
     command = [sys.executable, "-c", ORACLE, json.dumps([FAMILIES, MODES, ROWS, LENGTH])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -62,6 +62,7 @@ def built() -> list[tuple[str, dict[str, Any], int, int]]:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_every_family_is_counted_exactly(built: list[tuple[str, dict[str, Any], int, int]]) -> None:
     counted = {family: shape_of(config).counted for family, config, _, _ in built}
     assert counted == {family: whole for family, _, whole, _ in built}

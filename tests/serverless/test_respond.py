@@ -33,6 +33,7 @@ def merge(workflow: Workflow, number: int) -> None:
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.slow
 def test_goal_is_pursued_from_issue_to_merge_on_machines_that_are_thrown_away(tmp_path: Path) -> None:
     """Each event on a new machine: the training set of the proposal is gone when somebody agrees to it."""
     with workflow_world(tmp_path, policy=ASKING) as workflow:

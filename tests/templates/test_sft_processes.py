@@ -76,6 +76,7 @@ def pair(tmp_path: Path, untrained_base: Path) -> tuple[Job, Job]:
     return jobs
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_with_twice_the_batch_and_one_of_them_writes(pair):
     one, two = pair
     one.run(per_device_train_batch_size=8, max_steps=4)

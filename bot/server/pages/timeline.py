@@ -276,6 +276,9 @@ SENTENCES: dict[str, Callable[[Data], Said]] = {
     "revised": _revised,
     "head_read": _head_read,
     "confirmed": _confirmed,
+    "outputs_gone": lambda d: (
+        f"What the job to {task_of(d['role'], d['run'])} left is gone with its machine.", "", "wait",
+    ),
     "ablation_opened": lambda d: (
         f"@{d['by']} asked to try {counted(len(d['arms']), 'value')} of `{d['key']}` side by side.", "", "",
     ),
