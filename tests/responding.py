@@ -16,7 +16,8 @@ from bot.cli import run
 from bot.serverless import process
 from bot.serverless.happening import Happening
 from bot.serverless.process import responded
-from bot.serverless.responder import Report, Responder
+from bot.serverless.report import Report
+from bot.serverless.responder import Responder
 from bot.serverless.settings import RespondSettings
 from tests.fakes.runner import ScriptedRunner
 from tests.serving import Deaths

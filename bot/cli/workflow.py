@@ -11,7 +11,7 @@ import typer
 from bot.cli.common import DONE, FAILED, INTERRUPTED, JsonFile, check_json, say, write_json
 
 if TYPE_CHECKING:
-    from bot.serverless.responder import Report
+    from bot.serverless.report import Report
 
 
 def respond(
@@ -43,7 +43,7 @@ def respond(
     settings = load_respond_settings(data_folder=data_folder, minutes=minutes)
     happening, why = read_happening(event_name or os.environ.get("GITHUB_EVENT_NAME", ""), path, settings.repository)
     load_server_policy(settings.policy_file)  # a mistake in it is said before anything is done
-    from bot.serverless.responder import Outcome, Report
+    from bot.serverless.report import Outcome, Report
 
     if happening is None:
         return _said(Report(Outcome.IGNORED, why), json_file)
@@ -56,7 +56,7 @@ def respond(
 
 
 def _said(report: Report, json_file: str | None) -> int:
-    from bot.serverless.responder import Outcome
+    from bot.serverless.report import Outcome
 
     lines = [f"{str(report.outcome).capitalize()}{f': {report.why}' if report.why else ''}."]
     for goal in report.goals:

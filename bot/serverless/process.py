@@ -6,7 +6,8 @@ import asyncio
 import signal
 
 from bot.serverless.happening import Happening
-from bot.serverless.responder import Report, Responder
+from bot.serverless.report import Report
+from bot.serverless.responder import Responder
 from bot.serverless.settings import RespondSettings
 
 

@@ -15,13 +15,11 @@ import shutil
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bot.conversation.github import GitHubApp, OnWrite, Pacing, Refs, Refused, WorkflowApp
-from bot.domain.experiment import EventKind, Experiment, Job, NewEvent
+from bot.domain.experiment import Experiment, Job
 from bot.domain.goal import GoalId
 from bot.errors import LeaseLost, PostdocError, SettingsError, TransientError
 from bot.loop.actions.specs import trained_model
@@ -30,10 +28,12 @@ from bot.loop.leases import INBOX
 from bot.loop.record import key_of
 from bot.server.app import Bot
 from bot.serverless.happening import Happening
+from bot.serverless.leaving import ON_THIS_MACHINE, end_jobs
 from bot.serverless.ledger import Ledger, Loaded
 from bot.serverless.lock import Lock
+from bot.serverless.report import Outcome, Report
 from bot.serverless.settings import RespondSettings
-from runners.job import JobId, Runner
+from runners.job import Runner
 
 log = logging.getLogger("postdoc.respond")
 
@@ -49,35 +49,6 @@ CANCELLED_SECONDS = 4.0
 """For the action under way when the workflow run is cancelled; GitHub kills 10 s after its first signal:
 https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-cancellation"""
 PERMISSIONS = "contents: write, issues: write, pull-requests: write, checks: write"
-_ON_THIS_MACHINE = frozenset({"local", "docker", "scripted"})
-"""Runners whose jobs are."""
-
-
-class Outcome(StrEnum):
-    HANDLED = "handled"
-    IGNORED = "ignored"
-    """The event says nothing that anybody acts on."""
-    ANSWERED_ELSEWHERE = "answered elsewhere"
-    """Another process is at work in this repository, and has looked since this one rang."""
-    OUT_OF_TIME = "out of time"
-    """What is left goes on with the next event or the schedule."""
-    CANCELLED = "cancelled"
-    LOST = "lost"
-    """Another process took over while this one was at work."""
-
-
-@dataclass(slots=True)
-class Report:
-    """What came of it."""
-
-    outcome: Outcome
-    why: str = ""
-    goals: list[dict[str, Any]] = field(default_factory=list)
-    """Goals of which something was written: goal_id, state, pull_request, running (jobs), model (folder or None)."""
-    problems: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"outcome": str(self.outcome), "why": self.why, "goals": self.goals, "problems": self.problems}
 
 
 class Responder(Bot):
@@ -297,42 +268,22 @@ class Responder(Bot):
         for task in self._tasks:
             task.cancel()  # what is ended here must not be seen as ended, and started again, before it is said why
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if not self._cancelled.is_set() and self._jobs_die:
+        cancelled, here = self._cancelled.is_set(), self.runner.name in ON_THIS_MACHINE
+        if not cancelled and here and self.settings.machine_is_thrown_away:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(limit_seconds):
-                    await self._end_jobs(why)
+                    await self._end_jobs(why, again=True)
                     while self.engine.busy and not self.lock.lost:
                         await self._pause(POLL_SECONDS)
         if not await self.engine.drain(limit_seconds):
             log.warning("an action was not over in time; the next process carries it on")
-        if self._cancelled.is_set() and self.runner.name in _ON_THIS_MACHINE:
-            await self._end_jobs(why)  # whoever cancels a workflow run wants nothing of it to go on
+        if cancelled and here:
+            await self._end_jobs(why, again=False)  # whoever cancels a workflow run wants nothing of it to go on
         return why
 
-    @property
-    def _jobs_die(self) -> bool:
-        return self.settings.machine_is_thrown_away and self.runner.name in _ON_THIS_MACHINE
-
-    async def _end_jobs(self, why: str) -> None:
-        for goal_id in await asyncio.to_thread(self.journal.goals):
-            x = await self.engine.experiment(goal_id)
-            for job in x.running_jobs:
-                await self._end_job(x, job, why)
-
-    async def _end_job(self, x: Experiment, job: Job, why: str) -> None:
-        late = job.launched_at > time.time() - (time.monotonic() - self._began) / 2
-        if late and not self._cancelled.is_set():
-            # It had less than half of the time, so whoever comes next starts it again.
-            self.engine.keep_still(x.goal_id)
-        status = await asyncio.to_thread(self.runner.cancel, JobId(job.job_id))
-        if status is None:
-            return
-        ended = {"job_id": job.job_id, "status": status.as_dict()}
-        events = [NewEvent(EventKind.JOB_ENDED, f"job/{job.job_id}/ended", ended)]
-        if not late or self._cancelled.is_set():
-            reason = f"{why}, and with it the {job.role} job of this machine. {_ADVICE}"
-            events.append(NewEvent(EventKind.STOPPED, f"out-of-time/{job.job_id}", {"by": why, "reason": reason}))
-        await self.engine.append(x.goal_id, events)
+    async def _end_jobs(self, why: str, *, again: bool) -> None:
+        elapsed = time.monotonic() - self._began
+        await end_jobs(self.engine, self.runner, why, again_since=time.time() - elapsed / 2 if again else None)
 
     async def _end(self, outcome: Outcome) -> None:
         if outcome is Outcome.LOST:
@@ -382,12 +333,6 @@ class Responder(Bot):
             return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._cancelled.wait(), seconds)
-
-
-_ADVICE = (
-    "What was trained is gone. Give the workflow more minutes, or train on a machine that stays (a self-hosted runner "
-    "with a data folder, or another runner); `/postdoc resume` trains it again"
-)
 
 
 def _refusal(goal_id: GoalId, why: str) -> str:
