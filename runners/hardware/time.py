@@ -24,7 +24,7 @@ REACHED = 0.35
 REACHED_BANDWIDTH = 0.5
 """Of the memory's bandwidth, while answers are generated token by token."""
 CORE_FLOPS = 2.5e10
-"""A second, of one processor core in float32, measured with tests/bench/hardware.py."""
+"""A second, of one processor core in float32: an assumption of the right order, measured nowhere."""
 STEP_SECONDS = 0.012
 """Of the trainer itself, for each step."""
 LAYER_SECONDS = 0.002
