@@ -6,4 +6,5 @@ from tests.runners.engines import EngineHarness
 
 
 class Harness(EngineHarness):
+    slow = True
     kind = "dockerd"
