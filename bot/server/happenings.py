@@ -62,6 +62,9 @@ def goal_edited(
         if older or standing == (issue.title, issue.body):
             return []
     key = f"edited/{issue.updated_at:.0f}/{_digest(issue.title, issue.body)}"
+    # There and back within one second is two edits of one text and one moment.
+    same = sum(event.key == key or event.key.startswith(f"{key}/") for event in known)
+    key += f"/{same + 1}" if same else ""
     data = {"title": issue.title, "body": issue.body, "by": by.login, "by_id": by.id, "updated_at": issue.updated_at}
     return [NewEvent(EventKind.GOAL_EDITED, key, data)]
 
