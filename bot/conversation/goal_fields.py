@@ -11,10 +11,11 @@ from typing import NamedTuple, TypeVar
 
 from bot.conversation.inert import clipped, code
 from bot.conversation.policy import POLICY_PATH, Policy
-from bot.conversation.recipe_rules import METHODS, path_problem, recipe_problems
+from bot.conversation.recipe_rules import path_problem, recipe_problems
 from bot.conversation.visible import visible_text
 from bot.domain.data_source import AddressSource, RepositorySource, parse_source
 from bot.domain.goal import Budget, Goal
+from bot.domain.methods import METHODS
 from bot.errors import UserError
 
 LABELS = {

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from bot.conversation.inert import clipped, code
 from bot.conversation.yaml_reader import Limits, read_mapping
 from bot.domain.data_source import RepositorySource, is_pinned, parse_source
+from bot.domain.methods import METHODS
 from bot.domain.recipe import Scalar, line_of, normalised_value
 from bot.errors import UserError
 
@@ -80,7 +81,6 @@ SWITCHES = frozenset(
     | {"completion_only_loss", "data_deduplicate", "group_by_length", "use_liger_kernel"}
     | {"load_in_4bit", "load_in_8bit"}
 )
-METHODS = ("sft", "dpo", "grpo", "reward", "distill", "classify", "pretrain")
 
 _REFUSED: dict[str, str] = {
     "output_dir": "where a run writes is fixed: remove this line.",

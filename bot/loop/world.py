@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bot.conversation.github import GitHubApp, Repository
 from bot.conversation.policy import Policy
+from bot.domain import methods
 from bot.domain.experiment import Experiment
 from bot.domain.goal import GoalId
 from bot.loop.record import Record
@@ -22,7 +23,7 @@ KeptFile = Callable[[GoalId, str], Awaitable[bytes | None]]
 
 PACKAGE = Path(__file__).resolve().parent.parent
 TEMPLATES = PACKAGE.parent / "templates"
-METHODS = tuple(sorted(path.stem for path in (TEMPLATES / "scripts").glob("*.py") if path.stem != "prepare"))
+METHODS = tuple(sorted(name for name in methods.METHODS if (TEMPLATES / "scripts" / f"{name}.py").is_file()))
 """Methods that a script ships for."""
 
 
