@@ -164,7 +164,7 @@ def main() -> None:
             quantization_config=get_quantization_config(model_args),
             peft_config=lora_config(model_args, start, added if experiment.train_added_tokens else []),
         )
-    trainer.remove_callback(PrinterCallback)
+    complete(trainer)
     if rates:
         write_json(trainer, "probe.json", probe_learning_rates(trainer, rates))
         return
@@ -484,6 +484,14 @@ def lora_config(model_args: Any, start: str, trained_tokens: list[int]) -> Any:
         if not AutoConfig.from_pretrained(start).tie_word_embeddings:
             config.modules_to_save = sorted({*(config.modules_to_save or []), "lm_head"})  # or they are never said
     return config
+
+
+def complete(trainer: Any) -> None:
+    """What a built trainer lacks or has too much of."""
+    trainer.remove_callback(PrinterCallback)
+    head = trainer.model.get_output_embeddings() if hasattr(trainer.model, "get_output_embeddings") else None
+    if head is not None and not hasattr(head, "bias"):
+        head.bias = None  # TRL's fused loss asks for it; an output layer of which PEFT trains some tokens has none
 
 
 # --- The audit ------------------------------------------------------------------------------------------------------
