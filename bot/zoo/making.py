@@ -1,0 +1,164 @@
+"""Makes the zoo: carries the plan out case by case, remembers what is done, and writes the traces.
+
+A making that was killed goes on where it stopped: every finished case is a line of manifest.jsonl and a folder of raw/,
+both written before the next case begins. Nothing depends on the order, and the same plan leaves the same traces (up to
+seconds, and to processors that round differently).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bot.errors import PlatformError
+from bot.zoo.faults import FAULTS
+from bot.zoo.judging import verdict
+from bot.zoo.plan import CONTROL, FAULT, HEALTHY, PAIR, Case
+from bot.zoo.running import Keeper, Outcome
+from bot.zoo.specimen import Json
+from bot.zoo.traces import TRUTH, Trace, Truth, pack, read_traces, trace_of
+
+MANIFEST = "manifest.jsonl"
+ARCHIVE = "traces.tar.xz"
+CENSUS = "census.json"
+GUESSED_SECONDS = 15.0
+"""Of one case, until some have been timed."""
+
+
+@dataclass(slots=True)
+class Making:
+    """The folder in which a zoo is made."""
+
+    folder: Path
+    done: dict[str, Outcome] = field(default_factory=dict)
+    """By the case's name."""
+    broken: set[str] = field(default_factory=set)
+    """Cases that could not be carried out for reasons of this machine; tried again by the next making."""
+
+    @classmethod
+    def opened(cls, folder: Path) -> Making:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "cache").mkdir(exist_ok=True)
+        (folder / "raw").mkdir(exist_ok=True)
+        made = cls(folder)
+        manifest = folder / MANIFEST
+        for line in manifest.read_text(encoding="utf-8").splitlines() if manifest.exists() else ():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue  # the line that was being written when the making was killed
+            if (folder / "raw" / entry["name"]).is_dir():
+                made.done[entry["name"]] = Outcome.from_dict(entry["outcome"])
+        return made
+
+    def make(
+        self,
+        cases: Sequence[Case],
+        say: Callable[[str], None],
+        *,
+        budget_minutes: float | None = None,
+        base: Path | None = None,
+    ) -> int:
+        """Carry out what is not done yet; the number of cases that are still missing afterwards."""
+        missing = [case for case in cases if case.name not in self.done]
+        began, timed = time.monotonic(), 0
+        if missing:
+            with Keeper(self.folder / "cache", base) as keeper:
+                for number, case in enumerate(missing):
+                    spent = time.monotonic() - began
+                    each = spent / timed if timed else GUESSED_SECONDS
+                    if budget_minutes is not None and spent + each > 60 * budget_minutes:
+                        say(f"stopped at {budget_minutes:g} minutes with {len(missing) - number} cases to go")
+                        return len(missing) - number
+                    self._make_one(keeper, case, say, number, len(missing), each)
+                    timed += 1
+        return len([case for case in cases if case.name not in self.done])
+
+    def _make_one(
+        self, keeper: Keeper, case: Case, say: Callable[[str], None], number: int, total: int, each: float
+    ) -> None:
+        before = keeper.cpu_seconds
+        work = self.folder / "work" / case.name
+        shutil.rmtree(work, ignore_errors=True)
+        specimen = case.specimen()
+        try:
+            outcome = keeper.run(specimen, work)
+        except PlatformError as error:
+            self.broken.add(case.name)
+            say(f"{number + 1}/{total} {case.description}: could not be made: {error}")
+            return
+        trace = trace_of(specimen, outcome, work, case.name)
+        raw = self.folder / "raw" / case.name
+        partial = raw.with_name(f".{case.name}")
+        shutil.rmtree(partial, ignore_errors=True)
+        trace.write(partial)
+        shutil.rmtree(raw, ignore_errors=True)
+        partial.rename(raw)
+        entry = {"name": case.name, "case": case.description, "outcome": outcome.as_dict(),
+                 "cpu_seconds": round(keeper.cpu_seconds - before, 1)}  # fmt: skip
+        with (self.folder / MANIFEST).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        self.done[case.name] = outcome
+        shutil.rmtree(work)
+        score = "-" if outcome.value is None else f"{outcome.value:.3f}"
+        say(f"{number + 1}/{total} {case.description}: {outcome.state} {score}, {entry['cpu_seconds']} s; "
+            f"{each * (total - number - 1) / 60:.0f} minutes to go")  # fmt: skip
+
+    # --- Judging ----------------------------------------------------------------------------------------------------
+
+    def judged(self, cases: Sequence[Case]) -> tuple[list[Trace], Json]:
+        """The traces that stay, with their truth, and the census of those that were dropped."""
+        kept, dropped, planned = [], Counter[str](), Counter[str]()
+        harmless = Counter[str]()
+        for case in cases:
+            outcome = self.done.get(case.name)
+            if outcome is None:
+                continue
+            planned[case.kind] += 1
+            control = self.done.get(case.control().name) if case.kind in (FAULT, PAIR) else None
+            said = verdict(case, outcome, control)
+            if not said.kept:
+                dropped[said.why] += 1
+                if said.why == "it did no harm":
+                    harmless[f"{'+'.join(map(str, case.faults))} {case.severity}".strip()] += 1
+                continue
+            truth = truth_of(case, outcome, control, doomed=said.doomed)
+            raw = self.folder / "raw" / case.name
+            files = {path.name: path.read_bytes() for path in sorted(raw.iterdir())}
+            files[TRUTH] = (json.dumps(truth.as_dict()) + "\n").encode()
+            kept.append(Trace(case.name, files))
+        census = {"made": dict(planned), "kept": len(kept), "dropped": dict(dropped), "harmless": dict(harmless)}
+        return kept, census
+
+    def packed(self, cases: Sequence[Case]) -> tuple[Path, int, Json]:
+        """Write the archive: (where, bytes, census)."""
+        traces, census = self.judged(cases)
+        archive = self.folder / ARCHIVE
+        size = pack(traces, archive)
+        (self.folder / CENSUS).write_text(json.dumps(census, indent=1) + "\n", encoding="utf-8")
+        return archive, size, census
+
+
+def truth_of(case: Case, outcome: Outcome, control: Outcome | None, *, doomed: bool) -> Truth:
+    specimen = case.specimen()
+    common = {
+        "case": case.description, "severity": case.severity, "seed": case.seed, "held_out": case.held_out,
+        "method": specimen.method, "task": specimen.task, "value": outcome.value, "steps": outcome.planned,
+        "control": control.value if control is not None else None, "doomed": doomed,
+    }  # fmt: skip
+    if case.kind in (HEALTHY, CONTROL):
+        return Truth(healthy=True, **common)
+    first, *others = (FAULTS[number] for number in case.faults)
+    return Truth(
+        healthy=False, labels=first.labels, line_keys=first.keys, neighbours=first.neighbours, fault=first.number,
+        second=others[0].labels if others else (), shows=first.shows,
+        **common,
+    )  # fmt: skip
+
+
+__all__ = ["ARCHIVE", "CENSUS", "MANIFEST", "Making", "read_traces"]
