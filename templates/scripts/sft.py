@@ -164,7 +164,7 @@ def main() -> None:
             quantization_config=get_quantization_config(model_args),
             peft_config=lora_config(model_args, start, added if experiment.train_added_tokens else []),
         )
-    trainer.remove_callback(PrinterCallback)
+    complete(trainer)
     if rates:
         write_json(trainer, "probe.json", probe_learning_rates(trainer, rates))
         return
@@ -198,7 +198,7 @@ def audit_data(trainer: Any, rows: list[Json]) -> tuple[Json, set[int]]:
             Dataset.from_list(rows), trainer.processing_class, args, False, None, "whole train"
         )
         args.max_length = limit
-    end_ids = end_token_ids(trainer)
+    end_ids = end_token_ids(trainer.model, trainer.processing_class)
     limit = None if args.packing else args.max_length
     lengths, answers, supervised_ends, zero_labels, dropped = [], [], 0, 0, 0
     prompts: list[list[int]] = []
@@ -486,6 +486,14 @@ def lora_config(model_args: Any, start: str, trained_tokens: list[int]) -> Any:
     return config
 
 
+def complete(trainer: Any) -> None:
+    """What a built trainer lacks or has too much of."""
+    trainer.remove_callback(PrinterCallback)
+    head = trainer.model.get_output_embeddings() if hasattr(trainer.model, "get_output_embeddings") else None
+    if head is not None and not hasattr(head, "bias"):
+        head.bias = None  # TRL's fused loss asks for it; an output layer of which PEFT trains some tokens has none
+
+
 # --- The audit ------------------------------------------------------------------------------------------------------
 
 
@@ -532,6 +540,7 @@ def audit_model(trainer: Any, model_args: Any, used: set[int], added: list[int])
     trained = any(weight.requires_grad for weight in embeddings.parameters())
     named = model_args.lora_target_modules
     rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    rows_per_step = max(1, rows_per_step // getattr(args, "num_generations", 1))  # GRPO counts samples, not rows
     steps_per_epoch = max(1, math.ceil(len(trainer.train_dataset) / rows_per_step))
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
@@ -596,11 +605,11 @@ def refuse_foreign_tokens(vocabulary: Json) -> None:
         )
 
 
-def end_token_ids(trainer: Any) -> set[int]:
+def end_token_ids(model: Any, tokenizer: Any) -> set[int]:
     """Every token that ends generation for this model."""
-    configured = trainer.model.generation_config.eos_token_id
+    configured = model.generation_config.eos_token_id
     ids = set(configured) if isinstance(configured, list) else {configured}
-    return (ids | {trainer.processing_class.eos_token_id}) - {None}
+    return (ids | {tokenizer.eos_token_id}) - {None}
 
 
 def percentiles(values: list[int]) -> Json:
@@ -732,19 +741,20 @@ def peak_memory_gib() -> float:
 # --- What the model says while it trains ----------------------------------------------------------------------------
 
 
-class CompletionsLog:
+class CompletionsLog(TrainerCallback):  # type: ignore[misc]
     """completions.jsonl: answers that were sampled or asked for, at most MOST_COMPLETIONS of them."""
 
     def __init__(self, folder: Path) -> None:
         self.path, self.rows = folder / "completions.jsonl", 0
 
-    def begin(self, step: int) -> None:
-        """A run starts, or goes on after `step`: what came later is done again."""
-        kept = self.path.read_text().splitlines() if step and self.path.exists() else []
-        kept = [line for line in kept if json.loads(line)["step"] <= step]
+    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        kept = self.path.read_text(encoding="utf-8").split("\n") if state.global_step and self.path.exists() else []
+        rows = [json.loads(line) for line in kept if line]
         self.path.unlink(missing_ok=True)
         self.rows = 0
-        self.write([json.loads(line) for line in kept])
+        self.write([row for row in rows if row["step"] <= state.global_step])  # a resumed run does the others again
 
     def write(self, rows: list[Json]) -> None:
         rows = rows[: MOST_COMPLETIONS - self.rows]
@@ -761,10 +771,6 @@ class BehaviourProbe(TrainerCallback):  # type: ignore[misc]
     def __init__(self, trainer: Any, questions: list[tuple[object, str]], limit: int, log: CompletionsLog) -> None:
         self.trainer, self.questions, self.limit, self.log = trainer, questions, limit, log
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        if state.is_world_process_zero:
-            self.log.begin(state.global_step)
-
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         points = {max(1, round(share * state.max_steps)) for share in BEHAVIOUR_POINTS}
         if state.global_step in points and state.is_world_process_zero:
@@ -776,30 +782,18 @@ class BehaviourProbe(TrainerCallback):  # type: ignore[misc]
     def ask(self, step: int) -> Json:
         tokenizer, model = self.trainer.processing_class, self.trainer.accelerator.unwrap_model(self.trainer.model)
         prompts = [render(tokenizer, prompt) for prompt, _ in self.questions]
-        width, ends = max(map(len, prompts)), end_token_ids(self.trainer)
-        ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(prompt)) + prompt for prompt in prompts])
-        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        training = model.training
-        model.eval()
-        with torch.no_grad():
-            said = model.generate(
-                input_ids=ids.to(model.device),
-                attention_mask=mask.to(model.device),
-                max_new_tokens=self.limit,
-                do_sample=False,
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=sorted(ends),
-            )[:, width:].tolist()
-        model.train(training)
-        rows = []
-        for (prompt, reference), answer in zip(self.questions, said, strict=True):
-            end = next((at for at, token in enumerate(answer) if token in ends), None)
-            text = tokenizer.decode(answer[:end], skip_special_tokens=True)
-            rows.append({
-                "step": step, "prompt": text_of(prompt), "completion": text, "reference": reference,
+        said = answers(model, tokenizer, prompts, end_token_ids(model, tokenizer), self.limit)
+        rows = [
+            {
+                "step": step,
+                "prompt": text_of(prompt),
+                "completion": text,
+                "reference": reference,
                 "rewards": {"exact_match": float(text.strip() == reference.strip())},
-                "finish": "length" if end is None else "stop",
-            })  # fmt: skip
+                "finish": finish,
+            }
+            for (prompt, reference), (text, finish) in zip(self.questions, said, strict=True)
+        ]
         self.log.write(rows)
         return {
             "probe/termination_rate": mean([float(row["finish"] == "stop") for row in rows]),
@@ -807,7 +801,41 @@ class BehaviourProbe(TrainerCallback):  # type: ignore[misc]
         }
 
 
-def add_probe(trainer: Any, experiment: Any, rows: list[Json], answer: str, limit: int | None = None) -> None:
+def answers(
+    model: Any, tokenizer: Any, prompts: list[list[int]], ends: set[int], limit: int, **sampling: Any
+) -> list[tuple[str, str]]:
+    """(text, "stop" or "length") for each prompt of token ids, in one batch: greedy, unless `sampling` has its way."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        said = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            max_new_tokens=limit,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=sorted(ends),
+            **({"do_sample": False} | sampling),
+        )[:, width:].tolist()
+    model.train(training)
+    found = []
+    for one in said:
+        end = next((at for at, token in enumerate(one) if token in ends), None)
+        text = tokenizer.decode(one[:end], skip_special_tokens=True)
+        found.append((text, "length" if end is None else "stop"))
+    return found
+
+
+def add_probe(
+    trainer: Any,
+    experiment: Any,
+    rows: list[Json],
+    answer: str,
+    limit: int | None = None,
+    log: CompletionsLog | None = None,
+) -> None:
     """Asks the first validation prompts; `answer` is the column of their references, `limit` the tokens of an answer.
 
     Without a limit an answer may be half as long again as the longest reference. Where each GPU holds a part of the
@@ -825,7 +853,9 @@ def add_probe(trainer: Any, experiment: Any, rows: list[Json], answer: str, limi
         if len(asked) == experiment.probe_rows:
             break
     if asked:
-        log = CompletionsLog(Path(trainer.args.output_dir))
+        if log is None:
+            log = CompletionsLog(Path(trainer.args.output_dir))
+            trainer.add_callback(log)
         trainer.add_callback(BehaviourProbe(trainer, asked, limit or int(longest * 1.5) + 16, log))
 
 

@@ -1,4 +1,5 @@
-"""Copies what the training scripts share from sft.py into the others, so that a person edits it once.
+"""Copies what the training scripts share from sft.py into the others, so that a person edits it once. What only
+scripts with rewards share is edited in grpo.py.
 
     python -m tests.templates.skeleton          # writes templates/scripts/*.py anew
     python -m tests.templates.skeleton --check  # says which file would change; exit code 1 if any
@@ -17,6 +18,8 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "templates" / "scripts"
 ORIGINAL = "sft.py"
+ORIGINALS = (ORIGINAL, "grpo.py")
+"""The second one for what only scripts with rewards share."""
 MARK = "# --- Shared"
 ABOVE = ("Keys",)
 """Shared definitions that a script needs before its own."""
@@ -65,10 +68,13 @@ def names_of(node: ast.stmt) -> list[str]:
 
 
 def shared() -> list[Definition]:
-    """What sft.py offers: everything below its mark, and `Keys`."""
-    own, _, below = (SCRIPTS / ORIGINAL).read_text().partition(MARK)
-    above = [one for one in definitions(own) if one.name in ABOVE]
-    return above + definitions(MARK + below)
+    """What is offered: all below the mark of sft.py, then what grpo.py has there besides, and `Keys`."""
+    found: dict[str, Definition] = {}
+    for name in ORIGINALS:
+        own, _, below = (SCRIPTS / name).read_text().partition(MARK)
+        for one in [*(one for one in definitions(own) if one.name in ABOVE), *definitions(MARK + below)]:
+            found.setdefault(one.name, one)
+    return list(found.values())
 
 
 def training_scripts() -> list[Path]:
