@@ -5,10 +5,10 @@ Not covered yet: causes of preference and reinforcement methods beyond not-a-num
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
-from bot.diagnosis.folder import Observations, read_folder
+from bot.diagnosis.folder import read_folder
+from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import shown
 from bot.diagnosis.rules import answers, crashes, memory, mismatch, optimization, progress, rows, tokens
 from bot.diagnosis.rules.finding import Answer, Basis, Finding, Rule, RuledOut, finding, seen
@@ -64,11 +64,16 @@ def diagnose(folder: Path) -> DiagnosisReport:
 
 
 def diagnosis_of(observations: Observations, rules: tuple[Rule, ...] = RULES) -> DiagnosisReport:
-    """The report over observations that were read already."""
-    answered = [rule.check(observations) for rule in rules]
+    """The report over observations that were read already.
+
+    Of a run that goes on (`observations.running`) only rules that may speak before the end are asked, and nothing is
+    called unknown.
+    """
+    asked = tuple(rule for rule in rules if rule.online or rule.preflight) if observations.running else rules
+    answered = [rule.check(observations) for rule in asked]
     found = _first_per_symptom([a for a in answered if isinstance(a, Finding)])
     kept = [f for f in found if not any(_hides(cause, f) for cause in found)]
-    if not any(f.diagnosis.severity is not Severity.ADVICE for f in kept) and rules is RULES:
+    if not any(f.diagnosis.severity is not Severity.ADVICE for f in kept) and asked is RULES:
         unknown = _unknown(observations)
         kept += [unknown] if isinstance(unknown, Finding) else []
     kept.sort(
@@ -121,7 +126,7 @@ def _unknown(observations: Observations) -> Answer:
             key=None,
             refuted_by="the same job ending well when it is started again unchanged (then it was the machine)",
         )
-    if _worse_than_base(observations):
+    if observations.target is None and observations.worse_than_base:
         return _unknown_worse(observations)
     if evaluation is None or shortfall is None or not observations.missed_by_far:
         return None
@@ -142,14 +147,6 @@ def _unknown(observations: Observations) -> Answer:
         key=None,
         refuted_by="a second seed that reaches the target with the same recipe",
     )
-
-
-def _worse_than_base(observations: Observations) -> bool:
-    """No target to compare with, but the base model was better by more than two standard errors."""
-    after, before = observations.evaluation, observations.baseline
-    if after is None or before is None or observations.target is not None:
-        return False
-    return before.value - after.value > max(0.02, 2 * math.hypot(after.standard_error, before.standard_error))
 
 
 def _unknown_worse(observations: Observations) -> Answer:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bot.diagnosis.curves import series_of, tail_value
-from bot.diagnosis.folder import Observations
+from bot.diagnosis.curves import held_out_of, observed, tail_value
+from bot.diagnosis.observations import Observations
 from bot.diagnosis.outcomes import Answers, answers_of, text_distance
 from bot.diagnosis.readings import count, finite, shown
 from bot.diagnosis.remedies import power_of_two
@@ -257,12 +257,12 @@ def _expected_score(observations: Observations) -> float:
 
 
 def _learned_numbers(observations: Observations) -> list[tuple[str, int, float]]:
-    held_out = series_of(observations.evals, "eval_loss")
+    held_out = held_out_of(observations, "eval_loss")
     if len(held_out):
-        accuracy = series_of(observations.evals, "eval_mean_token_accuracy")
+        accuracy = held_out_of(observations, "eval_mean_token_accuracy")
         last = [("eval_loss", held_out.last_step, held_out.values[-1])]
         return last + ([("eval_mean_token_accuracy", accuracy.last_step, accuracy.values[-1])] if len(accuracy) else [])
-    epoch = series_of(observations.steps, "epoch")
+    epoch = observed(observations, "epoch")
     loss, seen_accuracy = tail_value(observations.steps, "loss"), tail_value(observations.steps, "mean_token_accuracy")
     if loss is None or not len(epoch) or epoch.values[-1] > 2:
         return []

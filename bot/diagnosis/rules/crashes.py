@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bot.diagnosis.curves import series_of
-from bot.diagnosis.folder import Observations
+from bot.diagnosis.curves import observed
 from bot.diagnosis.logs import Crash, last_crash
+from bot.diagnosis.observations import Observations
 from bot.diagnosis.outcomes import row_facts
 from bot.diagnosis.readings import count, finite
 from bot.diagnosis.remedies import (
@@ -233,7 +233,7 @@ def _planned_steps(observations: Observations) -> int | None:
         return planned
     if duration_key(observations.recipe) == "max_steps":
         return count(observations.recipe["max_steps"])
-    epoch = series_of(observations.steps, "epoch")
+    epoch = observed(observations, "epoch")
     if len(epoch) and epoch.values[-1] > 0:
         return count(observations.setting("num_train_epochs", 3.0) / epoch.values[-1] * epoch.last_step)
     return None

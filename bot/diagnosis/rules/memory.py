@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.diagnosis.folder import Observations
+from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import finite, shown
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, seen
 from bot.domain.diagnosis import Severity, Symptom

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bot.diagnosis.folder import Observations
+from bot.diagnosis.observations import Observations
 from bot.diagnosis.outcomes import Pairing, pairing_of
 
 # Tasks whose right answers share less than this with their own question (beyond chance) cannot be judged this way.†

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from bot.diagnosis.curves import LossShape, Series, loss_shape, series_of
-from bot.diagnosis.folder import Observations
+from bot.diagnosis.curves import LossShape, Series, held_out_of, observed, shape_of
+from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import shown
 from bot.diagnosis.remedies import (
     duration_key,
@@ -14,7 +14,7 @@ from bot.diagnosis.remedies import (
     scaled_duration,
 )
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, seen
-from bot.diagnosis.rules.optimization import Level, level_of, reinforcement, stuck
+from bot.diagnosis.rules.optimization import Level, level_of, stuck
 from bot.diagnosis.rules.pairs import noise_of
 from bot.domain.diagnosis import Evidence, Severity, Symptom
 
@@ -35,8 +35,8 @@ NEVER_FELL = 0.9
 
 
 def plateau(observations: Observations) -> Answer:
-    shape = loss_shape(observations.steps, observations.recipe)
-    if shape is None or len(shape.series) < 8 or reinforcement(observations) or shape.initial <= 0:
+    shape = shape_of(observations)
+    if shape is None or len(shape.series) < 8 or observations.reinforcement or shape.initial <= 0:
         return None
     level = level_of(observations, shape)
     solved = shape.final < SOLVED_LOSS or (level.accuracy is not None and level.accuracy >= SOLVED_TOKEN_ACCURACY)
@@ -108,7 +108,7 @@ def _slow_finding(
 
 def _schedule_fault(observations: Observations, shape: LossShape) -> tuple[str, Any, str] | None:
     """The rate was fine but not there: warm-up that never ended, or a decay that ended long before the run."""
-    rate = series_of(observations.steps, "learning_rate")
+    rate = observed(observations, "learning_rate")
     if len(rate) < 20 or max(rate.values) <= 0:
         return None
     peak_step = rate.steps[rate.values.index(max(rate.values))]
@@ -133,7 +133,7 @@ def _too_short(observations: Observations, shape: LossShape, level: Level) -> An
     late = shape.late
     if late is None or late.relative_change >= 0:
         return None
-    held_out = series_of(observations.evals, "eval_loss")
+    held_out = held_out_of(observations, "eval_loss")
     confirmed = _still_falling(held_out)
     steep = (late.relative_change <= -0.1 and (late.z <= -2 or confirmed)) or (
         late.relative_change <= -0.05 and confirmed
@@ -236,15 +236,15 @@ def _missed_words(observations: Observations) -> str:
 
 
 def overfit(observations: Observations) -> Answer:
-    held_out = series_of(observations.evals, "eval_loss")
-    shape = loss_shape(observations.steps, observations.recipe)
-    if shape is None or reinforcement(observations):
+    held_out = held_out_of(observations, "eval_loss")
+    shape = shape_of(observations)
+    if shape is None or observations.reinforcement:
         return None
     if len(held_out) < 2:
         return _learned_by_heart(observations, shape)
     best = min(range(len(held_out)), key=held_out.values.__getitem__)
     low, last = held_out.values[best], held_out.values[-1]
-    epochs = series_of(observations.steps, "epoch")
+    epochs = observed(observations, "epoch")
     epochs_run = epochs.values[-1] if len(epochs) else 0.0
     rise = last - low
     # The last three evaluations above the best ("eval up three times"): one bad evaluation is noise.
@@ -268,7 +268,7 @@ def overfit(observations: Observations) -> Answer:
 
 def _learned_by_heart(observations: Observations, shape: LossShape) -> Answer:
     """Nothing was held out, so only the plain case shows: rows solved after many rounds, and a score that is not."""
-    epochs = series_of(observations.steps, "epoch")
+    epochs = observed(observations, "epoch")
     rounds = epochs.values[-1] if len(epochs) else 0.0
     if not observations.missed_by_far or rounds < MEMORISED_EPOCHS or shape.final > min(0.1, 0.05 * shape.initial):
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from bot.diagnosis.folder import Observations
+from bot.diagnosis.observations import Observations
 from bot.diagnosis.outcomes import RowFacts, row_facts, text_distance
 from bot.diagnosis.readings import count, shown
 from bot.diagnosis.remedies import column_for

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bot.diagnosis.curves import series_of
-from bot.diagnosis.folder import Observations
+from bot.diagnosis.curves import observed
+from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import count, shown
 from bot.diagnosis.remedies import DEFAULT_BATCH_SIZE, DEFAULT_MAX_LENGTH, max_length_for, power_of_two
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, percent, seen
@@ -97,7 +97,7 @@ def _truncation_unaudited(observations: Observations) -> Answer:
 
 def _tokens_per_row(observations: Observations) -> float | None:
     """Mean tokens of a row as trained, from TRL's running num_tokens; None for packed rows or unknown batches."""
-    tokens = series_of(observations.steps, "num_tokens")
+    tokens = observed(observations, "num_tokens")
     if len(tokens) < 3 or observations.recipe.get("packing") is True or tokens.last_step < 1:
         return None
     rows = observations.setting("per_device_train_batch_size", DEFAULT_BATCH_SIZE)
@@ -199,7 +199,7 @@ def all_labels_masked(observations: Observations) -> Answer:
     rows = count(audit.get("rows", 0)) or 0
     masked = count(audit["zero_label_rows"]) or 0 if rows and "zero_label_rows" in audit else None
     cut = max(count(audit.get("truncated_rows", 0)) or 0, count(audit.get("dropped_rows", 0)) or 0)
-    loss, norm = series_of(observations.steps, "loss"), series_of(observations.steps, "grad_norm")
+    loss, norm = observed(observations, "loss"), observed(observations, "grad_norm")
     dead = len(loss) >= 3 and not any(loss.values) and len(norm) >= 3 and not any(norm.values) and not norm.bad_steps
     if masked is not None and masked <= WORTH_SAYING * rows and not dead:
         return RuledOut(Symptom.ALL_LABELS_MASKED, f"{masked} of {rows} rows have no supervised token")
