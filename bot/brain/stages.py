@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.brain.keeping import kept_run
+from bot.brain.keeping import best_of, kept_run
 from bot.brain.playbook import Kind, Means, Remedy, stage_recipe
 from bot.domain.diagnosis import Diagnosis, Symptom
 from bot.domain.experiment import Experiment, Run
@@ -78,11 +78,5 @@ def _best(x: Experiment, run: Run) -> Run | None:
     kept = kept_run(x)
     if kept is not None:
         return kept[0]
-    scored = [
-        each
-        for each in x.runs
-        if (each.stage, each.method) == (run.stage, run.method)
-        and each.score is not None
-        and each.yardstick in ("", x.yardstick)
-    ]
-    return max(scored, key=lambda each: each.score.value if each.score else 0.0, default=None)
+    of_stage = [each for each in x.runs if (each.stage, each.method) == (run.stage, run.method)]
+    return best_of(x, [each for each in of_stage if each.yardstick in ("", x.yardstick)])
