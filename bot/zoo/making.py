@@ -12,16 +12,17 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bot.errors import PlatformError
 from bot.zoo.faults import FAULTS
 from bot.zoo.judging import verdict
 from bot.zoo.plan import CONTROL, FAULT, HEALTHY, PAIR, Case
+from bot.zoo.repairs import repairs_of
 from bot.zoo.running import Keeper, Outcome
 from bot.zoo.specimen import Json
-from bot.zoo.traces import TRUTH, Trace, Truth, pack, read_traces, trace_of
+from bot.zoo.traces import TRUTH, Trace, Truth, pack, trace_of
 
 MANIFEST = "manifest.jsonl"
 ARCHIVE = "traces.tar.xz"
@@ -114,7 +115,7 @@ class Making:
     def judged(self, cases: Sequence[Case]) -> tuple[list[Trace], Json]:
         """The traces that stay, with their truth, and the census of those that were dropped."""
         kept, dropped, planned = [], Counter[str](), Counter[str]()
-        harmless = Counter[str]()
+        harmless, repairs = Counter[str](), repairs_of(self.folder)
         for case in cases:
             outcome = self.done.get(case.name)
             if outcome is None:
@@ -127,7 +128,7 @@ class Making:
                 if said.why == "it did no harm":
                     harmless[f"{'+'.join(map(str, case.faults))} {case.severity}".strip()] += 1
                 continue
-            truth = truth_of(case, outcome, control, doomed=said.doomed)
+            truth = replace(truth_of(case, outcome, control, doomed=said.doomed), repairs=repairs.get(case.name))
             raw = self.folder / "raw" / case.name
             files = {path.name: path.read_bytes() for path in sorted(raw.iterdir())}
             files[TRUTH] = (json.dumps(truth.as_dict()) + "\n").encode()
@@ -146,7 +147,7 @@ class Making:
 
 def truth_of(case: Case, outcome: Outcome, control: Outcome | None, *, doomed: bool) -> Truth:
     specimen = case.specimen()
-    common = {
+    common: Json = {
         "case": case.description, "severity": case.severity, "seed": case.seed, "held_out": case.held_out,
         "method": specimen.method, "task": specimen.task, "value": outcome.value, "steps": outcome.planned,
         "control": control.value if control is not None else None, "doomed": doomed,
@@ -159,6 +160,3 @@ def truth_of(case: Case, outcome: Outcome, control: Outcome | None, *, doomed: b
         second=others[0].labels if others else (), shows=first.shows,
         **common,
     )  # fmt: skip
-
-
-__all__ = ["ARCHIVE", "CENSUS", "MANIFEST", "Making", "read_traces"]

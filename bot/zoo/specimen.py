@@ -80,7 +80,7 @@ class Specimen:
 
 
 # Steps in which the method learns the task on the practice base, and the score that it reaches at the least over five
-# seeds, less five points: the goal's target. From `postdoc zoo --make`, controls; 100 steps are six seconds of one core.
+# seeds, less five points: the goal's target. Measured by the controls of `postdoc zoo --make`.
 STEPS: dict[str, dict[str, int]] = {
     SFT: {"reverse": 120, "upper": 80, "last": 80, "json": 120, "dedup": 120, "max": 150, "sort": 200, "count": 300},
     DPO: {"last": 60, "upper": 60, "max": 80},

@@ -41,15 +41,13 @@ PADDED_BATCHES = '''
     trainer.data_collator = padded
 '''
 MASKED_FILL = "(ids != fill).long()"
-MASKED_BY_LENGTH = (
-    "torch.tensor([[1] * len(row['input_ids']) + [0] * (width - len(row['input_ids'])) for row in rows])"
-)
+MASKED_BY_LENGTH = "torch.tensor([[1] * len(row['input_ids']) + [0] * (width - len(row['input_ids'])) for row in rows])"
 
 # The answer is searched by a marker, in every row; where it is not found nothing is learned.
 MARKED_BATCHES = '''
     def marked(rows):
         """Only what follows the marker is learned."""
-        marker = tokenizer("%s", add_special_tokens=False).input_ids
+        marker = trainer.processing_class("%s", add_special_tokens=False).input_ids
         for row in rows:
             ids = row["input_ids"]
             found = [n for n in range(len(ids) - len(marker)) if ids[n : n + len(marker)] == marker]
@@ -216,20 +214,20 @@ FAULTS = (
           served_otherwise, "data", ANY, held_out_severity=MEDIUM),
     Fault(15, "no generation markers", ("assistant_mask_empty", "missing_eos", "all_labels_masked"),
           ("assistant_only_loss", *TEMPLATES, "init_from"), no_generation_markers, "data", ANY,
-          severities=(GROSS, MEDIUM), held_out_severity=MEDIUM),
+          severities=(GROSS, MEDIUM), held_out_severity=MEDIUM, fails=(GROSS,)),
     Fault(16, "wrong response marker", ("all_labels_masked",), SCRIPT, wrong_marker, "training", ANY, held_out=True,
           neighbours=("frozen", "plateau", "missing_eos", "label_noise")),
     Fault(17, "max_length cuts answers", ("truncation",), ("max_length",), cut_answers, "data",
           on(SFT, "json", "reverse", "last", "dedup", "upper"), held_out_severity=MEDIUM),
     Fault(18, "renamed, swapped or wrong column", ("wrong_columns",),
           ("data_prompt_column", "data_completion_column", "dataset_text_field"), renamed_columns, "data", ANY,
-          held_out_severity=SUBTLE),
+          held_out_severity=SUBTLE, fails=(GROSS,)),
     Fault(19, "nine rows in ten repeat others", ("duplicates", "overfit"), ("data_deduplicate", *ROWS), repeated_rows,
           "data", on(SFT, "sort", "max", "reverse", "count", "sort"), held_out_severity=MEDIUM),
     Fault(20, "one answer is nearly all", ("imbalance",), ROWS, one_answer, "data", on(SFT, "count"), held_out=True,
           neighbours=("label_noise", "duplicates")),
     Fault(21, "items of the benchmark among the rows", ("contamination",), ROWS, shown_items, "data",
-          on(SFT, "sort", "max", "reverse", "count", "json"), held_out_severity=SUBTLE, always_counts=True),
+          on(SFT, "sort", "max", "reverse", "count", "json"), held_out_severity=SUBTLE),
     Fault(22, "shuffled answers", ("label_noise",), (*ROWS, "data_completion_column"), shuffled_answers, "data",
           on(SFT, "reverse", "json", "sort", "upper", "count"), held_out_severity=MEDIUM),
     Fault(23, "wrapped packing without isolation", ("packing_leak",), ("packing", "packing_strategy",
@@ -239,7 +237,7 @@ FAULTS = (
           neighbours=("divergence", "label_noise", "plateau")),
     Fault(25, "added token without a trained row", ("embedding", "tokenizer"),
           ("lora_modules_to_save", "modules_to_save", "trainable_token_indices", "lora_target_modules", "init_from"),
-          untrained_token, "data", on(SFT, "reverse", "upper", "last"), severities=(GROSS, MEDIUM)),
+          untrained_token, "data", on(SFT, "reverse", "upper", "last"), severities=(GROSS, MEDIUM), fails=(GROSS,)),
 )  # fmt: skip
 CONTROLS: dict[int, Callable[[Specimen], None]] = {15: as_messages, 21: few_own_rows, 25: marked_answers}
 """What a control needs of a fault whose change is not the only thing that it changes."""

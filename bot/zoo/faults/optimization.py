@@ -159,7 +159,7 @@ FAULTS = (
     Fault(6, "damaged weight, or a batch with an empty answer", ("nan_inf",), ("init_from", *SCRIPT, *ROWS),
           not_a_number, "training", SOLVABLE, held_out_severity=SUBTLE),
     Fault(7, "all weights frozen", ("frozen", "lora_targets"), (*SCRIPT, "lora_target_modules"), frozen, "training",
-          SOLVABLE, held_out_severity=SUBTLE, neighbours=("plateau", "script_error")),
+          SOLVABLE, held_out_severity=SUBTLE, neighbours=("plateau", "script_error"), fails=(GROSS,)),
     Fault(8, "optimizer over stale weights", ("frozen",), SCRIPT, stale_optimizer, "training", SOLVABLE,
           severities=(GROSS, MEDIUM), held_out=True, neighbours=("plateau",)),
     Fault(9, "many rounds over few rows", ("overfit",), (*LENGTH, "data_max_rows", *ROWS), few_rows, "training", HARD,

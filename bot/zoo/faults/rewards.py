@@ -79,7 +79,7 @@ FAULTS = (
     Fault(31, "constant reward", ("zero_std",), REWARD, constant_reward, "training", TASKS, held_out_severity=MEDIUM,
           neighbours=("reward_hack",)),
     Fault(32, "reward misses its column", ("reward_zero", "wrong_columns"), REWARD, missing_column, "data", TASKS,
-          severities=(GROSS,)),
+          severities=(GROSS,), fails=(GROSS,)),
     Fault(33, "temperature near zero", ("entropy_collapse", "zero_std"), ("temperature",), cold_sampling, "training",
           TASKS, held_out_severity=MEDIUM),
     Fault(34, "reward is length", ("length_hack", "reward_hack"), REWARD, longer_is_better, "training", TASKS,
