@@ -38,6 +38,8 @@ class Making:
     folder: Path
     done: dict[str, Outcome] = field(default_factory=dict)
     """By the case's name."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """Of the specimens that were run; a case whose specimen is another by now is run again."""
     broken: set[str] = field(default_factory=set)
     """Cases that could not be carried out for reasons of this machine; tried again by the next making."""
 
@@ -55,6 +57,7 @@ class Making:
                 continue  # the line that was being written when the making was killed
             if (folder / "raw" / entry["name"]).is_dir():
                 made.done[entry["name"]] = Outcome.from_dict(entry["outcome"])
+                made.digests[entry["name"]] = entry["specimen"]
         return made
 
     def make(
@@ -66,7 +69,7 @@ class Making:
         base: Path | None = None,
     ) -> int:
         """Carry out what is not done yet; the number of cases that are still missing afterwards."""
-        missing = [case for case in cases if case.name not in self.done]
+        missing = [case for case in cases if self.digests.get(case.name) != case.specimen().digest]
         began, timed = time.monotonic(), 0
         if missing:
             with Keeper(self.folder / "cache", base) as keeper:
@@ -78,7 +81,7 @@ class Making:
                         return len(missing) - number
                     self._make_one(keeper, case, say, number, len(missing), each)
                     timed += 1
-        return len([case for case in cases if case.name not in self.done])
+        return sum(case.name not in self.done for case in cases)
 
     def _make_one(
         self, keeper: Keeper, case: Case, say: Callable[[str], None], number: int, total: int, each: float
@@ -87,6 +90,7 @@ class Making:
         work = self.folder / "work" / case.name
         shutil.rmtree(work, ignore_errors=True)
         specimen = case.specimen()
+        digest = specimen.digest
         try:
             outcome = keeper.run(specimen, work)
         except PlatformError as error:
@@ -100,11 +104,11 @@ class Making:
         trace.write(partial)
         shutil.rmtree(raw, ignore_errors=True)
         partial.rename(raw)
-        entry = {"name": case.name, "case": case.description, "outcome": outcome.as_dict(),
+        entry = {"name": case.name, "case": case.description, "specimen": digest, "outcome": outcome.as_dict(),
                  "cpu_seconds": round(keeper.cpu_seconds - before, 1)}  # fmt: skip
         with (self.folder / MANIFEST).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
-        self.done[case.name] = outcome
+        self.done[case.name], self.digests[case.name] = outcome, digest
         shutil.rmtree(work)
         score = "-" if outcome.value is None else f"{outcome.value:.3f}"
         say(f"{number + 1}/{total} {case.description}: {outcome.state} {score}, {entry['cpu_seconds']} s; "
@@ -154,9 +158,10 @@ def truth_of(case: Case, outcome: Outcome, control: Outcome | None, *, doomed: b
     }  # fmt: skip
     if case.kind in (HEALTHY, CONTROL):
         return Truth(healthy=True, **common)
+    trained = outcome.steps or outcome.state == "succeeded"  # else it was refused: that shows before training
     first, *others = (FAULTS[number] for number in case.faults)
     return Truth(
         healthy=False, labels=first.labels, line_keys=first.keys, neighbours=first.neighbours, fault=first.number,
-        second=others[0].labels if others else (), shows=first.shows,
+        second=others[0].labels if others else (), shows=first.shows if trained else "data",
         **common,
     )  # fmt: skip
