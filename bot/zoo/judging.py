@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bot.zoo.plan import CONTROL, FAULT, HEALTHY, PAIR, Case
+from bot.zoo.faults import FAULTS
+from bot.zoo.plan import CONTROL, HEALTHY, Case
 from bot.zoo.running import Outcome
 from bot.zoo.specimen import TARGETS
 
@@ -38,7 +39,8 @@ def verdict(case: Case, outcome: Outcome, control: Outcome | None) -> Verdict:
     if not _reached(case, control):
         return Verdict(False, "its control did not reach its level")
     if outcome.state != "succeeded":
-        return Verdict(True, "", doomed=True)
+        expected = any(case.severity in FAULTS[number].fails for number in case.faults)
+        return Verdict(expected, "" if expected else "it failed in another way than the fault's", doomed=True)
     assert outcome.value is not None
     error = math.sqrt(sum(v * (1 - v) / 200 for v in (outcome.value, control.value)))
     lost = control.value - outcome.value
@@ -70,6 +72,3 @@ def _reached(case: Case, outcome: Outcome) -> bool:
     if 21 in case.faults:
         level = 0.0  # trained on few rows on purpose: what counts is the gap between its two scores
     return outcome.value is not None and outcome.value >= level
-
-
-__all__ = ["FAULT", "PAIR", "Verdict", "verdict"]

@@ -12,16 +12,17 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bot.errors import PlatformError
 from bot.zoo.faults import FAULTS
 from bot.zoo.judging import verdict
 from bot.zoo.plan import CONTROL, FAULT, HEALTHY, PAIR, Case
+from bot.zoo.repairs import repairs_of
 from bot.zoo.running import Keeper, Outcome
 from bot.zoo.specimen import Json
-from bot.zoo.traces import TRUTH, Trace, Truth, pack, read_traces, trace_of
+from bot.zoo.traces import TRUTH, Trace, Truth, pack, trace_of
 
 MANIFEST = "manifest.jsonl"
 ARCHIVE = "traces.tar.xz"
@@ -37,6 +38,8 @@ class Making:
     folder: Path
     done: dict[str, Outcome] = field(default_factory=dict)
     """By the case's name."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """Of the specimens that were run; a case whose specimen is another by now is run again."""
     broken: set[str] = field(default_factory=set)
     """Cases that could not be carried out for reasons of this machine; tried again by the next making."""
 
@@ -54,6 +57,7 @@ class Making:
                 continue  # the line that was being written when the making was killed
             if (folder / "raw" / entry["name"]).is_dir():
                 made.done[entry["name"]] = Outcome.from_dict(entry["outcome"])
+                made.digests[entry["name"]] = entry["specimen"]
         return made
 
     def make(
@@ -65,7 +69,7 @@ class Making:
         base: Path | None = None,
     ) -> int:
         """Carry out what is not done yet; the number of cases that are still missing afterwards."""
-        missing = [case for case in cases if case.name not in self.done]
+        missing = [case for case in cases if self.digests.get(case.name) != case.specimen().digest]
         began, timed = time.monotonic(), 0
         if missing:
             with Keeper(self.folder / "cache", base) as keeper:
@@ -77,7 +81,7 @@ class Making:
                         return len(missing) - number
                     self._make_one(keeper, case, say, number, len(missing), each)
                     timed += 1
-        return len([case for case in cases if case.name not in self.done])
+        return sum(case.name not in self.done for case in cases)
 
     def _make_one(
         self, keeper: Keeper, case: Case, say: Callable[[str], None], number: int, total: int, each: float
@@ -86,6 +90,7 @@ class Making:
         work = self.folder / "work" / case.name
         shutil.rmtree(work, ignore_errors=True)
         specimen = case.specimen()
+        digest = specimen.digest
         try:
             outcome = keeper.run(specimen, work)
         except PlatformError as error:
@@ -99,11 +104,11 @@ class Making:
         trace.write(partial)
         shutil.rmtree(raw, ignore_errors=True)
         partial.rename(raw)
-        entry = {"name": case.name, "case": case.description, "outcome": outcome.as_dict(),
+        entry = {"name": case.name, "case": case.description, "specimen": digest, "outcome": outcome.as_dict(),
                  "cpu_seconds": round(keeper.cpu_seconds - before, 1)}  # fmt: skip
         with (self.folder / MANIFEST).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
-        self.done[case.name] = outcome
+        self.done[case.name], self.digests[case.name] = outcome, digest
         shutil.rmtree(work)
         score = "-" if outcome.value is None else f"{outcome.value:.3f}"
         say(f"{number + 1}/{total} {case.description}: {outcome.state} {score}, {entry['cpu_seconds']} s; "
@@ -114,7 +119,7 @@ class Making:
     def judged(self, cases: Sequence[Case]) -> tuple[list[Trace], Json]:
         """The traces that stay, with their truth, and the census of those that were dropped."""
         kept, dropped, planned = [], Counter[str](), Counter[str]()
-        harmless = Counter[str]()
+        harmless, repairs = Counter[str](), repairs_of(self.folder)
         for case in cases:
             outcome = self.done.get(case.name)
             if outcome is None:
@@ -127,7 +132,7 @@ class Making:
                 if said.why == "it did no harm":
                     harmless[f"{'+'.join(map(str, case.faults))} {case.severity}".strip()] += 1
                 continue
-            truth = truth_of(case, outcome, control, doomed=said.doomed)
+            truth = replace(truth_of(case, outcome, control, doomed=said.doomed), repairs=repairs.get(case.name))
             raw = self.folder / "raw" / case.name
             files = {path.name: path.read_bytes() for path in sorted(raw.iterdir())}
             files[TRUTH] = (json.dumps(truth.as_dict()) + "\n").encode()
@@ -146,19 +151,17 @@ class Making:
 
 def truth_of(case: Case, outcome: Outcome, control: Outcome | None, *, doomed: bool) -> Truth:
     specimen = case.specimen()
-    common = {
+    common: Json = {
         "case": case.description, "severity": case.severity, "seed": case.seed, "held_out": case.held_out,
         "method": specimen.method, "task": specimen.task, "value": outcome.value, "steps": outcome.planned,
         "control": control.value if control is not None else None, "doomed": doomed,
     }  # fmt: skip
     if case.kind in (HEALTHY, CONTROL):
         return Truth(healthy=True, **common)
+    trained = outcome.steps or outcome.state == "succeeded"  # else it was refused: that shows before training
     first, *others = (FAULTS[number] for number in case.faults)
     return Truth(
         healthy=False, labels=first.labels, line_keys=first.keys, neighbours=first.neighbours, fault=first.number,
-        second=others[0].labels if others else (), shows=first.shows,
+        second=others[0].labels if others else (), shows=first.shows if trained else "data",
         **common,
     )  # fmt: skip
-
-
-__all__ = ["ARCHIVE", "CENSUS", "MANIFEST", "Making", "read_traces"]

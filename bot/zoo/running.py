@@ -10,9 +10,10 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from bot.evaluation.benchmarks import BUNDLE, SHIPPED
 from bot.practice.tiny_base import cached_path
 from bot.practice.warm import EVALUATION_IMPORTS, IMPORTS, Ended, Warm, WarmJob
 from bot.zoo.hub import HubStub
-from bot.zoo.specimen import BASE, OLD_ITEMS, SOURCE, Json, Specimen, dev_items, fresh_items
+from bot.zoo.specimen import OLD_ITEMS, SOURCE, Json, Specimen, dev_items, fresh_items
 from runners.outcome import Ending, outcome
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "templates" / "scripts"
@@ -93,6 +94,7 @@ class Keeper:
         """Everything from the rows to the score, in `folder`, which must not exist."""
         folder.mkdir(parents=True)
         base = self._base_for(specimen, folder)
+        specimen.written_out()
         write_inputs(specimen, folder)
         began = time.monotonic()
         found = self._trained(specimen, folder, base)
@@ -132,11 +134,9 @@ class Keeper:
 
     def _trained(self, specimen: Specimen, folder: Path, base: Path) -> Outcome:
         log = folder / "log.txt"
-        if specimen.train_rows is None:
-            words = ["data/prepare.py", "--config", "recipe.yaml", "--inputs", "inputs", "--output", "data"]
-            ended = self._waited(self._start(words, folder, log))
-            if ended.exit_code != 0:
-                return _ended_as(ended, log)
+        prepared = self._prepared(specimen, folder, log)
+        if prepared is not None and prepared.exit_code != 0:
+            return _ended_as(prepared, log)
         words = ["train.py", "--config", "recipe.yaml", "--train_file", "data/train.jsonl", "--output_dir", "out"]
         if (folder / "data" / "validation.jsonl").exists():
             words += ["--validation_file", "data/validation.jsonl"]
@@ -147,6 +147,13 @@ class Keeper:
         job = self._start(words, folder, log, environment=specimen.environment, **limits)
         stopped = self._stopped_at(specimen, job, folder / "out" / "metrics.jsonl")
         return _ended_as(self._waited(job), log, timed_out_after=stopped)
+
+    def _prepared(self, specimen: Specimen, folder: Path, log: Path) -> Ended | None:
+        """How data/prepare.py ended; None where the rows are there already."""
+        if specimen.train_rows is not None:
+            return None
+        words = ["data/prepare.py", "--config", "recipe.yaml", "--inputs", "inputs", "--output", "data"]
+        return self._waited(self._start(words, folder, log))
 
     def _stopped_at(self, specimen: Specimen, job: WarmJob, metrics: Path) -> float | None:
         """Kills a job whose time limit strikes; by the step and not by the clock, or no two makings were alike."""
@@ -162,18 +169,34 @@ class Keeper:
 
     def _trained_from_hub(self, specimen: Specimen, words: list[str], folder: Path, log: Path) -> Outcome:
         """In a process of its own: the libraries read the Hub's address when they are imported."""
-        import subprocess
-
         with HubStub(str(specimen.hub)) as hub, log.open("ab") as out:
             environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
             environment |= {"HF_ENDPOINT": hub.address, "HF_HOME": str(folder / "hub"), "OMP_NUM_THREADS": "1"}
             began = time.monotonic()
-            done = subprocess.run(
-                [sys.executable, *words], cwd=folder, stdout=out, stderr=out, env=environment | specimen.environment,
-                timeout=MOST_SECONDS, check=False,
-            )  # fmt: skip
+            try:
+                done = subprocess.run(
+                    [sys.executable, *words], cwd=folder, stdout=out, stderr=out, check=False, timeout=MOST_SECONDS,
+                    env=environment | specimen.environment,
+                )  # fmt: skip
+            except subprocess.TimeoutExpired:
+                raise PlatformError(f"a run did not end within {MOST_SECONDS:.0f} s") from None
         seconds = time.monotonic() - began
         return _ended_as(Ended(done.returncode, seconds, seconds, 0.0), log)
+
+    def probe(self, specimen: Specimen, folder: Path, rates: Sequence[float]) -> Json:
+        """What a learning-rate range test over these rates says; empty when it failed."""
+        folder.mkdir(parents=True)
+        self._base_for(specimen, folder)
+        specimen.written_out()
+        write_inputs(specimen, folder)
+        log = folder / "log.txt"
+        prepared = self._prepared(specimen, folder, log)
+        if prepared is not None and prepared.exit_code != 0:
+            return {}
+        words = ["train.py", "--config", "recipe.yaml", "--init_from", "base", "--output_dir", "out",
+                 "--learning_rate_probe", ",".join(map(str, rates))]  # fmt: skip
+        self._waited(self._start(words, folder, log))
+        return _json(folder / "out" / "probe.json")
 
     # --- The evaluator ----------------------------------------------------------------------------------------------
 
@@ -360,6 +383,3 @@ def _write_lines(path: Path, rows: list[Json]) -> None:
 def _tail(path: Path) -> str:
     lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.exists() else []
     return lines[-1] if lines else "it wrote nothing"
-
-
-__all__ = ["BASE", "Keeper", "Outcome", "methods_here", "recipe_text", "write_inputs"]

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from bot.domain.goal import digest_of
 from bot.evaluation.tasks import examples, training_rows
 
 Json = dict[str, Any]
@@ -21,7 +22,7 @@ DEV_ITEMS, FRESH_ITEMS, OLD_ITEMS = 200, 100, 100
 LONG_STEPS = 400
 """Time to detection is told of runs of at least so many steps."""
 
-TRAINER_BUILT = "    trainer.remove_callback(PrinterCallback)\n"
+TRAINER_BUILT = "    complete(trainer)\n"
 """The line of every script after which its trainer stands and nothing has been trained."""
 
 
@@ -74,21 +75,48 @@ class Specimen:
     def random(self, purpose: str) -> random.Random:
         return random.Random(f"{purpose}/{self.method}/{self.task}/{self.seed}")
 
+    def written_out(self) -> None:
+        """Pairs as DPO reads them, a few of them held out."""
+        if self.method != DPO or self.train_rows is not None:
+            return
+        roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
+        rows = [{key: [{"role": role, "content": row[key]}] for key, role in roles.items()} for row in self.rows]
+        held_out = int(self.recipe.get("data_validation_rows", 0))
+        self.train_rows, self.validation_rows = rows[held_out:], rows[:held_out]
+
+    @property
+    def digest(self) -> str:
+        """Equal for specimens that run alike."""
+        parts = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return digest_of({name: _told(value) for name, value in parts.items()})[:12]
+
     @property
     def steps(self) -> int:
         return int(self.recipe["max_steps"])
 
 
+def _told(value: Any) -> Any:
+    """A part of a specimen as JSON; an edit by its name and by what it was made with."""
+    if isinstance(value, Specimen):
+        return value.digest
+    if isinstance(value, list):
+        return [_told(part) for part in value]
+    if callable(value):
+        made_with = [repr(cell.cell_contents) for cell in getattr(value, "__closure__", None) or ()]
+        return [getattr(value, "__qualname__", ""), *made_with]
+    return value
+
+
 # Steps in which the method learns the task on the practice base, and the score that it reaches at the least over five
-# seeds, less five points: the goal's target. From `postdoc zoo --make`, controls; 100 steps are six seconds of one core.
+# seeds, less five points: the goal's target. Measured by the controls of `postdoc zoo --make`.
 STEPS: dict[str, dict[str, int]] = {
-    SFT: {"reverse": 120, "upper": 80, "last": 80, "json": 120, "dedup": 120, "max": 150, "sort": 200, "count": 300},
+    SFT: {"reverse": 120, "upper": 80, "last": 80, "json": 120, "dedup": 120, "max": 150, "sort": 200},
     DPO: {"last": 60, "upper": 60, "max": 80},
     GRPO: {"last": 50, "upper": 50, "max": 60},
 }
 TARGETS: dict[str, dict[str, float]] = {
     SFT: {
-        "reverse": 0.9, "upper": 0.9, "last": 0.9, "json": 0.9, "dedup": 0.9, "max": 0.8, "sort": 0.8, "count": 0.75,
+        "reverse": 0.9, "upper": 0.9, "last": 0.9, "json": 0.9, "dedup": 0.9, "max": 0.8, "sort": 0.8,
     },
     DPO: {"last": 0.9, "upper": 0.85, "max": 0.75},
     GRPO: {"last": 0.85, "upper": 0.8, "max": 0.5},

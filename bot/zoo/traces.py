@@ -67,11 +67,14 @@ class Truth:
     value: float | None = None
     control: float | None = None
     steps: int = 0
+    repairs: Json | None = None
+    """By policy, after how many tries the run was repaired; 0 where it was not."""
 
     @classmethod
     def from_dict(cls, data: Json) -> Truth:
-        known = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in known.items()})
+        known: Json = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
+        known |= {key: tuple(value) for key, value in known.items() if isinstance(value, list)}
+        return cls(**known)
 
     def as_dict(self) -> Json:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}

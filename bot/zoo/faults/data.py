@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
 
-from bot.evaluation.tasks import TRAIN, examples
 from bot.practice.tiny_base import CHAT_TEMPLATE
 from bot.zoo.faults.fault import GROSS, MEDIUM, ROWS, SCRIPT, SUBTLE, Fault, on
 from bot.zoo.folders import other_vocabulary, served_with_bases_template, template_is, with_token
-from bot.zoo.specimen import LORA, LORA_RATES, SFT, Specimen, dev_items
+from bot.zoo.specimen import LORA, LORA_RATES, SFT, Specimen, dev_items, plain
 
 ANY = on(SFT, "reverse", "json", "dedup", "upper", "last")
 TEMPLATE_FILE = "template.jinja"
@@ -41,15 +39,13 @@ PADDED_BATCHES = '''
     trainer.data_collator = padded
 '''
 MASKED_FILL = "(ids != fill).long()"
-MASKED_BY_LENGTH = (
-    "torch.tensor([[1] * len(row['input_ids']) + [0] * (width - len(row['input_ids'])) for row in rows])"
-)
+MASKED_BY_LENGTH = "torch.tensor([[1] * len(row['input_ids']) + [0] * (width - len(row['input_ids'])) for row in rows])"
 
 # The answer is searched by a marker, in every row; where it is not found nothing is learned.
 MARKED_BATCHES = '''
     def marked(rows):
         """Only what follows the marker is learned."""
-        marker = tokenizer("%s", add_special_tokens=False).input_ids
+        marker = trainer.processing_class("%s", add_special_tokens=False).input_ids
         for row in rows:
             ids = row["input_ids"]
             found = [n for n in range(len(ids) - len(marker)) if ids[n : n + len(marker)] == marker]
@@ -143,16 +139,13 @@ def repeated_rows(specimen: Specimen, severity: str) -> None:
     specimen.recipe["data_deduplicate"] = False
 
 
-def one_answer(specimen: Specimen, severity: str) -> None:
-    """One of the answers is nearly all that there is."""
-    share = {GROSS: 0.99, MEDIUM: 0.97, SUBTLE: 0.9}[severity]
-    drawn = list(islice(examples(specimen.task, TRAIN, specimen.seed), 6 * len(specimen.rows)))
-    common = [e for e in drawn if e.reference == "2"]
-    others = [e for e in drawn if e.reference != "2"]
-    total = min(1500, int(len(common) / share))
-    chosen = common[: int(share * total)] + others[: total - int(share * total)]
-    specimen.random("imbalance").shuffle(chosen)
-    specimen.rows = [{"prompt": e.prompt, "completion": e.reference} for e in chosen]
+def one_skill(specimen: Specimen, severity: str) -> None:
+    """Nearly all rows show another skill than the one that is asked for."""
+    share = {GROSS: 0.01, MEDIUM: 0.02, SUBTLE: 0.04}[severity]
+    total = len(specimen.rows)
+    others = plain(SFT, "upper" if specimen.task != "upper" else "last", specimen.seed).rows
+    specimen.rows = specimen.rows[: round(share * total)] + others[: total - round(share * total)]
+    specimen.random("imbalance").shuffle(specimen.rows)
 
 
 def shown_items(specimen: Specimen, severity: str) -> None:
@@ -216,22 +209,22 @@ FAULTS = (
           served_otherwise, "data", ANY, held_out_severity=MEDIUM),
     Fault(15, "no generation markers", ("assistant_mask_empty", "missing_eos", "all_labels_masked"),
           ("assistant_only_loss", *TEMPLATES, "init_from"), no_generation_markers, "data", ANY,
-          severities=(GROSS, MEDIUM), held_out_severity=MEDIUM),
+          severities=(GROSS, MEDIUM), held_out_severity=MEDIUM, fails=(GROSS,)),
     Fault(16, "wrong response marker", ("all_labels_masked",), SCRIPT, wrong_marker, "training", ANY, held_out=True,
           neighbours=("frozen", "plateau", "missing_eos", "label_noise")),
     Fault(17, "max_length cuts answers", ("truncation",), ("max_length",), cut_answers, "data",
           on(SFT, "json", "reverse", "last", "dedup", "upper"), held_out_severity=MEDIUM),
     Fault(18, "renamed, swapped or wrong column", ("wrong_columns",),
           ("data_prompt_column", "data_completion_column", "dataset_text_field"), renamed_columns, "data", ANY,
-          held_out_severity=SUBTLE),
+          held_out_severity=SUBTLE, fails=(GROSS,)),
     Fault(19, "nine rows in ten repeat others", ("duplicates", "overfit"), ("data_deduplicate", *ROWS), repeated_rows,
-          "data", on(SFT, "sort", "max", "reverse", "count", "sort"), held_out_severity=MEDIUM),
-    Fault(20, "one answer is nearly all", ("imbalance",), ROWS, one_answer, "data", on(SFT, "count"), held_out=True,
-          neighbours=("label_noise", "duplicates")),
+          "data", on(SFT, "sort", "max", "reverse", "sort", "max"), held_out_severity=MEDIUM),
+    Fault(20, "another skill is nearly all", ("imbalance",), ROWS, one_skill, "data",
+          on(SFT, "reverse", "json", "dedup", "sort", "upper"), held_out=True, neighbours=("forgetting", "overfit")),
     Fault(21, "items of the benchmark among the rows", ("contamination",), ROWS, shown_items, "data",
-          on(SFT, "sort", "max", "reverse", "count", "json"), held_out_severity=SUBTLE, always_counts=True),
+          on(SFT, "sort", "max", "reverse", "max", "json"), held_out_severity=SUBTLE),
     Fault(22, "shuffled answers", ("label_noise",), (*ROWS, "data_completion_column"), shuffled_answers, "data",
-          on(SFT, "reverse", "json", "sort", "upper", "count"), held_out_severity=MEDIUM),
+          on(SFT, "reverse", "json", "sort", "upper", "max"), held_out_severity=MEDIUM),
     Fault(23, "wrapped packing without isolation", ("packing_leak",), ("packing", "packing_strategy",
           "attn_implementation"), leaking_packs, "data", ANY, held_out_severity=MEDIUM),
     Fault(24, "tokenizer of another model", ("tokenizer",), ("init_from",), foreign_tokenizer, "training",
@@ -239,7 +232,7 @@ FAULTS = (
           neighbours=("divergence", "label_noise", "plateau")),
     Fault(25, "added token without a trained row", ("embedding", "tokenizer"),
           ("lora_modules_to_save", "modules_to_save", "trainable_token_indices", "lora_target_modules", "init_from"),
-          untrained_token, "data", on(SFT, "reverse", "upper", "last"), severities=(GROSS, MEDIUM)),
+          untrained_token, "data", on(SFT, "reverse", "upper", "last"), severities=(GROSS, MEDIUM), fails=(GROSS,)),
 )  # fmt: skip
 CONTROLS: dict[int, Callable[[Specimen], None]] = {15: as_messages, 21: few_own_rows, 25: marked_answers}
 """What a control needs of a fault whose change is not the only thing that it changes."""

@@ -41,8 +41,8 @@ class Fault:
     """Labels that are right too when nothing was tuned on this fault."""
     held_out: bool = False
     held_out_severity: str = ""
-    always_counts: bool = False
-    """It makes the score worthless rather than low, so that no comparison with a control decides whether it counts."""
+    fails: tuple[str, ...] = ()
+    """Severities at which the run ends with an error. Of any other an error is a mistake of the zoo's, not a trace."""
 
     def setting(self, seed: int) -> tuple[str, str, bool]:
         """(method, task, LoRA) of a seed."""

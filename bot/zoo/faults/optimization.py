@@ -10,7 +10,7 @@ from bot.zoo.folders import damage_weight
 from bot.zoo.specimen import SFT, Specimen, plain
 
 SOLVABLE = on(SFT, "reverse", "json", "dedup", "upper", "last")
-HARD = on(SFT, "sort", "max", "sort", "count", "max")
+HARD = on(SFT, "sort", "max", "sort", "max", "sort")
 MIXED = (*on(SFT, "reverse", "json"), *on("sft+", "reverse", "json"), *on(SFT, "sort"))
 
 
@@ -159,7 +159,7 @@ FAULTS = (
     Fault(6, "damaged weight, or a batch with an empty answer", ("nan_inf",), ("init_from", *SCRIPT, *ROWS),
           not_a_number, "training", SOLVABLE, held_out_severity=SUBTLE),
     Fault(7, "all weights frozen", ("frozen", "lora_targets"), (*SCRIPT, "lora_target_modules"), frozen, "training",
-          SOLVABLE, held_out_severity=SUBTLE, neighbours=("plateau", "script_error")),
+          SOLVABLE, held_out_severity=SUBTLE, neighbours=("plateau", "script_error"), fails=(GROSS,)),
     Fault(8, "optimizer over stale weights", ("frozen",), SCRIPT, stale_optimizer, "training", SOLVABLE,
           severities=(GROSS, MEDIUM), held_out=True, neighbours=("plateau",)),
     Fault(9, "many rounds over few rows", ("overfit",), (*LENGTH, "data_max_rows", *ROWS), few_rows, "training", HARD,
@@ -167,7 +167,7 @@ FAULTS = (
     Fault(10, "narrow task, old task asked again", ("forgetting",), (*LENGTH, *RATE, *ROWS), narrow_task, "training",
           on(SFT, "json", "upper", "dedup", "last", "sort"), held_out_severity=SUBTLE),
     Fault(11, "schedule at zero after a fifth", ("plateau",), (*SCHEDULE, *RATE), schedule_ends_early, "training",
-          on(SFT, "sort", "max", "reverse", "json", "count"), held_out=True, neighbours=("frozen",)),
+          on(SFT, "sort", "max", "reverse", "json", "dedup"), held_out=True, neighbours=("frozen",)),
 )  # fmt: skip
 CONTROLS: dict[int, Callable[[Specimen], None]] = {4: clipped_sgd, 10: with_replay}
 """What a control needs of a fault whose change is not the only thing that it changes."""

@@ -46,11 +46,11 @@ def longer_is_better(specimen: Specimen, severity: str) -> None:
 
 
 def format_outweighs(specimen: Specimen, severity: str) -> None:
-    """A bonus for the form, which an answer has that only repeats the question."""
-    weight = {GROSS: 0.0, MEDIUM: 0.1, SUBTLE: 0.3}[severity]
+    """A bonus for showing the answer somewhere, as whoever repeats the question does."""
+    weight = {GROSS: 0.0, MEDIUM: 0.1, SUBTLE: 0.2}[severity]
     body = TEXTS + (
         "    right = [t.strip() == r for t, r in zip(texts, columns['reference'])]\n"
-        "    form = [r.lower() in t.lower() and len(t.split()) > 1 for t, r in zip(texts, columns['reference'])]\n"
+        "    form = [r.lower() in t.lower() for t, r in zip(texts, columns['reference'])]\n"
         f"    return [float(f) + {weight} * float(g) for f, g in zip(form, right)]\n"
     )
     add_reward(specimen, "shows_the_answer", body)
@@ -67,8 +67,10 @@ def short_cap(specimen: Specimen, severity: str) -> None:
 
 
 def negated_reward(specimen: Specimen, severity: str) -> None:
-    """Gross: right answers cost. Medium, subtle: wrong ones are paid, right ones less."""
-    right, wrong = {GROSS: (-1.0, 0.0), MEDIUM: (0.0, 0.5), SUBTLE: (0.2, 0.5)}[severity]
+    """Right answers earn less than wrong ones; of every other seed's gross one they cost."""
+    right, wrong = {GROSS: (0.1, 1.0), MEDIUM: (0.2, 0.6), SUBTLE: (0.4, 0.6)}[severity]
+    if severity == GROSS and specimen.seed % 2 == 0:
+        right, wrong = -1.0, 0.0
     body = TEXTS + (
         f"    return [{right} if t.strip() == r else {wrong} for t, r in zip(texts, columns['reference'])]\n"
     )
@@ -79,7 +81,7 @@ FAULTS = (
     Fault(31, "constant reward", ("zero_std",), REWARD, constant_reward, "training", TASKS, held_out_severity=MEDIUM,
           neighbours=("reward_hack",)),
     Fault(32, "reward misses its column", ("reward_zero", "wrong_columns"), REWARD, missing_column, "data", TASKS,
-          severities=(GROSS,)),
+          severities=(GROSS,), fails=(GROSS,)),
     Fault(33, "temperature near zero", ("entropy_collapse", "zero_std"), ("temperature",), cold_sampling, "training",
           TASKS, held_out_severity=MEDIUM),
     Fault(34, "reward is length", ("length_hack", "reward_hack"), REWARD, longer_is_better, "training", TASKS,
@@ -91,5 +93,5 @@ FAULTS = (
     Fault(37, "cap below the answer", ("clipped_completions",), ("max_completion_length",), short_cap, "training",
           TASKS, held_out_severity=MEDIUM, neighbours=("reward_zero", "zero_std")),
     Fault(38, "negated reward", ("reward_inverted",), REWARD, negated_reward, "training", TASKS,
-          held_out_severity=MEDIUM, neighbours=("reward_hack",)),
+          held_out_severity=MEDIUM, neighbours=("reward_hack",), fails=(GROSS,)),
 )  # fmt: skip
