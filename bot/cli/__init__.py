@@ -1,9 +1,9 @@
 """The `postdoc` command: one function for each subcommand, thin, importing what it needs when it is called.
 
-`practice` holds the demo and pursuing without GitHub, `serving` what a server's owner needs, `workflow` the bot without
-a server, `tools` what works on files alone, `schedules` what runs by the clock. Exit codes: 0 done, 1 the job or goal
-failed, 2 the caller's words or settings are wrong (one line on stderr says which), 130 interrupted with everything
-saved. No traceback reaches a person: a bug is one line with where its log lies.
+`practice` holds the demo and pursuing without GitHub, `gym` many goals on tiny models, `serving` what a server's owner
+needs, `workflow` the bot without a server, `tools` what works on files alone, `schedules` what runs by the clock. Exit
+codes: 0 done, 1 the job or goal failed, 2 the caller's words or settings are wrong (one line on stderr says which), 130
+interrupted with everything saved. No traceback reaches a person: a bug is one line with where its log lies.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bot.cli import practice, schedules, serving, tools, workflow
+from bot.cli import gym, practice, schedules, serving, tools, workflow
 from bot.cli.common import DONE, FAILED, INTERRUPTED, WRONG_WORDS, complain
 from bot.errors import PostdocError, UserError
 
@@ -25,7 +25,14 @@ app = typer.Typer(
     name="postdoc", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Post-trains language models through pull requests. Start with `postdoc demo`.",
 )  # fmt: skip
-for command in (*practice.COMMANDS, *serving.COMMANDS, *workflow.COMMANDS, *tools.COMMANDS, *schedules.COMMANDS):
+for command in (
+    *practice.COMMANDS,
+    *serving.COMMANDS,
+    *workflow.COMMANDS,
+    *tools.COMMANDS,
+    *schedules.COMMANDS,
+    *gym.COMMANDS,
+):
     app.command()(command)
 
 
