@@ -10,6 +10,8 @@ from typing import Any
 from actions import checkout
 from actions.request import Request
 from bot.diagnosis.folder import parsed_recipe
+from bot.domain.methods import METHODS
+from bot.domain.recipe import earlier_run
 from bot.domain.redaction import redact
 from bot.errors import PlatformError, UserError
 from runners.remote.wrapper import fetch_origin
@@ -31,8 +33,10 @@ class Recipe:
     folder: Path
     train: Path
     prepare: Path
+    beside: dict[str, Path]
+    """Name -> file of what train.py imports from its own folder."""
     trusted: bool
-    """Both scripts are byte for byte the shipped ones, and no key of the recipe makes them load other code."""
+    """All scripts are byte for byte the shipped ones, and no key of the recipe makes them load other code."""
     sources: tuple[str, ...]
 
 
@@ -53,10 +57,12 @@ def read_recipe(request: Request) -> Recipe:
         raise UserError(f"{RECIPE}: there is no script for method: {method}, and the experiment has no {TRAIN}.")
     train = _inside(request, own_train) if own_train.is_file() else shipped
     prepare = _inside(request, own_prepare) if own_prepare.is_file() else SCRIPTS / "prepare.py"
+    beside = _beside(request, folder, method)
     shipped_scripts = _same(train, shipped) and _same(prepare, SCRIPTS / "prepare.py")
+    shipped_scripts &= all(_same(path, SCRIPTS / name) for name, path in beside.items())
     trusted = shipped_scripts and not LOADS_CODE.intersection(values)
     file = checkout.relative(request, path)
-    return Recipe(text, values, file, folder, train, prepare, trusted, _sources(values.get("data_sources")))
+    return Recipe(text, values, file, folder, train, prepare, beside, trusted, _sources(values.get("data_sources")))
 
 
 def _recipe_path(request: Request) -> Path:
@@ -65,6 +71,16 @@ def _recipe_path(request: Request) -> Path:
     if not path.is_file():
         raise UserError(f"there is no {text} in the checkout; `experiment` is a folder that holds a {RECIPE}.")
     return path
+
+
+def _beside(request: Request, folder: Path, method: str) -> dict[str, Path]:
+    """The method's companions: the experiment's own where it has one, else the shipped file."""
+    names = METHODS[method].companions if method in METHODS else ()
+    return {
+        name: _inside(request, folder / name) if (folder / name).is_file() else SCRIPTS / name
+        for name in names
+        if (folder / name).is_file() or (SCRIPTS / name).is_file()
+    }
 
 
 def _inside(request: Request, path: Path) -> Path:
@@ -117,6 +133,11 @@ def base_model(request: Request, recipe: Recipe) -> Path:
     if not text:
         raise UserError(
             f"{recipe.file}: init_from is missing; write the Hub id or the folder of the model to start from."
+        )
+    if earlier_run(text) is not None:
+        raise UserError(
+            f"{recipe.file}: init_from: {text} is an earlier run of the bot's, and its model is not in the checkout. "
+            "Give the folder or Hub id of that model as `base-model`."
         )
     folder = Path(text) if Path(text).is_absolute() else checkout.inside(request, "init_from", text)
     if (folder / "config.json").is_file():

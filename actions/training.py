@@ -117,6 +117,7 @@ class Training:
         argv = ["{python}", TRAIN, "--config", RECIPE, "--init_from", "{mount:init}", "--train_file", ROWS]
         argv += ["--output_dir", "out"]
         files = {RECIPE: str(self._inputs / RECIPE), TRAIN: str(self._recipe.train), ROWS: self._rows("train.jsonl")}
+        files |= {beside: str(path) for beside, path in self._recipe.beside.items()}
         if self._rows("validation.jsonl"):
             files["data/validation.jsonl"] = self._rows("validation.jsonl")
             argv += ["--validation_file", "data/validation.jsonl"]

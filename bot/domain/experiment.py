@@ -246,6 +246,14 @@ class Run:
     reviewed: bool = False
     started_at: float = 0.0
     ended_at: float | None = None
+    stage: int = 0
+    """0-based place in the goal's `stages`."""
+    changed_by: str = ""
+    """Who made the change that this run tries: `postdoc`, or a person's login; empty for the first recipe."""
+    kept: dict[str, Any] | None = None
+    """What the next change builds on: {"run", "why"}; None in a journal from before it was said."""
+    stuck: str = ""
+    """Why nothing follows, where nothing does; a sentence without its full stop."""
     yardstick: str = ""
     """`Experiment.yardstick` when it was started: values of another one cannot be compared with this one's."""
 
@@ -339,7 +347,7 @@ class Experiment:
     recipe_source: str = ""
     """Where the first recipe came from, in words."""
     recipe_digests: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of train.py and data/prepare.py at the head."""
+    """SHA-256 of train.py, what stands beside it, and data/prepare.py at the head."""
     shipped_digests: dict[str, str] = field(default_factory=dict)
     """The same of the scripts that ship; a policy grants spending to these alone."""
     folder: str = ""
@@ -351,6 +359,10 @@ class Experiment:
     """A head that a person pushed and the bot has not read yet."""
     changed: dict[str, list[Any]] = field(default_factory=dict)
     """Keys changed since the last run, waiting to be trained."""
+    changed_stage: bool = False
+    """They are what the goal's next stage brings, so they were agreed to with the goal."""
+    stage: int = 0
+    """0-based place in the goal's `stages` of what stands at the head."""
     changed_why: str = ""
     changed_by: str = ""
     # Consent

@@ -116,6 +116,7 @@ class Bot:
             private_data_hosts=settings.private_data_hosts,
             server_policy=load_server_policy(settings.policy_file),
             record=self.record,
+            search=settings.search,
             **self._place(),
         )
         self.leases = Leases(database, folder / "executors", seconds=settings.lease_seconds)
