@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 
 from bot.errors import PostdocError, UserError
-from bot.gym.bases import base_folder
+from bot.gym.bases import models_of
 from bot.gym.task_file import Task
 from bot.practice.warm import EVALUATION_IMPORTS, IMPORTS, Ended, Warm, WarmJob
 from runners import joblog, slots
@@ -66,9 +66,9 @@ class WarmHost:
             threading.Thread(target=target, daemon=True).start()
         return self
 
-    def base_folder(self, task: Task) -> Path:
-        """The task's base model, trained in this process's warm one where the task says so."""
-        return base_folder(task, self._warm)
+    def models_of(self, task: Task) -> dict[str, Path]:
+        """The task's base model and teacher, trained in the warm process where the task says so."""
+        return models_of(task, self._warm)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -70,7 +70,9 @@ class Gym:
         on_result: Callable[[Result], None],
     ) -> None:
         """Pursue each task once with this seed. Raises: PlatformError, UserError."""
-        models = {base_name(task): self.host.base_folder(task) for task in tasks}
+        models: dict[str, Path] = {}
+        for task in tasks:
+            models |= self.host.models_of(task)
         settings = {
             "POSTDOC_RUNNER": "warm",
             "POSTDOC_WARM_DOOR": str(self.host.door),

@@ -24,6 +24,7 @@ What else may stand there:
     BENCHMARK = {...}     keys of the benchmark's YAML file beyond the usual: {"generation": {"max_gen_toks": 40}}
     FIRST = {"method": "sft", "recipe": "...", "rows": 2000}
                           the base model is BASE_MODEL trained like this on rows of `draw_first(rng)`
+    TEACHER = {...}       the same, but it makes the model to learn from; RECIPE names it as `gym/NAME-teacher`
     def draw_item(rng)    what is measured, where that is not what is trained on
     def spoil(rows, rng)  the training rows as a careless log would have them: repeated, mislabelled, cut
     def key(row)          the part of a row that is its content, for the division below; by default all but the answer
@@ -67,7 +68,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _KEYS = {
     "KIND": (str,), "METHOD": (str, type(None)), "BASE_MODEL": (str,), "METRIC": (str,), "TARGET": (int, float),
     "BUDGET_RUNS": (int,), "ROWS": (int,), "DEV": (int,), "SEALED": (int,), "RECIPE": (str, type(None)),
-    "NOTES": (str,), "BENCHMARK": (dict,), "FIRST": (dict,), "KNOWN_GOOD": (str,),
+    "NOTES": (str,), "BENCHMARK": (dict,), "FIRST": (dict,), "TEACHER": (dict,), "KNOWN_GOOD": (str,),
 }  # fmt: skip
 _WORDS = {str: "text", int: "a whole number", float: "a number", dict: "a dictionary", type(None): "None"}
 
@@ -95,6 +96,7 @@ class Task:
     notes: str = ""
     benchmark: Mapping[str, Any] | None = None
     first: Mapping[str, Any] | None = None
+    teacher: Mapping[str, Any] | None = None
     draw_first: Callable[[random.Random], Row] | None = None
     spoil: Callable[[list[Row], random.Random], list[Row]] | None = None
     key: Callable[[Row], Any] | None = None
@@ -144,11 +146,13 @@ class Task:
         rng = random.Random(f"{self.name}/items/{seed}")
         return self._drawn(self.draw_item, rng, math.ceil(1.2 * (self.dev + self.sealed)) + 20, item=True)
 
-    def first_rows(self, seed: int) -> list[Row]:
-        """What the base model was trained on before the goal began; the items are not among them. Raises: UserError."""
-        assert self.first is not None and self.draw_first is not None
-        rng = random.Random(f"{self.name}/first/{seed}")
-        return self._drawn(self.draw_first, rng, int(self.first.get("rows", self.rows)), item=False)
+    def first_rows(self, seed: int, n: int) -> list[Row]:
+        """What the base model, or the teacher, was trained on before the goal began; the items are not among them.
+
+        Raises: UserError.
+        """
+        assert self.draw_first is not None
+        return self._drawn(self.draw_first, random.Random(f"{self.name}/first/{seed}"), n, item=False)
 
     def _drawn(self, draw: Callable[[random.Random], Row], rng: random.Random, n: int, *, item: bool) -> list[Row]:
         found: dict[str, Row] = {}
@@ -237,8 +241,9 @@ def _check_values(path: Path, found: Mapping[str, Any], values: Mapping[str, Any
     for key in ("ROWS", "DEV", "SEALED"):
         if values.get(key, 1) < 1:
             refuse(f"{key} is {values[key]}. Write a whole number above 0.")
-    if "FIRST" in values and ("draw_first" not in found or not {"method", "recipe"} <= set(values["FIRST"])):
-        refuse('FIRST needs {"method": ..., "recipe": ...} and a function `draw_first(rng)` for its rows.')
+    for key in ("FIRST", "TEACHER"):
+        if key in values and ("draw_first" not in found or not {"method", "recipe"} <= set(values[key])):
+            refuse(key + ' needs {"method": ..., "recipe": ...} and a function `draw_first(rng)` for its rows.')
 
 
 def _methods(path: Path, named: str | None) -> Iterable[str]:

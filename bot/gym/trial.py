@@ -17,7 +17,7 @@ from bot.domain.methods import METHODS
 from bot.errors import PlatformError, UserError
 from bot.evaluation.benchmark_file import read_benchmark_file
 from bot.evaluation.benchmarks import write_job_files
-from bot.gym.bases import base_folder
+from bot.gym.bases import base_name, models_of, teacher_name
 from bot.gym.place import benchmark_text, jsonl
 from bot.gym.task_file import Task
 from bot.practice.goals import TEMPLATES
@@ -49,14 +49,17 @@ def try_recipe(task: Task, seed: int, folder: Path, warm: Warm, recipe: str | No
     if not text.strip():
         raise UserError(f"{task.path.name}: it has no KNOWN_GOOD. Write a recipe that reaches the target.")
     _write_rows(task, seed, folder)
-    model = base_folder(task, warm)
+    models = models_of(task, warm)
+    model = models[base_name(task)]
     base = _evaluated(task, model, Split.DEV, seed, folder / "base", warm)
     took = 0.0
     parts = text.split("\n---\n")
     for number, part in enumerate(parts, 1):
         method = task.method.split(", ")[min(number, task.stages) - 1] if task.method else "sft"
         stage = folder / f"stage-{number}"
-        took += _trained(task, method, part, model, seed, folder, stage, warm)
+        words = ["--init_from", str(model)]
+        words += ["--teacher", str(models[teacher_name(task)])] if task.teacher is not None else []
+        took += _trained(task, method, part, words, seed, folder, stage, warm)
         model = stage / "out" / "model"
     return Trial(
         base,
@@ -77,7 +80,7 @@ def _write_rows(task: Task, seed: int, folder: Path) -> None:
 
 
 def _trained(
-    task: Task, method: str, recipe: str, model: Path, seed: int, folder: Path, stage: Path, warm: Warm
+    task: Task, method: str, recipe: str, words: Sequence[str], seed: int, folder: Path, stage: Path, warm: Warm
 ) -> float:
     """Processor seconds of the training script."""
     stage.mkdir()
@@ -90,8 +93,8 @@ def _trained(
     for name in ("prepare", method, *(Path(name).stem for name in METHODS[method].companions)):
         shutil.copyfile(TEMPLATES / "scripts" / f"{name}.py", stage / f"{name}.py")
     _run(["prepare.py", "--config", "recipe.yaml", "--inputs", "inputs", "--output", "data"], stage, warm)
-    argv = [f"{method}.py", "--config", "recipe.yaml", "--init_from", str(model), "--train_file", "data/train.jsonl"]
-    argv += ["--output_dir", "out"]
+    argv = [f"{method}.py", "--config", "recipe.yaml", "--train_file", "data/train.jsonl"]
+    argv += ["--output_dir", "out", *words]
     if (stage / "data" / "validation.jsonl").is_file():
         argv += ["--validation_file", "data/validation.jsonl"]
     return _run(argv, stage, warm)
