@@ -84,7 +84,6 @@ from transformers import (  # noqa: E402
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    GenerationConfig,
     TrainerCallback,
     set_seed,
 )
@@ -362,18 +361,18 @@ def check_teacher(trainer: StudentTrainer, experiment: Any, rows: list[Json]) ->
     }
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         return found
-    teacher = trainer.accelerator.unwrap_model(trainer.teacher_model).eval()
-    sampler = Sampler(teacher, trainer.processing_class, 0.0, trainer.args)
-    answers = sampler.answers([render(trainer.processing_class, row["prompt"]) for row in rows], trainer.args.seed)
-    return found | compared(rows, answers)
+    teacher, tokenizer = trainer.accelerator.unwrap_model(trainer.teacher_model), trainer.processing_class
+    prompts = [render(tokenizer, row["prompt"]) for row in rows]
+    ends = end_token_ids(teacher, tokenizer)
+    return found | compared(rows, answers(teacher, tokenizer, prompts, ends, trainer.args.max_completion_length))
 
 
-def compared(rows: list[Json], answers: list[Json]) -> Json:
-    right = [text_of(row["completion"]).strip() == one["text"].strip() for row, one in zip(rows, answers, strict=True)]
+def compared(rows: list[Json], said: list[tuple[str, str]]) -> Json:
+    right = [text_of(row["completion"]).strip() == text.strip() for row, (text, _) in zip(rows, said, strict=True)]
     return {
         "rows": len(rows),
         "exact_match": round(mean([float(one) for one in right]), 4),
-        "termination_rate": round(mean([float(answer["finish"] == "stop") for answer in answers]), 4),
+        "termination_rate": round(mean([float(finish == "stop") for _, finish in said]), 4),
     }
 
 
@@ -388,7 +387,7 @@ def audit_prompts(trainer: Any, rows: list[Json]) -> tuple[Json, set[int]]:
         "prompt_token_lengths": percentiles([len(prompt) for prompt in prompts]),
         "answer_token_lengths": percentiles(answers),
         "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_ids": sorted(end_token_ids(trainer)),
+        "eos_token_ids": sorted(end_token_ids(trainer.model, tokenizer)),
         "template": audit_template(tokenizer, rows, prompts[:COMPARED_ROWS]),
     }
     return audit, {token for prompt in prompts for token in prompt}
@@ -400,24 +399,23 @@ def audit_prompts(trainer: Any, rows: list[Json]) -> tuple[Json, set[int]]:
 def teacher_rows(experiment: Any, args: Any, rows: list[Json]) -> tuple[list[Json], Json]:
     """(the rows with the teacher's answers, what became of them)"""
     drawn = sample_answers("teacher", experiment.teacher, [row["prompt"] for row in rows], 1, experiment, args)
-    answers = [answer for (answer,) in drawn]
+    said = [(answer["text"], answer["finish"]) for (answer,) in drawn]
     taught = [
-        row | {"completion": [{"role": "assistant", "content": answer["text"]}]}
-        for row, answer in zip(rows, answers, strict=True)
-        if answer["finish"] == "stop" and answer["text"].strip()
+        row | {"completion": [{"role": "assistant", "content": text}]}
+        for row, (text, finish) in zip(rows, said, strict=True)
+        if finish == "stop" and text.strip()
     ]
     if args.process_index == 0:
-        lines = [
-            json.dumps({"prompt": row["prompt"], **answer}, ensure_ascii=False) + "\n"
-            for row, answer in zip(rows, answers, strict=True)
-        ]
-        Path(args.output_dir, "teacher.jsonl").write_text("".join(lines[:SHOWN_ROWS]), encoding="utf-8")
+        shown = [{"prompt": row["prompt"], "text": text, "finish": finish}
+                 for row, (text, finish) in list(zip(rows, said, strict=True))[:SHOWN_ROWS]]  # fmt: skip
+        lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in shown]
+        Path(args.output_dir, "teacher.jsonl").write_text("".join(lines), encoding="utf-8")
     if not taught:
         fail(
             f"none of {experiment.teacher}'s {len(rows)} answers ends within max_completion_length: "
             f"{experiment.max_completion_length} tokens; raise it, or take another teacher"
         )
-    return taught, {"model": experiment.teacher} | compared(rows, answers) | {"left_out": len(rows) - len(taught)}
+    return taught, {"model": experiment.teacher} | compared(rows, said) | {"left_out": len(rows) - len(taught)}
 
 
 def audit_data(trainer: Any, rows: list[Json]) -> tuple[Json, set[int]]:
@@ -432,7 +430,7 @@ def audit_data(trainer: Any, rows: list[Json]) -> tuple[Json, set[int]]:
             Dataset.from_list(rows), trainer.processing_class, args, False, None, "whole train"
         )
         args.max_length = limit
-    end_ids = end_token_ids(trainer)
+    end_ids = end_token_ids(trainer.model, trainer.processing_class)
     limit = None if args.packing else args.max_length
     lengths, answers, supervised_ends, zero_labels, dropped = [], [], 0, 0, 0
     prompts: list[list[int]] = []
@@ -473,7 +471,7 @@ def audit_data(trainer: Any, rows: list[Json]) -> tuple[Json, set[int]]:
 def sample_answers(
     name: str, model: str, prompts: list[Any], count: int, settings: Any, args: Any, temperature: float | None = None
 ) -> list[list[Json]]:
-    """`count` answers of `model` to each of `prompts`: {"text", "finish": "stop" or "length", "tokens"}.
+    """`count` answers of `model` to each of `prompts`: {"text", "finish": "stop" or "length"}.
 
     The processes of a launch divide the batches among them, each with the whole model on its own device. A batch is
     drawn from a seed of its own and kept below `output_dir` when it is done. So any number of processes draws the same
@@ -493,27 +491,33 @@ def sample_answers(
     done = kept_batches(folder, name, key)
     mine = [number for number in range(args.process_index, len(batches), args.world_size) if number not in done]
     if mine:
-        sampler = Sampler(whole_model(model, settings, args), tokenizer, temperature, settings)
+        loaded = whole_model(model, settings, args)
+        ends = end_token_ids(loaded, tokenizer)
+        drawn = {"do_sample": False}
+        if temperature > 0:
+            drawn = {"do_sample": True, "temperature": temperature, "top_p": settings.top_p, "top_k": settings.top_k}
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / f"{name}.{args.process_index}.jsonl", "a", encoding="utf-8") as file:
             for position, number in enumerate(mine):
-                seed = int(hashlib.sha256(f"{args.seed}/{name}/{number}".encode()).hexdigest()[:8], 16)
-                done[number] = sampler.answers([rendered[index] for index in batches[number]], seed)
+                torch.manual_seed(int(hashlib.sha256(f"{args.seed}/{name}/{number}".encode()).hexdigest()[:8], 16))
+                batch = [rendered[index] for index in batches[number]]
+                said = answers(loaded, tokenizer, batch, ends, settings.max_completion_length, **drawn)
+                done[number] = [{"text": text, "finish": finish} for text, finish in said]
                 # A line break first: the last line of a run that was killed may be half a line.
                 file.write("\n" + json.dumps({"key": key, "batch": number, "answers": done[number]}) + "\n")
                 file.flush()
                 if args.process_index == 0 and position * 10 // len(mine) != (position + 1) * 10 // len(mine):
                     print(f"{name}: {position + 1} of {len(mine)} batches of answers drawn", flush=True)
-        del sampler
+        del loaded
         release_memory()
     everything: dict[int, list[Json]] = {}
     for part in gather_object([done]):
         everything |= part
-    answers: list[list[Json]] = [[] for _ in prompts]
-    for number, batch in enumerate(batches):
-        for index, answer in zip(batch, everything[number], strict=True):
-            answers[index].append(answer)
-    return answers
+    found: list[list[Json]] = [[] for _ in prompts]
+    for number, indices in enumerate(batches):
+        for index, answer in zip(indices, everything[number], strict=True):
+            found[index].append(answer)
+    return found
 
 
 def kept_batches(folder: Path, name: str, key: str) -> dict[int, list[Json]]:
@@ -528,45 +532,6 @@ def kept_batches(folder: Path, name: str, key: str) -> dict[int, list[Json]]:
             if batch.get("key") == key:
                 found[batch["batch"]] = batch["answers"]
     return found
-
-
-class Sampler:
-    """Generates with a model whose weights are whole on this process's device."""
-
-    def __init__(self, model: Any, tokenizer: Any, temperature: float, settings: Any) -> None:
-        self.model, self.tokenizer = model, tokenizer
-        configured = model.generation_config.eos_token_id
-        ends = set(configured) if isinstance(configured, list) else {configured}
-        self.ends = sorted((ends | {tokenizer.eos_token_id}) - {None})
-        self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.ends[0]
-        drawn = {"do_sample": False}
-        if temperature > 0:
-            drawn = {"do_sample": True, "temperature": temperature, "top_p": settings.top_p, "top_k": settings.top_k}
-        # The model's own configuration fills what a passed one leaves at its default, so it is replaced as a whole.
-        model.generation_config = GenerationConfig(
-            max_new_tokens=settings.max_completion_length, eos_token_id=self.ends, pad_token_id=self.pad, **drawn
-        )
-
-    def answers(self, prompts: list[list[int]], seed: int) -> list[Json]:
-        """One answer to each prompt's token ids."""
-        width = max(map(len, prompts))
-        ids = [[self.pad] * (width - len(prompt)) + prompt for prompt in prompts]
-        mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        torch.manual_seed(seed)
-        with torch.no_grad():
-            found = self.model.generate(
-                input_ids=torch.tensor(ids, device=self.model.device),
-                attention_mask=torch.tensor(mask, device=self.model.device),
-            )
-        return [self.answer(tokens) for tokens in found[:, width:].tolist()]
-
-    def answer(self, tokens: list[int]) -> Json:
-        length = next((place for place, token in enumerate(tokens) if token in self.ends), len(tokens))
-        return {
-            "text": self.tokenizer.decode(tokens[:length], skip_special_tokens=True),
-            "finish": "stop" if length < len(tokens) else "length",
-            "tokens": length,
-        }
 
 
 def whole_model(model: str, settings: Any, args: Any) -> Any:
@@ -590,9 +555,11 @@ def whole_model(model: str, settings: Any, args: Any) -> Any:
 
 def tokenizer_of(model: str, settings: Any, args: Any) -> Any:
     with settings_refused():
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             model, revision=revision_of(model, settings, args), trust_remote_code=args.trust_remote_code
         )
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    return tokenizer
 
 
 def revision_of(model: str, settings: Any, args: Any) -> str | None:
@@ -929,6 +896,7 @@ def audit_model(trainer: Any, model_args: Any, used: set[int], added: list[int])
     trained = any(weight.requires_grad for weight in embeddings.parameters())
     named = model_args.lora_target_modules
     rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    rows_per_step = max(1, rows_per_step // getattr(args, "num_generations", 1))  # GRPO counts samples, not rows
     steps_per_epoch = max(1, math.ceil(len(trainer.train_dataset) / rows_per_step))
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
@@ -993,11 +961,11 @@ def refuse_foreign_tokens(vocabulary: Json) -> None:
         )
 
 
-def end_token_ids(trainer: Any) -> set[int]:
+def end_token_ids(model: Any, tokenizer: Any) -> set[int]:
     """Every token that ends generation for this model."""
-    configured = trainer.model.generation_config.eos_token_id
+    configured = model.generation_config.eos_token_id
     ids = set(configured) if isinstance(configured, list) else {configured}
-    return (ids | {trainer.processing_class.eos_token_id}) - {None}
+    return (ids | {tokenizer.eos_token_id}) - {None}
 
 
 def percentiles(values: list[int]) -> Json:
@@ -1129,19 +1097,20 @@ def peak_memory_gib() -> float:
 # --- What the model says while it trains ----------------------------------------------------------------------------
 
 
-class CompletionsLog:
+class CompletionsLog(TrainerCallback):  # type: ignore[misc]
     """completions.jsonl: answers that were sampled or asked for, at most MOST_COMPLETIONS of them."""
 
     def __init__(self, folder: Path) -> None:
         self.path, self.rows = folder / "completions.jsonl", 0
 
-    def begin(self, step: int) -> None:
-        """A run starts, or goes on after `step`: what came later is done again."""
-        kept = self.path.read_text().splitlines() if step and self.path.exists() else []
-        kept = [line for line in kept if json.loads(line)["step"] <= step]
+    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        kept = self.path.read_text(encoding="utf-8").split("\n") if state.global_step and self.path.exists() else []
+        rows = [json.loads(line) for line in kept if line]
         self.path.unlink(missing_ok=True)
         self.rows = 0
-        self.write([json.loads(line) for line in kept])
+        self.write([row for row in rows if row["step"] <= state.global_step])  # a resumed run does the others again
 
     def write(self, rows: list[Json]) -> None:
         rows = rows[: MOST_COMPLETIONS - self.rows]
@@ -1158,10 +1127,6 @@ class BehaviourProbe(TrainerCallback):  # type: ignore[misc]
     def __init__(self, trainer: Any, questions: list[tuple[object, str]], limit: int, log: CompletionsLog) -> None:
         self.trainer, self.questions, self.limit, self.log = trainer, questions, limit, log
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        if state.is_world_process_zero:
-            self.log.begin(state.global_step)
-
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         points = {max(1, round(share * state.max_steps)) for share in BEHAVIOUR_POINTS}
         if state.global_step in points and state.is_world_process_zero:
@@ -1173,30 +1138,18 @@ class BehaviourProbe(TrainerCallback):  # type: ignore[misc]
     def ask(self, step: int) -> Json:
         tokenizer, model = self.trainer.processing_class, self.trainer.accelerator.unwrap_model(self.trainer.model)
         prompts = [render(tokenizer, prompt) for prompt, _ in self.questions]
-        width, ends = max(map(len, prompts)), end_token_ids(self.trainer)
-        ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(prompt)) + prompt for prompt in prompts])
-        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        training = model.training
-        model.eval()
-        with torch.no_grad():
-            said = model.generate(
-                input_ids=ids.to(model.device),
-                attention_mask=mask.to(model.device),
-                max_new_tokens=self.limit,
-                do_sample=False,
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=sorted(ends),
-            )[:, width:].tolist()
-        model.train(training)
-        rows = []
-        for (prompt, reference), answer in zip(self.questions, said, strict=True):
-            end = next((at for at, token in enumerate(answer) if token in ends), None)
-            text = tokenizer.decode(answer[:end], skip_special_tokens=True)
-            rows.append({
-                "step": step, "prompt": text_of(prompt), "completion": text, "reference": reference,
+        said = answers(model, tokenizer, prompts, end_token_ids(model, tokenizer), self.limit)
+        rows = [
+            {
+                "step": step,
+                "prompt": text_of(prompt),
+                "completion": text,
+                "reference": reference,
                 "rewards": {"exact_match": float(text.strip() == reference.strip())},
-                "finish": "length" if end is None else "stop",
-            })  # fmt: skip
+                "finish": finish,
+            }
+            for (prompt, reference), (text, finish) in zip(self.questions, said, strict=True)
+        ]
         self.log.write(rows)
         return {
             "probe/termination_rate": mean([float(row["finish"] == "stop") for row in rows]),
@@ -1204,7 +1157,41 @@ class BehaviourProbe(TrainerCallback):  # type: ignore[misc]
         }
 
 
-def add_probe(trainer: Any, experiment: Any, rows: list[Json], answer: str, limit: int | None = None) -> None:
+def answers(
+    model: Any, tokenizer: Any, prompts: list[list[int]], ends: set[int], limit: int, **sampling: Any
+) -> list[tuple[str, str]]:
+    """(text, "stop" or "length") for each prompt of token ids, in one batch: greedy, unless `sampling` has its way."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        said = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            max_new_tokens=limit,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=sorted(ends),
+            **({"do_sample": False} | sampling),
+        )[:, width:].tolist()
+    model.train(training)
+    found = []
+    for one in said:
+        end = next((at for at, token in enumerate(one) if token in ends), None)
+        text = tokenizer.decode(one[:end], skip_special_tokens=True)
+        found.append((text, "length" if end is None else "stop"))
+    return found
+
+
+def add_probe(
+    trainer: Any,
+    experiment: Any,
+    rows: list[Json],
+    answer: str,
+    limit: int | None = None,
+    log: CompletionsLog | None = None,
+) -> None:
     """Asks the first validation prompts; `answer` is the column of their references, `limit` the tokens of an answer.
 
     Without a limit an answer may be half as long again as the longest reference. Where each GPU holds a part of the
@@ -1222,7 +1209,9 @@ def add_probe(trainer: Any, experiment: Any, rows: list[Json], answer: str, limi
         if len(asked) == experiment.probe_rows:
             break
     if asked:
-        log = CompletionsLog(Path(trainer.args.output_dir))
+        if log is None:
+            log = CompletionsLog(Path(trainer.args.output_dir))
+            trainer.add_callback(log)
         trainer.add_callback(BehaviourProbe(trainer, asked, limit or int(longest * 1.5) + 16, log))
 
 
