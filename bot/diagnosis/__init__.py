@@ -7,7 +7,8 @@ folder's files and need nothing but the standard library and PyYAML.
 from __future__ import annotations
 
 from bot.diagnosis.engine import diagnose, diagnosis_of
-from bot.diagnosis.folder import Observations, read_folder
+from bot.diagnosis.folder import read_folder
+from bot.diagnosis.observations import Observations
 from bot.diagnosis.preflight import preflight, preflight_of
 
 __all__ = ["Observations", "diagnose", "diagnosis_of", "preflight", "preflight_of", "read_folder"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
+from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import Record
 
 # Losses below this are zero for every purpose here; the floor keeps logarithms and ratios of solved runs quiet.
@@ -66,6 +67,41 @@ def series_of(records: Sequence[Record], key: str) -> Series:
         else:
             bad.append(step)
     return Series(key, tuple(steps), tuple(values), tuple(bad))
+
+
+def observed(observations: Observations, key: str) -> Series:
+    """The training metric `key` of a run."""
+    return observations.once(f"steps {key}", lambda: series_of(observations.steps, key))
+
+
+def held_out_of(observations: Observations, key: str = "eval_loss") -> Series:
+    """The evaluation metric `key` of a run, `eval_loss` most often."""
+    return observations.once(f"evals {key}", lambda: series_of(observations.evals, key))
+
+
+def shape_of(observations: Observations) -> LossShape | None:
+    """The shape of a run's training loss, None with fewer than five finite values."""
+    return observations.once("loss shape", lambda: loss_shape(observations.steps, observations.recipe))
+
+
+def last_run(series: Series, test: Callable[[float], bool]) -> int:
+    """How many of the last values in a row pass `test`."""
+    return sum(1 for _ in itertools.takewhile(test, reversed(series.values)))
+
+
+def longest_run(series: Series, test: Callable[[float], bool]) -> tuple[int, int]:
+    """(length, first position) of the longest stretch of values in a row that pass `test`; (0, 0) without any."""
+    best = start = length = 0
+    best_start = 0
+    for position, value in enumerate(series.values):
+        if not test(value):
+            length = 0
+            continue
+        start = position if not length else start
+        length += 1
+        if length > best:
+            best, best_start = length, start
+    return best, best_start
 
 
 def smoothed(series: Series, window: int = 3) -> Series:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import math
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from bot.diagnosis.learning_rates import Rate, rate_of
+from bot.diagnosis.observations import ALIASES, Completion, Fresh, Observations, OldTask, Row
 from bot.diagnosis.readings import Record, count, finite, json_lines, json_object, number, read_text
 from bot.domain.evaluation import Evaluation, Sample
-from bot.domain.recipe import line_of, normalised
+from bot.domain.recipe import normalised
 from bot.errors import UserError
+
+__all__ = ["Observations", "observations_of", "parsed_recipe", "read_folder", "row_of"]
 
 # Ceilings keep a diagnosis in milliseconds whatever lies in the folder. A million-row training set is judged by
 # data_audit.json, which saw all of it; the rows here only serve for looking at what they contain.
@@ -25,107 +28,7 @@ METRICS_BYTES = 64 << 20
 LOG_BYTES = 256 << 10
 ROWS_BYTES = 2 << 20
 ROWS_READ = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One training or evaluation example, reduced to text. None where the row has no such part."""
-
-    prompt: str | None
-    completion: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Observations:
-    """Everything a rule may look at. Numbers in `steps` and `evals` are floats, NaN and infinity included."""
-
-    recipe_text: str
-    recipe: Mapping[str, Any]
-    """Normalised: numeric strings are numbers."""
-    steps: tuple[Record, ...] = ()
-    """Training records in order of `step`, one per step."""
-    evals: tuple[Record, ...] = ()
-    """Records with `eval_*` keys, in order of `step`."""
-    log: str = ""
-    evaluation: Evaluation | None = None
-    baseline: Evaluation | None = None
-    target: float | None = None
-    audit: Mapping[str, Any] = field(default_factory=dict)
-    train_rows: tuple[Row, ...] = ()
-    train_columns: tuple[str, ...] = ()
-    """Columns of train.jsonl as they are, sorted."""
-    eval_rows: tuple[Row, ...] = ()
-    job: Mapping[str, Any] = field(default_factory=dict)
-    setup: Mapping[str, Any] = field(default_factory=dict)
-    """What the script wrote when training began: planned max_steps, parameters."""
-    hardware: Mapping[str, Any] = field(default_factory=dict)
-    """What it needs of its machine by estimate: needed_gib, available_gib, machine, changes."""
-
-    def line(self, key: str) -> int | None:
-        return line_of(self.recipe_text, key)
-
-    def first_key(self, *keys: str) -> str:
-        """The first of `keys` that the recipe sets, else the first of them."""
-        return next((key for key in keys if key in self.recipe), keys[0])
-
-    def setting(self, key: str, default: float) -> float:
-        """A numeric key of the recipe, `default` (TRL's, most often) when it is absent or no number."""
-        value = finite(self.recipe[key]) if self.recipe.get(key) is not None else None
-        return default if value is None else value
-
-    @property
-    def rate(self) -> Rate:
-        """The learning rate beside the band of this model and method."""
-        parameters = finite(self.setup["parameters"]) if self.setup.get("parameters") is not None else None
-        return rate_of(self.recipe, parameters)
-
-    @property
-    def finished(self) -> bool:
-        """Something says that training ended by itself: its job succeeded, or its model was evaluated."""
-        return self.job.get("state") == "succeeded" or (self.evaluation is not None and not self.failed)
-
-    @property
-    def failed(self) -> bool:
-        return self.job.get("state") in ("failed", "lost") or self.job.get("failure") is not None
-
-    @property
-    def shortfall(self) -> float | None:
-        """Target minus value: above 0 the target was missed. None without both."""
-        if self.target is None or self.evaluation is None:
-            return None
-        return self.target - self.evaluation.value
-
-    @property
-    def met(self) -> bool:
-        return self.shortfall is not None and self.shortfall <= 0
-
-    @property
-    def missed(self) -> bool:
-        return self.shortfall is not None and self.shortfall > 0
-
-    @property
-    def poor(self) -> bool:
-        """The outcome is bad enough to look for a cause: the target was missed by far, or, where no target was named,
-        less than half of the answers are right."""
-        if self.target is None:
-            return self.evaluation is not None and self.evaluation.value < 0.5
-        return self.missed_by_far
-
-    @property
-    def unimproved(self) -> bool:
-        """Training did not help: the target was missed by far, or, where no target was named, the score is not above
-        the base model's by two standard errors."""
-        if self.target is not None or self.evaluation is None or self.baseline is None:
-            return self.missed_by_far
-        error = math.hypot(self.evaluation.standard_error, self.baseline.standard_error)
-        return self.evaluation.value - self.baseline.value <= max(0.02, 2 * error)
-
-    @property
-    def missed_by_far(self) -> bool:
-        """The gap to the target is more than sampling noise (two standard errors) and at least five points."""
-        if self.shortfall is None or self.evaluation is None:
-            return False
-        return self.shortfall >= max(0.05, 2 * self.evaluation.standard_error)
+COMPLETIONS_READ = 400
 
 
 def read_folder(folder: Path) -> Observations:
@@ -134,34 +37,71 @@ def read_folder(folder: Path) -> Observations:
     Raises: UserError when the folder or its recipe.yaml is missing or is no flat YAML mapping.
     """
     recipe_text, recipe = _recipe(folder)
-    records = tuple(json_lines(_path(folder, "metrics.jsonl"), limit_bytes=METRICS_BYTES)) or _trainer_state(folder)
-    steps, evals = _split(records)
+    log = read_text(_path(folder, "log.txt"), limit_bytes=LOG_BYTES, tail=True) or ""
+    records = (
+        tuple(json_lines(_path(folder, "metrics.jsonl"), limit_bytes=METRICS_BYTES))
+        or _trainer_state(folder)
+        or _printed_records(log, recipe)
+    )
+    steps, evals, probes = _split(records)
     train_rows, columns = _rows(_path(folder, "train.jsonl"), recipe)
     eval_rows, _ = _rows(_path(folder, "eval.jsonl"), {})
-    goal = json_object(_path(folder, "goal.json")) or {}
+    evaluation = json_object(_path(folder, "evaluation.json"))
     return Observations(
         recipe_text=recipe_text,
         recipe=recipe,
         steps=steps,
         evals=evals,
-        log=read_text(_path(folder, "log.txt"), limit_bytes=LOG_BYTES, tail=True) or "",
-        evaluation=_evaluation(json_object(_path(folder, "evaluation.json"))),
+        probes=probes,
+        log=log,
+        evaluation=_evaluation(evaluation),
         baseline=_evaluation(json_object(_path(folder, "baseline.json"))),
-        target=finite(goal["target"]) if goal.get("target") is not None else None,
+        fresh=_fresh(evaluation),
+        old_tasks=_old_tasks(evaluation),
+        goal=json_object(_path(folder, "goal.json")) or {},
         audit=json_object(_path(folder, "data_audit.json")) or {},
         train_rows=train_rows,
         train_columns=columns,
         eval_rows=eval_rows,
+        completions=_completions(json_lines(_path(folder, "completions.jsonl"), limit_bytes=ROWS_BYTES)),
         job=json_object(_path(folder, "job.json")) or {},
         setup=json_object(_path(folder, "setup.json")) or {},
         hardware=json_object(_path(folder, "hardware.json")) or {},
+        timing=json_object(_path(folder, "timing.json")) or {},
     )
 
 
-def observations_of(recipe_text: str, rows: Iterable[Record]) -> Observations:
-    """What a run shows while it trains: its recipe and the steps logged so far. Raises: UserError for the recipe."""
-    steps, evals = _split(rows)
-    return Observations(recipe_text, parsed_recipe(recipe_text), steps, evals)
+def observations_of(
+    recipe_text: str,
+    rows: Iterable[Record],
+    *,
+    setup: Mapping[str, Any] | None = None,
+    audit: Mapping[str, Any] | None = None,
+    completions: Iterable[Record] = (),
+    log: str = "",
+    job: Mapping[str, Any] | None = None,
+    goal: Mapping[str, Any] | None = None,
+) -> Observations:
+    """What a run shows while it trains: its recipe and `rows`, the records of metrics.jsonl so far; the rest, where the
+    caller has it, is as in the files of the same names. Its report holds only what can be said before the end.
+
+    Raises: UserError for the recipe.
+    """
+    steps, evals, probes = _split(rows)
+    return Observations(
+        recipe_text,
+        _under_our_names(parsed_recipe(recipe_text)),
+        steps,
+        evals,
+        probes,
+        log=log[-LOG_BYTES:],
+        goal=goal or {},
+        audit=audit or {},
+        completions=_completions(completions),
+        job=job or {},
+        setup=setup or {},
+        running=True,
+    )
 
 
 def _path(folder: Path, name: str) -> Path:
@@ -179,7 +119,7 @@ def _recipe(folder: Path) -> tuple[str, dict[str, Any]]:
         raise UserError(
             f"{path} cannot be read. A diagnosis folder needs the recipe.yaml that the run was started with."
         )
-    return text, parsed_recipe(text)
+    return text, _under_our_names(parsed_recipe(text))
 
 
 def parsed_recipe(text: str) -> dict[str, Any]:
@@ -205,6 +145,19 @@ def parsed_recipe(text: str) -> dict[str, Any]:
     raise UserError(f"recipe.yaml holds a {type(values).__name__}, not keys. Write one `key: value` per line.")
 
 
+def _under_our_names(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with other trainers' keys under TRL's names as well; a key that is there itself stands."""
+    known = {
+        key: recipe[alias]
+        for key, aliases in ALIASES.items()
+        for alias in aliases
+        if alias in recipe and key not in recipe
+    }
+    if str(recipe.get("adapter", "")).lower() in ("lora", "qlora"):
+        known.setdefault("use_peft", True)
+    return {**known, **recipe}
+
+
 def _refuse_expansion(text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -221,27 +174,93 @@ def _trainer_state(folder: Path) -> tuple[Record, ...]:
     return tuple(item for item in history if isinstance(item, dict)) if isinstance(history, list) else ()
 
 
-def _split(records: Iterable[Record]) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
-    """Training and evaluation records, each one per step and sorted; a resumed run's later record wins."""
+# `{'loss': 1.2, 'grad_norm': nan, 'epoch': 0.3}`: how transformers' Trainer prints its records.
+_PRINTED = re.compile(r"\{'(?:loss|eval_loss|reward)': [^{}\n]{1,2000}\}")
+_BARE = re.compile(r"(?<=: )(-?)(nan|inf|Infinity|NaN)(?=[,}])")
+
+
+def _printed_records(log: str, recipe: Mapping[str, Any]) -> tuple[Record, ...]:
+    """The records that a trainer printed into its log, for runs that kept no file of them. They carry no step, so each
+    counts as `logging_steps` of them."""
+    every = count(recipe.get("logging_steps", 1) or 1) or 1
+    found: list[Record] = []
+    step = 0
+    for match in _PRINTED.finditer(log):
+        try:
+            record = ast.literal_eval(_BARE.sub(r"'\1\2'", match[0]))
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(record, dict):
+            step += every if "loss" in record or "reward" in record else 0
+            found.append({"step": step} | {str(key): value for key, value in record.items()})
+    return tuple(found)
+
+
+def _split(records: Iterable[Record]) -> tuple[tuple[Record, ...], tuple[Record, ...], tuple[Record, ...]]:
+    """Training, evaluation and probe records, each one per step and sorted; a resumed run's later record wins."""
     steps: dict[int, Record] = {}
     evals: dict[int, Record] = {}
+    probes: dict[int, Record] = {}
     last_step = 0
     for record in records:
         step = count(record.get("step", last_step + 1))
-        values = {str(key): value for key, raw in record.items() if (value := _value(raw)) is not None}
+        values = {_plain(str(key)): value for key, raw in record.items() if (value := _value(raw)) is not None}
         if step is None or not values:
             continue
         last_step = step
         values["step"] = float(step)
-        if any(key.startswith("eval_") for key in values):
-            evals[step] = {**evals.get(step, {}), **values}
+        for kind, prefix in ((evals, "eval_"), (probes, "probe/")):
+            if any(key.startswith(prefix) for key in values):
+                kind[step] = {**kind.get(step, {}), **values}
         if "loss" in values or "grad_norm" in values or "reward" in values:
             steps[step] = values
-    return tuple(steps[s] for s in sorted(steps)), tuple(evals[s] for s in sorted(evals))
+    return tuple(tuple(kind[s] for s in sorted(kind)) for kind in (steps, evals, probes))  # type: ignore[return-value]
+
+
+def _plain(key: str) -> str:
+    """`train/loss` and `eval/loss`, as trackers export them, under the trainer's own names."""
+    head, mark, rest = key.partition("/")
+    return rest if mark and head == "train" else f"eval_{rest}" if mark and head == "eval" else key
 
 
 def _value(raw: Any) -> float | None:
     return number(raw) if not isinstance(raw, (dict, list)) else None
+
+
+def _completions(records: Iterable[Record]) -> tuple[Completion, ...]:
+    """Those that carry a text; evenly thinned when there are very many."""
+    found = []
+    for record in records:
+        text, rewards = _text(record.get("completion")), record.get("rewards")
+        if text is None:
+            continue
+        rewards = rewards if isinstance(rewards, dict) else {}
+        values = {str(k): v for k, raw in rewards.items() if raw is not None and (v := finite(raw)) is not None}
+        step, prompt = count(record.get("step", 0)) or 0, _text(record.get("prompt")) or ""
+        reference, finish = _text(record.get("reference")), str(record.get("finish", "stop"))
+        found.append(Completion(step, prompt, text, reference, values, finish))
+    found.sort(key=lambda completion: completion.step)
+    every = max(1, len(found) // COMPLETIONS_READ)
+    return tuple(found[::every])
+
+
+def _fresh(data: Record | None) -> Fresh | None:
+    raw = (data or {}).get("fresh")
+    if not isinstance(raw, dict) or raw.get("value") is None or (value := finite(raw["value"])) is None:
+        return None
+    return Fresh(value, count(raw.get("n", 0)) or 0)
+
+
+def _old_tasks(data: Record | None) -> tuple[OldTask, ...]:
+    raw = (data or {}).get("old_tasks")
+    tasks = []
+    for each in raw if isinstance(raw, list) else ():
+        if not isinstance(each, dict) or each.get("before") is None or each.get("after") is None:
+            continue
+        before, after = finite(each["before"]), finite(each["after"])
+        if before is not None and after is not None:
+            tasks.append(OldTask(str(each.get("name", "an old task")), before, after, count(each.get("n", 0)) or 0))
+    return tuple(tasks)
 
 
 def _evaluation(data: Record | None) -> Evaluation | None:
@@ -302,6 +321,10 @@ def row_of(record: Record, recipe: Mapping[str, Any]) -> Row:
     """Prompt and completion of one row: in any of TRL's dataset formats, by the columns that the recipe names (the file
     may be the source that the rows were built from), or as the evaluation's items; both None for other columns."""
     messages = record.get("messages")
+    if "chosen" in record:
+        return _preference(record)
+    if "label" in record:
+        return Row(_text(record.get("text")), _text(record["label"]))
     if isinstance(messages, list) and messages:
         return Row(_text(messages[:-1]), _text(messages[-1:]))
     if "completion" in record:
@@ -314,6 +337,14 @@ def row_of(record: Record, recipe: Mapping[str, Any]) -> Row:
         if prompt in record and completion in record:
             return Row(_text(record[prompt]), _text(record[completion]))
     return Row(None, _text(record.get(str(recipe.get("dataset_text_field", "text")))))
+
+
+def _preference(record: Record) -> Row:
+    """A pair of answers; where the prompt is not apart, it is all but the last message of the chosen conversation."""
+    chosen, rejected = record["chosen"], record.get("rejected")
+    if "prompt" in record or not isinstance(chosen, list):
+        return Row(_text(record.get("prompt")), _text(chosen), _text(rejected))
+    return Row(_text(chosen[:-1]), _text(chosen[-1:]), _text(rejected[-1:] if isinstance(rejected, list) else rejected))
 
 
 def _text(value: Any) -> str | None:

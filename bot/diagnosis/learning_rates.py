@@ -14,6 +14,10 @@ from bot.domain.diagnosis import Symptom
 # TRL 1.x SFTConfig: https://huggingface.co/docs/trl/sft_trainer#trl.SFTConfig
 DEFAULT_LEARNING_RATE = 2e-5
 
+# DPOConfig, GRPOConfig, RewardConfig of TRL 1.x; transformers' TrainingArguments for the rest.
+DEFAULT_RATES = {"dpo": 1e-6, "grpo": 1e-6, "reward": 1e-4, "pretrain": 5e-5, "classify": 5e-5, "vision": 5e-5,
+                 "speech": 5e-5}  # fmt: skip
+
 # Parameters from which the published bands for language models hold. Below it (and for models whose size nobody tells)
 # usable rates reach into the percents: measured on a 0.3 M parameter Qwen3, 3e-3 is best and 1e-2 still trains.
 LARGE_MODEL = 4e8
@@ -36,6 +40,32 @@ _LARGE_FULL = Band(1e-5, 5e-5, 1e-4)
 _LARGE_LORA = Band(1e-4, 3e-4, 1e-3)
 # Measured on the tiny model (see LARGE_MODEL): 1e-4 is still too slow for a hundred steps, 5e-2 collapses.
 _SMALL = Band(1e-4, 1e-2, 1e-2)
+# Its adapters (r 8, all linear layers): 1e-4 does not move them in a hundred steps, 5e-3 and 1e-2 train them.
+_SMALL_LORA = Band(5e-4, 1.5e-2, 2e-2)
+# Other methods than imitation, as (full, LoRA) for models of LARGE_MODEL and above.
+# DPO: TRL's default 1e-6, about 1e-5 with LoRA (https://huggingface.co/docs/trl/dpo_trainer); zephyr-7b took 5e-7
+# (https://huggingface.co/HuggingFaceH4/zephyr-7b-beta). GRPO: TRL's default 1e-6 (docs/trl/grpo_trainer), LoRA 1e-5
+# and above. Reward models: 1e-5, 1e-4 with LoRA (docs/trl/reward_trainer).
+_LARGE: dict[str, tuple[Band, Band]] = {
+    "dpo": (Band(3e-7, 5e-6, 1e-5), Band(3e-6, 5e-5, 1e-4)),
+    "grpo": (Band(5e-7, 5e-6, 1e-5), Band(5e-6, 1e-4, 2e-4)),
+    "reward": (Band(3e-6, 3e-5, 1e-4), Band(5e-5, 3e-4, 1e-3)),
+    # GPT-3's table 2.1 (arXiv 2005.14165): 6e-4 at 125 M down to 0.6e-4 at 175 B parameters.
+    "pretrain": (Band(6e-5, 6e-4, 1e-3), Band(1e-4, 1e-3, 2e-3)),
+}
+# The same for models between TINY_MODEL and LARGE_MODEL. Classification: BERT's 2e-5 to 5e-5 (arXiv 1810.04805,
+# appendix A.3). Images: fine-tuning a pretrained network 1e-5 to 1e-3. Speech: 1e-5 for whisper-small
+# (https://huggingface.co/blog/fine-tune-whisper). Pretraining: GPT-2 small's size takes 6e-4, see above.
+_MIDDLE: dict[str, tuple[Band, Band]] = {
+    "classify": (Band(1e-5, 1e-4, 3e-4), Band(1e-4, 1e-3, 2e-3)),
+    "vision": (Band(1e-5, 3e-3, 1e-2), Band(1e-4, 1e-2, 1e-2)),
+    "speech": (Band(3e-6, 1e-4, 3e-4), Band(1e-4, 1e-3, 2e-3)),
+    "pretrain": (Band(1e-4, 1e-3, 3e-3), Band(1e-4, 3e-3, 1e-2)),
+}
+# The tiny model's bands where they are not those of imitation, measured with its DPO (5e-4 healthy, 1.5e-3 displaces
+# within 80 steps) and its GRPO (1e-3 healthy, 8e-3 reaches the reward and loses it again, 5e-2 never gets there).
+_SMALL_BY_METHOD: dict[str, Band] = {"dpo": Band(3e-5, 1e-3, 2e-3), "grpo": Band(1e-5, 3e-3, 5e-3)}
+TINY_MODEL = 2e7
 
 # On the tiny model 2e-2 still trains after a warm-up, 3e-2 collapses without one and 5e-2 always; larger want less.
 IMPLAUSIBLE = 3e-2
@@ -53,7 +83,14 @@ class Rate:
     @property
     def implausible(self) -> bool:
         """Higher than anything that is known to train a model of this size by this method."""
-        return self.current >= (10 * self.band.ceiling if self.size_known and self.band is not _SMALL else IMPLAUSIBLE)
+        if self.band in (_SMALL, _SMALL_LORA) or not self.size_known:
+            return self.current >= IMPLAUSIBLE
+        return self.current >= 10 * self.band.ceiling
+
+    @property
+    def far_below(self) -> bool:
+        """At most a thirtieth of the lowest rate that usually moves such a model.†"""
+        return self.current <= self.band.low / 30
 
     def raised(self, factor: float = 10.0) -> float | None:
         """The rate times `factor`, at most the band's ceiling; None when it is there already."""
@@ -77,15 +114,22 @@ class Rate:
         return tuple(tidy(rate) for rate in rates if rate <= self.band.ceiling * 1.01) or (self.band.ceiling,)
 
 
-def rate_of(recipe: Mapping[str, Any], parameters: float | None = None) -> Rate:
-    """The recipe's rate; `parameters` is the measured size of the model, guessed from its name when None."""
+def rate_of(recipe: Mapping[str, Any], parameters: float | None = None, method: str | None = None) -> Rate:
+    """The recipe's rate; `parameters` is the measured size of the model, guessed from its name when None, and `method`
+    the recipe's own when None."""
     value = finite(recipe["learning_rate"]) if recipe.get("learning_rate") is not None else None
     size = parameters if parameters is not None else parameters_of(recipe)
-    if size is None or size < LARGE_MODEL:
-        band = _SMALL
-    else:
-        band = _LARGE_LORA if recipe.get("use_peft") is True else _LARGE_FULL
-    return Rate(DEFAULT_LEARNING_RATE if value is None else value, band, size is not None)
+    method = method or str(recipe.get("method", "sft"))
+    band = _band(method, size, adapter=recipe.get("use_peft") is True)
+    return Rate(DEFAULT_RATES.get(method, DEFAULT_LEARNING_RATE) if value is None else value, band, size is not None)
+
+
+def _band(method: str, size: float | None, *, adapter: bool) -> Band:
+    if size is None or size < TINY_MODEL:
+        return _SMALL_BY_METHOD.get(method, _SMALL_LORA if adapter else _SMALL)
+    if size < LARGE_MODEL:
+        return _MIDDLE[method][adapter] if method in _MIDDLE else _SMALL_LORA if adapter else _SMALL
+    return _LARGE.get(method, (_LARGE_FULL, _LARGE_LORA))[adapter]
 
 
 def parameters_of(recipe: Mapping[str, Any]) -> float | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from bot.diagnosis.folder import Row
+from bot.diagnosis.observations import Row
 from bot.domain.evaluation import Evaluation
 
 # Looking at more than this many pairs changes no share by more than two points and only costs time.

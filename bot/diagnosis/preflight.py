@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bot.diagnosis.engine import RULES, diagnosis_of
-from bot.diagnosis.folder import Observations, read_folder
+from bot.diagnosis.folder import read_folder
+from bot.diagnosis.observations import Observations
 from bot.domain.diagnosis import DiagnosisReport
 
 PREFLIGHT_RULES = tuple(rule for rule in RULES if rule.preflight)

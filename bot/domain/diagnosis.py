@@ -102,6 +102,9 @@ class Diagnosis:
     """The second most likely cause."""
     refuted_by: str = ""
     """The observation that would prove this diagnosis wrong."""
+    certain_at: int | None = None
+    """The training step from whose record on the evidence sufficed; None when it rests on nothing that training
+    showed (data, log), or on what came after it (answers)."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {

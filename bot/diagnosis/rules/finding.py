@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from bot.diagnosis.folder import Observations
+from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import rounded, shown
 from bot.domain.diagnosis import Diagnosis, Evidence, Severity, Symptom
+
+RECIPE = "recipe.yaml"
 
 
 class Basis(StrEnum):
@@ -52,6 +54,8 @@ class Rule:
     """Where the rule and its threshold come from; thresholds marked † are this project's own."""
     preflight: bool = False
     """It needs no training: data and recipe alone decide."""
+    online: bool = False
+    """It may speak while the run goes on: what it says of a prefix of a run, no healthy rest of it takes back."""
 
 
 def finding(
@@ -68,21 +72,34 @@ def finding(
     harm: float = 1.0,
     runner_up: str | None = None,
     refuted_by: str,
+    file: str = RECIPE,
+    line: int | None = None,
+    certain_at: int | None = None,
+    whatever_the_score: bool = False,
 ) -> Finding:
-    """A finding on the line of the recipe that sets `key`. A run that met its target gets advice, not blame."""
-    if severity is Severity.HARMFUL and observations.met:
+    """A finding on the line of the recipe that sets `key`, or on `line` of another `file` of the experiment.
+
+    A run that met its target gets advice, not blame, unless the score itself is what is wrong (`whatever_the_score`).
+    """
+    if severity is Severity.HARMFUL and observations.met and not whatever_the_score:
         severity = Severity.ADVICE
+    if key is not None:
+        key = observations.written_as(key)
+    if basis is Basis.CURVE and certain_at is None and observations.steps:
+        certain_at = observations.last_step
     diagnosis = Diagnosis(
         symptom=symptom,
         severity=severity,
         confidence=round(min(0.99, max(0.05, confidence)), 2),
         evidence=tuple(evidence),
         cause=cause,
-        line=observations.line(key) if key is not None else None,
+        file=file,
+        line=observations.line(key) if key is not None else line,
         key=key,
         suggested=suggested,
         runner_up=runner_up,
         refuted_by=refuted_by,
+        certain_at=certain_at,
     )
     return Finding(diagnosis, basis, harm)
 

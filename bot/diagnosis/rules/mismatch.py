@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bot.diagnosis.curves import loss_shape, series_of
-from bot.diagnosis.folder import Observations
+from bot.diagnosis.curves import held_out_of, shape_of
+from bot.diagnosis.observations import Observations
 from bot.diagnosis.outcomes import answers_of
 from bot.diagnosis.readings import shown
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, finding, percent, seen
-from bot.diagnosis.rules.optimization import JUMP, level_of, reinforcement, stuck
+from bot.diagnosis.rules.optimization import JUMP, level_of, stuck
 from bot.diagnosis.rules.pairs import noise_of
 from bot.diagnosis.rules.progress import NEVER_FELL
 from bot.domain.diagnosis import Severity, Symptom
@@ -19,9 +19,9 @@ EASIER = 0.6
 
 def other_kind_of_rows(observations: Observations) -> Answer:
     """Training rows are solved while the held-out loss never fell: what was trained is not what is asked."""
-    shape = loss_shape(observations.steps, observations.recipe)
-    held_out = series_of(observations.evals, "eval_loss")
-    if shape is None or len(held_out) < 2 or reinforcement(observations) or shape.final > 0.1 * shape.initial:
+    shape = shape_of(observations)
+    held_out = held_out_of(observations, "eval_loss")
+    if shape is None or len(held_out) < 2 or observations.reinforcement or shape.final > 0.1 * shape.initial:
         return None
     lowest = min(held_out.values)
     if lowest <= NEVER_FELL * shape.initial or lowest < 1:
@@ -59,10 +59,10 @@ def other_kind_of_rows(observations: Observations) -> Answer:
 def noise_in_curves(observations: Observations) -> Answer:
     """Answers that do not follow from their prompts leave a floor in the training loss. The pairs themselves, where
     they were readable, have the last word (`bot.diagnosis.rules.rows.label_noise`)."""
-    shape = loss_shape(observations.steps, observations.recipe)
-    if shape is None or reinforcement(observations) or noise_of(observations) is not None or observations.met:
+    shape = shape_of(observations)
+    if shape is None or observations.reinforcement or noise_of(observations) is not None or observations.met:
         return None
-    held_out = series_of(observations.evals, "eval_loss")
+    held_out = held_out_of(observations, "eval_loss")
     flat = shape.late is not None and abs(shape.late.relative_change) < 0.2
     easier = len(held_out) > 0 and shape.final > 0.5 and held_out.values[-1] < EASIER * shape.final and flat
     rate = observations.rate

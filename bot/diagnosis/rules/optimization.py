@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bot.diagnosis.curves import LossShape, Series, consecutive, loss_shape, series_of, tail_value
-from bot.diagnosis.folder import Observations
+from bot.diagnosis.curves import LossShape, Series, consecutive, held_out_of, last_run, observed, shape_of, tail_value
+from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import shown
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, seen
 from bot.diagnosis.rules.pairs import noise_of
@@ -23,11 +23,12 @@ UNADAPTED = 2.0
 # best value counts too when it undoes a third of the way down.
 BLOWN_UP = 1.5
 JUMP = 1.3
-
-
-def reinforcement(observations: Observations) -> bool:
-    """GRPO's and RLOO's loss hovers around zero in healthy runs; no rule about losses applies."""
-    return any("reward" in record for record in observations.steps[:5])
+WATCHDOG = 2.0
+WATCHDOG_FLOOR = 0.5
+# A damaged block of five batches spikes like a divergence and is gone after some ten logged steps (seen on real runs),
+# so three in a row are too few to end a run for. At a rate above its band the step is the likelier cause.†
+PATIENCE = 20
+HIGH_RATE_PATIENCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,8 @@ def level_of(observations: Observations, shape: LossShape) -> Level:
 
 
 def not_finite(observations: Observations) -> Answer:
-    loss, norm = series_of(observations.steps, "loss"), series_of(observations.steps, "grad_norm")
-    held_out = series_of(observations.evals, "eval_loss")
+    loss, norm = observed(observations, "loss"), observed(observations, "grad_norm")
+    held_out = held_out_of(observations, "eval_loss")
     logged = [int(record["step"]) for record in observations.steps]
     bad = sorted({*loss.bad_steps, *norm.bad_steps})
     if not bad and not held_out.bad_steps:
@@ -75,7 +76,8 @@ def not_finite(observations: Observations) -> Answer:
             if logged
             else None
         )
-    at_the_end = bool(bad) and bad[-1] == logged[-1]
+    # While the run goes on, one or two at the end may be just such a skip.
+    at_the_end = bool(bad) and bad[-1] == logged[-1] and not observations.running
     # fp16's loss scaler skips a first step or two with an infinite grad_norm on purpose; that heals by itself. A finite
     # norm at the end with several bad ones in a row before it has not: weights that saw a NaN keep it.
     lasting = at_the_end or bool(held_out.bad_steps) or consecutive(bad, logged) >= 3 or len(loss.bad_steps) >= 3
@@ -83,11 +85,11 @@ def not_finite(observations: Observations) -> Answer:
         return RuledOut(
             Symptom.NAN_INF, f"{len(bad)} isolated non-finite grad_norm (last at step {bad[-1]}), then finite again"
         )
-    first = bad[0] if bad else held_out.bad_steps[0]
-    return _not_finite_finding(observations, loss, norm, first, len(bad))
+    return _not_finite_finding(observations, loss, norm, bad or list(held_out.bad_steps))
 
 
-def _not_finite_finding(observations: Observations, loss: Series, norm: Series, first: int, bad: int) -> Answer:
+def _not_finite_finding(observations: Observations, loss: Series, norm: Series, bad_steps: list[int]) -> Answer:
+    first, bad = bad_steps[0], len(bad_steps)
     before = loss.between(0, first - 1)
     from_the_start = first <= int(observations.steps[0]["step"]) if observations.steps else True
     initial = before.head(min(3, len(before))) if len(before) else None
@@ -100,7 +102,7 @@ def _not_finite_finding(observations: Observations, loss: Series, norm: Series, 
         if "grad_norm" in at_first
         else seen("eval_loss", first, "NaN"),
         seen("loss", first, shown(at_first.get("loss")) if "loss" in at_first else "NaN"),
-        seen("non_finite_steps", observations.steps[-1]["step"].__int__() if observations.steps else first, bad),
+        seen("non_finite_steps", observations.last_step or first, bad),
     ]
     if len(before):
         evidence.append(seen("loss", before.last_step, before.values[-1]))
@@ -118,6 +120,7 @@ def _not_finite_finding(observations: Observations, loss: Series, norm: Series, 
         suggested=suggested,
         runner_up=_NAN_RUNNER_UP[key],
         refuted_by="the same first non-finite step with this value changed and the same data order",
+        certain_at=bad_steps[min(2, bad - 1)],
     )
 
 
@@ -159,11 +162,14 @@ def _not_finite_blame(observations: Observations, *, from_the_start: bool, rose:
 
 
 def divergence(observations: Observations) -> Answer:
-    shape = loss_shape(observations.steps, observations.recipe)
-    if shape is None or reinforcement(observations) or shape.initial <= 0:
+    shape = shape_of(observations)
+    if shape is None or observations.reinforcement or shape.initial <= 0:
         return None
     level = level_of(observations, shape)
-    for question in (_rose_again, _jumped, _collapsed, _settled_too_early):
+    if observations.running:
+        how, confidence = _runs_away(observations, shape, level)
+        return _divergence_finding(observations, shape, level, how, confidence) if how else None
+    for question in (_rose_again, _jumped, _collapsed, _settled_too_early, _runs_away):
         how, confidence = question(observations, shape, level)
         if how:
             return _divergence_finding(observations, shape, level, how, confidence)
@@ -175,6 +181,31 @@ def divergence(observations: Observations) -> Answer:
 
 
 _NO = ("", 0.0)
+
+
+def _runs_away(observations: Observations, shape: LossShape, level: Level) -> tuple[str, float]:
+    """The loss has been above twice its first value for some time, and has not turned back."""
+    loss = shape.series
+    if observations.running and (learnt := _scrambled(observations, shape, level)) != _NO:
+        return learnt
+    above = last_run(loss, lambda value: value > WATCHDOG * shape.initial and value > WATCHDOG_FLOOR)
+    patience = HIGH_RATE_PATIENCE if observations.rate.current > observations.rate.band.high else PATIENCE
+    if above < patience or loss.values[-1] < 0.5 * max(loss.values[-above:]):
+        return _NO
+    since = loss.steps[-above]
+    return f"has been above twice its first value ({shown(shape.initial)}) since step {since}", 0.9
+
+
+def _scrambled(observations: Observations, shape: LossShape, level: Level) -> tuple[str, float]:
+    """Under an impossible rate: past the warm-up, and the answers are as far from right as before or further."""
+    past = sum(step > observations.warm_up_steps for step in shape.series.steps)
+    right = level.accuracy if level.accuracy is not None else 1.0
+    lost = shape.final > 0.2 * shape.initial and shape.final > 1.0 and right < LOW_TOKEN_ACCURACY
+    if not observations.rate.implausible or past < HIGH_RATE_PATIENCE or not lost:
+        return _NO
+    return (
+        f"is {shown(shape.final)} after {past} steps at the full rate, with {shown(100 * right)} % of the tokens right"
+    ), 0.75
 
 
 def _rose_again(_: Observations, shape: LossShape, __: Level) -> tuple[str, float]:
@@ -241,7 +272,7 @@ def _divergence_finding(
     in_band = rate.current <= rate.band.high
     key, suggested = ("max_grad_norm", 1.0) if unclipped and in_band else ("learning_rate", rate.lowered())
     last = shape.series.last_step
-    norm = series_of(observations.steps, "grad_norm")
+    norm = observed(observations, "grad_norm")
     evidence = [
         seen("loss", shape.series.first_step, shape.initial),
         seen("loss", shape.peak_step, shape.peak),
@@ -273,10 +304,12 @@ RULES = (
         Symptom.NAN_INF,
         not_finite,
         "non-finite norm or loss; transformers prints NaN as loss 0.0 (logging_nan_inf_filter)",
+        online=True,
     ),
     Rule(
         Symptom.DIVERGENCE,
         divergence,
         "Axolotl training_stability: loss over twice the initial; † stuck at token frequencies",
+        online=True,
     ),
 )

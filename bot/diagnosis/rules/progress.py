@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from bot.diagnosis.curves import LossShape, Series, loss_shape, series_of
-from bot.diagnosis.folder import Observations
+from bot.diagnosis.curves import LossShape, Series, held_out_of, observed, shape_of
+from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import shown
 from bot.diagnosis.remedies import (
     duration_key,
@@ -14,13 +14,16 @@ from bot.diagnosis.remedies import (
     scaled_duration,
 )
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, seen
-from bot.diagnosis.rules.optimization import Level, level_of, reinforcement, stuck
+from bot.diagnosis.rules.optimization import Level, level_of, stuck
 from bot.diagnosis.rules.pairs import noise_of
 from bot.domain.diagnosis import Evidence, Severity, Symptom
 
 # A run that lost less than this share of its first loss has barely moved; one that lost less than FLAT, not at all.†
 BARELY_MOVED = 0.15
 FLAT = 0.02
+# Logged steps past the warm-up after which a loss that has not moved is not a matter of patience, at a rate below its
+# band.†
+EARLY_STEPS = 15
 # Nothing is left to learn from the training set.
 SOLVED_LOSS = 0.02
 SOLVED_TOKEN_ACCURACY = 0.985
@@ -35,10 +38,12 @@ NEVER_FELL = 0.9
 
 
 def plateau(observations: Observations) -> Answer:
-    shape = loss_shape(observations.steps, observations.recipe)
-    if shape is None or len(shape.series) < 8 or reinforcement(observations) or shape.initial <= 0:
+    shape = shape_of(observations)
+    if shape is None or len(shape.series) < 8 or observations.reinforcement or shape.initial <= 0:
         return None
     level = level_of(observations, shape)
+    if observations.running:
+        return _hardly_moves(observations, shape, level)
     solved = shape.final < SOLVED_LOSS or (level.accuracy is not None and level.accuracy >= SOLVED_TOKEN_ACCURACY)
     fall = f"the loss fell {100 * shape.fall:.0f} %, from {shown(shape.initial)} to {shown(shape.final)}"
     if solved or observations.met:
@@ -49,6 +54,18 @@ def plateau(observations: Observations) -> Answer:
         if answer is not None:
             return answer
     return RuledOut(Symptom.PLATEAU, fall)
+
+
+def _hardly_moves(observations: Observations, shape: LossShape, level: Level) -> Answer:
+    """Said early only where the rate explains it: some steps past the warm-up, and the loss is still where it began."""
+    past = sum(step > observations.warm_up_steps for step in shape.series.steps)
+    rate, fall = observations.rate, 1 - shape.series.tail(5) / shape.initial
+    low = rate.current < rate.band.low / 2
+    known = rate.size_known or rate.current < 1e-5
+    adapted = level.entropy is not None and not level.unadapted and not rate.far_below
+    if past < EARLY_STEPS or not low or not known or fall > BARELY_MOVED or adapted or _healthy_start(shape):
+        return None
+    return _slow_finding(observations, shape, level, Severity.HARMFUL, 0.7)
 
 
 def _too_slow(observations: Observations, shape: LossShape, level: Level) -> Answer:
@@ -108,7 +125,7 @@ def _slow_finding(
 
 def _schedule_fault(observations: Observations, shape: LossShape) -> tuple[str, Any, str] | None:
     """The rate was fine but not there: warm-up that never ended, or a decay that ended long before the run."""
-    rate = series_of(observations.steps, "learning_rate")
+    rate = observed(observations, "learning_rate")
     if len(rate) < 20 or max(rate.values) <= 0:
         return None
     peak_step = rate.steps[rate.values.index(max(rate.values))]
@@ -133,7 +150,7 @@ def _too_short(observations: Observations, shape: LossShape, level: Level) -> An
     late = shape.late
     if late is None or late.relative_change >= 0:
         return None
-    held_out = series_of(observations.evals, "eval_loss")
+    held_out = held_out_of(observations, "eval_loss")
     confirmed = _still_falling(held_out)
     steep = (late.relative_change <= -0.1 and (late.z <= -2 or confirmed)) or (
         late.relative_change <= -0.05 and confirmed
@@ -236,15 +253,15 @@ def _missed_words(observations: Observations) -> str:
 
 
 def overfit(observations: Observations) -> Answer:
-    held_out = series_of(observations.evals, "eval_loss")
-    shape = loss_shape(observations.steps, observations.recipe)
-    if shape is None or reinforcement(observations):
+    held_out = held_out_of(observations, "eval_loss")
+    shape = shape_of(observations)
+    if shape is None or observations.reinforcement:
         return None
     if len(held_out) < 2:
-        return _learned_by_heart(observations, shape)
+        return None if observations.running else _learned_by_heart(observations, shape)
     best = min(range(len(held_out)), key=held_out.values.__getitem__)
     low, last = held_out.values[best], held_out.values[-1]
-    epochs = series_of(observations.steps, "epoch")
+    epochs = observed(observations, "epoch")
     epochs_run = epochs.values[-1] if len(epochs) else 0.0
     rise = last - low
     # The last three evaluations above the best ("eval up three times"): one bad evaluation is noise.
@@ -256,7 +273,9 @@ def overfit(observations: Observations) -> Answer:
         return None  # held-out rows of another kind, which is a matter of the data
     # Where the target was missed by far a smaller gap is enough to be the reason.
     gap = last >= (0.05 if observations.missed_by_far else 0.2) and shape.final <= MEMORISED_SHARE * last
-    memorised = gap and epochs_run >= MEMORISED_EPOCHS
+    memorised = gap and epochs_run >= MEMORISED_EPOCHS and not observations.running
+    if observations.running and (len(held_out) < 5 or rise < 2 * RISE_SHARE * low):
+        rising = False
     if not rising and not memorised:
         return RuledOut(
             Symptom.OVERFIT,
@@ -268,7 +287,7 @@ def overfit(observations: Observations) -> Answer:
 
 def _learned_by_heart(observations: Observations, shape: LossShape) -> Answer:
     """Nothing was held out, so only the plain case shows: rows solved after many rounds, and a score that is not."""
-    epochs = series_of(observations.steps, "epoch")
+    epochs = observed(observations, "epoch")
     rounds = epochs.values[-1] if len(epochs) else 0.0
     if not observations.missed_by_far or rounds < MEMORISED_EPOCHS or shape.final > min(0.1, 0.05 * shape.initial):
         return None
@@ -332,8 +351,12 @@ RULES = (
         Symptom.PLATEAU,
         plateau,
         "SageMaker Debugger LossNotDecreasing; Axolotl: low rate; † unadapted, straight, still falling",
+        online=True,
     ),
     Rule(
-        Symptom.OVERFIT, overfit, "SageMaker Debugger Overfit; held-out loss up three times while training loss falls"
+        Symptom.OVERFIT,
+        overfit,
+        "SageMaker Debugger Overfit; held-out loss up three times while training loss falls",
+        online=True,
     ),
 )
