@@ -53,8 +53,12 @@ class Settings(BaseSettings):
     benchmark_folders: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Folders of your own benchmark files, separated by `:`."
     )
-    runner: Literal["local", "docker", "actions", "hf_jobs", "ray"] = Field(
-        "local", description="Where jobs run: `local`, `docker`, `actions`, `hf_jobs` or `ray`."
+    runner: Literal["local", "docker", "actions", "hf_jobs", "ray", "warm"] = Field(
+        "local",
+        description="Where jobs run: `local`, `docker`, `actions`, `hf_jobs` or `ray`; `warm` is the gym's own.",
+    )
+    warm_door: Path | None = Field(
+        None, description="warm: the gym's socket. No sandbox: shipped scripts alone run there, for practice only."
     )
     docker_url: str = Field("", description="docker: the engine's socket; empty: `DOCKER_HOST`, else its usual place.")
     docker_image: str = Field("", description="docker: the training image with its digest, `name@sha256:...`.")

@@ -62,8 +62,16 @@ def test_rooms_of_the_bot_import_only_what_their_floor_may() -> None:
                 wrong.append(f"{module} imports {imported}")
             if imported == "bot.config" and room_of(module) not in READS_CONFIG:
                 wrong.append(f"{module} reads the settings")
-            if imported.startswith("bot.practice") and room_of(module) not in {"practice", "cli", "__main__", "doctor"}:
+            if imported.startswith("bot.practice") and room_of(module) not in {
+                "practice",
+                "gym",
+                "cli",
+                "__main__",
+                "doctor",
+            }:
                 wrong.append(f"{module} imports the practice forge")
+            if imported.startswith("bot.gym") and room_of(module) not in {"gym", "cli"}:
+                wrong.append(f"{module} imports the gym")
     assert wrong == []
 
 
@@ -147,7 +155,9 @@ def test_runners_import_no_third_party_library_but_their_backends_client() -> No
     assert wrong == []
 
 
-@pytest.mark.parametrize("entry", ["bot.server.app", "bot.serverless.responder", "bot.cli", "bot.practice.demo"])
+@pytest.mark.parametrize(
+    "entry", ["bot.server.app", "bot.serverless.responder", "bot.cli", "bot.practice.demo", "bot.gym.pursuing"]
+)
 def test_bot_process_never_loads_the_training_stack(entry: str) -> None:
     code = f"import sys, {entry}; print(sorted(m for m in {sorted(HEAVY)!r} if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

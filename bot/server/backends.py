@@ -22,6 +22,7 @@ from runners.local import LocalRunner
 from runners.ray_jobs.backend import RayJobs
 from runners.ray_jobs.dashboard import Dashboard
 from runners.remote.runner import RemoteRunner
+from runners.warm import WarmRunner
 
 if TYPE_CHECKING:
     from runners.hf_jobs.backend import HubJobs
@@ -50,6 +51,8 @@ def runner_of(
             return _hf_jobs(settings, folder, clean)
         case "ray":
             return _ray(settings, folder, clean)
+        case "warm":
+            return _warm(settings, folder, clean)
 
 
 def job_runner(folder: Path, name: str) -> Runner:
@@ -60,6 +63,20 @@ def job_runner(folder: Path, name: str) -> Runner:
     # Of what a server must be told, nothing reaches a runner.
     given: dict[str, Any] = {"app_id": "none", "webhook_secret": "no webhook", "runner": name}
     return runner_of(Settings(**given), folder, None, ())
+
+
+def _warm(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Runner:
+    """For practice: no sandbox stands around a job, so nothing but a shipped script runs, and on this machine only."""
+    door = settings.warm_door
+    if door is None or not door.is_absolute():
+        raise SettingsError(
+            "POSTDOC_RUNNER=warm is the gym's own and has no sandbox: it needs POSTDOC_WARM_DOOR, the absolute path of "
+            "the gym's socket. Write POSTDOC_RUNNER=local for a server."
+        )
+    if not settings.loopback:
+        raise SettingsError("POSTDOC_RUNNER=warm has no sandbox and serves this machine only: set POSTDOC_HOST to "
+                            "127.0.0.1, or POSTDOC_RUNNER to local or docker.")  # fmt: skip
+    return WarmRunner(folder, door, redact=clean)
 
 
 def _local(settings: Settings, folder: Path, clean: Callable[[str], str]) -> Runner:
