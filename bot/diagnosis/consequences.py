@@ -27,7 +27,9 @@ _ENDS = frozenset({_S.SCRIPT_ERROR, _S.FROZEN, _S.STALL}) | PROGRESS | ANSWERS
 
 EXPLAINS: dict[Symptom, frozenset[Symptom]] = {
     # The job ended for a reason of its own.
-    _S.WRONG_COLUMNS: frozenset(_S) - {_S.WRONG_COLUMNS, _S.OOM, _S.JOB_TIMEOUT, _S.CONTAMINATION, _S.IMBALANCE},
+    _S.WRONG_COLUMNS: frozenset(_S) - {
+        _S.WRONG_COLUMNS, _S.OOM, _S.JOB_TIMEOUT, _S.CONTAMINATION, _S.IMBALANCE, _S.DPO_FLIPPED
+    },
     _S.OOM: _ENDS | {_S.NCCL_TIMEOUT, _S.HOST_OOM},
     _S.HOST_OOM: _ENDS | {_S.NCCL_TIMEOUT},
     _S.JOB_TIMEOUT: _ENDS | {_S.NCCL_TIMEOUT},
@@ -74,7 +76,7 @@ EXPLAINS: dict[Symptom, frozenset[Symptom]] = {
     _S.TEMPLATE_MISMATCH: frozenset({_S.EXTRACTION_FAIL, _S.EVAL_PROMPT_MISMATCH}),
     _S.EVAL_PROMPT_MISMATCH: frozenset({_S.EXTRACTION_FAIL}),
     # Pairs.
-    _S.DPO_FLIPPED: PAIRS | PROGRESS | ANSWERS | {_S.DIVERGENCE},
+    _S.DPO_FLIPPED: PAIRS | PROGRESS | ANSWERS | {_S.DIVERGENCE, _S.WRONG_COLUMNS},
     _S.DPO_OVERSHOOT: PROGRESS | ANSWERS | {_S.DPO_DISPLACEMENT, _S.DIVERGENCE},
     _S.DPO_DISPLACEMENT: PROGRESS | ANSWERS | {_S.DIVERGENCE},
     # Rewards: wrong ones make any policy odd, and a policy that ran away earns nothing.

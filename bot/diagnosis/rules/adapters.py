@@ -41,7 +41,7 @@ def frozen(observations: Observations) -> Answer:
     if not unchanged and not still:
         moved = f"the largest grad_norm is {shown(top)}" if top is not None else None
         return RuledOut(Symptom.FROZEN, moved) if moved is not None else None
-    if still and observations.reinforcement:
+    if observations.method == "grpo" and not any(norm.values):
         return None  # no spread of rewards, no gradient: the rules about rewards say why
     last = observations.last_step
     evidence = [

@@ -120,7 +120,7 @@ def never_ends_while_training(observations: Observations) -> Answer:
     clipped = observed(observations, "completions/clipped_ratio")
     if ratio is None or not _never_ends(observations) or clipped.head(5) <= CUT_FAULT:
         return None
-    key = observations.first_key("eos_token", "chat_template_path", "init_from")
+    key = observations.first_key("eos_token", "chat_template_path")
     lengths = observations.audit.get("answer_token_lengths")
     return finding(
         observations,

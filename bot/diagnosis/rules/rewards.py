@@ -7,7 +7,7 @@ from statistics import fmean, pstdev
 from bot.diagnosis.curves import Series, observed
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import count, finite, shown
-from bot.diagnosis.rewarding import WINDOW, Rewards, correlation, rewards_of
+from bot.diagnosis.rewarding import WINDOW, Rewards, correlation, moves_together, rewards_of
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, seen
 from bot.domain.diagnosis import Evidence, Severity, Symptom
 
@@ -17,7 +17,7 @@ ROSE = 0.15
 HOLLOW = 0.25
 # rewardspy's length detector: z above 3 against the run's own early steps.
 LENGTH_Z = 3.0
-LENGTH_GROWTH = 1.5
+LENGTH_GROWTH = 1.3
 PAYS_FOR_LENGTH = 0.8
 OPPOSED = -0.8
 FEWEST = 12
@@ -37,7 +37,7 @@ def reward_inverted(observations: Observations) -> Answer:
     score = _score_fell(observations)
     if len(trained) < FEWEST or (truth is None and not score):
         return None
-    against = correlation(trained.values, truth.values) if truth is not None else None
+    against = moves_together(trained, truth) if truth is not None else None
     by_answer = _by_answer(observations, rewards)
     opposed = (against is not None and against < OPPOSED) or (by_answer is not None and by_answer < OPPOSED)
     fell = truth is not None and len(truth) >= WINDOW and truth.tail(WINDOW) <= truth.head(WINDOW)
