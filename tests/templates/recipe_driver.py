@@ -24,7 +24,7 @@ def outcome(module, case: dict) -> dict:
         with contextlib.redirect_stderr(errors):
             experiment, args, model_args = module.parse_arguments()
             if "rows" in case:
-                module.read_rows(str(folder / "train.jsonl"), experiment)
+                module.read_rows(str(folder / "train.jsonl"))
     except SystemExit as stop:
         return {"code": stop.code, "stderr": errors.getvalue().replace(str(folder), "FOLDER")}
     values = {**vars(args), **vars(model_args), **vars(experiment)}
