@@ -4,7 +4,8 @@ Four tiers, from the surest to the mildest:
 
     preflight   the data or the model say before the first step that nothing can be learned
     hard        no further step can take it back: weights that are no numbers, a reward that tells no sample apart
-    soft        two independent signals that both last, after the warm-up, and a cause that the engine names by itself
+    soft        two independent signs that both last, after the warm-up: one of the monitor's own signals, and a cause
+                that the engine names, on evidence of another kind or beside a second signal
     advice      everything else: it is said, and the run goes on
 
 A loss that jumps may recover and a plateau may end, so they wait for the diagnosis at the end. Not covered: runs that
@@ -89,11 +90,9 @@ def judged(
     if (dead := _dead(recipe_text, rows, setup or {})) is not None:
         return Judgement(Tier.HARD, (dead,), step)
     signals = lasting_signals(rows, setup or {}) if _past_grace(recipe_text, rows, setup or {}) else ()
-    asked = advise or len(signals) >= 2 or (not _training(rows) and bool(audit))
-    if not asked:
+    if not (advise or signals or (not _training(rows) and audit)):
         return None
-    report = diagnosis_of(observations_of(recipe_text, rows, setup=setup, audit=audit))
-    found = report.diagnoses
+    found = diagnosis_of(observations_of(recipe_text, rows, setup=setup, audit=audit)).diagnoses
     fatal = tuple(each for each in found if each.severity is Severity.FATAL)
     if fatal and not _training(rows):
         return Judgement(Tier.PREFLIGHT, fatal, 0)
@@ -102,8 +101,13 @@ def judged(
         for each in found
         if each.severity is not Severity.ADVICE and each.confidence >= SURE and each.symptom not in ADVISE_ONLY
     )
-    if len(signals) >= 2 and causes:
-        return Judgement(Tier.SOFT, causes, step, signals)
+    kinds = {_kind(signal.key) for signal in signals}
+    if signals and any(len(kinds | _kinds_of(cause)) >= 2 for cause in causes):
+        before = diagnosis_of(observations_of(recipe_text, rows[:-WINDOW], setup=setup, audit=audit)).diagnoses
+        stood = {each.symptom for each in before if each.severity is not Severity.ADVICE}
+        lasting = tuple(each for each in causes if each.symptom in stood)
+        if any(len(kinds | _kinds_of(cause)) >= 2 for cause in lasting):
+            return Judgement(Tier.SOFT, lasting, step, signals)
     return Judgement(Tier.ADVICE, found, step, signals) if found else None
 
 
@@ -166,6 +170,23 @@ def _dead_reward(recipe_text: str, rows: Rows) -> Diagnosis | None:
 
 
 # --- signals that last
+
+
+_KINDS = {
+    "grad_norm": "gradient", "mean_token_accuracy": "accuracy", "entropy": "entropy", "eval_loss": "validation",
+    "reward": "reward", "kl": "kl", "loss": "loss", "probe/termination_rate": "behaviour",
+    "probe/exact_match": "behaviour", "completions/mean_length": "length", "completions/clipped_ratio": "length",
+}  # fmt: skip
+"""Metric -> what it says something about; two of one kind are one signal."""
+
+
+def _kind(key: str) -> str:
+    return _KINDS.get(key, "reward" if key.startswith("rewards/") else key)
+
+
+def _kinds_of(cause: Diagnosis) -> set[str]:
+    """What the engine's own evidence rests on, as far as it was seen while it trained."""
+    return {_kind(item.key) for item in cause.evidence if item.step is not None and _kind(item.key) in _KINDS.values()}
 
 
 def lasting_signals(rows: Rows, setup: Mapping[str, Any]) -> tuple[Evidence, ...]:
