@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all lint bench setup setup-test sandbox clean
+.PHONY: help demo test test-all lint bench zoo setup setup-test sandbox clean
 
 help:
 	@echo "make demo      open a goal on the practice forge and watch the real bot pursue it"
 	@echo "make test      lint, types and the quick tests (at most 12 minutes)"
 	@echo "make test-all  the same and the slow tests (at most 80 minutes)"
 	@echo "make bench     speed and memory, as ratios, with this machine's name"
+	@echo "make zoo       make the runs with injected faults anew, and score the diagnosis on them (hours)"
 
 setup: $(VENV)/.train
 
@@ -57,6 +58,11 @@ test-all: lint
 
 bench: setup-test
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+# Goes on where it was stopped; ZOO is the folder, ARGS a part of the plan: make zoo ARGS="--only gross,seed0".
+ZOO ?= .zoo
+zoo: setup
+	@$(BIN)/python -m bot zoo --make $(ZOO) --repairs --json $(ZOO).json $(ARGS)
 
 clean:
 	rm -rf $(VENV) tests/node/node_modules .mypy_cache .ruff_cache .pytest_cache

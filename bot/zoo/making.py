@@ -20,6 +20,7 @@ from bot.zoo.faults import FAULTS
 from bot.zoo.judging import verdict
 from bot.zoo.plan import CONTROL, FAULT, HEALTHY, PAIR, Case
 from bot.zoo.repairs import repairs_of
+from bot.zoo.replayed import replayed_traces
 from bot.zoo.running import Keeper, Outcome
 from bot.zoo.specimen import Json
 from bot.zoo.traces import TRUTH, Trace, Truth, pack, trace_of
@@ -143,6 +144,7 @@ class Making:
     def packed(self, cases: Sequence[Case]) -> tuple[Path, int, Json]:
         """Write the archive: (where, bytes, census)."""
         traces, census = self.judged(cases)
+        traces += replayed_traces()
         archive = self.folder / ARCHIVE
         size = pack(traces, archive)
         (self.folder / CENSUS).write_text(json.dumps(census, indent=1) + "\n", encoding="utf-8")
