@@ -282,10 +282,11 @@ class RecipeParser(TrlParser):  # type: ignore[misc]
             if isinstance(value, dict):
                 value = json.dumps(value)
             # argparse converts and checks string defaults only; YAML reads 2e-5 as a string anyway
-            lists = [one for one in (hints[key], *typing.get_args(hints[key])) if typing.get_origin(one) is list]
-            if value is None or (isinstance(value, list) and "list" in str(hints[key]) and not lists):
+            kinds = [hints[key]] if typing.get_origin(hints[key]) is list else typing.get_args(hints[key])
+            lists = [kind for kind in kinds if typing.get_origin(kind) is list]
+            if value is None or (isinstance(value, list) and list in kinds):
                 recipe[key] = value
-            elif lists and str not in typing.get_args(hints[key]):
+            elif lists and (isinstance(value, list) or str not in kinds):
                 recipe[key] = as_list(key, value, *typing.get_args(lists[0]))
             else:
                 recipe[key] = str(value)
