@@ -212,7 +212,7 @@ class Experiment(Keys):
 
 def main() -> None:
     experiment, args, model_args = parse_arguments()
-    check_keys(experiment)
+    check_stages(experiment)
     named = experiment.reward_functions or ("" if experiment.new_prompts else "exact_match")
     rewards = load_rewards(named) if named else {}
     weights = weights_of(rewards, experiment.reward_weights) if rewards else []
@@ -291,7 +291,7 @@ def main() -> None:
         shutil.rmtree(Path(args.output_dir) / "samples", ignore_errors=True)
 
 
-def check_keys(experiment: Experiment) -> None:
+def check_stages(experiment: Experiment) -> None:
     check_sampling(experiment)
     for key in ("shots", "keep_per_prompt", "max_repeats"):
         if not getattr(experiment, key) >= 1:
@@ -939,10 +939,11 @@ class RecipeParser(TrlParser):  # type: ignore[misc]
             if isinstance(value, dict):
                 value = json.dumps(value)
             # argparse converts and checks string defaults only; YAML reads 2e-5 as a string anyway
-            lists = [one for one in (hints[key], *typing.get_args(hints[key])) if typing.get_origin(one) is list]
-            if value is None or (isinstance(value, list) and "list" in str(hints[key]) and not lists):
+            kinds = [hints[key]] if typing.get_origin(hints[key]) is list else typing.get_args(hints[key])
+            lists = [kind for kind in kinds if typing.get_origin(kind) is list]
+            if value is None or (isinstance(value, list) and list in kinds):
                 recipe[key] = value
-            elif lists and str not in typing.get_args(hints[key]):
+            elif lists and (isinstance(value, list) or str not in kinds):
                 recipe[key] = as_list(key, value, *typing.get_args(lists[0]))
             else:
                 recipe[key] = str(value)
