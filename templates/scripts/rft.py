@@ -109,7 +109,7 @@ NEEDED = (
 EOS_WINDOW = 3
 """An end token this close to the last supervised token counts: Qwen's template, for one, ends a turn with it and a
 line break."""
-SHOWN_ROWS = 1000
+KEPT_SHOWN = 1000
 """Rows of kept.jsonl."""
 SHOWN_ANSWERS = 96
 """Sampled answers in completions.jsonl."""
@@ -184,7 +184,7 @@ class Experiment(Keys):
 
 def main() -> None:
     experiment, args, model_args = parse_arguments()
-    check_keys(experiment)
+    check_rounds(experiment)
     rewards = load_rewards(experiment.reward_functions)
     weights = weights_of(rewards, experiment.reward_weights)
     train_rows = read_rows(experiment.train_file)
@@ -257,7 +257,7 @@ def main() -> None:
         audit |= audit_model(trainer, model_args, used, added) | {"sampling": sampling, "reward_check": check}
         write_json(trainer, "data_audit.json", audit)
         if args.process_index == 0:
-            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows[:SHOWN_ROWS]]
+            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows[:KEPT_SHOWN]]
             Path(place.output_dir, "kept.jsonl").write_text("".join(lines), encoding="utf-8")
         if audit["rows"] == audit["dropped_rows"]:
             fail(
@@ -277,7 +277,7 @@ def main() -> None:
         release_memory()
 
 
-def check_keys(experiment: Experiment) -> None:
+def check_rounds(experiment: Experiment) -> None:
     check_sampling(experiment)
     if not experiment.temperature > 0 and experiment.samples_per_prompt > 1:
         fail("temperature: 0 gives the same answer every time; write a number above 0, or samples_per_prompt: 1")
@@ -660,10 +660,11 @@ class RecipeParser(TrlParser):  # type: ignore[misc]
             if isinstance(value, dict):
                 value = json.dumps(value)
             # argparse converts and checks string defaults only; YAML reads 2e-5 as a string anyway
-            lists = [one for one in (hints[key], *typing.get_args(hints[key])) if typing.get_origin(one) is list]
-            if value is None or (isinstance(value, list) and "list" in str(hints[key]) and not lists):
+            kinds = [hints[key]] if typing.get_origin(hints[key]) is list else typing.get_args(hints[key])
+            lists = [kind for kind in kinds if typing.get_origin(kind) is list]
+            if value is None or (isinstance(value, list) and list in kinds):
                 recipe[key] = value
-            elif lists and str not in typing.get_args(hints[key]):
+            elif lists and (isinstance(value, list) or str not in kinds):
                 recipe[key] = as_list(key, value, *typing.get_args(lists[0]))
             else:
                 recipe[key] = str(value)
