@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from bot.errors import UserError
+from bot.evaluation.benchmark_file import read_benchmark_file
 from bot.evaluation.benchmarks import (
     BUNDLE,
     bundle_digest,
@@ -96,6 +98,19 @@ def test_rows_added_to_a_file_move_no_item_to_the_other_split(tmp_path: Path) ->
     ("change", "words"),
     [
         ({"metric": "bleu"}, "write exact_match"),
+        ({"engine": "classify", "metric": "wer"}, "write accuracy or macro_f1"),
+        ({"engine": "listen"}, "write one of generate, likelihood, classify, vision, speech, pairs"),
+        ({"engine": "vision", "items": {"task": "reverse"}}, "asked with engine: generate, not vision"),
+        ({"labels": ["a", "b"]}, "labels is for engine classify and vision"),
+        ({"engine": "classify", "labels": ["a"]}, "two different labels"),
+        ({"engine": "classify", "labels": [True, False]}, "quote them"),
+        ({"engine": "likelihood", "likelihood": {"window": 0}}, "likelihood.window needs a whole number"),
+        ({"engine": "speech", "speech": {"normalise": "german"}}, "must be one of basic, english, none"),
+        ({"engine": "speech", "speech": {"language": False}}, "speech.language must be text"),
+        ({"fresh": 100}, "write fresh: {n: 100}"),
+        ({"old_tasks": ["fly"]}, "old_tasks: fly is neither a practice task"),
+        ({"old_tasks": ["safety.jsonl"]}, "there is no safety.jsonl"),
+        ({"old_tasks": ["../safety.jsonl"]}, "nor a .jsonl file"),
         ({"items": {}}, "items needs either"),
         ({"items": {"task": "fly"}}, "there is no practice task fly"),
         ({"items": {"file": "../../secret.jsonl"}}, "must lie beside"),
@@ -151,3 +166,13 @@ def test_bundle_digest_is_stable_and_a_benchmarks_digest_follows_its_content(tmp
     first = load_benchmark("team/faq", [write(tmp_path, FAQ)]).digest
     second = load_benchmark("team/faq", [write(tmp_path, FAQ | {"generation": {"max_gen_toks": 7}})]).digest
     assert first != second
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "templates" / "benchmarks").glob("*.yaml")))
+def test_example_benchmarks_are_read_and_their_items_too(path: Path) -> None:
+    benchmark = read_benchmark_file(path.stem, path)
+    found = 0
+    for split in ("dev", "sealed"):
+        with contextlib.suppress(UserError):  # a handful of rows may all belong to one split
+            found += len(items(benchmark, split))
+    assert found >= 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -18,11 +19,15 @@ from bot.evaluation.benchmarks import BUNDLE, bundle_digest, load_benchmark
 PRACTICE = load_benchmark("practice/reverse")
 
 
-def loaded(folder: Path) -> ModuleType:
-    specification = importlib.util.spec_from_file_location("evaluate_under_test", folder / "evaluate.py")
+def loaded(folder: Path, name: str = "evaluate") -> ModuleType:
+    specification = importlib.util.spec_from_file_location(f"{name}_under_test", folder / f"{name}.py")
     assert specification and specification.loader
     module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    sys.path.insert(0, str(BUNDLE))  # where the job's process finds what lies beside the script
+    try:
+        specification.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(BUNDLE))
     return module
 
 
@@ -34,9 +39,19 @@ def bundle() -> Iterator[ModuleType]:
     os.environ.update(before)
 
 
-def scored(bundle: ModuleType, response: str, reference: str, finish: str = "stop", **extraction: Any) -> tuple:
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    return loaded(BUNDLE, "generate")
+
+
+@pytest.fixture(scope="module")
+def scores() -> ModuleType:
+    return loaded(BUNDLE, "scores")
+
+
+def scored(generate: ModuleType, response: str, reference: str, finish: str = "stop", **extraction: Any) -> tuple:
     sample = {"response": response, "reference": reference, "finish": finish}
-    return bundle.score(sample, extraction or PRACTICE.configuration["extraction"])
+    return generate.score(sample, extraction or PRACTICE.configuration["extraction"])
 
 
 @pytest.mark.parametrize(
@@ -56,38 +71,39 @@ def scored(bundle: ModuleType, response: str, reference: str, finish: str = "sto
     ],
 )
 def test_strict_needs_the_whole_answer_and_an_end_lenient_finds_it(
-    bundle: ModuleType, response: str, finish: str, strict: int, lenient: int
+    generate: ModuleType, response: str, finish: str, strict: int, lenient: int
 ) -> None:
-    assert scored(bundle, response, "cba", finish) == (strict, lenient)
+    assert scored(generate, response, "cba", finish) == (strict, lenient)
 
 
-def test_json_answer_is_not_cut_at_its_colon(bundle: ModuleType) -> None:
-    assert scored(bundle, '{"ab": 12}', '{"ab": 12}') == (1, 1)
-    assert scored(bundle, '{"ab": 12}', "12}") == (0, 1), "the pattern takes what follows a colon"
+def test_json_answer_is_not_cut_at_its_colon(generate: ModuleType) -> None:
+    assert scored(generate, '{"ab": 12}', '{"ab": 12}') == (1, 1)
+    assert scored(generate, '{"ab": 12}', "12}") == (0, 1), "the pattern takes what follows a colon"
 
 
-def test_strict_pattern_extracts_its_last_match(bundle: ModuleType) -> None:
+def test_strict_pattern_extracts_its_last_match(generate: ModuleType) -> None:
     pattern = {"pattern": r"#### (-?[\d,]+)"}
-    assert scored(bundle, "#### 3 no\n#### 72", "72", strict=pattern) == (1, 1)
-    assert scored(bundle, "the answer is 72", "72", strict=pattern) == (0, 0)
+    assert scored(generate, "#### 3 no\n#### 72", "72", strict=pattern) == (1, 1)
+    assert scored(generate, "the answer is 72", "72", strict=pattern) == (0, 0)
     lenient = {"pattern": r"(\d+)\D*$"}
-    assert scored(bundle, "the answer is 72!", "72", strict=pattern, lenient=lenient) == (0, 1)
+    assert scored(generate, "the answer is 72!", "72", strict=pattern, lenient=lenient) == (0, 1)
 
 
-def test_letter_case_counts_unless_the_benchmark_says_otherwise(bundle: ModuleType) -> None:
-    assert scored(bundle, "Paris", "paris", lenient={"ignore_case": True}) == (0, 1)
-    assert scored(bundle, "Paris", "paris", lenient={"ignore_case": False}) == (0, 0)
+def test_letter_case_counts_unless_the_benchmark_says_otherwise(generate: ModuleType) -> None:
+    assert scored(generate, "Paris", "paris", lenient={"ignore_case": True}) == (0, 1)
+    assert scored(generate, "Paris", "paris", lenient={"ignore_case": False}) == (0, 0)
 
 
-def test_standard_error_is_the_samples_own(bundle: ModuleType) -> None:
-    assert bundle.standard_error([1.0, 0.0, 1.0, 0.0]) == pytest.approx((1 / 3 / 4) ** 0.5)
-    assert bundle.standard_error([1.0] * 5) == 0.0
-    assert bundle.standard_error([1.0]) == 0.0
+def test_standard_error_is_the_samples_own(scores: ModuleType) -> None:
+    assert scores.standard_error([1.0, 0.0, 1.0, 0.0], [1.0] * 4, 0.5) == pytest.approx((1 / 3 / 4) ** 0.5)
+    assert scores.standard_error([1.0] * 5, [1.0] * 5, 1.0) == 0.0
+    assert scores.standard_error([1.0], [1.0], 1.0) == 0.0
 
 
 def test_bot_and_job_compute_the_same_digests(bundle: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "benchmark.yaml").write_text(yaml.safe_dump(dict(PRACTICE.configuration)))
-    parts = bundle.harness_parts(bundle.read_benchmark(str(tmp_path / "benchmark.yaml")))
+    written = bundle.read_benchmark(str(tmp_path / "benchmark.yaml"))
+    parts = bundle.harness_parts(written, ("lm_eval", "torch", "transformers", "tokenizers"))
     assert parts["bundle"] == bundle_digest()
     assert parts["benchmark"] == PRACTICE.digest
     assert set(parts["versions"]) == {"lm_eval", "torch", "transformers", "tokenizers"}
@@ -98,6 +114,6 @@ def test_changed_evaluator_has_another_digest(bundle: ModuleType, tmp_path: Path
     shutil.copytree(BUNDLE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     with open(copy / "evaluate.py", "a") as file:
         file.write("# easier\n")
-    changed = loaded(copy).harness_parts({})
-    assert changed["bundle"] != bundle.harness_parts({})["bundle"]
-    assert bundle.digest(changed) != bundle.digest(bundle.harness_parts({}))
+    changed = loaded(copy).harness_parts({}, ("torch",))
+    assert changed["bundle"] != bundle.harness_parts({}, ("torch",))["bundle"]
+    assert bundle.digest(changed) != bundle.digest(bundle.harness_parts({}, ("torch",)))

@@ -1,17 +1,21 @@
-"""Evaluates one model on one split of one benchmark with lm-evaluation-harness, and writes evaluation.json.
+"""Evaluates one model on one split of one benchmark, and writes evaluation.json.
 
     python evaluate.py --model FOLDER --benchmark benchmark.yaml --items items.jsonl --split dev --output out.json
 
 It runs in a job of its own, never from the branch that is being judged, and reads only the items of the split that it
-is asked for. Two scores are kept of every answer:
+is asked for. The benchmark's `engine` says how a model is asked; each is a file beside this one:
 
-    strict    the whole answer (or what the benchmark's strict pattern finds in it) is the reference, and the model
-              ended its turn by itself; this is `value`
-    lenient   the reference is found after extraction: pattern, quotes, final full stop, letter case as configured
+    generate     the model answers, with lm-evaluation-harness; exact_match
+    likelihood   how well it predicts a text: perplexity, word_perplexity, bits_per_byte
+    classify     a text's label: accuracy, macro_f1
+    vision       an image's label: accuracy, macro_f1
+    speech       what is said in a recording: wer, cer
+    pairs        which of two answers a reward model prefers: pairwise_accuracy
 
-Strict far below lenient means that the format is wrong; `finish: length` means that the model did not stop.
+Items may come in sets: those without one are the split's, `fresh` ones were seen by nothing else, and `old:NAME` ones
+test what the model could do before. Only the split's own are kept one by one in `samples`.
 
-Not covered: benchmarks that need other metrics than exact match, sampling, or tools.
+Not covered: several GPUs; benchmarks that need tools or a judge.
 """
 
 from __future__ import annotations
@@ -25,69 +29,87 @@ os.environ.update(
 )  # fmt: skip
 
 import argparse
-import gc
 import hashlib
+import importlib
 import json
-import logging
-import math
-import re
 import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("lm_eval", "torch", "transformers", "tokenizers")
-METRIC = "exact_match"
-TRIM = " \t\n\r\"'`*."
-"""What lenient scoring ignores around an answer: white space, quotes, Markdown emphasis, a final full stop."""
+from scores import COUNTING, headline, refused, value_and_error
+
+# Engine -> its metrics, the usual one first.
+ENGINES = {
+    "generate": ("exact_match",),
+    "likelihood": ("perplexity", "word_perplexity", "bits_per_byte"),
+    "classify": ("accuracy", "macro_f1"),
+    "vision": ("accuracy", "macro_f1"),
+    "speech": ("wer", "cer"),
+    "pairs": ("pairwise_accuracy",),
+}
+OLD = "old:"
 
 
 def main() -> int:
     arguments = parse_arguments()
     started = time.monotonic()
-    benchmark = read_benchmark(arguments.benchmark)
+    written = read_benchmark(arguments.benchmark)
+    benchmark = settled(written, arguments.benchmark)
     items = read_items(arguments.items)
-    samples = respond(arguments, benchmark, items)
-    for sample in samples:
-        strict, lenient = score(sample, benchmark.get("extraction") or {})
-        sample["score"], sample["lenient_score"] = strict, lenient
-    values = [sample["score"] for sample in samples]
-    value = sum(values) / len(values)
-    harness = harness_parts(benchmark)
+    engine = importlib.import_module(benchmark["engine"])
+    samples = engine.run(arguments, benchmark, items)
+    by_set: dict[str, list[dict[str, Any]]] = {}
+    for item, sample in zip(items, samples, strict=True):
+        by_set.setdefault(str(item.get("set") or ""), []).append(sample)
+    if "" not in by_set:
+        raise refused(f"{arguments.items} has no item of the split itself")
+    own = by_set.pop("")
+    metric = benchmark["metric"]
+    value, error = value_and_error(metric, own)
+    harness = harness_parts(written, engine.LIBRARIES)
     evaluation = {
         "benchmark": benchmark["name"],
+        "engine": benchmark["engine"],
         "harness_digest": digest(harness),
         "harness": harness,
         "model": arguments.model_name or Path(arguments.model).name,
-        "metric": METRIC,
+        "metric": metric,
         "value": value,
-        "standard_error": standard_error(values),
-        "n": len(samples),
+        "standard_error": error,
+        "n": len(own),
         "split": arguments.split,
-        "strict": value,
-        "lenient": sum(sample["lenient_score"] for sample in samples) / len(samples),
-        "termination_rate": sum(sample["finish"] == "stop" for sample in samples) / len(samples),
+        **engine.summary(own),
+        **other_sets(metric, by_set),
         "seconds": round(time.monotonic() - started, 2),
-        "samples": samples,
+        "samples": [{key: item for key, item in sample.items() if not key.startswith("_")} for sample in own],
     }
     path = Path(arguments.output)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(evaluation, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    print(
-        f"{benchmark['name']} {arguments.split}: {METRIC} {value:.3f} (n {len(samples)}, standard error "
-        f"{evaluation['standard_error']:.3f}), lenient {evaluation['lenient']:.3f}, "
-        f"ended by itself {evaluation['termination_rate']:.3f}",
-        flush=True,
-    )
+    print(headline(evaluation), flush=True)
     return 0
+
+
+def other_sets(metric: str, by_set: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """`fresh` and `old_tasks`, where the benchmark asks for them."""
+    found: dict[str, Any] = {}
+    if fresh := by_set.get("fresh"):
+        found["fresh"] = {"value": value_and_error(metric, fresh)[0], "n": len(fresh)}
+    old = [
+        {"name": name.removeprefix(OLD), "after": value_and_error(metric, samples)[0], "n": len(samples)}
+        for name, samples in by_set.items()
+        if name.startswith(OLD)
+    ]
+    return found | ({"old_tasks": old} if old else {})
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="folder that transformers can load")
     parser.add_argument("--benchmark", required=True, help="the benchmark's YAML file")
-    parser.add_argument("--items", required=True, help='JSONL of {"id", "prompt", "reference"}')
+    parser.add_argument("--items", required=True, help='JSONL of {"id", "prompt", "reference"} and what else is asked')
     parser.add_argument("--split", required=True, choices=("dev", "sealed"))
     parser.add_argument("--output", required=True)
     parser.add_argument("--model_name", help="name to record (default: the folder's)")
@@ -100,178 +122,45 @@ def read_benchmark(path: str) -> dict[str, Any]:
 
     benchmark = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     if not isinstance(benchmark, dict) or not benchmark.get("name"):
-        fail(f"{path} is not a benchmark: it needs at least a name")
-    if benchmark.get("metric", METRIC) != METRIC:
-        fail(f"{path}: metric {benchmark['metric']} is not known here; write {METRIC}")
+        raise refused(f"{path} is not a benchmark: it needs at least a name")
     return dict(benchmark)
 
 
-def read_items(path: str) -> list[dict[str, str]]:
+def settled(benchmark: dict[str, Any], path: str) -> dict[str, Any]:
+    """With `engine` and `metric` filled in where the file leaves them to their defaults."""
+    engine = benchmark.get("engine", "generate")
+    if engine not in ENGINES:
+        raise refused(f"{path}: engine {engine} is not known here; write one of {', '.join(ENGINES)}")
+    metric = benchmark.get("metric", ENGINES[engine][0])
+    if metric not in ENGINES[engine] or metric not in COUNTING:
+        raise refused(f"{path}: metric {metric} is not one of engine {engine}; write {' or '.join(ENGINES[engine])}")
+    return {**benchmark, "engine": engine, "metric": metric}
+
+
+def read_items(path: str) -> list[dict[str, Any]]:
     items = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line.strip()]
     if not items:
-        fail(f"{path} has no items")
+        raise refused(f"{path} has no items")
     return items
-
-
-# --- Asking the model -----------------------------------------------------------------------------------------------
-
-
-def respond(
-    arguments: argparse.Namespace, benchmark: dict[str, Any], items: list[dict[str, str]]
-) -> list[dict[str, Any]]:
-    """Every item with the model's response and how it finished, in the items' order."""
-    gc.disable()  # importing makes a million long-lived objects, and each collection looks at all of them again
-    import torch
-    from datasets import Dataset, disable_progress_bars
-    from lm_eval.api.task import ConfigurableTask
-    from lm_eval.evaluator import evaluate
-    from lm_eval.models.huggingface import HFLM
-    from transformers.utils import logging as transformers_logging
-
-    gc.enable()
-    gc.freeze()
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    disable_progress_bars()
-    transformers_logging.disable_progress_bar()
-    torch.manual_seed(0)
-    gpu = torch.cuda.is_available()
-    chat = benchmark.get("chat") or {}
-    generation = benchmark.get("generation") or {}
-    lm = finish_recorder(HFLM)(
-        pretrained=arguments.model,
-        device="cuda" if gpu else "cpu",
-        dtype="bfloat16" if gpu else "float32",
-        batch_size=arguments.batch_size,
-        **({"enable_thinking": chat["enable_thinking"]} if "enable_thinking" in chat else {}),
-    )
-    rows = Dataset.from_list([{"prompt": item["prompt"], "reference": item["reference"]} for item in items])
-    task = ConfigurableTask(
-        config={
-            "task": "benchmark",
-            "custom_dataset": lambda **_: {"items": rows},
-            "test_split": "items",
-            "output_type": "generate_until",
-            "description": chat.get("system") or "",
-            "doc_to_text": lambda row: row["prompt"],
-            "doc_to_target": lambda row: row["reference"],
-            "process_results": lambda row, responses: {METRIC: float(responses[0].strip() == row["reference"].strip())},
-            "metric_list": [{"metric": METRIC, "aggregation": "mean", "higher_is_better": True}],
-            "generation_kwargs": {
-                "until": list(generation.get("until") or []),
-                "max_gen_toks": int(generation.get("max_gen_toks", 256)),
-                "do_sample": False,
-            },
-            "num_fewshot": 0,
-        }
-    )
-    # evaluate, not simple_evaluate: the latter spends seconds on describing the machine in words.
-    results = evaluate(lm, {"benchmark": task}, apply_chat_template=bool(chat.get("template", True)), bootstrap_iters=0)
-    logged = sorted(results["samples"]["benchmark"], key=lambda sample: sample["doc_id"])
-    return [
-        {
-            "id": item["id"],
-            "prompt": item["prompt"],
-            "response": sample["resps"][0][0],
-            "reference": item["reference"],
-            "finish": lm.finishes[sample["arguments"][0][0]],
-        }
-        for item, sample in zip(items, logged, strict=True)
-    ]
-
-
-def finish_recorder(model_class: type) -> type:
-    """`model_class` (HFLM) that also keeps, for every context, whether the model ended by itself."""
-
-    class FinishRecorder(model_class):  # type: ignore[misc]
-        def __init__(self, *arguments: Any, **settings: Any) -> None:
-            super().__init__(*arguments, **settings)
-            self.finishes: dict[str, str] = {}
-            self._generated: list[str] = []
-            self._answered = 0
-            # The harness tells its cache hook every (context, response) in the order in which rows were generated.
-            self.set_cache_hook(self)
-            configured = self.model.generation_config.eos_token_id
-            ends = set(configured) if isinstance(configured, list) else {configured}
-            self._end_ids = (ends | {self.tokenizer.eos_token_id, self.eot_token_id}) - {None}
-
-        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-            responses: list[str] = super().generate_until(requests, disable_tqdm=True)
-            return responses
-
-        def _model_generate(self, context: Any, max_length: int, stop: list[str], **settings: Any) -> Any:
-            output = super()._model_generate(context, max_length, stop, **settings)
-            for tokens in output[:, context.shape[1] :].tolist():
-                text = self.tokenizer.decode(tokens, skip_special_tokens=False)
-                ended = not self._end_ids.isdisjoint(tokens) or any(mark in text for mark in stop if mark)
-                self._generated.append("stop" if ended else "length")
-            print(f"answered {len(self._generated)}", flush=True)
-            return output
-
-        def add_partial(self, kind: str, request: tuple[str, dict[str, Any]], response: str) -> None:
-            self.finishes[request[0]] = self._generated[self._answered]
-            self._answered += 1
-
-    return FinishRecorder
-
-
-# --- Scoring --------------------------------------------------------------------------------------------------------
-
-
-def score(sample: dict[str, Any], extraction: dict[str, Any]) -> tuple[float, float]:
-    """(strict, lenient) of one answer, each 0.0 or 1.0."""
-    strict, lenient = extraction.get("strict") or {}, extraction.get("lenient") or {}
-    response, reference = sample["response"], sample["reference"].strip()
-    exact = extracted(response, strict.get("pattern")) == reference and sample["finish"] == "stop"
-    ignore_case = bool(lenient.get("ignore_case", False))
-    candidates = {response, extracted(response, lenient.get("pattern"))}
-    wanted = trimmed(reference, ignore_case)
-    found = exact or any(trimmed(candidate, ignore_case) == wanted for candidate in candidates if candidate is not None)
-    return float(exact), float(found)
-
-
-def extracted(response: str, pattern: str | None) -> str | None:
-    """The last match's first group (or all of it); the whole response without a pattern; None without a match."""
-    if not pattern:
-        return response.strip()
-    matches = list(re.finditer(pattern, response))
-    return (matches[-1].group(1 if matches[-1].re.groups else 0) or "").strip() if matches else None
-
-
-def trimmed(text: str, ignore_case: bool) -> str:
-    text = text.strip(TRIM)
-    return text.casefold() if ignore_case else text
-
-
-def standard_error(values: list[float]) -> float:
-    """Of the mean, from the sample's own spread (0 when all values agree: the interval is then Wilson's business)."""
-    n, mean = len(values), sum(values) / len(values)
-    return math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n) if n > 1 else 0.0
 
 
 # --- The digest -----------------------------------------------------------------------------------------------------
 
 
-def harness_parts(benchmark: dict[str, Any]) -> dict[str, Any]:
+def harness_parts(benchmark: dict[str, Any], libraries: tuple[str, ...]) -> dict[str, Any]:
     """What two evaluations must share to be compared: this bundle, the benchmark's configuration, the libraries."""
-    files = sorted(
-        path for path in Path(__file__).resolve().parent.rglob("*") if path.suffix in {".py", ".yaml", ".md"}
-    )
     folder = Path(__file__).resolve().parent
+    files = sorted(path for path in folder.rglob("*") if path.suffix in {".py", ".yaml", ".md"})
     return {
         "bundle": digest({path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in files}),
         "benchmark": digest(benchmark),
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": {name: version(name) for name in libraries},
     }
 
 
 def digest(value: Any) -> str:
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def fail(message: str) -> None:
-    print(f"evaluate.py: {message}", file=sys.stderr)
-    sys.exit(2)
 
 
 if __name__ == "__main__":
