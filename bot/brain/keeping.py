@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bot.domain.evaluation import Verdict
 from bot.domain.experiment import Experiment, JobRole, Run
+from bot.domain.metrics import Metric, metric_named
 
 CHEAPER = 0.9
 """† Of the other's training time, below which a run counts as the cheaper one; the rest is a machine's mood."""
@@ -29,6 +30,18 @@ def comparable_runs(x: Experiment) -> Sequence[Run]:
     return found
 
 
+def metric_of(x: Experiment) -> Metric:
+    assert x.goal is not None
+    return metric_named(x.goal.metric)
+
+
+def best_of(x: Experiment, runs: Iterable[Run]) -> Run | None:
+    """The run with the best value, the earliest among equals; None where none was evaluated."""
+    rank = metric_of(x).rank
+    scored = [(rank(run.score.value), run) for run in runs if run.score is not None]
+    return max(scored, key=lambda pair: pair[0])[1] if scored else None
+
+
 def kept_run(x: Experiment) -> tuple[Run, str] | None:
     """(the run that is built on, why), None before one was evaluated."""
     kept: Run | None = None
@@ -47,7 +60,7 @@ def kept_run(x: Experiment) -> tuple[Run, str] | None:
 
 
 def _compared(x: Experiment, kept: Run, run: Run) -> tuple[Run, str]:
-    match _verdict(kept, run):
+    match _verdict(x, kept, run):
         case Verdict.BETTER:
             return run, f"it is better than run {kept.n}"
         case Verdict.WORSE:
@@ -66,18 +79,18 @@ def _compared(x: Experiment, kept: Run, run: Run) -> tuple[Run, str]:
             f"run {run.n} cannot be told from it, and its training is cheaper ({before:.0f} s, not {after:.0f})",
         )
     assert kept.score is not None and run.score is not None
-    if run.score.value > kept.score.value:
-        return run, f"it cannot be told from run {kept.n}, costs the same, and its value is the higher one"
+    if metric_of(x).better(run.score.value, kept.score.value):
+        return run, f"it cannot be told from run {kept.n}, costs the same, and its value is the better one"
     return kept, f"run {run.n} cannot be told from it and costs the same"
 
 
-def _verdict(kept: Run, run: Run) -> Verdict:
+def _verdict(x: Experiment, kept: Run, run: Run) -> Verdict:
     """Of `run` against `kept`: the paired test where it was made, else by their standard errors."""
     against = run.against_best or {}
     if against.get("run") == kept.n and against.get("verdict"):
         return Verdict(against["verdict"])
     assert kept.score is not None and run.score is not None
-    difference = run.score.value - kept.score.value
+    difference = metric_of(x).gain(kept.score.value, run.score.value)
     if abs(difference) <= 1.96 * math.hypot(run.score.standard_error, kept.score.standard_error):
         return Verdict.CANNOT_TELL
     return Verdict.BETTER if difference > 0 else Verdict.WORSE
@@ -106,7 +119,7 @@ def overshot_runs(x: Experiment, base: Run) -> frozenset[int]:
         if run.n == base.n or run.n < base.n:
             continue
         broke = (_TOO_FAR & set(run.symptoms)) - set(base.symptoms)
-        worse = base.score is not None and run.score is not None and _verdict(base, run) is Verdict.WORSE
+        worse = base.score is not None and run.score is not None and _verdict(x, base, run) is Verdict.WORSE
         if run.score is None or broke or worse:
             found.add(run.n)
     return frozenset(found)

@@ -280,7 +280,7 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
     "sequence length": ("max_length", "max_prompt_length", "max_completion_length", "mask_truncated_completions"),
     "preference": ("beta", "loss_type", "loss_weights", "epsilon", "epsilon_high"),
     "sampling": ("temperature", "top_p", "num_generations"),
-    "reward": ("reward_funcs", "reward_weights"),
+    "reward": ("reward_funcs", "reward_functions", "reward_weights"),
 }
 _FAMILY = {key: family for family, keys in _FAMILIES.items() for key in keys}
 
@@ -312,6 +312,7 @@ _SCOPE_KEYS = {
     "load_in_8bit": "changes the weights' precision",
     "data_sources": "trains on other data",
     "reward_funcs": "changes what is rewarded",
+    "reward_functions": "changes what is rewarded",
     "reward_weights": "changes what is rewarded",
     "method": "trains by another method",
     "init_from": "starts from another model",

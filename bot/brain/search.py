@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from bot.brain.keeping import comparable_runs, kept_run, overshot_runs
+from bot.brain.keeping import best_of, comparable_runs, kept_run, metric_of, overshot_runs
 from bot.brain.playbook import Kind, Means, Remedy, remedies_for
 from bot.brain.remedies import family_of
 from bot.brain.space import Dimension, Trial, band_of, random_edits, seed_of, space_of, tpe_proposals
@@ -236,8 +236,7 @@ def draft_settings(x: Experiment, values: Mapping[str, Any], means: Means) -> It
 
 
 def _random_edit(x: Experiment, run: Run, means: Means) -> Remedy | None:
-    scored = [each for each in comparable_runs(x) if each.score is not None]
-    base = max(scored, key=lambda each: each.score.value if each.score else 0.0, default=run)
+    base = best_of(x, comparable_runs(x)) or run
     values = yaml.safe_load(base.recipe) or {}
     space = _space(x, means)
     for key, value in random_edits(space, values, _seed(x, run, "random")):
@@ -255,8 +254,9 @@ def _proposal(x: Experiment, run: Run, means: Means, base: Run | None = None) ->
     start = base or comparable_runs(x)[0]
     values = yaml.safe_load(start.recipe) or {}
     space = [each for each in _space(x, means) if base is None or each.core]
+    metric = metric_of(x)
     trials = [
-        Trial(yaml.safe_load(each.recipe) or {}, each.score.value if each.score is not None else None)
+        Trial(yaml.safe_load(each.recipe) or {}, metric.rank(each.score.value) if each.score is not None else None)
         for each in comparable_runs(x)
     ]
     for point in tpe_proposals(space, trials, _seed(x, run, "tpe")):

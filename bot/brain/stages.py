@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.brain.keeping import kept_run
+from bot.brain.keeping import best_of, kept_run
 from bot.brain.playbook import Kind, Means, Remedy, stage_recipe
 from bot.domain.diagnosis import Diagnosis, Symptom
 from bot.domain.experiment import Experiment, Run
@@ -30,7 +30,8 @@ def next_stage(x: Experiment, run: Run, means: Means, *, repairable: bool) -> Re
     done = METHODS[run.method].title if run.method in METHODS else run.method
     why = f"{METHODS[method].title} goes on from run {best.n}, the best of {done}"
     why += "." if between else f": stage {index + 1} of {len(stages)}."
-    return _stage(run, means, method, run_name(best.n), why, index=index)
+    before = next((each for each in reversed(x.runs) if between and each.method == method), None)
+    return _stage(run, means, method, run_name(best.n), why, index=index, again=before)
 
 
 def sft_first(x: Experiment, run: Run, means: Means, harmful: Sequence[Diagnosis]) -> Remedy | None:
@@ -55,14 +56,18 @@ def sft_first(x: Experiment, run: Run, means: Means, harmful: Sequence[Diagnosis
 
 
 def _stage(
-    run: Run, means: Means, method: str, init_from: str, why: str, *, index: int, waits: str = "", symptom: str = ""
-) -> Remedy:
-    start = stage_recipe(
-        run.recipe, method, init_from=init_from, family=means.family, parameters=means.parameters or 0.0
-    )
+    run: Run, means: Means, method: str, init_from: str, why: str, *, index: int, waits: str = "", symptom: str = "",
+    again: Run | None = None,
+) -> Remedy:  # fmt: skip
+    """`again` is a run whose recipe the method goes on with; else it starts with the playbook's row."""
+    if again is not None:
+        text = again.recipe
+    else:
+        size = means.parameters or 0.0
+        text = stage_recipe(run.recipe, method, init_from=init_from, family=means.family, parameters=size).text
     stage = {"index": index, "method": method, "agreed": not waits}
     return Remedy(
-        "method", method, symptom, why, also={"init_from": init_from}, kind=Kind.STAGE, recipe=start.text,
+        "method", method, symptom, why, also={"init_from": init_from}, kind=Kind.STAGE, recipe=text,
         stage=stage, waits=waits,
     )  # fmt: skip
 
@@ -78,11 +83,5 @@ def _best(x: Experiment, run: Run) -> Run | None:
     kept = kept_run(x)
     if kept is not None:
         return kept[0]
-    scored = [
-        each
-        for each in x.runs
-        if (each.stage, each.method) == (run.stage, run.method)
-        and each.score is not None
-        and each.yardstick in ("", x.yardstick)
-    ]
-    return max(scored, key=lambda each: each.score.value if each.score else 0.0, default=None)
+    of_stage = [each for each in x.runs if (each.stage, each.method) == (run.stage, run.method)]
+    return best_of(x, [each for each in of_stage if each.yardstick in ("", x.yardstick)])

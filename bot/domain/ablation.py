@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,11 +54,10 @@ class Ablation:
     def key_of(self, arm: Arm) -> str:
         return arm.key or self.key
 
-    @property
-    def best(self) -> tuple[Arm, float] | None:
-        """The arm with the highest value, and that value; None before one was evaluated."""
+    def best(self, rank: Callable[[float], float]) -> tuple[Arm, float] | None:
+        """The arm whose value ranks highest, and that value; None before one was evaluated."""
         scored = {row["arm"]: float(row["score"]["value"]) for row in self.rows if row.get("score")}
-        found = max((arm for arm in self.arms if arm.n in scored), key=lambda arm: scored[arm.n], default=None)
+        found = max((arm for arm in self.arms if arm.n in scored), key=lambda arm: rank(scored[arm.n]), default=None)
         return (found, scored[found.n]) if found is not None else None
 
     def as_dict(self) -> dict[str, Any]:

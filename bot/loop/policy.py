@@ -18,6 +18,7 @@ from bot.conversation.policy import Policy
 from bot.domain.ablation import Ablation, Arm
 from bot.domain.experiment import BASELINE, Experiment, JobRole, Run, State
 from bot.domain.goal import digest_of
+from bot.domain.metrics import metric_named
 from bot.domain.recipe import recipe_hash
 from bot.loop.spending import budget_exhausted, consent_missing, data_key, policy_covers, remedy_waits
 
@@ -248,11 +249,12 @@ def _after_review(x: Experiment, run: Run) -> Action | None:
 def arm_chosen(x: Experiment, run: Run) -> tuple[Ablation, Arm, float] | None:
     """The ablation that is the run's remedy, the arm that did best and its value; None where none did better than the
     run itself."""
+    assert x.goal is not None, "a run belongs to a goal that was understood"
+    metric = metric_named(x.goal.metric)
     for ablation in x.ablations:
-        if ablation.for_run == run.n and ablation.best is not None:
-            arm, value = ablation.best
-            if run.score is None or value > run.score.value:
-                return ablation, arm, value
+        best = ablation.best(metric.rank) if ablation.for_run == run.n else None
+        if best is not None and (run.score is None or metric.better(best[1], run.score.value)):
+            return ablation, *best
     return None
 
 

@@ -18,6 +18,7 @@ from bot.domain.diagnosis import Diagnosis, Severity
 from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent, Run
 from bot.domain.fold import foreseen
 from bot.domain.goal import digest_of
+from bot.domain.metrics import metric_named
 from bot.domain.recipe import as_yaml, differences, line_with, with_value
 from bot.domain.redaction import redact
 from bot.domain.statistics import compare
@@ -88,7 +89,8 @@ async def _decided(world: World, x: Experiment) -> Decision:
     """What follows the run that has just been diagnosed, as `x` will be with that."""
     assert x.goal is not None
     best = x.best_run
-    if best is not None and best.score is not None and best.score.value >= x.goal.target:
+    metric = metric_named(x.goal.metric)
+    if best is not None and best.score is not None and metric.reached(best.score.value, x.goal.target):
         return Decision(None)  # the sealed test comes next
     family, parameters = await asyncio.to_thread(describe_model, await base_model(world, x))
     covered = frozenset(x.consent["envelope"]["keys"]) if x.consent is not None else None
