@@ -1,0 +1,1801 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["torch>=2.13,<2.14", "trl>=1.16,<2", "peft>=0.21"]
+# ///
+"""Fine-tuning on verified synthetic data with TRL: generate, verify, upsample, mix, then train.
+
+    uv run train.py --config recipe.yaml                              # everything is in the recipe
+    uv run train.py --config recipe.yaml --generator Qwen/Qwen3-8B    # a flag wins over the recipe
+    uv run train.py --config recipe.yaml --smoke                      # two steps, to see that it runs
+    uv run train.py --config recipe.yaml --learning_rate_probe 1e-5,1e-4,1e-3
+    uv run train.py --config recipe.yaml --timing_probe 20            # how long a step takes here, and its memory
+    accelerate launch train.py --config recipe.yaml                   # several GPUs
+    uv run train.py --config recipe.yaml --resume_from_checkpoint out/checkpoint-200
+
+1. *Generate.* With `new_prompts: true` the generator sees `shots` of the rows and writes one more of their kind, a
+   question and its answer (https://arxiv.org/abs/2212.10560). With `new_prompts: false` it answers the rows' own
+   prompts.
+2. *Verify.* A new question is answered `votes` times, and its answer stays if at least `vote_share` of all agree with
+   each other (https://arxiv.org/abs/2203.11171); `vote_pattern`, a regular expression with one group, says which part
+   of an answer is compared. The answer to a row's own prompt is compared with the row's completion. In both cases the
+   functions of `rewards.py` named in `reward_functions` have the last word, and `answer_pattern` and `prompt_pattern`
+   must match all of a text. What repeats a row, a validation prompt or another new row is dropped.
+3. *Upsample.* `stratum` (`first_word` of the prompt, a column, or `none`) divides the rows; `stratum_shares` (`as_is`,
+   `equal`, or `reverse=0.5,sort=0.5`) says how much of the synthetic part each gets. A row is used at most
+   `max_repeats` times (four, as in https://arxiv.org/abs/2305.16264).
+4. *Mix.* `synthetic_share` of the rows that are trained on are synthetic; 1.0 leaves the real ones out.
+
+Generating is divided among the processes of a launch, each with the whole generator on its own GPU. What it writes is
+kept below out/samples until the run is done, so that a run that is started again draws only what it lacks.
+
+The recipe is flat YAML, one key per line. Its keys are those of TRL's SFTConfig (learning_rate, max_length, packing,
+...) and ModelConfig (dtype, use_peft, lora_r, ...) plus those in `Keys` and `Experiment` below. Rows are JSONL with
+prompt and completion.
+
+What it writes below `output_dir` (default `out`):
+
+    synthetic.jsonl      every verified row: prompt, completion, stratum, agreement of the votes
+    synthetic_card.json  generator, seed, how many rows each stage left and why the others went, shares of each stratum
+    setup.json           steps, rows, device and parameters of this run, before the first step
+    data_audit.json      what is trained on and how; `synthetic`: the card's counts; `reward_check`: what the rewards
+                         give the references, and wrong answers
+    checkpoint-N/        weights, optimizer and random states after step N, where the recipe saves
+    latest               name of the newest whole one, replaced when that is complete
+    metrics.jsonl        one JSON object per logged step, while it trains; NaN and infinities as strings. At five points
+                         `probe/termination_rate` and `probe/exact_match`: greedy answers to a few validation prompts
+    completions.jsonl    those answers
+    trainer_state.json   TRL's own record
+    model/               weights, tokenizer and configuration (LoRA is merged; the adapter itself lies in adapter/)
+    summary.json         steps done, seconds, final loss
+    probe.json           instead of all that: the learning-rate range test
+    timing.json          or, with --timing_probe: steps, seconds_per_step, peak_memory_gib
+
+Every script of this family shares what stands below the line "Shared", word for word.
+
+Exit code 2 and one line on stderr: the recipe or the data must change. Any other failure keeps its traceback.
+"""
+
+import contextlib
+import difflib
+import gc
+import hashlib
+import importlib.util
+import inspect
+import json
+import math
+import os
+import random
+import re
+import resource
+import shutil
+import sys
+import time
+import typing
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+warnings.filterwarnings("ignore", category=FutureWarning)  # libraries telling each other what they will rename
+STARTED = time.monotonic()
+
+gc.disable()  # importing makes a million long-lived objects, and each collection looks at all of them again
+import torch  # noqa: E402
+import yaml  # noqa: E402
+from accelerate.utils import gather_object  # noqa: E402
+from datasets import Dataset, disable_progress_bars  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    TrainerCallback,
+    set_seed,
+)
+from transformers.integrations import is_deepspeed_zero3_enabled  # noqa: E402
+from transformers.trainer_callback import PrinterCallback  # noqa: E402
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available  # noqa: E402
+from transformers.utils.logging import disable_progress_bar  # noqa: E402
+from trl import ModelConfig, SFTConfig, SFTTrainer, TrlParser, get_peft_config, get_quantization_config  # noqa: E402
+
+gc.enable()
+gc.freeze()
+
+Json = dict[str, Any]
+METHOD, CONFIG, MODEL_CLASS = "synthetic", SFTConfig, AutoModelForCausalLM
+COLUMNS = ({"prompt", "completion"},)
+NEEDED = (
+    "synthetic data needs prompt and completion: name them with data_prompt_column and data_completion_column "
+    "(they are its examples)"
+)
+EOS_WINDOW = 3
+"""An end token this close to the last supervised token counts: Qwen's template, for one, ends a turn with it and a
+line break."""
+SCORED_AT_ONCE = 4096
+REQUEST = (
+    "Here are questions with their answers. Write one more question of the same kind, different from all of them, "
+    "and its answer, in the same form."
+)
+DRAFT = re.compile(r"\s*(?:Question:)?\s*(?P<question>\S.*?)\s*\nAnswer:\s*(?P<answer>\S.*?)\s*", re.DOTALL)
+NEAR_WORDS = 8
+"""Shorter prompts differ in a word or are the same; only longer ones can be nearly the same.†"""
+RUN_WORDS = 3
+"""Words in a row that two nearly equal prompts share.†"""
+
+
+@dataclass
+class Keys:
+    """Keys of every recipe that TRL does not know. Those called data_* are for data/prepare.py, only allowed here."""
+
+    init_from: str | None = field(default=None, metadata={"help": "Model to start from: a Hub id or a folder."})
+    train_file: str = field(default="data/train.jsonl", metadata={"help": "Rows to train on."})
+    validation_file: str = field(
+        default="data/validation.jsonl", metadata={"help": "Rows for eval_loss; none are used when it does not exist."}
+    )
+    data_sources: str | None = field(default=None, metadata={"help": "Read by data/prepare.py."})
+    data_prompt_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
+    data_completion_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
+    data_chosen_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
+    data_rejected_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
+    data_text_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
+    data_label_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
+    data_image_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
+    data_audio_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
+    data_deduplicate: bool = field(default=True, metadata={"help": "Read by data/prepare.py."})
+    data_max_rows: int | None = field(default=None, metadata={"help": "Read by data/prepare.py."})
+    data_validation_rows: int = field(default=0, metadata={"help": "Read by data/prepare.py."})
+    added_tokens: str | None = field(
+        default=None, metadata={"help": "Comma-separated tokens that the tokenizer gets, if it lacks them."}
+    )
+    train_added_tokens: bool = field(
+        default=True, metadata={"help": "With LoRA: train the embeddings of added_tokens too."}
+    )
+    probe_rows: int = field(
+        default=16, metadata={"help": "Validation prompts that are answered at five points of the run; 0 for none."}
+    )
+    timing_probe: int | None = field(
+        default=None, metadata={"help": "Steps to take instead of training, to see their time and memory."}
+    )
+    smoke: bool = field(default=False, metadata={"help": "Two steps on a few rows."})
+
+
+@dataclass
+class Experiment(Keys):
+    """The recipe's keys besides those of TRL's SFTConfig and ModelConfig. † marks defaults of our own."""
+
+    method: str = field(default=METHOD, metadata={"help": "What this script does; anything else is refused."})
+    generator: str | None = field(
+        default=None, metadata={"help": "Model that writes: a Hub id, a folder or an earlier run; init_from if none."}
+    )
+    new_prompts: bool = field(default=True, metadata={"help": "false: it only answers the rows' own prompts."})
+    shots: int = field(default=3, metadata={"help": "Rows that the generator is shown for each new one. †"})
+    request: str = field(default=REQUEST, metadata={"help": "What the generator is asked, before the examples."})
+    synthetic_rows: int | None = field(
+        default=None, metadata={"help": "Verified rows that are wanted; as many as synthetic_share needs, if none."}
+    )
+    attempts_per_row: float = field(default=3.0, metadata={"help": "Drafts for each row that is wanted. †"})
+    votes: int = field(default=4, metadata={"help": "Further answers to each new question; 0 for none. †"})
+    vote_share: float = field(default=0.6, metadata={"help": "Share of all answers that must agree. †"})
+    vote_pattern: str | None = field(default=None, metadata={"help": "Part of an answer that is compared."})
+    answer_pattern: str | None = field(default=None, metadata={"help": "Regular expression of a whole answer."})
+    prompt_pattern: str | None = field(default=None, metadata={"help": "Regular expression of a whole question."})
+    near_duplicate: float = field(
+        default=0.7, metadata={"help": "Shared three-word runs that make two long prompts one; Self-Instruct's 0.7."}
+    )
+    reward_functions: str | None = field(
+        default=None, metadata={"help": "Functions of rewards.py; exact_match for the rows' own prompts, if none."}
+    )
+    reward_weights: list[float] | None = field(default=None, metadata={"help": "One number for each; 1 by default."})
+    check_rewards: bool = field(
+        default=True, metadata={"help": "Refuse rewards that give the data's own references nothing."}
+    )
+    reward_threshold: float = field(default=1.0, metadata={"help": "Weighted mean from which an answer is right."})
+    samples_per_prompt: int = field(default=4, metadata={"help": "Answers to a row's own prompt. †"})
+    keep_per_prompt: int = field(default=1, metadata={"help": "Different right ones of them that are kept. †"})
+    stratum: str = field(default="first_word", metadata={"help": "first_word, a column, or none."})
+    stratum_shares: str = field(default="as_is", metadata={"help": "as_is, equal, or name=share,name=share."})
+    max_repeats: int = field(default=4, metadata={"help": "How often a synthetic row is used at most."})
+    synthetic_share: float = field(default=0.5, metadata={"help": "Of the rows that are trained on. †"})
+    temperature: float = field(default=0.7, metadata={"help": "Of what the generator writes; Self-Instruct's."})
+    top_p: float = field(default=1.0, metadata={"help": "Of what the generator writes."})
+    top_k: int = field(default=0, metadata={"help": "Of what the generator writes; 0 for no limit."})
+    max_completion_length: int = field(default=512, metadata={"help": "Most tokens of what it writes at a time."})
+    generation_batch_size: int = field(default=64, metadata={"help": "Texts that a process draws at a time."})
+    learning_rate_probe: str | None = field(
+        default=None, metadata={"help": "Comma-separated learning rates to compare instead of training."}
+    )
+
+
+def main() -> None:
+    experiment, args, model_args = parse_arguments()
+    check_keys(experiment)
+    named = experiment.reward_functions or ("" if experiment.new_prompts else "exact_match")
+    rewards = load_rewards(named) if named else {}
+    weights = weights_of(rewards, experiment.reward_weights) if rewards else []
+    train_rows = read_rows(experiment.train_file)
+    validation_rows = read_rows(experiment.validation_file, optional=True)
+    train_rows, validation_rows = smoke_rows(experiment, args, train_rows, validation_rows)
+    rates, timed = probe_rates(experiment.learning_rate_probe), timing_steps(experiment)
+    known = validation_rows
+    if rates or timed:
+        train_rows, validation_rows = prepare_probe(args, train_rows, timed or PROBE_STEPS), []
+    else:
+        choose_evaluation(args, bool(validation_rows), experiment)
+
+    args.model_init_kwargs = model_kwargs(args, model_args)
+    tokenizer = load_tokenizer(experiment, args, model_args)
+    added = tokenizer.convert_tokens_to_ids(new_tokens(experiment))
+    start = start_folder(experiment, args, tokenizer)
+    real = [
+        {
+            **answered(row, text_of(row["completion"])),
+            "reference": text_of(row["completion"]),
+            "stratum": stratum_of(row, experiment),
+        }
+        for row in train_rows
+    ]
+    check: Json = {}
+    if rewards:
+        check, complaint = check_rewards(rewards, real, tokenizer, experiment.max_completion_length)
+        if complaint and experiment.check_rewards:
+            fail(complaint)
+    if timed:  # its steps are those of the real rows
+        rows, card = train_rows, {}
+    else:
+        generator = experiment.generator or start
+        rejected: Counter[str] = Counter()
+        if experiment.new_prompts:
+            made, stages = new_rows(real, known, generator, rewards, weights, experiment, args, rejected)
+        else:
+            made, stages = new_answers(real, generator, rewards, weights, experiment, args, rejected)
+        if not made and not experiment.smoke:
+            fail(nothing_verified(stages, rejected, experiment))
+        rows, strata = mixed(real, made, experiment, args.seed)
+        card = write_card(made, stages, rejected, strata, rows, generator, experiment, args)
+    set_seed(args.seed)  # LoRA's initial weights are drawn while the trainer is built
+    with settings_refused():
+        trainer = SFTTrainer(
+            model=start,
+            args=args,
+            train_dataset=Dataset.from_list(rows),
+            eval_dataset=Dataset.from_list(validation_rows) if validation_rows else None,
+            processing_class=tokenizer,
+            quantization_config=get_quantization_config(model_args),
+            peft_config=lora_config(model_args, start, added if experiment.train_added_tokens else []),
+        )
+    trainer.remove_callback(PrinterCallback)
+    if rates:
+        write_json(trainer, "probe.json", probe_learning_rates(trainer, rates))
+        return
+    if timed:
+        write_json(trainer, "timing.json", probe_timing(trainer))
+        return
+
+    audit, used = audit_data(trainer, rows)
+    audit |= audit_model(trainer, model_args, used, added) | {"synthetic": card, "reward_check": check}
+    write_json(trainer, "data_audit.json", audit)
+    if audit["rows"] == audit["dropped_rows"]:
+        fail(
+            f"no row is left to train on: all {audit['rows']} prompts fill max_length: {args.max_length} alone; "
+            f"the longest row has {audit['token_lengths']['max']} tokens, so write a max_length of at least that"
+        )
+    refuse_foreign_tokens(audit["vocabulary"])
+    add_logs(trainer, rows)
+    add_probe(trainer, experiment, validation_rows, answer="completion")
+    train_and_save(trainer, tokenizer, experiment, start)
+    if trainer.is_world_process_zero():
+        shutil.rmtree(Path(args.output_dir) / "samples", ignore_errors=True)
+
+
+def check_keys(experiment: Experiment) -> None:
+    check_sampling(experiment)
+    for key in ("shots", "keep_per_prompt", "max_repeats"):
+        if not getattr(experiment, key) >= 1:
+            fail(f"{key} needs a whole number above 0, not {getattr(experiment, key)}")
+    for key in ("vote_share", "near_duplicate", "synthetic_share"):
+        if not 0 < getattr(experiment, key) <= 1:
+            fail(f"{key} needs a share above 0 and at most 1, not {getattr(experiment, key)}")
+    if not experiment.attempts_per_row >= 1:
+        fail(f"attempts_per_row needs a number of at least 1, not {experiment.attempts_per_row}")
+    if experiment.synthetic_rows is not None and experiment.synthetic_rows < 1:
+        fail(f"synthetic_rows needs a whole number above 0, not {experiment.synthetic_rows}")
+    if experiment.synthetic_share == 1 and experiment.synthetic_rows is None and experiment.new_prompts:
+        fail("synthetic_share: 1 does not say how many rows; write synthetic_rows")
+    if experiment.votes < 0:
+        fail(f"votes needs a whole number, not {experiment.votes}")
+    if experiment.new_prompts and experiment.votes == 0 and not experiment.reward_functions:
+        fail("nothing would verify the new rows: write votes above 0, or name functions in reward_functions")
+    for key in ("vote_pattern", "answer_pattern", "prompt_pattern"):
+        try:
+            expression = re.compile(getattr(experiment, key) or "(.*)", re.DOTALL)
+        except re.error as error:
+            fail(f"{key} is no regular expression: {error}")
+        if key == "vote_pattern" and expression.groups != 1:
+            fail(f"vote_pattern needs one group in parentheses, the part that is compared; it has {expression.groups}")
+
+
+# --- New questions --------------------------------------------------------------------------------------------------
+
+
+def new_rows(
+    real: list[Json],
+    known: list[Json],
+    generator: str,
+    rewards: Json,
+    weights: list[float],
+    experiment: Experiment,
+    args: Any,
+    rejected: Counter[str],
+) -> tuple[list[Json], Json]:
+    """(rows with new questions and verified answers, how many each stage left)
+
+    In waves of as many drafts as rows are wanted, until there are enough or attempts_per_row are spent.
+    """
+    wanted = wanted_rows(real, experiment)
+    stages: Counter[str] = Counter()
+    found: list[Json] = []
+    for wave in range(1, math.ceil(experiment.attempts_per_row) + 1):
+        drafts = min(wanted, round(wanted * experiment.attempts_per_row) - stages["drafted"])
+        asked, seeds = requests(real, drafts, experiment, random.Random(f"shots/{args.seed}/{wave}"))
+        written = [one for (one,) in sample_answers(f"drafts-{wave}", generator, asked, 1, experiment, args)]
+        parsed = parsed_drafts(written, seeds, experiment, rejected)
+        fresh = without_repetitions(parsed, real + known + found, experiment, rejected)
+        stages.update({"drafted": drafts, "in_the_form": len(parsed), "new": len(fresh)})
+        if experiment.votes and fresh:
+            questions = [row["prompt"] for row in fresh]
+            drawn = sample_answers(f"votes-{wave}", generator, questions, experiment.votes, experiment, args)
+            fresh = agreed(fresh, drawn, experiment, rejected)
+            stages["agreed"] += len(fresh)
+        if rewards and fresh:
+            tokenizer = tokenizer_of(generator, experiment, args)
+            said = [[{"text": row["reference"], "finish": "stop"}] for row in fresh]
+            scores = score_answers(rewards, weights, fresh, said, tokenizer, experiment.max_completion_length)
+            right = [values[0]["mean"] >= experiment.reward_threshold for values in scores]
+            rejected["the rewards are below reward_threshold"] += len(right) - sum(right)
+            fresh = [row for row, ok in zip(fresh, right, strict=True) if ok]
+        found += fresh
+        if len(found) >= wanted:
+            break
+    return found, {"wanted": wanted, **stages, "verified": len(found)}
+
+
+def requests(real: list[Json], count: int, experiment: Experiment, rng: random.Random) -> tuple[list[Any], list[Json]]:
+    """(what the generator is asked, one of the rows that each request shows); a request shows rows of one stratum."""
+    by_stratum: dict[str, list[Json]] = {}
+    for row in real:
+        by_stratum.setdefault(row["stratum"], []).append(row)
+    shares = shares_of(real, experiment)
+    asked, seeds = [], []
+    for name in rng.choices(list(shares), list(shares.values()), k=count):
+        kin = by_stratum[name]
+        shown = rng.sample(kin, min(experiment.shots, len(kin)))
+        seeds.append(shown[-1])
+        asked.append([{"role": "user", "content": few_shot(shown, experiment.request)}])
+    return asked, seeds
+
+
+def wanted_rows(real: list[Json], experiment: Experiment) -> int:
+    if experiment.smoke:
+        return 8
+    share = experiment.synthetic_share
+    return experiment.synthetic_rows or max(1, round(len(real) * share / (1 - share)))
+
+
+def few_shot(rows: list[Json], request: str) -> str:
+    blocks = [f"Question: {text_of(row['prompt'])}\nAnswer: {row['reference']}" for row in rows]
+    return "\n\n".join([request, *blocks])
+
+
+def parsed_drafts(written: list[Json], seeds: list[Json], experiment: Experiment, rejected: Counter[str]) -> list[Json]:
+    """The drafts that are a question and an answer; what stands before a question (a system message) is the seed's."""
+    found = []
+    for draft, seed in zip(written, seeds, strict=True):
+        match = DRAFT.fullmatch(draft["text"])
+        if draft["finish"] != "stop":
+            rejected["cut off at max_completion_length"] += 1
+        elif match is None or "\nQuestion:" in match["answer"]:
+            rejected["not one question and one answer"] += 1
+        elif not re.fullmatch(experiment.prompt_pattern or ".*", match["question"], re.DOTALL):
+            rejected["the question does not match prompt_pattern"] += 1
+        elif not re.fullmatch(experiment.answer_pattern or ".*", match["answer"], re.DOTALL):
+            rejected["the answer does not match answer_pattern"] += 1
+        else:
+            prompt = seed["prompt"]
+            asks = (
+                match["question"]
+                if isinstance(prompt, str)
+                else [*prompt[:-1], {**prompt[-1], "content": match["question"]}]
+            )
+            row = answered({"prompt": asks}, match["answer"]) | {"reference": match["answer"], "agreement": None}
+            row["stratum"] = stratum_of(row, experiment) if experiment.stratum == "first_word" else seed["stratum"]
+            found.append(row)
+    return found
+
+
+def without_repetitions(
+    rows: list[Json], known: list[Json], experiment: Experiment, rejected: Counter[str]
+) -> list[Json]:
+    """The rows whose prompt is neither that of a known row nor of one before it, nor nearly so."""
+    seen = {" ".join(text_of(row["prompt"]).split()) for row in known}
+    runs: dict[tuple[str, ...], set[int]] = {}
+    sizes: list[int] = []
+
+    def remember(text: str) -> None:
+        mine = word_runs(text)
+        for run in mine:
+            runs.setdefault(run, set()).add(len(sizes))
+        sizes.append(len(mine))
+
+    for text in seen:
+        remember(text)
+    found = []
+    for row in rows:
+        text = " ".join(text_of(row["prompt"]).split())
+        mine = word_runs(text)
+        shared = Counter(other for run in mine for other in runs.get(run, ()))
+        # The share of both prompts' runs that they have in common.
+        near = max((both / (len(mine) + sizes[other] - both) for other, both in shared.items()), default=0.0)
+        if text in seen:
+            rejected["repeats a prompt"] += 1
+        elif near >= experiment.near_duplicate:
+            rejected["nearly repeats a prompt"] += 1
+        else:
+            seen.add(text)
+            remember(text)
+            found.append(row)
+    return found
+
+
+def word_runs(text: str) -> set[tuple[str, ...]]:
+    words = text.lower().split()
+    if len(words) < NEAR_WORDS:
+        return set()
+    return {tuple(words[place : place + RUN_WORDS]) for place in range(len(words) - RUN_WORDS + 1)}
+
+
+def agreed(rows: list[Json], drawn: list[list[Json]], experiment: Experiment, rejected: Counter[str]) -> list[Json]:
+    """The rows whose own answer is what most answers to the question say, the own one counted."""
+    found = []
+    for row, answers in zip(rows, drawn, strict=True):
+        said = [compared_part(answer["text"], experiment) for answer in answers if answer["finish"] == "stop"]
+        own = compared_part(row["reference"], experiment)
+        counts = Counter(part for part in (own, *said) if part)
+        share = counts[own] / (len(answers) + 1) if own else 0.0
+        if share >= experiment.vote_share:
+            found.append(row | {"agreement": round(share, 4)})
+        else:
+            rejected["fewer answers than vote_share agree with it"] += 1
+    return found
+
+
+def compared_part(text: str, experiment: Experiment) -> str:
+    if not experiment.vote_pattern:
+        return " ".join(text.split())
+    match = re.search(experiment.vote_pattern, text, re.DOTALL)
+    return " ".join((match[1] or "").split()) if match else ""
+
+
+# --- New answers ----------------------------------------------------------------------------------------------------
+
+
+def new_answers(
+    real: list[Json],
+    generator: str,
+    rewards: Json,
+    weights: list[float],
+    experiment: Experiment,
+    args: Any,
+    rejected: Counter[str],
+) -> tuple[list[Json], Json]:
+    """(the rows' prompts with the generator's own right answers, how many each stage left)"""
+    asked = real[:8] if experiment.smoke else real
+    prompts = [row["prompt"] for row in asked]
+    drawn = sample_answers("answers", generator, prompts, experiment.samples_per_prompt, experiment, args)
+    tokenizer = tokenizer_of(generator, experiment, args)
+    scores = score_answers(rewards, weights, asked, drawn, tokenizer, experiment.max_completion_length)
+    found = []
+    for row, answers, values in zip(asked, drawn, scores, strict=True):
+        right: dict[str, str] = {}
+        for answer, value in zip(answers, values, strict=True):
+            if answer["finish"] != "stop":
+                rejected["cut off at max_completion_length"] += 1
+            elif value["mean"] < experiment.reward_threshold:
+                rejected["the rewards are below reward_threshold"] += 1
+            elif not re.fullmatch(experiment.answer_pattern or ".*", answer["text"].strip(), re.DOTALL):
+                rejected["the answer does not match answer_pattern"] += 1
+            elif " ".join(answer["text"].split()) in right:
+                rejected["repeats an answer"] += 1
+            else:
+                right[" ".join(answer["text"].split())] = answer["text"]
+        rejected["over keep_per_prompt"] += max(0, len(right) - experiment.keep_per_prompt)
+        for text in list(right.values())[: experiment.keep_per_prompt]:
+            found.append(
+                answered(row, text) | {key: row[key] for key in ("reference", "stratum")} | {"agreement": None}
+            )
+    return found, {
+        "wanted": len(asked),
+        "drafted": sum(map(len, drawn)),
+        "prompts_without_right_answer": len(asked) - len({json.dumps(row["prompt"]) for row in found}),
+        "verified": len(found),
+    }
+
+
+# --- Strata and shares ----------------------------------------------------------------------------------------------
+
+
+def stratum_of(row: Json, experiment: Experiment) -> str:
+    if experiment.stratum == "none":
+        return "all"
+    if experiment.stratum == "first_word":
+        return (text_of(row["prompt"]).split() or ["(empty)"])[0].lower()
+    if experiment.stratum not in row:
+        fail(
+            f"stratum: {experiment.stratum} is no column of the rows; "
+            f"write first_word, none, or one of {', '.join(row)}"
+        )
+    return str(row[experiment.stratum])
+
+
+def shares_of(real: list[Json], experiment: Experiment) -> dict[str, float]:
+    """Stratum -> its share of the synthetic rows, as the recipe wants it."""
+    counts = Counter(row["stratum"] for row in real)
+    if experiment.stratum_shares == "as_is":
+        return {name: count / len(real) for name, count in counts.items()}
+    if experiment.stratum_shares == "equal":
+        return {name: 1 / len(counts) for name in counts}
+    try:
+        pairs = [part.rpartition("=") for part in experiment.stratum_shares.split(",")]
+        shares = {name.strip(): float(share) for name, _, share in pairs}
+    except ValueError:
+        shares = {}
+    if not shares or not 0 < sum(shares.values()) < math.inf or min(shares.values()) < 0:
+        fail(f"stratum_shares needs as_is, equal, or name=share,name=share, not {experiment.stratum_shares}")
+    strange = sorted(shares.keys() - counts.keys())
+    if strange:
+        fail(f"stratum_shares names {', '.join(strange)}; the strata of the rows are {', '.join(sorted(counts))}")
+    return {name: share / sum(shares.values()) for name, share in shares.items()}
+
+
+def mixed(real: list[Json], made: list[Json], experiment: Experiment, seed: int) -> tuple[list[Json], Json]:
+    """(the rows to train on, per stratum how many there are of each kind)
+
+    Each stratum is given its share of the synthetic part: chosen at random where there are more rows, repeated up to
+    max_repeats times where there are fewer.
+    """
+    rng = random.Random(f"mix/{seed}")
+    wanted = wanted_rows(real, experiment)
+    if not experiment.new_prompts and experiment.synthetic_rows is None and experiment.synthetic_share == 1:
+        wanted = len(made)
+    share = experiment.synthetic_share
+    room = wanted if share == 1 else round(len(real) * share / (1 - share))
+    strata: Json = {}
+    synthetic: list[Json] = []
+    for name, part in sorted(shares_of(real, experiment).items()):
+        found = [row for row in made if row["stratum"] == name]
+        target = round(room * part)
+        rng.shuffle(found)
+        repeats = min(experiment.max_repeats, -(-target // len(found))) if found else 0
+        taken = (found * repeats)[:target]
+        synthetic += taken
+        strata[name] = {
+            "real": sum(row["stratum"] == name for row in real),
+            "verified": len(found),
+            "target": target,
+            "used": len(taken),
+            "most_repeats": -(-len(taken) // len(found)) if found else 0,
+        }
+    rows = [*([] if share == 1 else real), *synthetic] or real
+    rng.shuffle(rows)
+    return [{key: row[key] for key in ("prompt", "completion")} for row in rows], strata
+
+
+# --- The card -------------------------------------------------------------------------------------------------------
+
+
+def write_card(
+    made: list[Json],
+    stages: Json,
+    rejected: Counter[str],
+    strata: Json,
+    rows: list[Json],
+    generator: str,
+    experiment: Experiment,
+    args: Any,
+) -> Json:
+    """synthetic.jsonl and what is to be known about it. Strata that only the generator thought of are counted."""
+    used = sum(stratum["used"] for stratum in strata.values())
+    lines = [
+        json.dumps({key: row[key] for key in ("prompt", "completion", "stratum", "agreement")}, ensure_ascii=False)
+        for row in made
+    ]
+    data = "".join(line + "\n" for line in lines).encode()
+    card = {
+        "generator": generator,
+        "seed": args.seed,
+        "new_prompts": experiment.new_prompts,
+        "verified_by": verified_by(experiment),
+        "stages": stages,
+        "rejected": {reason: count for reason, count in rejected.most_common() if count},
+        "strata": strata,
+        "outside_strata": sum(row["stratum"] not in strata for row in made),
+        "synthetic_share": {"wanted": experiment.synthetic_share, "reached": round(used / len(rows), 4)},
+        "rows": {"real": len(rows) - used, "synthetic": used},
+        "sampling": {key: getattr(experiment, key) for key in ("temperature", "top_p", "top_k", "shots", "votes")},
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    if args.process_index == 0:
+        folder = Path(args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "synthetic.jsonl").write_bytes(data)
+        (folder / "synthetic_card.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+        print(
+            f"synthetic: {stages['drafted']} drafts, {len(made)} verified rows; trained on {used} of them with "
+            f"{len(rows) - used} real ones",
+            flush=True,
+        )
+    return card
+
+
+def verified_by(experiment: Experiment) -> list[str]:
+    found = [f"rewards: {experiment.reward_functions or 'exact_match'}"]
+    if experiment.new_prompts:
+        found = found if experiment.reward_functions else []
+        found += [f"votes: {experiment.vote_share:g} of {experiment.votes + 1} agree"] if experiment.votes else []
+    patterns = [key for key in ("prompt_pattern", "answer_pattern") if getattr(experiment, key)]
+    return found + [f"{key}: {getattr(experiment, key)}" for key in patterns]
+
+
+def nothing_verified(stages: Json, rejected: Counter[str], experiment: Experiment) -> str:
+    reason, count = (rejected.most_common(1) or [("nothing was drafted", 0)])[0]
+    instead = "write attempts_per_row or temperature higher, or name a stronger generator"
+    if reason.startswith("cut off"):
+        instead = f"raise max_completion_length ({experiment.max_completion_length})"
+    elif reason.startswith("not one question"):
+        instead = "name a generator that follows the request (an instruct model), or write new_prompts: false"
+    return f"none of {stages['drafted']} drafts is left to train on ({count}: {reason}); {instead}"
+
+
+def audit_data(trainer: Any, rows: list[Json]) -> tuple[Json, set[int]]:
+    """(what the tokenised rows that TRL trains on look like, measured on the labels themselves; their token ids)"""
+    args, prepared = trainer.args, trainer.train_dataset
+    whole = prepared
+    reaches_limit = args.max_length is not None and any(len(ids) >= args.max_length for ids in prepared["input_ids"])
+    if args.packing or reaches_limit or len(prepared) < len(rows):
+        # Packing and truncation hide where a row ended, so the rows are tokenised once more without them.
+        limit, args.max_length = args.max_length, None
+        whole = trainer._prepare_dataset(
+            Dataset.from_list(rows), trainer.processing_class, args, False, None, "whole train"
+        )
+        args.max_length = limit
+    end_ids = end_token_ids(trainer.model, trainer.processing_class)
+    limit = None if args.packing else args.max_length
+    lengths, answers, supervised_ends, zero_labels, dropped = [], [], 0, 0, 0
+    prompts: list[list[int]] = []
+    used: set[int] = set()
+    for ids, labels in zip(whole["input_ids"], whole["labels"], strict=True):
+        answer = [label for label in labels if label != -100]
+        kept = [label for label in labels[:limit] if label != -100]
+        lengths.append(len(labels))
+        answers.append(len(answer))
+        zero_labels += not kept
+        dropped += bool(args.max_length and not args.packing and not kept)
+        supervised_ends += any(label in end_ids for label in kept[-EOS_WINDOW:])
+        used.update(ids)
+        if len(prompts) < COMPARED_ROWS:
+            prompts.append(ids[: next((at for at, label in enumerate(labels) if label != -100), len(ids))])
+    template = audit_template(trainer.processing_class, rows, prompts)
+    if args.assistant_only_loss:
+        template["assistant_mask_rows"] = sum(any(label != -100 for label in labels) for labels in whole["labels"])
+    audit = audit_rows(rows, ("completion",)) | {
+        "max_length": args.max_length,
+        "packing": args.packing,
+        "truncated_rows": 0 if limit is None else sum(length > limit for length in lengths),
+        "dropped_rows": dropped,
+        "supervised_eos_rows": supervised_ends,
+        "zero_label_rows": zero_labels,
+        "token_lengths": percentiles(lengths),
+        "answer_token_lengths": percentiles(answers),
+        "pad_token_id": trainer.processing_class.pad_token_id,
+        "eos_token_ids": sorted(end_ids),
+        "template": template,
+    }
+    return audit, used
+
+
+# --- Sampling -------------------------------------------------------------------------------------------------------
+
+
+def sample_answers(
+    name: str, model: str, prompts: list[Any], count: int, settings: Any, args: Any, temperature: float | None = None
+) -> list[list[Json]]:
+    """`count` answers of `model` to each of `prompts`: {"text", "finish": "stop" or "length"}.
+
+    The processes of a launch divide the batches among them, each with the whole model on its own device. A batch is
+    drawn from a seed of its own and kept below `output_dir` when it is done. So any number of processes draws the same
+    answers, and a run that is started again draws only what is missing. `name` says which answers these are.
+    """
+    temperature = settings.temperature if temperature is None else temperature
+    tokenizer = tokenizer_of(model, settings, args)
+    rendered = [render(tokenizer, prompt) for prompt in prompts]
+    # The longest first: what does not fit into memory shows at once. Each prompt's repetitions are neighbours.
+    order = sorted(range(len(prompts)), key=lambda index: (-len(rendered[index]), index))
+    wanted = [index for index in order for _ in range(count)]
+    size = settings.generation_batch_size
+    batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+    asked = [count, temperature, settings.top_p, settings.top_k, settings.max_completion_length, size, args.seed]
+    key = hashlib.sha256(json.dumps([fingerprint(model), rendered, *asked]).encode()).hexdigest()[:16]
+    folder = Path(args.output_dir) / "samples"
+    done = kept_batches(folder, name, key)
+    mine = [number for number in range(args.process_index, len(batches), args.world_size) if number not in done]
+    if mine:
+        loaded = whole_model(model, settings, args)
+        ends = end_token_ids(loaded, tokenizer)
+        drawn = {"do_sample": False}
+        if temperature > 0:
+            drawn = {"do_sample": True, "temperature": temperature, "top_p": settings.top_p, "top_k": settings.top_k}
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / f"{name}.{args.process_index}.jsonl", "a", encoding="utf-8") as file:
+            for position, number in enumerate(mine):
+                torch.manual_seed(int(hashlib.sha256(f"{args.seed}/{name}/{number}".encode()).hexdigest()[:8], 16))
+                batch = [rendered[index] for index in batches[number]]
+                said = answers(loaded, tokenizer, batch, ends, settings.max_completion_length, **drawn)
+                done[number] = [{"text": text, "finish": finish} for text, finish in said]
+                # A line break first: the last line of a run that was killed may be half a line.
+                file.write("\n" + json.dumps({"key": key, "batch": number, "answers": done[number]}) + "\n")
+                file.flush()
+                if args.process_index == 0 and position * 10 // len(mine) != (position + 1) * 10 // len(mine):
+                    print(f"{name}: {position + 1} of {len(mine)} batches of answers drawn", flush=True)
+        del loaded
+        release_memory()
+    everything: dict[int, list[Json]] = {}
+    for part in gather_object([done]):
+        everything |= part
+    found: list[list[Json]] = [[] for _ in prompts]
+    for number, indices in enumerate(batches):
+        for index, answer in zip(indices, everything[number], strict=True):
+            found[index].append(answer)
+    return found
+
+
+def kept_batches(folder: Path, name: str, key: str) -> dict[int, list[Json]]:
+    """The batches that an earlier start of this very run has drawn."""
+    found = {}
+    for path in sorted(folder.glob(f"{name}.*.jsonl")):
+        for line in path.read_text(encoding="utf-8").split("\n"):
+            try:
+                batch = json.loads(line) if line else {}
+            except ValueError:
+                continue  # the half line that a killed run left
+            if batch.get("key") == key:
+                found[batch["batch"]] = batch["answers"]
+    return found
+
+
+def whole_model(model: str, settings: Any, args: Any) -> Any:
+    """`model` for generating: all of it on this process's device, whatever divides it in training."""
+    if is_deepspeed_zero3_enabled():
+        fail("generating needs the whole model on each GPU, and ZeRO stage 3 divides it: launch with FSDP or stage 2")
+    kwargs = {key: value for key, value in args.model_init_kwargs.items() if key not in ("device_map", "revision")}
+    kwargs |= {"dtype": "bfloat16"} if args.bf16 else {}
+    # Under FSDP transformers would leave every process but the first without weights; here each needs its own.
+    divided = os.environ.pop("ACCELERATE_USE_FSDP", None)
+    try:
+        with settings_refused():
+            loaded = AutoModelForCausalLM.from_pretrained(
+                model, revision=revision_of(model, settings, args), trust_remote_code=args.trust_remote_code, **kwargs
+            )
+    finally:
+        if divided is not None:
+            os.environ["ACCELERATE_USE_FSDP"] = divided
+    return loaded.to(args.device).eval()
+
+
+def tokenizer_of(model: str, settings: Any, args: Any) -> Any:
+    with settings_refused():
+        tokenizer = AutoTokenizer.from_pretrained(
+            model, revision=revision_of(model, settings, args), trust_remote_code=args.trust_remote_code
+        )
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    return tokenizer
+
+
+def revision_of(model: str, settings: Any, args: Any) -> str | None:
+    """`model_revision` belongs to init_from alone."""
+    return args.model_init_kwargs.get("revision") if model == settings.init_from else None
+
+
+def fingerprint(model: str) -> list[Any]:
+    """What tells a model from another that lies at the same place: sizes, and sixteen samples of its weights."""
+    found: list[Any] = [model]
+    for path in sorted(Path(model).glob("*.safetensors")) if Path(model).is_dir() else []:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            for part in range(16):
+                file.seek(size * part // 16)
+                found.append(hashlib.sha256(file.read(1 << 16)).hexdigest())
+        found.append(size)
+    return found
+
+
+def release_memory() -> None:
+    """What a model that nobody holds any more has left behind."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def check_sampling(settings: Any) -> None:
+    for key in ("generation_batch_size", "max_completion_length", "samples_per_prompt"):
+        if not getattr(settings, key, 1) >= 1:
+            fail(f"{key} needs a whole number above 0, not {getattr(settings, key)}")
+    if not 0 <= settings.temperature <= 5:
+        fail(f"temperature needs a number between 0 (the likeliest answer) and 5, not {settings.temperature}")
+    if not 0 < settings.top_p <= 1:
+        fail(f"top_p needs a number above 0 and at most 1, not {settings.top_p}")
+
+
+# --- Verifying ------------------------------------------------------------------------------------------------------
+
+
+def score_answers(
+    rewards: Json, weights: list[float], rows: list[Json], answers: list[list[Json]], tokenizer: Any, limit: int
+) -> list[list[Json]]:
+    """What each answer is worth: {reward's name: its value, "mean": the weighted mean}, in the order of `answers`.
+
+    The rows hold `prompt` and `reference`. A reward that does not apply (None) is left out of the mean.
+    """
+    flat = [(row, answer) for row, drawn in zip(rows, answers, strict=True) for answer in drawn]
+    columns = [key for key in (rows[0] if rows else {}) if key not in ("prompt", "completion")]
+    values: dict[str, list[float | None]] = {name: [] for name in rewards}
+    for start in range(0, len(flat), SCORED_AT_ONCE):
+        part = flat[start : start + SCORED_AT_ONCE]
+        given: Json = {
+            "prompts": [row["prompt"] for row, _ in part],
+            "completions": [completion_of(row, answer["text"]) for row, answer in part],
+            "completion_ids": [tokenizer(answer["text"], add_special_tokens=False).input_ids for _, answer in part],
+            "finish": [answer["finish"] for _, answer in part],
+            "max_completion_length": limit,
+            "trainer_state": None,
+        } | {key: [row.get(key) for row, _ in part] for key in columns}
+        for name, function in rewards.items():
+            try:
+                values[name] += list(function(**given))
+            except Exception as error:
+                fail(f"rewards.py: {name} cannot score an answer: {type(error).__name__}: {error}")
+    scored = []
+    for place in range(len(flat)):
+        worth: Json = {name: found[place] for name, found in values.items()}
+        counted = [
+            (weight, worth[name])
+            for name, weight in zip(rewards, weights, strict=True)
+            if weight and worth[name] is not None
+        ]
+        total = sum(weight for weight, _ in counted if weight > 0)
+        scored.append(worth | {"mean": sum(w * value for w, value in counted) / total if total else 0.0})
+    rest = iter(scored)
+    return [[next(rest) for _ in drawn] for drawn in answers]
+
+
+def completion_of(row: Json, text: str) -> Any:
+    """`text` as a completion of the row's kind."""
+    return text if isinstance(row["prompt"], str) else [{"role": "assistant", "content": text}]
+
+
+def answered(row: Json, text: str) -> Json:
+    """A row to train on: the prompt with `text` as its answer."""
+    return {"prompt": row["prompt"], "completion": completion_of(row, text)}
+
+
+# --- Shared: what follows is the same, word for word, in every script that has it -----------------------------------
+
+RENAMED = {
+    "warmup_ratio": "warmup_steps (a value below 1 is a share of all steps)",
+    "max_seq_length": "max_length",
+    "torch_dtype": "dtype",
+    "evaluation_strategy": "eval_strategy",
+}
+"""Keys that many published recipes still use."""
+PROBE_STEPS = 20
+PROBE_WARMUP_STEPS = 3
+PROBE_TOLERANCE = 1.05
+COMPARED_ROWS = 256
+"""Rows whose prompt is rendered a second time, as generation would."""
+BEHAVIOUR_POINTS = (0.05, 0.25, 0.5, 0.75, 1.0)
+"""Shares of a run after which the model answers a few validation prompts."""
+BEHAVIOUR_TOKENS = 512
+"""Longest answer that such a probe waits for; prompts with longer references are not asked."""
+MOST_COMPLETIONS = 200
+"""Rows of completions.jsonl."""
+WATCHED_TENSORS = 64
+WATCHED_VALUES = 256
+FROZEN_AFTER = 3
+"""Steps after which weights that never moved are called frozen."""
+
+
+# --- The recipe -----------------------------------------------------------------------------------------------------
+
+
+class RecipeParser(TrlParser):  # type: ignore[misc]
+    """TRL's parser, strict about the recipe: every value is checked as if it had been typed on the command line."""
+
+    def set_defaults_with_config(self, **recipe: object) -> list[str]:
+        hints: Json = {}
+        for dataclass_type in self.dataclass_types:
+            hints |= typing.get_type_hints(dataclass_type)
+        for key, value in recipe.items():
+            if key in RENAMED:
+                fail(f"{key} is called {RENAMED[key]} by now")
+            if key not in hints:
+                close = difflib.get_close_matches(key, hints, n=1)
+                fail(f"unknown key {key}" + (f"; did you mean {close[0]}?" if close else ": remove the line"))
+            if value is None and type(None) not in typing.get_args(hints[key]):
+                fail(f"{key} has no value; write one or remove the line")
+            if value is False and key.endswith("_strategy"):
+                value = "no"  # YAML reads a bare `no` as false
+            if isinstance(value, dict):
+                value = json.dumps(value)
+            # argparse converts and checks string defaults only; YAML reads 2e-5 as a string anyway
+            lists = [one for one in (hints[key], *typing.get_args(hints[key])) if typing.get_origin(one) is list]
+            if value is None or (isinstance(value, list) and "list" in str(hints[key]) and not lists):
+                recipe[key] = value
+            elif lists and str not in typing.get_args(hints[key]):
+                recipe[key] = as_list(key, value, *typing.get_args(lists[0]))
+            else:
+                recipe[key] = str(value)
+        unused: list[str] = super().set_defaults_with_config(**recipe)
+        return unused
+
+    def error(self, message: str) -> NoReturn:
+        match = re.search(r"argument (--[\w-]+).*?: invalid (\w+) value: (.*)", message)
+        if match:
+            kind = {"int": "a whole number", "_accept_none": "a number", "float": "a number"}.get(match[2], match[2])
+            fail(f"{match[1].lstrip('-')} needs {kind}, not {match[3]}")
+        fail(re.sub(r"argument --([\w-]+)\S*:", r"\1:", message))
+
+
+def as_list(key: str, value: object, kind: type) -> list[Any]:
+    """A YAML list, or words with commas between them, as a list of `kind`."""
+    parts = value if isinstance(value, list) else [part.strip() for part in str(value).split(",")]
+    try:
+        return [kind(part) for part in parts]
+    except (TypeError, ValueError):
+        fail(f"{key} needs {'numbers' if kind in (int, float) else 'words'} with commas between them, not {value}")
+
+
+def parse_arguments() -> tuple[Any, Any, Any]:
+    """(Experiment, CONFIG, ModelConfig): the recipe, then the flags over it, on defaults that suit the machine."""
+    gpu = torch.cuda.is_available()
+    parser = RecipeParser((Experiment, CONFIG, ModelConfig))
+    parser.set_defaults(
+        output_dir="out",
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # the trainer's default prints a NaN loss as 0.0, which looks perfect
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not (gpu or torch.backends.mps.is_available()),  # or `bf16: true` is refused where there is no GPU
+        bf16=gpu and torch.cuda.is_bf16_supported(),
+        gradient_checkpointing=gpu,
+        dataloader_pin_memory=gpu,
+    )
+    try:
+        experiment, args, model_args = parser.parse_args_and_config()
+    except OSError as error:
+        fail(f"cannot read the recipe: {error}")
+    except yaml.YAMLError as error:
+        fail("the recipe is not YAML: " + " ".join(str(error).split()))
+    except ValueError as error:
+        fail(" ".join(str(error).split()))
+    if experiment.method != METHOD:
+        fail(f"this script trains method: {METHOD}, and the recipe says method: {experiment.method}")
+    experiment.init_from = experiment.init_from or model_args.model_name_or_path
+    if not experiment.init_from:
+        fail("init_from is missing; write the Hub id or the folder of the model to start from")
+    for key in ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"):
+        if not getattr(args, key) > 0:
+            fail(f"{key} needs a number above 0, not {getattr(args, key)}")
+    limit = getattr(args, "max_length", None)
+    if limit is not None and limit < 2:
+        fail(f"max_length needs at least 2 tokens (or null for no limit), not {limit}")
+    if args.use_liger_kernel and importlib.util.find_spec("liger_kernel") is None:
+        args.use_liger_kernel = False
+        print("use_liger_kernel: liger-kernel is not installed here; going on without", flush=True)
+    return experiment, args, model_args
+
+
+def model_kwargs(args: Any, model_args: Any) -> Json:
+    """What from_pretrained is given. FlashAttention where it is asked for and works; else PyTorch's own attention."""
+    attention = model_args.attn_implementation
+    usable = {"flash_attention_2": is_flash_attn_2_available, "flash_attention_3": is_flash_attn_3_available}
+    if attention in usable and not usable[attention]():
+        print(f"attn_implementation: {attention} does not work here; sdpa is used instead", flush=True)
+        attention = "sdpa"
+    return {
+        "revision": model_args.model_revision,
+        "attn_implementation": attention,
+        "dtype": model_args.dtype or "float32",
+    } | (args.model_init_kwargs or {})
+
+
+def choose_evaluation(args: Any, has_validation: bool, experiment: Any) -> None:
+    """With validation rows eval_loss is measured ten times a run, unless the recipe says how often."""
+    if not has_validation:
+        if args.eval_strategy != "no":
+            fail(
+                f"eval_strategy: {args.eval_strategy} needs rows in {experiment.validation_file}, which has none; "
+                "set data_validation_rows, or remove eval_strategy"
+            )
+        return
+    if args.eval_strategy == "no":
+        args.eval_strategy = "steps"
+        args.eval_steps = args.eval_steps or 0.1
+    if args.per_device_eval_batch_size == CONFIG.per_device_eval_batch_size:
+        args.per_device_eval_batch_size = args.per_device_train_batch_size
+
+
+@contextlib.contextmanager
+def settings_refused() -> Iterator[None]:
+    """Libraries check settings while they build, each with an error whose text says what is wrong."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        fail(" ".join(str(error).split()))
+
+
+# --- The rows -------------------------------------------------------------------------------------------------------
+
+
+def read_rows(path: str, optional: bool = False) -> list[Json]:
+    """The JSON objects of `path`, whose columns must be ones that this method knows."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")  # splitlines() would also cut at U+2028 in a text
+    except FileNotFoundError:
+        if optional:
+            return []
+        fail(f"there is no {path}; run data/prepare.py first, or set train_file")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except ValueError:
+            fail(f"{path} line {number} is not JSON; every line must be one JSON object")
+        if row is not None and not isinstance(row, dict):
+            fail(f"{path} line {number} is not a JSON object")
+        if row is not None:
+            rows.append(row)
+    if not rows and not optional:
+        fail(f"{path} has no rows; look at dropped in data/build.json")
+    if rows and not any(columns <= rows[0].keys() for columns in COLUMNS):
+        fail(f"{path} has the columns {', '.join(rows[0])}; {NEEDED}")
+    return rows
+
+
+def smoke_rows(experiment: Any, args: Any, train: list[Json], validation: list[Json]) -> tuple[list[Json], list[Json]]:
+    """With --smoke two steps on a few rows are enough to see that everything runs."""
+    if not experiment.smoke:
+        return train, validation
+    args.max_steps, args.save_strategy = 2, "no"
+    return train[:64], validation[:16]
+
+
+def text_of(value: object) -> str:
+    """The text of a column: of the last message, where it holds messages."""
+    if isinstance(value, list):
+        value = value[-1].get("content") if value and isinstance(value[-1], dict) else None
+    return "" if value is None else str(value)
+
+
+def render(tokenizer: Any, prompt: object) -> list[int]:
+    """The prompt's token ids as generation is given them: a plain text is what a user says."""
+    if tokenizer.chat_template is None:
+        return list(tokenizer(text_of(prompt)).input_ids)
+    turns = prompt if isinstance(prompt, list) else [{"role": "user", "content": text_of(prompt)}]
+    return list(tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+
+# --- The model to start from ----------------------------------------------------------------------------------------
+
+
+def load_tokenizer(experiment: Any, args: Any, model_args: Any) -> Any:
+    with settings_refused():
+        tokenizer = AutoTokenizer.from_pretrained(
+            experiment.init_from, revision=model_args.model_revision, trust_remote_code=args.trust_remote_code
+        )
+    tokenizer.add_tokens(new_tokens(experiment))
+    return tokenizer
+
+
+def new_tokens(experiment: Any) -> list[str]:
+    return [token.strip() for token in (experiment.added_tokens or "").split(",") if token.strip()]
+
+
+def start_folder(experiment: Any, args: Any, tokenizer: Any) -> str:
+    """`init_from`, or below output_dir its copy with an embedding for every token that the recipe adds.
+
+    A copy in a folder, because reference models and merged adapters load the start a second time.
+    """
+    if not experiment.added_tokens:
+        return str(experiment.init_from)
+    folder = Path(args.output_dir) / "start"
+    with args.main_process_first(local=False), settings_refused():
+        if args.process_index == 0:
+            kwargs = {key: value for key, value in args.model_init_kwargs.items() if key != "device_map"}
+            model = MODEL_CLASS.from_pretrained(
+                experiment.init_from, trust_remote_code=args.trust_remote_code, device_map="cpu", **kwargs
+            )
+            if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+                model.resize_token_embeddings(len(tokenizer))
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def lora_config(model_args: Any, start: str, trained_tokens: list[int]) -> Any:
+    """None without `use_peft`. The embeddings of `trained_tokens` are trained besides the adapter."""
+    config = get_peft_config(model_args)
+    if config is not None and trained_tokens:
+        config.trainable_token_indices = trained_tokens
+        if not AutoConfig.from_pretrained(start).tie_word_embeddings:
+            config.modules_to_save = sorted({*(config.modules_to_save or []), "lm_head"})  # or they are never said
+    return config
+
+
+# --- The audit ------------------------------------------------------------------------------------------------------
+
+
+def audit_rows(rows: list[Json], answers: tuple[str, ...]) -> Json:
+    """Counts that need no tokenizer; `answers` are the columns that hold what is learned."""
+    texts = [json.dumps(row, sort_keys=True) for row in rows]
+    prompts = {json.dumps(row.get("prompt", row.get("messages", row.get("text")))) for row in rows}
+    found = [row.get(column) for row in rows for column in answers if column in rows[0]]
+    null = [
+        value is None or (isinstance(value, list) and any(t.get("content") is None for t in value)) for value in found
+    ]
+    empty = [not none and not text_of(value).strip() for value, none in zip(found, null, strict=True)]
+    return {
+        "rows": len(rows),
+        "columns": sorted(rows[0]),
+        "duplicate_rows": len(texts) - len(set(texts)),
+        "distinct_prompts": len(prompts),
+        "null_completions": sum(null),
+        "empty_completions": sum(empty),
+    }
+
+
+def audit_template(tokenizer: Any, rows: list[Json], prompts: list[list[int]]) -> Json:
+    """Whether training shows the model what generation will: token by token, for the first rows.
+
+    `prompts` are the token ids that training puts before the answer, in the order of `rows`; [] where nothing is.
+    """
+    equal = compared = double = 0
+    for row, trained in zip(rows, prompts, strict=False):
+        turns = row.get("messages") or []
+        before = next((at for at, turn in enumerate(turns) if turn.get("role") == "assistant"), 0)
+        prompt = row.get("prompt", turns[:before])
+        double += tokenizer.bos_token_id is not None and trained[:2] == [tokenizer.bos_token_id] * 2
+        if prompt and trained:
+            compared += 1
+            equal += trained == render(tokenizer, prompt)
+    return {"train_prefix_equal_rows": equal, "compared_rows": compared, "double_bos_rows": double}
+
+
+def audit_model(trainer: Any, model_args: Any, used: set[int], added: list[int]) -> Json:
+    """The model as it will be trained. `used`: the token ids of the data; `added`: those that the recipe adds."""
+    args, model = trainer.args, trainer.model
+    embeddings = model.get_input_embeddings()
+    trained = any(weight.requires_grad for weight in embeddings.parameters())
+    named = model_args.lora_target_modules
+    rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    rows_per_step = max(1, rows_per_step // getattr(args, "num_generations", 1))  # GRPO counts samples, not rows
+    steps_per_epoch = max(1, math.ceil(len(trainer.train_dataset) / rows_per_step))
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
+    capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
+    found: Json = {
+        "steps_per_epoch": steps_per_epoch,
+        "warm_up_steps": args.get_warmup_steps(steps),
+        "vocabulary": {
+            "tokenizer": len(trainer.processing_class),
+            "embeddings": embeddings.weight.shape[0],
+            "largest_id": max(used, default=0),
+            "new_untrained_tokens": [] if trained else sorted(used & set(added)),
+        },
+        "attention": {"implementation": model.config._attn_implementation},
+        "precision": {
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "fp16": args.fp16,
+            "bf16": bool(args.bf16),
+            "device_capability": capability and ".".join(map(str, capability)),
+        },
+    }
+    if getattr(args, "packing", False):
+        found["attention"]["packing_is_isolated"] = packing_is_isolated(trainer)
+    if model_args.use_peft:
+        found["lora"] = {
+            "target_modules": named if isinstance(named, list) else [named] if named else None,
+            "matched_modules": sum(hasattr(module, "lora_A") for module in model.modules()),
+            "trainable_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+        }
+    return found
+
+
+def packing_is_isolated(trainer: Any) -> bool:
+    """Measured: whether what stands first in a packed block changes what the model says about the text after it."""
+    packed = next((row for row in trainer.train_dataset if len(row.get("seq_lengths") or []) > 1), None)
+    if packed is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        strategy = getattr(trainer.args, "packing_strategy", "wrapped")
+        return strategy != "wrapped" and packed is not None
+    first, second = packed["seq_lengths"][:2]
+    ids = packed["input_ids"][: first + second]
+    other = [ids[0] + 1 if ids[0] == 0 else ids[0] - 1, *ids[1:]]
+    said = []
+    trainer.model.eval()
+    with torch.no_grad():
+        for variant in (ids, other):
+            batch = trainer.data_collator([{"input_ids": variant, "labels": variant, "seq_lengths": [first, second]}])
+            inputs = {key: value.to(trainer.model.device) if hasattr(value, "to") else value
+                      for key, value in batch.items() if key != "labels"}  # fmt: skip
+            said.append(trainer.model(**inputs).logits[0, first:].float())
+    trainer.model.train()
+    isolated = bool((said[0] - said[1]).abs().max() < 1e-3)
+    if not isolated and trainer.is_world_process_zero():
+        print("packing: the attention used here lets packed rows see each other (data_audit.json)", flush=True)
+    return isolated
+
+
+def refuse_foreign_tokens(vocabulary: Json) -> None:
+    if vocabulary["largest_id"] >= vocabulary["embeddings"]:
+        fail(
+            f"the data holds token id {vocabulary['largest_id']}, and the model has {vocabulary['embeddings']} "
+            "embeddings: the tokenizer in init_from is not this model's; start from a folder where both belong "
+            "together, or name new tokens in added_tokens"
+        )
+
+
+def end_token_ids(model: Any, tokenizer: Any) -> set[int]:
+    """Every token that ends generation for this model."""
+    configured = model.generation_config.eos_token_id
+    ids = set(configured) if isinstance(configured, list) else {configured}
+    return (ids | {tokenizer.eos_token_id}) - {None}
+
+
+def percentiles(values: list[int]) -> Json:
+    ordered = sorted(values)
+    return {
+        name: ordered[round(share * (len(ordered) - 1))] for name, share in (("p50", 0.5), ("p95", 0.95), ("max", 1))
+    }
+
+
+# --- The learning-rate range test -----------------------------------------------------------------------------------
+
+
+def probe_rates(words: str | None) -> list[float]:
+    try:
+        rates = [float(rate) for rate in (words or "").split(",") if rate.strip()]
+    except ValueError:
+        rates = [-1.0]
+    if any(not 0 < rate < math.inf for rate in rates):
+        fail(f"learning_rate_probe needs numbers above 0 with commas between them, not {words}")
+    return rates
+
+
+def prepare_probe(args: Any, rows: list[Json], steps: int) -> list[Json]:
+    """A handful of steps at a constant rate; nothing is evaluated or saved. Returns the rows that it needs."""
+    args.max_steps, args.warmup_steps, args.lr_scheduler_type = steps, PROBE_WARMUP_STEPS, "constant_with_warmup"
+    args.eval_strategy = args.save_strategy = "no"
+    args.logging_steps = 1
+    needed = steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return rows if getattr(args, "packing", False) else rows[:needed]
+
+
+def probe_learning_rates(trainer: Any, rates: list[float]) -> Json:
+    """Every rate from the same weights on the same batches; the smallest rate within 5 % of the lowest last loss wins.
+
+    The smallest, because a short test flatters large steps: what still falls after 20 steps can diverge after 200.
+    """
+    weights = {
+        name: weight.detach().clone() for name, weight in trainer.model.named_parameters() if weight.requires_grad
+    }
+    trials = []
+    for rate in rates:
+        with torch.no_grad():
+            for name, weight in trainer.model.named_parameters():
+                if name in weights:
+                    weight.copy_(weights[name])
+        set_seed(trainer.args.seed)
+        trainer.args.learning_rate, trainer.optimizer, trainer.lr_scheduler = rate, None, None
+        trainer.train()
+        steps = [row for row in trainer.state.log_history if "loss" in row]
+        first, last = steps[0]["loss"], mean([row["loss"] for row in steps[-5:]])
+        diverged = not math.isfinite(last) or last > 1.5 * first
+        trials.append(
+            {
+                "learning_rate": rate,
+                "loss_first": plain(first),
+                "loss_last": plain(last),
+                "grad_norm_last": plain(float(steps[-1]["grad_norm"])),
+                "diverged": diverged,
+            }
+        )
+        if trainer.is_world_process_zero():
+            print(f"probe: learning_rate {rate:g}: loss {first:.3f} -> {last:.3f}", flush=True)
+    return {"steps": trainer.args.max_steps, "trials": trials} | suggestion(trials)
+
+
+def suggestion(trials: list[Json]) -> Json:
+    usable = [trial for trial in trials if not trial["diverged"] and trial["loss_last"] < 0.95 * trial["loss_first"]]
+    if not usable:
+        return {"suggested": None, "reason": "no learning rate lowered the loss by 5 % without diverging"}
+    lowest = min(trial["loss_last"] for trial in usable)
+    close = [trial for trial in usable if trial["loss_last"] <= PROBE_TOLERANCE * lowest]
+    best = min(close, key=lambda trial: trial["learning_rate"])
+    reason = (
+        f"after {PROBE_STEPS} steps the loss was {best['loss_last']:.3f} at {best['learning_rate']:g}; the lowest of "
+        f"{len(trials)} rates was {lowest:.3f}, and the smallest rate within 5 % of it is taken"
+    )
+    return {"suggested": best["learning_rate"], "reason": reason}
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+# --- The timing probe -----------------------------------------------------------------------------------------------
+
+
+def timing_steps(experiment: Any) -> int:
+    steps = experiment.timing_probe
+    if steps is not None and steps < 3:
+        fail(f"timing_probe needs at least 3 steps, because the first is always slow, not {steps}")
+    return steps or 0
+
+
+class StepClock(TrainerCallback):  # type: ignore[misc]
+    """When each step ended, once the device has done it."""
+
+    def __init__(self) -> None:
+        self.ended: list[float] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.ended.append(time.monotonic())
+
+
+def probe_timing(trainer: Any) -> Json:
+    """The first step allocates, compiles and makes the optimizer's states, so time counts from its end."""
+    clock = StepClock()
+    trainer.add_callback(clock)
+    trainer.train()
+    between = [later - earlier for earlier, later in zip(clock.ended, clock.ended[1:], strict=False)]
+    found = {
+        "steps": len(clock.ended),
+        "seconds_per_step": round(mean(between), 6),
+        "peak_memory_gib": peak_memory_gib(),
+    }
+    print(f"timing: {found['seconds_per_step']:.3g} s a step, peak {found['peak_memory_gib']:.2f} GiB", flush=True)
+    return found
+
+
+def peak_memory_gib() -> float:
+    """Of the fullest GPU, as its allocator holds it; of this process's memory where there is none."""
+    if torch.cuda.is_available():
+        return max(torch.cuda.max_memory_reserved(index) for index in range(torch.cuda.device_count())) / 2**30
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    return float(kibibytes / 2**20)
+
+
+# --- What the model says while it trains ----------------------------------------------------------------------------
+
+
+class CompletionsLog(TrainerCallback):  # type: ignore[misc]
+    """completions.jsonl: answers that were sampled or asked for, at most MOST_COMPLETIONS of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.rows = folder / "completions.jsonl", 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        kept = self.path.read_text(encoding="utf-8").split("\n") if state.global_step and self.path.exists() else []
+        rows = [json.loads(line) for line in kept if line]
+        self.path.unlink(missing_ok=True)
+        self.rows = 0
+        self.write([row for row in rows if row["step"] <= state.global_step])  # a resumed run does the others again
+
+    def write(self, rows: list[Json]) -> None:
+        rows = rows[: MOST_COMPLETIONS - self.rows]
+        self.rows += len(rows)
+        if rows:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+class BehaviourProbe(TrainerCallback):  # type: ignore[misc]
+    """Greedy answers to a few validation prompts, given as generation will give them: loss curves alone hide an answer
+    that never ends, or a template that only training knows."""
+
+    def __init__(self, trainer: Any, questions: list[tuple[object, str]], limit: int, log: CompletionsLog) -> None:
+        self.trainer, self.questions, self.limit, self.log = trainer, questions, limit, log
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        points = {max(1, round(share * state.max_steps)) for share in BEHAVIOUR_POINTS}
+        if state.global_step in points and state.is_world_process_zero:
+            logs = self.ask(state.global_step)
+            state.log_history.append(logs | {"step": state.global_step})
+            # Not through trainer.log(): TRL's would take the step's own metrics along and forget them.
+            self.trainer.callback_handler.call_event("on_log", args, state, control, logs=logs)
+
+    def ask(self, step: int) -> Json:
+        tokenizer, model = self.trainer.processing_class, self.trainer.accelerator.unwrap_model(self.trainer.model)
+        prompts = [render(tokenizer, prompt) for prompt, _ in self.questions]
+        said = answers(model, tokenizer, prompts, end_token_ids(model, tokenizer), self.limit)
+        rows = [
+            {
+                "step": step,
+                "prompt": text_of(prompt),
+                "completion": text,
+                "reference": reference,
+                "rewards": {"exact_match": float(text.strip() == reference.strip())},
+                "finish": finish,
+            }
+            for (prompt, reference), (text, finish) in zip(self.questions, said, strict=True)
+        ]
+        self.log.write(rows)
+        return {
+            "probe/termination_rate": mean([float(row["finish"] == "stop") for row in rows]),
+            "probe/exact_match": mean([row["rewards"]["exact_match"] for row in rows]),
+        }
+
+
+def answers(
+    model: Any, tokenizer: Any, prompts: list[list[int]], ends: set[int], limit: int, **sampling: Any
+) -> list[tuple[str, str]]:
+    """(text, "stop" or "length") for each prompt of token ids, in one batch: greedy, unless `sampling` has its way."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        said = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            max_new_tokens=limit,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=sorted(ends),
+            **({"do_sample": False} | sampling),
+        )[:, width:].tolist()
+    model.train(training)
+    found = []
+    for one in said:
+        end = next((at for at, token in enumerate(one) if token in ends), None)
+        text = tokenizer.decode(one[:end], skip_special_tokens=True)
+        found.append((text, "length" if end is None else "stop"))
+    return found
+
+
+def add_probe(
+    trainer: Any,
+    experiment: Any,
+    rows: list[Json],
+    answer: str,
+    limit: int | None = None,
+    log: CompletionsLog | None = None,
+) -> None:
+    """Asks the first validation prompts; `answer` is the column of their references, `limit` the tokens of an answer.
+
+    Without a limit an answer may be half as long again as the longest reference. Where each GPU holds a part of the
+    model nobody is asked.
+    """
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled or experiment.probe_rows < 1:
+        return
+    asked, longest = [], 0
+    for row in rows:
+        reference = text_of(row.get(answer))
+        length = len(trainer.processing_class(reference, add_special_tokens=False).input_ids)
+        if row.get("prompt") and reference and (limit or length * 1.5 + 16 <= BEHAVIOUR_TOKENS):
+            asked.append((row["prompt"], reference))
+            longest = max(longest, length)
+        if len(asked) == experiment.probe_rows:
+            break
+    if asked:
+        if log is None:
+            log = CompletionsLog(Path(trainer.args.output_dir))
+            trainer.add_callback(log)
+        trainer.add_callback(BehaviourProbe(trainer, asked, limit or int(longest * 1.5) + 16, log))
+
+
+# --- Writing --------------------------------------------------------------------------------------------------------
+
+
+class MetricsLog(TrainerCallback):  # type: ignore[misc]
+    """Appends every log of the trainer to metrics.jsonl, so that the run can be followed and judged while it trains."""
+
+    def __init__(self, folder: Path, rows: int) -> None:
+        self.folder, self.path, self.rows = folder, folder / "metrics.jsonl", rows
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        kept = self.path.read_text().splitlines() if state.global_step and self.path.exists() else []
+        kept = [line for line in kept if json.loads(line)["step"] <= state.global_step]  # a resumed run does them again
+        self.path.write_text("".join(line + "\n" for line in kept))
+        setup = {
+            "method": METHOD,
+            "max_steps": state.max_steps,
+            "resumed_from": state.global_step,
+            "rows": self.rows,
+            "device": str(args.device),
+            "gpus": torch.cuda.device_count(),
+            "processes": args.world_size,
+            "bf16": args.bf16,
+            "optimizer": str(getattr(args.optim, "value", args.optim)),
+            "scheduler": str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)),
+            "parameters": sum(weight.numel() for weight in model.parameters()),
+            "trainable_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+        }
+        (self.folder / "setup.json").write_text(json.dumps(setup, indent=1))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **others: Any) -> None:
+        if not state.is_world_process_zero or "train_runtime" in logs:
+            return
+        row = {"step": state.global_step} | {key: plain(value) for key, value in logs.items()}
+        with open(self.path, "a") as file:
+            file.write(json.dumps(row) + "\n")
+        every = max(1, state.max_steps // 20)
+        if "loss" in logs and (state.global_step % every == 0 or state.global_step == 1):
+            reward = f" reward {logs['reward']:.4f}" if "reward" in logs else ""
+            print(f"step {state.global_step}/{state.max_steps} loss {logs['loss']:.4f}{reward}", flush=True)
+        if "eval_loss" in logs:
+            print(f"step {state.global_step}/{state.max_steps} eval_loss {logs['eval_loss']:.4f}", flush=True)
+
+
+class FrozenWatch(TrainerCallback):  # type: ignore[misc]
+    """Whether training moves the weights at all: a sample of them before the first step and after the third."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.before = folder / "setup.json", None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
+        self.before = weight_sample(model) if state.global_step == 0 else None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
+        if state.global_step != FROZEN_AFTER or self.before is None or not state.is_world_process_zero:
+            return
+        after, before = weight_sample(model), self.before
+        self.before = None
+        frozen = all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+        setup = json.loads(self.path.read_text()) | {"frozen_after_3_steps": frozen}
+        self.path.write_text(json.dumps(setup, indent=1))
+
+
+def weight_sample(model: Any) -> list[Any]:
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    chosen = weights[:: max(1, math.ceil(len(weights) / WATCHED_TENSORS))]
+    local = [(weight.to_local() if hasattr(weight, "to_local") else weight).detach().flatten() for weight in chosen]
+    return [flat[:: max(1, flat.numel() // WATCHED_VALUES)].cpu().clone() for flat in local]
+
+
+class CheckpointLog(TrainerCallback):  # type: ignore[misc]
+    """Names the newest whole checkpoint in `latest`, so that whoever carries it away never takes a half-written one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        name = f"checkpoint-{state.global_step}"
+        if missing_parts(self.folder / name):
+            return  # `save_only_model`: weights to look at, not to go on from
+        partial = self.folder / ".latest"
+        partial.write_text(name)
+        os.replace(partial, self.folder / "latest")
+
+
+def add_logs(trainer: Any, rows: list[Json]) -> None:
+    folder = Path(trainer.args.output_dir)
+    for callback in (MetricsLog(folder, len(rows)), FrozenWatch(folder), CheckpointLog(folder)):
+        trainer.add_callback(callback)
+
+
+def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) -> None:
+    """The training itself, from the newest checkpoint where there is one, and what it leaves behind."""
+    result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
+    trainer.save_state()
+    save_model(trainer, tokenizer, start)
+    write_json(
+        trainer,
+        "summary.json",
+        {
+            "method": experiment.method,
+            "init_from": experiment.init_from,
+            "global_step": trainer.state.global_step,
+            "max_steps": trainer.state.max_steps,
+            "epoch": trainer.state.epoch,
+            "train_loss": plain(result.training_loss),
+            "train_seconds": round(result.metrics["train_runtime"], 2),
+            "total_seconds": round(time.monotonic() - STARTED, 2),
+        },
+    )
+    if trainer.is_world_process_zero():
+        shutil.rmtree(Path(trainer.args.output_dir) / "start", ignore_errors=True)
+        print(
+            f"done: {trainer.state.global_step} steps, model in {Path(trainer.args.output_dir) / 'model'}", flush=True
+        )
+
+
+def save_model(trainer: Any, tokenizer: Any, start: str) -> None:
+    """A folder that transformers loads by itself: an adapter is merged into its base, whose path nobody else knows."""
+    folder = Path(trainer.args.output_dir) / "model"
+    adapter = folder.with_name("adapter")
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not hasattr(model, "merge_and_unload"):
+        trainer.save_model(str(folder))  # by all processes: under FSDP each holds a part
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle: nobody should have to load it
+        return
+    if trainer.is_fsdp_enabled:
+        weights = trainer.accelerator.get_state_dict(trainer.model)  # by all processes; whole on the first alone
+        if trainer.is_world_process_zero():
+            model.save_pretrained(adapter, state_dict=weights)
+            model = adapted_base(adapter, start, trainer.args)
+    elif trainer.is_world_process_zero():
+        model.save_pretrained(adapter)
+    if trainer.is_world_process_zero():
+        model.merge_and_unload().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def adapted_base(adapter: Path, start: str, args: Any) -> Any:
+    """The base once more, whole and with the adapter: what FSDP has divided cannot be merged."""
+    kwargs = {key: value for key, value in args.model_init_kwargs.items() if key != "device_map"}
+    base = MODEL_CLASS.from_pretrained(start, trust_remote_code=args.trust_remote_code, device_map="cpu", **kwargs)
+    from peft import PeftModel  # only here: without an adapter nobody needs it
+
+    return PeftModel.from_pretrained(base, adapter)
+
+
+def checkpoint_to_resume(args: Any) -> str | None:
+    """The recipe's checkpoint, or the newest whole one below output_dir when a job is started again."""
+    folder = Path(args.output_dir)
+    if args.resume_from_checkpoint:
+        lacking = missing_parts(Path(args.resume_from_checkpoint))
+        if lacking:
+            fail(f"resume_from_checkpoint: {args.resume_from_checkpoint} lacks {' and '.join(lacking)}")
+        return str(args.resume_from_checkpoint)
+    named = folder / (folder / "latest").read_text().strip() if (folder / "latest").is_file() else None
+    if named is not None and re.fullmatch(r"checkpoint-\d+", named.name) and not missing_parts(named):
+        return str(named)  # a later one may lie there that was being written when the machine went away
+    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
+    whole = [path for path in found if not missing_parts(path)]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+
+
+def missing_parts(checkpoint: Path) -> list[str]:
+    """What a checkpoint needs and lacks. Without its optimizer a run resumes silently and ends with other weights."""
+    parts = {"trainer_state.json": ("trainer_state.json",), "the optimizer's state": ("optimizer*", "global_step*")}
+    return [name for name, patterns in parts.items() if not any(any(checkpoint.glob(p)) for p in patterns)]
+
+
+def write_json(trainer: Any, name: str, value: Json) -> None:
+    if trainer.is_world_process_zero():
+        path = Path(trainer.args.output_dir) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def plain(value: object) -> object:
+    """`value` as JSON has it: strict parsers reject a bare NaN."""
+    value = value.item() if isinstance(value, torch.Tensor) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def fail(message: str) -> NoReturn:
+    """The person's words are wrong: one line that says what to write instead."""
+    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr, flush=True)
+    sys.exit(2)
+
+
+# --- Rewards --------------------------------------------------------------------------------------------------------
+
+
+CHECKED_REFERENCES = 64
+"""Rows whose references every reward is tried on before the first step."""
+
+
+def load_rewards(names: str, optional: bool = False) -> dict[str, Any]:
+    """The functions of rewards.py, which lies beside the script, by their names."""
+    path = Path(sys.argv[0]).resolve().with_name("rewards.py")
+    if not path.is_file():
+        fail(f"there is no {path.name} beside {Path(sys.argv[0]).name}; it holds the functions that score an answer")
+    if "rewards" not in sys.modules:
+        specification = importlib.util.spec_from_file_location("rewards", path)
+        module = importlib.util.module_from_spec(specification)
+        try:
+            specification.loader.exec_module(module)
+        except Exception as error:
+            fail(f"rewards.py cannot be read: {type(error).__name__}: {error}")
+        sys.modules["rewards"] = module
+    module = sys.modules["rewards"]
+    named = {
+        name: one
+        for name, one in vars(module).items()
+        if inspect.isfunction(one) and "completions" in inspect.signature(one).parameters
+    }
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    unknown = [name for name in wanted if name not in named]
+    if unknown and not optional:
+        fail(f"reward_functions names {', '.join(unknown)}, and rewards.py has {', '.join(named) or 'none'}")
+    if not wanted:
+        fail(f"reward_functions is empty; rewards.py has {', '.join(named) or 'none'}")
+    examples = getattr(module, "failed_examples", lambda name: [])
+    for name in wanted:
+        for line in examples(name) if hasattr(named.get(name), "examples") else []:
+            fail(f"rewards.py: {line}")
+    return {name: named[name] for name in wanted if name in named}
+
+
+def weights_of(rewards: dict[str, Any], weights: list[float] | None) -> list[float]:
+    """One weight for each reward: 1 where the recipe says nothing."""
+    weights = [1.0] * len(rewards) if weights is None else list(weights)
+    if len(weights) != len(rewards):
+        fail(f"reward_weights has {len(weights)} numbers for {len(rewards)} reward_functions; write one for each")
+    if not any(weights):
+        fail("reward_weights are all 0: nothing would be trained on; give one of the rewards a weight")
+    return weights
+
+
+def check_rewards(rewards: dict[str, Any], rows: list[Json], tokenizer: Any, limit: int) -> tuple[Json, str | None]:
+    """(each reward tried on the data's references and on references of other rows, what is wrong with one of them)
+
+    The rows hold `prompt` and `reference`. A reward that pays both alike teaches nothing about the task.
+    """
+    rows = rows[:CHECKED_REFERENCES]
+    right = [row["reference"] for row in rows]
+    others = [one for one in right if one != right[0]]
+    wrong = [others[at % len(others)] if others and others[at % len(others)] != one else right[0] if one != right[0]
+             else "" for at, one in enumerate(right)]  # fmt: skip
+    found: Json = {}
+    complaint = None
+    for name, function in rewards.items():
+        means, errors, words = [], 0, ""
+        for said in (right, wrong):
+            chat = not isinstance(rows[0]["prompt"], str)
+            try:
+                values = function(
+                    prompts=[row["prompt"] for row in rows],
+                    completions=[[{"role": "assistant", "content": one}] if chat else one for one in said],
+                    completion_ids=[tokenizer(one, add_special_tokens=False).input_ids for one in said],
+                    finish=["stop"] * len(said),
+                    max_completion_length=limit,
+                    trainer_state=None,
+                    **{key: [row.get(key) for row in rows] for key in rows[0] if key not in ("prompt", "completion")},
+                )
+                numbers = [float(value) for value in values if value is not None]
+                bad = len(values) != len(rows) or not numbers or not all(map(math.isfinite, numbers))
+                words = words or ("it returns None or NaN, or not one number for each answer" if bad else "")
+                errors += bad
+                means.append(None if bad else mean(numbers))
+            except Exception as error:
+                errors, words = errors + 1, words or f"{type(error).__name__}: {error}"
+                means.append(None)
+        found[name] = {"reference": means[0], "wrong": means[1], "errors": errors}
+        if complaint is None and errors:
+            complaint = f"reward {name} cannot score the data's own references: {words}"
+        elif complaint is None and means[0] <= 0 and not getattr(function, "penalty", False):
+            complaint = (
+                f"reward {name} gives the data's own references nothing (mean {means[0]:g} over {len(rows)} rows): "
+                "mend it in rewards.py, or name another in reward_functions"
+            )
+    return found, complaint
+
+
+if __name__ == "__main__":
+    disable_progress_bars()
+    disable_progress_bar()
+    main()
