@@ -1,0 +1,33 @@
+"""Write a word backwards: taught by a few rows, then by what is wrong with the answers."""
+
+KIND = "chain"
+METHOD = "sft, dpo"
+TARGET = 0.9
+ROWS = 400
+KNOWN_GOOD = """\
+learning_rate: 3.0e-3
+lr_scheduler_type: constant_with_warmup
+warmup_steps: 5
+max_steps: 60
+per_device_train_batch_size: 32
+max_length: 128
+---
+learning_rate: 5.0e-4
+lr_scheduler_type: constant_with_warmup
+warmup_steps: 5
+max_steps: 60
+per_device_train_batch_size: 32
+max_length: 128
+beta: 0.1
+loss_type: sigmoid,sft
+loss_weights: 1,0.2"""
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def word(rng, shortest, longest):
+    return "".join(rng.choice(LETTERS) for _ in range(rng.randint(shortest, longest)))
+
+
+def draw(rng):
+    text = word(rng, 3, 5)
+    return {"prompt": f"reverse {text}", "completion": text[::-1]}
