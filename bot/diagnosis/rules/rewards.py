@@ -135,7 +135,7 @@ def length_hack(observations: Observations) -> Answer:
     length, rewards = observed(observations, "completions/mean_length"), rewards_of(observations)
     if len(length) < FEWEST or len(rewards.reward) < FEWEST:
         return None
-    early = length.values[: max(WINDOW, len(length) // 10)]
+    early = length.values[:WINDOW]  # a policy that is paid for length is at it within a few steps
     z = (length.tail(WINDOW) - fmean(early)) / max(pstdev(early), 0.05 * fmean(early), 1e-6)
     grew = z > LENGTH_Z and length.tail(WINDOW) > LENGTH_GROWTH * fmean(early)
     paid = _paid_for_length(observations, length, rewards)
