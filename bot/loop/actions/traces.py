@@ -73,6 +73,9 @@ def collect_trace(world: World, x: Experiment, run: Run) -> Path:
     failing = train.job_id if train is not None else checked.get("job_id", "")
     (trace / "log.txt").write_text(world.runner.log_tail(JobId(failing), 2000), encoding="utf-8")
     status = status_of(train) or status_of(x.jobs.get(failing))
+    if train is not None and train.stopped is not None:
+        # Neither failed by itself nor come to its end: the curves stop where somebody stopped them.
+        status = {**status, "state": "stopped", "failure": None}
     (trace / "job.json").write_text(json.dumps(dict(status)), encoding="utf-8")
     sources = {
         "metrics.jsonl": (job_path(world, x, JobRole.TRAIN, run.n), "out/metrics.jsonl"),
