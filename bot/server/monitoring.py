@@ -106,6 +106,7 @@ class Monitor:
             "run": job.run,
             "tier": str(found.tier),
             "step": found.step,
+            "worth_saving": found.worth_saving,
             "total_steps": total,
             "diagnoses": [each.as_dict() for each in found.diagnoses],
             "signals": [asdict(each) for each in found.signals],
@@ -131,7 +132,7 @@ class Monitor:
         now = time.monotonic()
         if job.job_id not in self._asked_at:
             self._asked_at[job.job_id] = now
-            worth = (job.stopped or {}).get("step", 0) > 0 and self.world.runner.name not in FAR
+            worth = bool((job.stopped or {}).get("worth_saving")) and self.world.runner.name not in FAR
             asked = worth and await asyncio.to_thread(ask_for_checkpoint, folder)
             with contextlib.suppress(Exception):
                 await self._tell(x, job)

@@ -10,11 +10,11 @@ import pytest
 
 from tests.world import GOOD, POLICY, World, practice_world
 
-LOST = "".join(
-    json.dumps({"step": n, "loss": 6.0 / n if n < 6 else "NaN", "grad_norm": 1.0 if n < 6 else "NaN"}) + "\n"
-    for n in range(1, 11)
+DEAD = "".join(
+    json.dumps({"step": n, "loss": 0.0, "grad_norm": 0.0, "reward": 0.0, "frac_reward_zero_std": 1.0}) + "\n"
+    for n in range(1, 31)
 )
-DOOMED = {"hold": True, "files": {"out/metrics.jsonl": LOST}}
+DOOMED = {"hold": True, "files": {"out/metrics.jsonl": DEAD}}
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def checkpoint_asked(world: World) -> Path:
 def test_doomed_run_makes_a_checkpoint_is_ended_and_the_next_one_follows(world: World) -> None:
     issue = world.open_goal()
     ended = world.until_event(issue, "monitored")["data"]
-    assert (ended["tier"], ended["step"], ended["total_steps"]) == ("hard", 10, 100)
-    assert ended["diagnoses"][0]["symptom"] == "nan_inf"
+    assert (ended["tier"], ended["step"], ended["total_steps"]) == ("hard", 30, 100)
+    assert ended["diagnoses"][0]["symptom"] == "reward_zero"
     world.until(lambda: "A checkpoint is made first" in summary(world, issue), "the check to say so")
     assert checkpoint_asked(world).exists()
     # Killed here, it goes on here: the journal says what is to be done.
@@ -52,10 +52,10 @@ def test_doomed_run_makes_a_checkpoint_is_ended_and_the_next_one_follows(world: 
     assert world.until_ended(issue) == "met"
     assert [job[-10:] for job in world.runner.launches() if "train" in job] == ["train-01-1", "train-02-1"]
     diagnosed = world.first(issue, "diagnosed")
-    assert diagnosed["report"]["diagnoses"][0]["symptom"] == "nan_inf"
-    assert diagnosed["failure"].startswith("Ended by the monitor at step 10 of 100, because no further step can take")
+    assert diagnosed["report"]["diagnoses"][0]["symptom"] == "reward_zero"
+    assert diagnosed["failure"].startswith("Ended by the monitor at step 30 of 100, because no further step can take")
     assert "That saved about" in diagnosed["failure"]
-    assert diagnosed["remedy"]["symptom"] == "nan_inf"
+    assert diagnosed["remedy"]["symptom"] == "reward_zero"
     assert "Ended by the monitor" in summary(world, issue)
 
 

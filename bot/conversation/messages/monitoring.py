@@ -41,7 +41,8 @@ def stopping_check(stopped: Mapping[str, Any]) -> tuple[str, str]:
     title = clipped(inert_plain(f"ended by the monitor: {symptom} at step {stopped['step']:,}"), LONGEST_CHECK_TITLE)
     lines = [f"**{inert_line(stopped_sentence(stopped), 700)}**"]
     lines += [_signal(item) for item in stopped.get("signals", ())]
-    lines.append("A checkpoint is made first. The diagnosis and what comes next follow in the review.")
+    first = "A checkpoint is made first. " if stopped.get("worth_saving") else ""
+    lines.append(f"{first}The diagnosis and what comes next follow in the review.")
     return title, within_limit("\n\n".join(lines) + "\n", LONGEST_CHECK_TEXT)
 
 
