@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import base64
 import hashlib
 import json
 import subprocess
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from bot.domain.methods import METHODS
 
 SCRIPT = Path(__file__).resolve().parents[2] / "templates" / "scripts" / "prepare.py"
 
@@ -293,3 +297,129 @@ def test_source_of_another_place_is_to_be_downloaded_by_hand(folder: Folder) -> 
     done = folder.run(f'data_sources: "hf:acme/sums@{commit}"', inputs=False)
 
     assert "download it and name its folder with --inputs" in refused(done)
+
+
+# --- Rows of other methods ------------------------------------------------------------------------------------------
+
+PNG, WAV = b"\x89PNG\r\n\x1a\n" + b"p" * 20, b"RIFF\x24\x00\x00\x00WAVEfmt " + b"w" * 20
+
+
+def base64_of(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def asking(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+PREFERENCE = {"prompt": asking("2+2?"), "chosen": said("4"), "rejected": said("5")}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "2+2?", "chosen": "4", "rejected": "5"},
+        {"question": "2+2?", "preferred": "4", "dispreferred": "5", "score": 1},
+        {"prompt": "2+2?", "chosen": asking("2+2?") + said("4"), "rejected": asking("2+2?") + said("5")},
+        {"chosen": asking("2+2?") + said("4"), "rejected": asking("2+2?") + said("5")},
+    ],
+)
+@pytest.mark.parametrize("method", ["dpo", "reward"])
+def test_preferences_are_written_as_prompt_chosen_and_rejected(folder: Folder, method: str, row: dict) -> None:
+    better, worse = ("preferred", "dispreferred") if "preferred" in row else ("chosen", "rejected")
+    folder.source([row, row | {worse: row[better]}, row | {better: None}])
+    assert folder.run(f"method: {method}\n").returncode == 0
+    assert folder.rows() == [PREFERENCE]
+    gone = folder.build["dropped"]
+    assert gone["chosen equals rejected"] == 1 and gone.get("empty chosen", 0) + gone.get("empty prompt", 0) == 1
+
+
+def test_dpo_without_rejected_answers_gets_pairs_to_sample_from(folder: Folder) -> None:
+    folder.source(pairs(3))
+    assert folder.run("method: dpo\n").returncode == 0
+    assert folder.rows()[0].keys() == {"prompt", "completion"}
+    assert "data_chosen_column and data_rejected_column" in refused(folder.run("method: reward\n"))
+
+
+def test_texts_keep_their_order_for_pretraining(folder: Folder) -> None:
+    folder.source([{"text": f"line {i}", "id": i} for i in range(20)] + [{"text": "  "}, {"text": None}])
+    assert folder.run("method: pretrain\ndata_validation_rows: 2\n").returncode == 0
+    texts = [row["text"] for row in folder.rows()]
+    assert len(texts) == 18 and texts == sorted(texts, key=lambda text: int(text.split()[1]))
+    assert len(folder.rows("validation")) == 2 and folder.build["dropped"]["empty text"] == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "label"),
+    [
+        ({"sentence": "good", "label": 1}, "1"),
+        ({"sentence": "good", "label": 0, "label_text": "positive"}, "positive"),
+        ({"text": "good", "category": "praise"}, "praise"),
+        ({"text": "good", "label": True}, "true"),
+    ],
+)
+def test_classes_are_names_where_the_data_tells_them(folder: Folder, row: dict[str, Any], label: str) -> None:
+    folder.source([row, {key: value if value == "good" else None for key, value in row.items()}])
+    assert folder.run("method: classify\n").returncode == 0
+    assert folder.rows() == [{"text": "good", "label": label}]
+    assert folder.build["labels"] == {label: 1} and folder.build["dropped"]["empty label"] == 1
+
+
+def test_classes_of_a_parquet_file_get_the_names_in_its_metadata(folder: Folder) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    features = {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    rows = [{"image": {"bytes": PNG + bytes([i]), "path": None}, "label": i % 3 - 1} for i in range(6)]
+    table = pyarrow.Table.from_pylist(rows)
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    parquet.write_table(table, folder.path / "inputs" / "rows.parquet")
+
+    assert folder.run("method: vision\n", isolated=["-I"]).returncode == 0
+    found = {row["image"]: row["label"] for row in folder.rows()}
+    assert found == {base64_of(PNG + bytes([i])): ["cat", "dog"][i % 3 - 1] for i in (1, 2, 4, 5)}
+    assert folder.build["dropped"]["empty label"] == 2, "-1 is how a test set hides its classes"
+
+
+def test_images_are_read_from_files_beside_the_rows_and_from_nowhere_else(folder: Folder) -> None:
+    folder.write("cat.png", PNG)
+    (folder.path / "secret.png").write_bytes(PNG + b"secret")
+    names = ["cat.png", "../secret.png", "gone.png", base64_of(PNG + b"2"), base64_of(b"GIF89a" + b"g" * 20)]
+    folder.source([{"file_name": name, "label": "cat"} for name in names], "metadata.jsonl")
+    assert folder.run("method: vision\n").returncode == 0
+    assert {row["image"] for row in folder.rows()} == {base64_of(PNG), base64_of(PNG + b"2")}
+    assert folder.build["dropped"]["no PNG or JPEG in image"] == 3
+
+
+def test_recordings_come_out_with_what_is_said_in_them(folder: Folder) -> None:
+    rows = [
+        {"audio": base64_of(WAV), "transcription": "hello"},
+        {"audio": base64_of(b"fLaC" + WAV), "transcription": "x"},
+    ]
+    folder.source(rows)
+    assert folder.run("method: speech\n").returncode == 0
+    assert folder.rows() == [{"audio": base64_of(WAV), "text": "hello"}]
+    assert folder.build["dropped"]["no WAV in audio"] == 1
+
+
+def test_unknown_method_is_refused(folder: Folder) -> None:
+    folder.source(pairs(1))
+    assert "method: ppo is not known; write one of sft" in refused(folder.run("method: ppo\n"))
+
+
+def test_prepare_knows_every_method_and_its_columns() -> None:
+    tree = ast.parse(SCRIPT.read_text())
+    values = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)
+              and isinstance(node.targets[0], ast.Name)}  # fmt: skip
+    pair = ast.literal_eval(values["PAIR"])
+    table = values["COLUMNS"]
+    assert isinstance(table, ast.Dict)
+    found = {
+        ast.literal_eval(key): pair if isinstance(value, ast.Name) else ast.literal_eval(value)
+        for key, value in zip(table.keys, table.values, strict=True) if key is not None
+    }  # fmt: skip
+    assert found == {name: method.columns for name, method in METHODS.items()}
