@@ -1,56 +1,63 @@
-"""Runs every rule over a diagnosis folder, hides consequences behind their causes, and orders what is left.
-
-Not covered yet: causes of preference and reinforcement methods beyond not-a-number, crashes and clipped completions.
-"""
+"""Runs every rule over a diagnosis folder, hides consequences behind their causes, and orders what is left."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from bot.diagnosis.consequences import hides
 from bot.diagnosis.folder import read_folder
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import shown
-from bot.diagnosis.rules import answers, crashes, memory, mismatch, optimization, progress, rows, tokens
+from bot.diagnosis.rules import (
+    access,
+    adapters,
+    answers,
+    crashes,
+    gradients,
+    machine,
+    memory,
+    mismatch,
+    mixture,
+    optimization,
+    precision,
+    preference,
+    progress,
+    reinforcement,
+    retention,
+    rewards,
+    rows,
+    templates,
+    tokens,
+    vocabulary,
+)
 from bot.diagnosis.rules.finding import Answer, Basis, Finding, Rule, RuledOut, finding, seen
 from bot.domain.diagnosis import DiagnosisReport, Severity, Symptom
 
 RULES: tuple[Rule, ...] = (
     *crashes.RULES,
     *memory.RULES,
+    *machine.RULES,
+    *access.RULES,
     *rows.RULES,
+    *mixture.RULES,
     *tokens.RULES,
+    *vocabulary.RULES,
+    *precision.RULES,
+    *templates.RULES,
+    *adapters.RULES,
     *optimization.RULES,
+    *gradients.RULES,
     *progress.RULES,
+    *preference.RULES,
+    *reinforcement.RULES,
+    *rewards.RULES,
     *mismatch.RULES,
     *answers.RULES,
+    *retention.RULES,
 )
 
-_S = Symptom
-_ANY_ANSWER = frozenset({_S.MISSING_EOS, _S.CLIPPED_COMPLETIONS, _S.EXTRACTION_FAIL, _S.TEMPLATE_MISMATCH})
+_SEVERITY_ORDER_SEVERITY_ORDER = {Severity.FATAL: 0, Severity.HARMFUL: 1, Severity.ADVICE: 2}
 
-# What a cause explains. A finding counted over the data (Basis.DATA) is only hidden where the cause is about the data
-# too: a low learning rate does not put end tokens into the rows.
-_EXPLAINS: dict[Symptom, frozenset[Symptom]] = {
-    _S.WRONG_COLUMNS: frozenset(_S) - {_S.WRONG_COLUMNS, _S.OOM, _S.JOB_TIMEOUT},
-    _S.OOM: frozenset({_S.SCRIPT_ERROR, _S.PLATEAU, _S.OVERFIT, *_ANY_ANSWER}),
-    _S.JOB_TIMEOUT: frozenset({_S.SCRIPT_ERROR, _S.PLATEAU, _S.OVERFIT, *_ANY_ANSWER}),
-    _S.ALL_LABELS_MASKED: frozenset(
-        {_S.SCRIPT_ERROR, _S.PLATEAU, _S.OVERFIT, _S.MISSING_EOS, _S.NAN_INF, *_ANY_ANSWER}
-    ),
-    _S.NAN_INF: frozenset({_S.DIVERGENCE, _S.PLATEAU, _S.OVERFIT, *_ANY_ANSWER}),
-    _S.DIVERGENCE: frozenset({_S.PLATEAU, _S.OVERFIT, *_ANY_ANSWER}),
-    _S.TRUNCATION: frozenset({_S.MISSING_EOS, _S.SCRIPT_ERROR, _S.OVERFIT, *_ANY_ANSWER}),
-    _S.LABEL_NOISE: frozenset({_S.PLATEAU, _S.DIVERGENCE, _S.OVERFIT, *_ANY_ANSWER}),
-    _S.DUPLICATES: frozenset({_S.OVERFIT, _S.PLATEAU, *_ANY_ANSWER}),
-    _S.OVERFIT: frozenset({_S.PLATEAU, *_ANY_ANSWER}),
-    _S.MISSING_EOS: frozenset({_S.CLIPPED_COMPLETIONS, _S.EXTRACTION_FAIL, _S.TEMPLATE_MISMATCH}),
-    _S.PLATEAU: _ANY_ANSWER,
-    _S.CLIPPED_COMPLETIONS: frozenset({_S.EXTRACTION_FAIL, _S.TEMPLATE_MISMATCH}),
-    _S.TEMPLATE_MISMATCH: frozenset({_S.EXTRACTION_FAIL}),
-}
-# A loss that was still falling is a remark, not the cause, once one of these accounts for the missed score.
-_OUTWEIGH_A_SHORT_RUN = _ANY_ANSWER | {_S.TRUNCATION, _S.LABEL_NOISE, _S.DUPLICATES, _S.OVERFIT}
-_DATA_CAUSES = frozenset({_S.WRONG_COLUMNS, _S.TRUNCATION, _S.ALL_LABELS_MASKED})
 
 _SEVERITY_ORDER = {Severity.FATAL: 0, Severity.HARMFUL: 1, Severity.ADVICE: 2}
 
@@ -72,7 +79,7 @@ def diagnosis_of(observations: Observations, rules: tuple[Rule, ...] = RULES) ->
     asked = tuple(rule for rule in rules if rule.online or rule.preflight) if observations.running else rules
     answered = [rule.check(observations) for rule in asked]
     found = _first_per_symptom([a for a in answered if isinstance(a, Finding)])
-    kept = [f for f in found if not any(_hides(cause, f) for cause in found)]
+    kept = [f for f in found if not any(hides(cause, f) for cause in found)]
     if not any(f.diagnosis.severity is not Severity.ADVICE for f in kept) and asked is RULES:
         unknown = _unknown(observations)
         kept += [unknown] if isinstance(unknown, Finding) else []
@@ -94,20 +101,6 @@ def _first_per_symptom(findings: list[Finding]) -> list[Finding]:
 
 def _rank(item: Finding) -> tuple[int, float]:
     return _SEVERITY_ORDER[item.diagnosis.severity], -item.diagnosis.confidence
-
-
-def _hides(cause: Finding, consequence: Finding) -> bool:
-    """True when `cause` is enough to explain `consequence`. Advice explains nothing but advice."""
-    pair = cause.diagnosis.symptom, consequence.diagnosis.symptom
-    if pair[1] is Symptom.PLATEAU and consequence.harm < 1 and pair[0] in _OUTWEIGH_A_SHORT_RUN:
-        return cause.diagnosis.severity is not Severity.ADVICE
-    if pair[1] not in _EXPLAINS.get(pair[0], frozenset()) or cause is consequence:
-        return False
-    if pair[0] is Symptom.PLATEAU and cause.harm < 1:
-        return False
-    if _SEVERITY_ORDER[cause.diagnosis.severity] > _SEVERITY_ORDER[consequence.diagnosis.severity]:
-        return cause.diagnosis.severity is not Severity.ADVICE
-    return consequence.basis is not Basis.DATA or cause.diagnosis.symptom in _DATA_CAUSES
 
 
 def _unknown(observations: Observations) -> Answer:
@@ -176,6 +169,6 @@ def _ruled_out(answered: list[Answer], found: list[Finding], kept: list[Finding]
     for item in found:
         symptom = item.diagnosis.symptom
         if not any(f.diagnosis.symptom is symptom for f in kept):
-            cause = next(c.diagnosis.symptom for c in found if _hides(c, item))
+            cause = next(c.diagnosis.symptom for c in found if hides(c, item))
             lines[symptom] = f"{symptom}: a consequence of {cause}"
     return tuple(lines[symptom] for symptom in Symptom if symptom in lines)

@@ -1,6 +1,6 @@
-"""Reads the end of a job's log: the last traceback, and the crash signatures that have a name.
+"""Reads the end of a job's log: the last traceback that means something, and what is known by name.
 
-Not covered: hangs and collective time-outs between several processes; a log that ends without a word is not a crash.
+Not covered: a log that ends without a word is not a crash.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from bot.diagnosis.signatures import signature_in
 from bot.domain.diagnosis import Symptom
 
 
@@ -21,7 +22,9 @@ class Crash:
     where: str
     """`train.py:88 in main`, the innermost frame that the traceback shows; empty without a traceback."""
     phase: str = ""
-    """For out of memory: load, forward, backward, step, or empty when the frames do not say."""
+    """For out of memory: load, forward, backward, step, logps, vllm, or empty when the frames do not say."""
+    script_line: tuple[str, int] | None = None
+    """(`train.py`, 88): the innermost frame in the experiment's own files."""
     subject: str = ""
     """What the message is about: the column that is missing, the recipe's key that is refused."""
     columns: tuple[str, ...] = ()
@@ -37,7 +40,8 @@ _FRAME = re.compile(r'^\s+File "([^"\n]{1,300})", line (\d+)(?:, in (\S+))?')
 # Allocators in their own words: CUDA's caching allocator, PyTorch's CPU allocator, cuBLAS, the kernel, libstdc++.
 _OUT_OF_MEMORY = re.compile(
     r"CUDA out of memory|OutOfMemoryError|DefaultCPUAllocator: can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED"
-    r"|std::bad_alloc|^MemoryError|Cannot allocate memory|oom[-_]kill|Out of memory: Killed|HIP out of memory",
+    r"|std::bad_alloc|^MemoryError|Cannot allocate memory|oom[-_]kill|Out of memory: Killed|HIP out of memory"
+    r"|No available memory for the cache blocks|is less than desired GPU memory utilization",
     re.MULTILINE,
 )
 # Slurm, Hugging Face Jobs, GitHub Actions.
@@ -113,21 +117,67 @@ def last_crash(log: str, *, column_names: frozenset[str] = frozenset()) -> Crash
     text = traceback or tail
     exception, where = _exception(traceback), _where(traceback)
     if _OUT_OF_MEMORY.search(text):
-        return Crash(Symptom.OOM, exception or _line_matching(_OUT_OF_MEMORY, text), where, phase=_phase(text))
+        return Crash(
+            Symptom.OOM, _memory_line(text, exception), where, phase=_phase(text), script_line=_script_line(traceback)
+        )
     if not traceback and _OUT_OF_TIME.search(tail):
         return Crash(Symptom.JOB_TIMEOUT, _line_matching(_OUT_OF_TIME, tail), "")
     if traceback and _NO_ROWS.search(traceback):
         return Crash(Symptom.TRUNCATION, exception, where, subject="num_samples=0")
     if traceback and _NO_MASK.search(traceback):
-        return Crash(Symptom.ALL_LABELS_MASKED, exception, where, subject="assistant_only_loss")
+        return Crash(Symptom.ASSISTANT_MASK_EMPTY, exception, where, subject="assistant_only_loss")
+    named = _environment(traceback, tail, exception, where)
+    if named is not None:
+        return named
     if not traceback and (refusal := _refusal(tail)) is not None:
         return refusal
     column = _missing_column(exception, traceback, column_names) if traceback else _missing_column_line(tail)
     if column is not None:
         return Crash(Symptom.WRONG_COLUMNS, exception or _line_matching(_WRONG_COLUMNS, tail), where, subject=column)
     if traceback:
-        return Crash(Symptom.SCRIPT_ERROR, exception, where, subject=_first_group(_ARGUMENT.search(traceback)))
+        return Crash(
+            Symptom.SCRIPT_ERROR, exception, where, subject=_blamed_key(traceback), script_line=_script_line(traceback)
+        )
     return None
+
+
+def _environment(traceback: str, tail: str, exception: str, where: str) -> Crash | None:
+    """A fault of the machine, the network or the libraries, in their words. Warnings earlier in the log do not count:
+    without a traceback only its last lines are read."""
+    text = traceback or "\n".join(tail.rstrip().split("\n")[-LAST_LINES:])
+    found = signature_in(text)
+    if found is None:
+        return None
+    signature, match = found
+    subject = _first_group(signature.subject.search(text)) if signature.subject is not None else ""
+    words = exception if exception and match[0][:60] in exception else _line_matching(signature.pattern, text)
+    return Crash(signature.symptom, words, where, subject=subject, script_line=_script_line(traceback))
+
+
+def _memory_line(text: str, exception: str) -> str:
+    return exception if exception and _OUT_OF_MEMORY.search(exception) else _line_matching(_OUT_OF_MEMORY, text)
+
+
+# What a message is about, as a key of the recipe. TRL 1.16 and transformers 5.23 say these.
+_KEY_WORDS = (
+    (
+        "num_generations",
+        re.compile(r"divisible by (?:the number of generations|num_generations)|at least 2 generations"),
+    ),
+    ("reward_weights", re.compile(r"Number of reward weights")),
+    ("eval_strategy", re.compile(r"evaluation requires an eval_dataset")),
+    ("save_strategy", re.compile(r"save and eval strategy to match|load_best_model_at_end")),
+    ("max_length", re.compile(r"When packing is enabled, `max_length`|longer than the (?:specified )?maximum")),
+    ("packing", re.compile(r"Packing is not supported")),
+    ("init_from", re.compile(r"size mismatch for \S+: copying a param|does not appear to have a file named")),
+    ("attn_implementation", re.compile(r"flash attention implementation|attn_implementation")),
+    ("lora_target_modules", re.compile(r"PEFT adapter to `lm_head`")),
+)
+
+
+def _blamed_key(traceback: str) -> str:
+    argument = _first_group(_ARGUMENT.search(traceback))
+    return argument or next((key for key, words in _KEY_WORDS if words.search(traceback)), "")
 
 
 def _refusal(tail: str) -> Crash | None:
@@ -152,14 +202,35 @@ def _refusal(tail: str) -> Crash | None:
 
 
 def _last_traceback(log: str) -> str:
-    start = log.rfind(_TRACEBACK)
-    if start < 0:
-        return ""
-    # `Exception ignored in: ...` is printed while the interpreter shuts down and changes nothing.
-    previous = log[:start].rstrip().rsplit("\n", 1)[-1]
-    if previous.startswith("Exception ignored"):
-        return ""
-    return log[start : start + 20000]
+    """The last traceback, unless all it says is that some child process failed: then the one before it."""
+    end = len(log)
+    while (start := log.rfind(_TRACEBACK, 0, end)) >= 0:
+        text = log[start : min(end, start + 20000)]
+        previous = log[:start].rstrip().rsplit("\n", 1)[-1]
+        # `Exception ignored in: ...` is printed while the interpreter shuts down and changes nothing.
+        ignored = previous.startswith("Exception ignored") and end == len(log)
+        if ignored:
+            return ""
+        if not _CHILD_FAILED.search(text):
+            return text
+        end = start
+    return ""
+
+
+_CHILD_FAILED = re.compile(r"ChildFailedError|^subprocess\.CalledProcessError", re.MULTILINE)
+LAST_LINES = 30
+"""Lines at the end of a log without a traceback that say how it ended."""
+# The files of an experiment; libraries have a folder before their own train.py.
+_OWN_FILE = re.compile(r"(?:^|/)(train\.py|rewards\.py|data/prepare\.py|prepare\.py)$")
+
+
+def _script_line(traceback: str) -> tuple[str, int] | None:
+    for line in reversed(traceback.split("\n")):
+        match = _FRAME.match(line)
+        if match and "site-packages" not in match[1] and (own := _OWN_FILE.search(match[1])):
+            name = "data/prepare.py" if own[1] == "prepare.py" else own[1]
+            return name, int(match[2])
+    return None
 
 
 def _exception(traceback: str) -> str:
@@ -182,6 +253,8 @@ def _where(traceback: str) -> str:
 def _phase(text: str) -> str:
     """Which part of training ran out of memory; what helps differs."""
     for phase, marks in (
+        ("vllm", ("vllm/", "cache blocks", "desired GPU memory utilization")),
+        ("logps", ("per_token_logps", "_get_per_token", "selective_log_softmax")),
         ("backward", ("backward(",)),
         ("step", ("optimizer.step", "in step", "_multi_tensor_adam", "exp_avg")),
         ("load", ("from_pretrained", "load_state_dict", "_load_pretrained_model")),

@@ -82,6 +82,28 @@ def smaller_memory(recipe: Mapping[str, Any]) -> tuple[str, Any]:
     return "max_length", max(1, length // 2)
 
 
+def memory_remedy(recipe: Mapping[str, Any], phase: str, method: str) -> tuple[str, Any]:
+    """(key, value) of the first thing to change, by the part of a step that ran out of memory.
+
+    Loading and the optimizer's states do not depend on the batch, and generation beside training divides the device.
+    """
+    if phase == "vllm":
+        # TRL's guide on memory: a share of 0.3 for vLLM beside the trainer (default 0.9 in vLLM, 0.3 in TRL).
+        share = finite(recipe["vllm_gpu_memory_utilization"]) if recipe.get("vllm_gpu_memory_utilization") else 0.9
+        return "vllm_gpu_memory_utilization", 0.3 if share is None or share > 0.3 else tidy(share / 2)
+    if phase == "step" and "adafactor" not in str(recipe.get("optim", "")):
+        return "optim", "adafactor"  # factored second moments, no first: transformers' own, no further package
+    if phase == "load":
+        return ("dtype", "bfloat16") if "16" not in str(recipe.get("dtype", "")) else ("load_in_4bit", True)
+    if phase == "logps" and method == "grpo":
+        batch = count(recipe.get("per_device_train_batch_size", DEFAULT_BATCH_SIZE)) or DEFAULT_BATCH_SIZE
+        generations = count(recipe.get("num_generations", 8)) or 8
+        if batch == 1 or (batch * (count(recipe.get("gradient_accumulation_steps", 1)) or 1)) % generations:
+            length = count(recipe.get("max_completion_length", 512) or 512) or 512
+            return "max_completion_length", max(1, length // 2)
+    return smaller_memory(recipe)
+
+
 def companion_of(diagnosis: Diagnosis, recipe: Mapping[str, Any]) -> tuple[str, Any] | None:
     """A second key that must change together with the diagnosis's own for it to stay one cause, with its value."""
     if diagnosis.symptom is Symptom.OOM and diagnosis.key == "per_device_train_batch_size":

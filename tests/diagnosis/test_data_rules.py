@@ -77,7 +77,7 @@ def test_missing_end_tokens_are_advice_when_the_model_ends_anyway(folder: Any, b
 def test_rows_without_a_supervised_token_blame_the_mask(folder: Any, build: Any) -> None:
     recipe = build.recipe + "assistant_only_loss: true\n"
     found = first(folder(recipe, audit=build.audit | {"zero_label_rows": 1000, "supervised_eos_rows": 0}))
-    assert (found.symptom, found.key, found.suggested) == (Symptom.ALL_LABELS_MASKED, "assistant_only_loss", False)
+    assert (found.symptom, found.key, found.suggested) == (Symptom.ASSISTANT_MASK_EMPTY, "assistant_only_loss", False)
 
 
 def test_zero_loss_with_zero_gradient_from_the_start_is_masked_labels(folder: Any, build: Any) -> None:

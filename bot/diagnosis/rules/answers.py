@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from bot.diagnosis.curves import held_out_of, observed, tail_value
+from bot.diagnosis.curves import last_run, observed, tail_value
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.outcomes import Answers, answers_of, text_distance
 from bot.diagnosis.readings import count, finite, shown
 from bot.diagnosis.remedies import power_of_two
+from bot.diagnosis.rewarding import rewards_of
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, percent, seen
-from bot.diagnosis.rules.pairs import known_pairs, training_pairs
+from bot.diagnosis.rules.pairs import trained_length, training_pairs
 from bot.domain.diagnosis import Severity, Symptom
 
 # Axolotl's GRPO guide: clipped ratio above .8 is a fault, below .3 is healthy. An evaluation that is cut more often
@@ -18,6 +19,9 @@ CUT_FAULT = 0.8
 # lm-evaluation-harness issue 3404: GPQA strict 0.0000 beside flexible 0.5455. A gap above 5 % is worth saying.†
 FORMAT_GAP = 0.05
 FORMAT_ITEMS = 5
+# Logged steps in a row, before anything is said of a run that goes on.†
+CUT_STEPS = 10
+TRL_CAP = 512.0
 CAP_KEYS = ("max_completion_length", "max_new_tokens", "max_gen_toks", "max_tokens", "eval_max_new_tokens")
 
 
@@ -53,15 +57,9 @@ def missing_eos(observations: Observations) -> Answer:
 
 def _runs_past(observations: Observations, answers: Answers) -> bool:
     """The responses go on beyond where an answer of this training set would have ended."""
-    expected = max(answers.reference_length or 0.0, _trained_length(observations))
+    expected = max(answers.reference_length or 0.0, trained_length(observations))
     long = (answers.response_length or 0.0) >= 2 * max(1.0, expected)
     return (answers.run_on or 0) >= 0.2 or ((answers.looping or 0) >= 0.5 and long) or (long and expected > 0)
-
-
-def _trained_length(observations: Observations) -> float:
-    """Median length in characters of what the model was taught to answer; 0 when unknown."""
-    lengths = sorted(len(completion) for _, completion in training_pairs(observations))
-    return float(lengths[len(lengths) // 2]) if lengths else 0.0
 
 
 def _before(observations: Observations) -> float:
@@ -81,18 +79,72 @@ def _ends_by_itself(symptom: Symptom, answers: Answers | None) -> Answer:
 
 
 def clipped_completions(observations: Observations) -> Answer:
-    ratio = tail_value(observations.steps, "completions/clipped_ratio")
-    if ratio is not None and ratio > CUT_FAULT:
-        return _clipped_finding(
-            observations, ratio, "completions/clipped_ratio", int(observations.steps[-1]["step"]), 0.8
-        )
+    ratio = _clipped_while_training(observations)
+    if ratio is not None:
+        if _never_ends(observations):
+            return None  # a cap that is large enough: the model does not end
+        return _clipped_finding(observations, ratio, "completions/clipped_ratio", observations.last_step, 0.8)
     answers = _answers(observations)
+    if observations.running:
+        return None
     if answers is None or answers.cut < CUT_HEALTHY:
         return _ends_by_itself(Symptom.CLIPPED_COMPLETIONS, answers)
     if answers.response_length is not None and _runs_past(observations, answers):
         return None
     correct_so_far = (answers.prefix or 0) >= 0.3
     return _clipped_finding(observations, answers.cut, "cut_share", None, 0.9 if correct_so_far else 0.65)
+
+
+def _clipped_while_training(observations: Observations) -> float | None:
+    """The share of sampled answers that the cap cuts, when it is a fault that lasts and the reward suffers from."""
+    clipped, rewards = observed(observations, "completions/clipped_ratio"), rewards_of(observations)
+    if not len(clipped) or clipped.tail(5) <= CUT_FAULT or rewards.solved:
+        return None
+    lasting = last_run(clipped, lambda value: value > CUT_FAULT)
+    if lasting < (CUT_STEPS if observations.running else min(5, len(clipped))):
+        return None
+    return clipped.tail(5)
+
+
+def _never_ends(observations: Observations) -> bool:
+    """The cap is twice what the longest right answer needs, and answers still run into it."""
+    lengths = observations.audit.get("answer_token_lengths")
+    longest = finite(lengths["max"]) if isinstance(lengths, dict) and lengths.get("max") is not None else None
+    cap = next((observations.setting(key, 0.0) for key in CAP_KEYS if key in observations.recipe), TRL_CAP)
+    return longest is not None and cap >= 2 * (longest + 1)
+
+
+def never_ends_while_training(observations: Observations) -> Answer:
+    """Sampled answers run into a cap that right ones stay far below, from the first steps on."""
+    ratio = _clipped_while_training(observations)
+    clipped = observed(observations, "completions/clipped_ratio")
+    if ratio is None or not _never_ends(observations) or clipped.head(5) <= CUT_FAULT:
+        return None
+    key = observations.first_key("eos_token", "chat_template_path")
+    lengths = observations.audit.get("answer_token_lengths")
+    return finding(
+        observations,
+        Symptom.MISSING_EOS,
+        Basis.CURVE,
+        severity=Severity.HARMFUL,
+        confidence=0.75,
+        evidence=[
+            seen("completions/clipped_ratio", clipped.last_step, ratio),
+            seen(
+                "completions/mean_length", clipped.last_step, tail_value(observations.steps, "completions/mean_length")
+            ),
+            seen("answer_token_lengths.max", None, lengths["max"] if isinstance(lengths, dict) else None),
+        ],
+        cause=f"{percent(ratio)} of the sampled answers run into the cap (step {clipped.last_step}), which is more "
+        "than "
+        "twice what the longest right answer needs, and they did from the start: the token that ends an answer is not "
+        "the one that the model writes.",
+        key=key,
+        suggested=None,
+        harm=ratio,
+        runner_up="init_from: a base model that was never taught to end an answer",
+        refuted_by="an answer of the base model that holds the end token",
+    )
 
 
 def _clipped_finding(
@@ -185,100 +237,23 @@ def _form_was_taught(observations: Observations) -> bool:
     return text_distance(taught, responses) + 0.1 < text_distance(taught, references)
 
 
-def template_mismatch(observations: Observations) -> Answer:
-    """It knows the held-out rows as they were rendered for training, and fails on the same questions as served."""
-    evaluation = observations.evaluation
-    learned, how = _learned(observations)
-    if evaluation is None or learned is None or not learned:
-        return RuledOut(Symptom.TEMPLATE_MISMATCH, how) if how else None
-    key = "chat_template_path"
-    own = observations.recipe.get(key) is not None
-    warned = "Mismatch between tokenized prompt" in observations.log
-    far = observations.missed_by_far and evaluation.value <= 0.5 * (observations.target or 0.0)
-    expected = _expected_score(observations)
-    # The two measurements must contradict each other (so many right tokens in a row make more right answers than were
-    # found), unless there is a reason to suspect the template.
-    contradicted = (
-        evaluation.n >= 20 and evaluation.value < 0.25 * expected and expected > 0.15 and not observations.met
-    )
-    in_another_form = evaluation.lenient is not None and evaluation.lenient > evaluation.value + 0.2
-    if not (contradicted or (far and (own or warned))) or in_another_form:
-        return RuledOut(Symptom.TEMPLATE_MISMATCH, f"{how} and the score is {shown(evaluation.value)}")
-    known, train = known_pairs(observations), training_pairs(observations)
-    if known and train and text_distance([p for p, _ in train], [p for p, _ in known]) > 0.6:
-        return None  # trained on other questions: no template would help
-    return finding(
-        observations,
-        Symptom.TEMPLATE_MISMATCH,
-        Basis.ANSWERS,
-        severity=Severity.HARMFUL,
-        confidence=0.85 if own else 0.7 if warned else 0.5,
-        evidence=[
-            *(seen(r, s, v) for r, s, v in _learned_numbers(observations)),
-            seen("value", None, evaluation.value),
-        ],
-        cause=f"{how[0].upper()}{how[1:]}, yet only {percent(evaluation.value)} of {evaluation.n} answers are "
-        f"right when "
-        f"the model is served: "
-        f"{'the template ' + str(observations.recipe[key]) if own else 'the prompt as rendered for training'} "
-        "is not the one it is asked with.",
-        key=key,
-        harm=0.9,
-        runner_up="another task: the held-out rows are not what the benchmark asks",
-        refuted_by="the same score when the benchmark's prompts are rendered with the training template",
-    )
-
-
-def _learned(observations: Observations) -> tuple[bool | None, str]:
-    """Whether training taught what the rows hold, judged on rows it did not see (or saw at most twice)."""
-    numbers = {key: value for key, _, value in _learned_numbers(observations)}
-    accuracy = numbers.get("eval_mean_token_accuracy", numbers.get("mean_token_accuracy"))
-    loss = numbers.get("eval_loss", numbers.get("loss"))
-    if loss is None:
-        return None, ""
-    where = "held-out rows" if "eval_loss" in numbers else "rows seen for the first time"
-    good = accuracy >= 0.8 if accuracy is not None else loss < 0.5
-    words = f"the loss on {where} is {shown(loss)}" + (
-        f" with {percent(accuracy)} of the tokens right" if accuracy is not None else ""
-    )
-    return good, words
-
-
-def _expected_score(observations: Observations) -> float:
-    """Share of whole answers that the token accuracy on unseen rows promises; 0 when it was not measured."""
-    numbers = {key: value for key, _, value in _learned_numbers(observations)}
-    accuracy = numbers.get("eval_mean_token_accuracy", numbers.get("mean_token_accuracy"))
-    lengths = observations.audit.get("answer_token_lengths")
-    tokens = finite(lengths["p50"]) if isinstance(lengths, dict) and lengths.get("p50") is not None else None
-    if tokens is None:
-        # One token a character at most: too many tokens only make the promise smaller.
-        tokens = max(3.0, _trained_length(observations))
-    return accuracy**tokens if accuracy is not None and 0 < accuracy <= 1 else 0.0
-
-
-def _learned_numbers(observations: Observations) -> list[tuple[str, int, float]]:
-    held_out = held_out_of(observations, "eval_loss")
-    if len(held_out):
-        accuracy = held_out_of(observations, "eval_mean_token_accuracy")
-        last = [("eval_loss", held_out.last_step, held_out.values[-1])]
-        return last + ([("eval_mean_token_accuracy", accuracy.last_step, accuracy.values[-1])] if len(accuracy) else [])
-    epoch = observed(observations, "epoch")
-    loss, seen_accuracy = tail_value(observations.steps, "loss"), tail_value(observations.steps, "mean_token_accuracy")
-    if loss is None or not len(epoch) or epoch.values[-1] > 2:
-        return []
-    numbers = [("loss", epoch.last_step, loss)]
-    return numbers + ([("mean_token_accuracy", epoch.last_step, seen_accuracy)] if seen_accuracy is not None else [])
-
-
 RULES = (
     Rule(Symptom.MISSING_EOS, missing_eos, "† termination rate, against the base model's"),
     Rule(
-        Symptom.CLIPPED_COMPLETIONS, clipped_completions, "Axolotl GRPO guide: clipped ratio above .8, healthy below .3"
+        Symptom.CLIPPED_COMPLETIONS,
+        clipped_completions,
+        "Axolotl GRPO guide: clipped ratio above .8, healthy below .3",
+        online=True,
+    ),
+    Rule(
+        Symptom.MISSING_EOS,
+        never_ends_while_training,
+        "Axolotl GRPO guide: check the end token before raising the cap; twice the longest answer †",
+        online=True,
     ),
     Rule(
         Symptom.EXTRACTION_FAIL,
         extraction_fail,
         "lm-evaluation-harness issues 3404 and 3407: strict far below flexible",
     ),
-    Rule(Symptom.TEMPLATE_MISMATCH, template_mismatch, "† learned as rendered, fails as served"),
 )

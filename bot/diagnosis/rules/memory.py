@@ -1,9 +1,13 @@
-"""The rule about memory before any step: what the run needs by arithmetic, against what its machine has."""
+"""Rules about memory: what a run needs by arithmetic before any step, and which part of a step found none left."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from bot.diagnosis.observations import Observations
-from bot.diagnosis.readings import finite, shown
+from bot.diagnosis.readings import count, finite, shown
+from bot.diagnosis.remedies import DEFAULT_BATCH_SIZE, memory_remedy
+from bot.diagnosis.rules.ends import crash_of, crashed_by, has_end, job_words, killed, logged_step, on_gpu
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, seen
 from bot.domain.diagnosis import Severity, Symptom
 
@@ -51,6 +55,116 @@ def _value(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+# What each part of a step holds, and so what asks for less of it.
+_PARTS = {
+    "load": "while the weights were loaded",
+    "forward": "in the forward pass, which holds the activations",
+    "backward": "in the backward pass, which holds activations and gradients",
+    "step": "in the optimizer's step, which holds two states for every trained weight",
+    "logps": "while the log-probabilities of the completions were computed (batch x completion length x vocabulary "
+    "x 2 bytes)",
+    "vllm": "while vLLM took its share of the GPU beside the trainer",
+}
+
+
+def out_of_memory(observations: Observations) -> Answer:
+    crash = crashed_by(observations, Symptom.OOM)
+    by_kernel = observations.job.get("failure") == "oom"
+    if (not by_kernel and crash is None) or (crash is None and _of_the_host(observations)):
+        return (
+            RuledOut(Symptom.OOM, "the log and the job's status show no allocation failure")
+            if has_end(observations)
+            else None
+        )
+    phase = crash.phase if crash is not None else ""
+    key, suggested = memory_remedy(observations.recipe, phase, observations.method)
+    step = logged_step(observations)
+    words = crash.exception if crash is not None else job_words(observations)
+    batch = count(observations.recipe.get("per_device_train_batch_size", DEFAULT_BATCH_SIZE))
+    peak = finite(observations.job.get("peak_memory_gib", "")) if observations.job else None
+    evidence = [seen("log", step, words), seen("per_device_train_batch_size", None, batch)]
+    evidence += [seen("phase", None, phase)] if phase else []
+    evidence += [seen("peak_memory_gib", step, peak)] if peak is not None else []
+    where = f" {_PARTS[phase]}" if phase else ""
+    return finding(
+        observations,
+        Symptom.OOM,
+        Basis.CRASH,
+        severity=Severity.FATAL,
+        confidence=0.97,
+        evidence=evidence,
+        cause=f"The job ran out of memory{where} after {step or 0} logged steps with {batch} sequences per "
+        f"device ({words}).",
+        key=key,
+        suggested=suggested,
+        runner_up=_RUNNER_UP.get(phase, "max_length: a few very long rows fill the memory of their batch"),
+        refuted_by=_REFUTED_BY.get(
+            phase, "the same allocation failure with the batch at 1, or before the first batch is built"
+        ),
+    )
+
+
+_RUNNER_UP = {
+    "load": "another process that holds the same device's memory",
+    "step": "per_device_train_batch_size: the activations left too little for the optimizer",
+    "vllm": "max_length: a context so long that no cache block fits",
+    "logps": "max_completion_length: a few completions that ran to the cap",
+}
+_REFUTED_BY = {
+    "load": "the same model loading on the same device with nothing else on it",
+    "step": "the same failure with an optimizer that keeps no second moments",
+    "vllm": "vLLM starting with the same share on an empty device",
+}
+
+
+def host_out_of_memory(observations: Observations) -> Answer:
+    """The machine's memory, not the GPU's: data loaders, tokenised data and saved states live there."""
+    crash = crashed_by(observations, Symptom.HOST_OOM)
+    if crash is None and not _of_the_host(observations):
+        return RuledOut(Symptom.HOST_OOM, "no process was killed from outside") if has_end(observations) else None
+    words = crash.exception if crash is not None else job_words(observations)
+    workers = count(observations.recipe.get("dataloader_num_workers", 0) or 0) or 0
+    key = "dataloader_num_workers" if workers or crash is not None else "per_device_train_batch_size"
+    suggested: Any = 0 if workers else None
+    if key == "per_device_train_batch_size" and not on_gpu(observations):
+        key, suggested = memory_remedy(observations.recipe, "", observations.method)
+    step = logged_step(observations)
+    return finding(
+        observations,
+        Symptom.HOST_OOM,
+        Basis.CRASH,
+        severity=Severity.FATAL,
+        confidence=0.85 if crash is not None else 0.7,
+        evidence=[
+            seen("log", step, words),
+            seen("exit_code", None, _code(observations)),
+            seen("dataloader_num_workers", None, workers),
+        ],
+        cause=f"The machine's own memory ran out after {step or 0} logged steps: the process, with {workers} data "
+        f"loader workers, was ended from outside ({words}).",
+        key=key,
+        suggested=suggested,
+        runner_up="a person or a scheduler that ended the job",
+        refuted_by="a kernel log of that minute without an oom-kill",
+    )
+
+
+def _of_the_host(observations: Observations) -> bool:
+    """Killed without a word of its own: by the kernel, beside a GPU that complained of nothing. Without a GPU the
+    training itself is what filled the memory, which is the other rule's."""
+    failure = observations.job.get("failure")
+    if crash_of(observations) is not None or failure in ("timeout", "disk_full", "platform", "stall", "stalled"):
+        return False
+    if failure == "oom":
+        return on_gpu(observations)
+    return killed(observations) and observations.job.get("state") in ("failed", "lost", None)
+
+
+def _code(observations: Observations) -> int | str | None:
+    code = observations.job.get("exit_code")
+    return code if isinstance(code, int) or code is None else str(code)
+
+
 RULES: tuple[Rule, ...] = (
     Rule(
         Symptom.OOM,
@@ -58,4 +172,10 @@ RULES: tuple[Rule, ...] = (
         "an estimate by arithmetic (runners/hardware), whose error tests/bench/hardware.py measures†",
         preflight=True,
     ),
+    Rule(
+        Symptom.OOM,
+        out_of_memory,
+        "cgroup oom_kill counter and the allocators' own messages; part of the step by frame: TRL issues 2688, 3678",
+    ),
+    Rule(Symptom.HOST_OOM, host_out_of_memory, "Axolotl FAQ: exit code -9; torch's DataLoader worker messages"),
 )

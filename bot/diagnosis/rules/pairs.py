@@ -37,8 +37,18 @@ def known_pairs(observations: Observations) -> list[tuple[str, str]]:
     ]
 
 
+def trained_length(observations: Observations) -> float:
+    """Median length in characters of what the model was taught to answer; 0 when unknown."""
+    lengths = sorted(len(completion) for _, completion in training_pairs(observations))
+    return float(lengths[len(lengths) // 2]) if lengths else 0.0
+
+
 def noise_of(observations: Observations) -> Noise | None:
     """None when either side has too few pairs, or when right pairs of this task show no relation to measure."""
+    return observations.once("noise", lambda: _noise_of(observations))
+
+
+def _noise_of(observations: Observations) -> Noise | None:
     known = pairing_of(known_pairs(observations))
     # Repeated rows would be compared with themselves.
     train = pairing_of(list(dict.fromkeys(training_pairs(observations))))

@@ -21,6 +21,9 @@ from bot.domain.diagnosis import Evidence, Severity, Symptom
 # A run that lost less than this share of its first loss has barely moved; one that lost less than FLAT, not at all.†
 BARELY_MOVED = 0.15
 FLAT = 0.02
+# Logged steps past the warm-up after which a loss that has not moved is not a matter of patience, at a rate below its
+# band.†
+EARLY_STEPS = 15
 # Nothing is left to learn from the training set.
 SOLVED_LOSS = 0.02
 SOLVED_TOKEN_ACCURACY = 0.985
@@ -39,6 +42,8 @@ def plateau(observations: Observations) -> Answer:
     if shape is None or len(shape.series) < 8 or observations.reinforcement or shape.initial <= 0:
         return None
     level = level_of(observations, shape)
+    if observations.running:
+        return _hardly_moves(observations, shape, level)
     solved = shape.final < SOLVED_LOSS or (level.accuracy is not None and level.accuracy >= SOLVED_TOKEN_ACCURACY)
     fall = f"the loss fell {100 * shape.fall:.0f} %, from {shown(shape.initial)} to {shown(shape.final)}"
     if solved or observations.met:
@@ -49,6 +54,18 @@ def plateau(observations: Observations) -> Answer:
         if answer is not None:
             return answer
     return RuledOut(Symptom.PLATEAU, fall)
+
+
+def _hardly_moves(observations: Observations, shape: LossShape, level: Level) -> Answer:
+    """Said early only where the rate explains it: some steps past the warm-up, and the loss is still where it began."""
+    past = sum(step > observations.warm_up_steps for step in shape.series.steps)
+    rate, fall = observations.rate, 1 - shape.series.tail(5) / shape.initial
+    low = rate.current < rate.band.low / 2
+    known = rate.size_known or rate.current < 1e-5
+    adapted = level.entropy is not None and not level.unadapted and not rate.far_below
+    if past < EARLY_STEPS or not low or not known or fall > BARELY_MOVED or adapted or _healthy_start(shape):
+        return None
+    return _slow_finding(observations, shape, level, Severity.HARMFUL, 0.7)
 
 
 def _too_slow(observations: Observations, shape: LossShape, level: Level) -> Answer:
@@ -241,7 +258,7 @@ def overfit(observations: Observations) -> Answer:
     if shape is None or observations.reinforcement:
         return None
     if len(held_out) < 2:
-        return _learned_by_heart(observations, shape)
+        return None if observations.running else _learned_by_heart(observations, shape)
     best = min(range(len(held_out)), key=held_out.values.__getitem__)
     low, last = held_out.values[best], held_out.values[-1]
     epochs = observed(observations, "epoch")
@@ -256,7 +273,9 @@ def overfit(observations: Observations) -> Answer:
         return None  # held-out rows of another kind, which is a matter of the data
     # Where the target was missed by far a smaller gap is enough to be the reason.
     gap = last >= (0.05 if observations.missed_by_far else 0.2) and shape.final <= MEMORISED_SHARE * last
-    memorised = gap and epochs_run >= MEMORISED_EPOCHS
+    memorised = gap and epochs_run >= MEMORISED_EPOCHS and not observations.running
+    if observations.running and (len(held_out) < 5 or rise < 2 * RISE_SHARE * low):
+        rising = False
     if not rising and not memorised:
         return RuledOut(
             Symptom.OVERFIT,
@@ -332,8 +351,12 @@ RULES = (
         Symptom.PLATEAU,
         plateau,
         "SageMaker Debugger LossNotDecreasing; Axolotl: low rate; † unadapted, straight, still falling",
+        online=True,
     ),
     Rule(
-        Symptom.OVERFIT, overfit, "SageMaker Debugger Overfit; held-out loss up three times while training loss falls"
+        Symptom.OVERFIT,
+        overfit,
+        "SageMaker Debugger Overfit; held-out loss up three times while training loss falls",
+        online=True,
     ),
 )

@@ -25,6 +25,9 @@ NOISE_HARMFUL = 0.2
 def wrong_columns(observations: Observations) -> Answer:
     """Columns that exist but hold the wrong thing: nothing crashes, and the loss looks fine."""
     facts = row_facts(observations.train_rows)
+    nulls = _nulls_by_audit(observations)
+    if nulls is not None:
+        return nulls
     if not facts.rows:
         return _empty_by_audit(observations)
     known = known_pairs(observations)
@@ -63,6 +66,18 @@ def wrong_columns(observations: Observations) -> Answer:
         f"of {facts.rows} rows read {facts.empty_completions} have an empty completion and {facts.echoes} "
         f"repeat their prompt",
     )
+
+
+def _nulls_by_audit(observations: Observations) -> Answer:
+    """Answers that are null are trained as empty ones, without a word."""
+    rows = observations.counted("rows") or 0
+    nulls, empty = observations.counted("null_completions") or 0, observations.counted("empty_completions") or 0
+    if not rows or (nulls + empty) / rows <= WORTH_SAYING:
+        return None
+    share = min(1.0, (nulls + empty) / rows)
+    facts = RowFacts(rows, 0, nulls + empty, 0, 0, 0)
+    what = f"the answer is null in {nulls} and empty in {empty} of them, and the model learns to say nothing"
+    return _column_finding(observations, facts, "data_completion_column", what, share)
 
 
 def _empty_by_audit(observations: Observations) -> Answer:
