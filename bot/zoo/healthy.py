@@ -19,10 +19,19 @@ RATES = {SFT: (1.5e-3, 6e-3), DPO: (3e-4, 8e-4), GRPO: (6e-4, 1.5e-3)}
 """Learning rates between which the practice base learns its tasks in the usual number of steps."""
 
 
+def healthy_method(index: int) -> str:
+    return _method(random.Random(f"healthy/{index}"))[0]
+
+
+def _method(rng: random.Random) -> tuple[str, bool]:
+    method, lora, _ = rng.choices(METHODS, weights=[weight for *_, weight in METHODS])[0]
+    return method, lora
+
+
 def healthy_specimen(index: int) -> Specimen:
     """The healthy run of that number."""
     rng = random.Random(f"healthy/{index}")
-    method, lora, _ = rng.choices(METHODS, weights=[weight for *_, weight in METHODS])[0]
+    method, lora = _method(rng)
     task = rng.choice(sorted(STEPS[method]))
     made = plain(method, task, 100 + index, lora=lora, steps=_steps(rng, method, task, lora))
     recipe = made.recipe

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from bot.domain.goal import digest_of
 from bot.errors import UserError
 from bot.zoo.faults import CONTROLS, FAULTS, SEVERITIES, Fault
-from bot.zoo.healthy import healthy_specimen
+from bot.zoo.healthy import healthy_method, healthy_specimen
 from bot.zoo.specimen import Specimen, plain
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -55,7 +55,7 @@ class Case:
 
     @property
     def method(self) -> str:
-        return healthy_specimen(self.seed).method if self.kind == HEALTHY else self.setting[0]
+        return healthy_method(self.seed) if self.kind == HEALTHY else self.setting[0]
 
     @property
     def held_out(self) -> str:

@@ -83,7 +83,8 @@ class Judged:
 def score(judged: Sequence[Judged]) -> Json:
     """Everything but the baselines."""
     runs = [one for one in judged if not one.truth.replayed]
-    told = [one for one in runs if one.truth.held_out] or runs
+    kept_back = any(one.truth.held_out in ("seed", "severity") and not one.truth.healthy for one in runs)
+    told = [one for one in runs if one.truth.held_out] if kept_back else runs
     single = [one for one in told if not one.truth.second]
     seen = [one for one in single if one.truth.held_out != "fault"]
     return {

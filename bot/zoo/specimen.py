@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -156,11 +157,15 @@ def plain(method: str, task: str, seed: int, *, lora: bool = False, long: bool =
         steps = max(LONG_STEPS, steps)
         recipe["per_device_train_batch_size"] = 16 if method != GRPO else 32
     recipe |= {"max_steps": steps, "save_strategy": "no", "seed": seed}
-    rows = training_rows(task, ROWS[method], seed)
-    specimen = Specimen(method, task, seed, recipe, rows)
+    specimen = Specimen(method, task, seed, recipe, [dict(row) for row in _drawn(task, ROWS[method], seed)])
     if method == DPO:
         specimen.rows = preference_rows(specimen)
     return specimen
+
+
+@lru_cache(maxsize=256)
+def _drawn(task: str, n: int, seed: int) -> tuple[Json, ...]:
+    return tuple(training_rows(task, n, seed))
 
 
 def preference_rows(specimen: Specimen) -> list[Json]:
@@ -174,6 +179,7 @@ def preference_rows(specimen: Specimen) -> list[Json]:
     return rows
 
 
+@cache
 def dev_items(task: str) -> list[tuple[str, str]]:
     """(prompt, reference) of the benchmark's items."""
     return [(e.prompt, e.reference) for e in islice(examples(task, "dev", 0), DEV_ITEMS)]
