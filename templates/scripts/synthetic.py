@@ -184,7 +184,10 @@ class Experiment(Keys):
     answer_pattern: str | None = field(default=None, metadata={"help": "Regular expression of a whole answer."})
     prompt_pattern: str | None = field(default=None, metadata={"help": "Regular expression of a whole question."})
     near_duplicate: float = field(
-        default=0.7, metadata={"help": "Shared three-word runs that make two long prompts one; Self-Instruct's 0.7."}
+        default=0.7,
+        metadata={
+            "help": "Share of three-word runs from which two long prompts are one (Self-Instruct: 0.7 of ROUGE-L)."
+        },
     )
     reward_functions: str | None = field(
         default=None, metadata={"help": "Functions of rewards.py; exact_match for the rows' own prompts, if none."}

@@ -133,7 +133,8 @@ def refusals_of_rft_say_what_to_write() -> None:
 
 
 def drafts_are_read_or_counted_out() -> None:
-    synthetic, rejected = script("synthetic"), Counter()
+    synthetic = script("synthetic")
+    rejected: Counter[str] = Counter()
     written = [
         answer("Question: reverse abc\nAnswer: cba"),
         answer("reverse xy\nAnswer: yx"),
@@ -168,7 +169,8 @@ def a_system_message_of_the_examples_stays() -> None:
 
 
 def repetitions_of_rows_and_of_each_other_are_dropped() -> None:
-    synthetic, rejected = script("synthetic"), Counter()
+    synthetic = script("synthetic")
+    rejected: Counter[str] = Counter()
     long = "a train leaves the station at noon and drives to the sea with nine people"
     known = [chat("reverse abc", "cba"), chat(long, "9")]
     new = [
@@ -184,7 +186,8 @@ def repetitions_of_rows_and_of_each_other_are_dropped() -> None:
 
 
 def votes_keep_what_the_majority_says() -> None:
-    synthetic, rejected = script("synthetic"), Counter()
+    synthetic = script("synthetic")
+    rejected: Counter[str] = Counter()
     rows = [chat("reverse abc", "cba"), chat("reverse xyz", "xyz")]
     drawn = [[answer("cba"), answer("cba"), answer("bca")], [answer("zyx"), answer("zyx"), answer("xyz", "length")]]
     found = synthetic.agreed(rows, drawn, synthetic.Experiment(vote_share=0.6), rejected)

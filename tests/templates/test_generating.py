@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bot.practice.warm import Warm
+from bot.practice.warm import Warm, WarmJob
 from tests.templates.conftest import QUICK, ROOT, chat_rows
 from tests.templates.skeleton import definitions
 
@@ -46,20 +46,28 @@ class Trial:
         (self.path / "data").mkdir(parents=True, exist_ok=True)
         (self.path / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def run(self, method: str, *flags: str, **recipe: Any) -> tuple[int, str]:
+    def run(self, method: str, *flags: str, plain: bool = False, **recipe: Any) -> tuple[int, str]:
         """(exit code, what it printed)"""
-        keys = QUICK | SHORT | {"method": method} | recipe
+        ended = self.start(method, *flags, plain=plain, **recipe).wait(1500)
+        assert ended is not None, (self.path / "log.txt").read_text()
+        return ended.exit_code, (self.path / "log.txt").read_text()
+
+    def start(self, method: str, *flags: str, plain: bool = False, **recipe: Any) -> WarmJob:
+        argv, log = self.prepare(method, *flags, plain=plain, **recipe), self.path / "log.txt"
+        log.write_text("")
+        return self.warm.start(argv, cwd=self.path, log=log)
+
+    def prepare(self, method: str, *flags: str, plain: bool = False, **recipe: Any) -> list[str]:
+        """The words that start the script. `plain`: the recipe holds no other keys than these."""
+        keys = (
+            {"method": method, "save_strategy": "no"} | recipe if plain else QUICK | SHORT | {"method": method} | recipe
+        )
         if method == "distill" and recipe.get("on_policy", True):  # its trainer has other keys
             keys = {key: value for key, value in keys.items() if key in recipe or key not in SUPERVISED}
         (self.path / "recipe.yaml").write_text(yaml.safe_dump(keys))
         for name in (f"{method}.py", "rewards.py"):
             shutil.copy(SCRIPTS / name, self.path / ("train.py" if name != "rewards.py" else name))
-        argv = ["train.py", "--config", "recipe.yaml", "--init_from", str(self.base), "--output_dir", "out", *flags]
-        log = self.path / "log.txt"
-        log.write_text("")
-        ended = self.warm.start(argv, cwd=self.path, log=log).wait(250)
-        assert ended is not None, log.read_text()
-        return ended.exit_code, log.read_text()
+        return ["train.py", "--config", "recipe.yaml", "--init_from", str(self.base), "--output_dir", "out", *flags]
 
     def json(self, name: str) -> Any:
         return json.loads((self.out / name).read_text())
