@@ -132,7 +132,7 @@ def test_playbook_knows_no_task() -> None:
 def test_shipped_tasks_divide_cleanly_into_rows_and_items(tmp_path: Path) -> None:
     """Few of each here: the whole sizes are drawn by the slow test beside the training."""
     for task in TASKS:
-        divides_cleanly(replace(task, rows=min(task.rows, 150), dev=20, sealed=30), tmp_path)
+        divides_cleanly(replace(task, rows=min(task.rows, 100), dev=20, sealed=20), tmp_path)
         assert task.known_good.strip(), f"{task.name}: a recipe must show that the target is in reach"
 
 
