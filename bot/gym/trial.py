@@ -18,7 +18,7 @@ from bot.errors import PlatformError, UserError
 from bot.evaluation.benchmark_file import read_benchmark_file
 from bot.evaluation.benchmarks import write_job_files
 from bot.gym.bases import base_name, models_of, teacher_name
-from bot.gym.place import benchmark_text, jsonl
+from bot.gym.place import benchmark_text, clean_rows, jsonl
 from bot.gym.task_file import Task
 from bot.practice.goals import TEMPLATES
 from bot.practice.warm import Warm
@@ -74,7 +74,7 @@ def _write_rows(task: Task, seed: int, folder: Path) -> None:
     for place in (data, benchmarks):
         place.mkdir(parents=True)
     items = task.items(seed)
-    (data / "train.jsonl").write_text(jsonl(task.training_rows(seed)), encoding="utf-8")
+    (data / "train.jsonl").write_text(jsonl(clean_rows(task, seed)), encoding="utf-8")
     (benchmarks / f"{task.name}.jsonl").write_text(jsonl(items), encoding="utf-8")
     (benchmarks / f"{task.name}.yaml").write_text(benchmark_text(task, items[0]), encoding="utf-8")
 

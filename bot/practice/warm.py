@@ -78,9 +78,13 @@ class WarmJob:
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to the job and all that it started."""
         self._begun.wait(START_SECONDS)
-        if self.pid is not None and self.ended is None:
-            with contextlib.suppress(ProcessLookupError):
+        if self.pid is None or self.ended is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            try:
                 os.killpg(self.pid, number)
+            except ProcessLookupError:
+                os.kill(self.pid, number)  # just forked, and not yet a group of its own
 
 
 class Warm:

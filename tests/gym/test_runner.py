@@ -100,8 +100,7 @@ def test_cancelled_jobs_end_whether_they_run_or_wait(runner: WarmRunner, spec: S
     runner.launch(spec("print('never')", job_id=second))
     found = runner.status(second)
     assert found is not None and found.state is JobState.QUEUED, "one at a time"
-    runner.refresh(first)
-    for job_id in (first, second):
+    for job_id in (second, first):
         runner.cancel(job_id)
         assert ended(runner, job_id).state is JobState.CANCELLED
     assert runner.log_tail(second) == ""

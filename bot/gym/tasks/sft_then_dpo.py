@@ -2,8 +2,8 @@
 
 KIND = "chain"
 METHOD = "sft, dpo"
-TARGET = 0.9
-ROWS = 400
+TARGET = 0.85
+ROWS = 800
 KNOWN_GOOD = """\
 learning_rate: 3.0e-3
 lr_scheduler_type: constant_with_warmup
@@ -15,7 +15,7 @@ max_length: 128
 learning_rate: 5.0e-4
 lr_scheduler_type: constant_with_warmup
 warmup_steps: 5
-max_steps: 60
+max_steps: 80
 per_device_train_batch_size: 32
 max_length: 128
 beta: 0.1
