@@ -295,7 +295,8 @@ async def _commit_recipe(
         if run.reviewed:
             files |= committed_files(world, x, run)
     files |= {f"{x.folder}/README.md": experiment_card(world, x)} | await world.record_files(x)
-    message = messages.commit_message(x, len(x.runs), changed, f"{symptom}: {why}" if symptom else why)
+    reason, method = f"{symptom}: {why}" if symptom else why, stage["method"] if stage is not None else ""
+    message = messages.commit_message(x, len(x.runs), changed, reason, method=method)
     key = f"{x.goal_id}/change/{digest_of([x.head_sha, text])[:12]}"
     try:
         head = await world.repository(x).commit(
