@@ -94,7 +94,6 @@ class Keeper:
         """Everything from the rows to the score, in `folder`, which must not exist."""
         folder.mkdir(parents=True)
         base = self._base_for(specimen, folder)
-        specimen.written_out()
         write_inputs(specimen, folder)
         began = time.monotonic()
         found = self._trained(specimen, folder, base)
@@ -187,7 +186,6 @@ class Keeper:
         """What a learning-rate range test over these rates says; empty when it failed."""
         folder.mkdir(parents=True)
         self._base_for(specimen, folder)
-        specimen.written_out()
         write_inputs(specimen, folder)
         log = folder / "log.txt"
         prepared = self._prepared(specimen, folder, log)
