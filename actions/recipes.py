@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import yaml
+
 from actions import checkout
 from actions.request import Request
 from bot.diagnosis.folder import parsed_recipe
+from bot.domain.methods import METHODS
+from bot.domain.recipe import earlier_run
 from bot.domain.redaction import redact
 from bot.errors import PlatformError, UserError
 from runners.remote.wrapper import fetch_origin
@@ -17,6 +21,7 @@ from runners.remote.wrapper import fetch_origin
 SCRIPTS = Path(__file__).resolve().parent.parent / "templates" / "scripts"
 TRAIN, PREPARE, RECIPE, ROWS = "train.py", "data/prepare.py", "recipe.yaml", "data/train.jsonl"
 
+POLICY = ".github/postdoc.yml"
 LOADS_CODE = frozenset({"trust_remote_code", "resume_from_checkpoint", "model_init_kwargs"})
 
 
@@ -31,8 +36,10 @@ class Recipe:
     folder: Path
     train: Path
     prepare: Path
+    beside: dict[str, Path]
+    """Name -> file of what train.py imports from its own folder."""
     trusted: bool
-    """Both scripts are byte for byte the shipped ones, and no key of the recipe makes them load other code."""
+    """All scripts are byte for byte the shipped ones, and no key of the recipe makes them load other code."""
     sources: tuple[str, ...]
 
 
@@ -53,10 +60,26 @@ def read_recipe(request: Request) -> Recipe:
         raise UserError(f"{RECIPE}: there is no script for method: {method}, and the experiment has no {TRAIN}.")
     train = _inside(request, own_train) if own_train.is_file() else shipped
     prepare = _inside(request, own_prepare) if own_prepare.is_file() else SCRIPTS / "prepare.py"
+    beside = _beside(request, folder, method)
     shipped_scripts = _same(train, shipped) and _same(prepare, SCRIPTS / "prepare.py")
+    shipped_scripts &= all(_same(path, SCRIPTS / name) for name, path in beside.items())
     trusted = shipped_scripts and not LOADS_CODE.intersection(values)
     file = checkout.relative(request, path)
-    return Recipe(text, values, file, folder, train, prepare, trusted, _sources(values.get("data_sources")))
+    return Recipe(text, values, file, folder, train, prepare, beside, trusted, _sources(values.get("data_sources")))
+
+
+def monitoring(request: Request) -> str:
+    """What the checkout's policy says of the monitor: `abort`, `advise` or `off`. Raises: UserError."""
+    path = checkout.inside(request, "policy", POLICY)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        values = {}  # what is wrong with the file is said by its own check
+    how = values.get("monitor", "abort") if isinstance(values, dict) else "abort"
+    how = "off" if how is False else how  # YAML reads a bare `off` as false
+    if how not in ("abort", "advise", "off"):
+        raise UserError(f"{POLICY}: monitor is {how!r:.40}; write abort, advise or off.")
+    return str(how)
 
 
 def _recipe_path(request: Request) -> Path:
@@ -65,6 +88,16 @@ def _recipe_path(request: Request) -> Path:
     if not path.is_file():
         raise UserError(f"there is no {text} in the checkout; `experiment` is a folder that holds a {RECIPE}.")
     return path
+
+
+def _beside(request: Request, folder: Path, method: str) -> dict[str, Path]:
+    """The method's companions: the experiment's own where it has one, else the shipped file."""
+    names = METHODS[method].companions if method in METHODS else ()
+    return {
+        name: _inside(request, folder / name) if (folder / name).is_file() else SCRIPTS / name
+        for name in names
+        if (folder / name).is_file() or (SCRIPTS / name).is_file()
+    }
 
 
 def _inside(request: Request, path: Path) -> Path:
@@ -117,6 +150,11 @@ def base_model(request: Request, recipe: Recipe) -> Path:
     if not text:
         raise UserError(
             f"{recipe.file}: init_from is missing; write the Hub id or the folder of the model to start from."
+        )
+    if earlier_run(text) is not None:
+        raise UserError(
+            f"{recipe.file}: init_from: {text} is an earlier run of the bot's, and its model is not in the checkout. "
+            "Give the folder or Hub id of that model as `base-model`."
         )
     folder = Path(text) if Path(text).is_absolute() else checkout.inside(request, "init_from", text)
     if (folder / "config.json").is_file():

@@ -91,6 +91,11 @@ class Settings(BaseSettings):
     job_slots: int | None = Field(None, ge=1, description="Jobs at a time; empty: one for each core.")
     job_memory_gib: float = Field(8.0, gt=0, description="Memory cap of a training or evaluation job.")
     job_threads: int = Field(1, ge=1, description="CPU threads of a job.")
+    search: Literal["playbook", "random", "tpe", "none"] = Field(
+        "playbook",
+        description="How the next change of a recipe is found: `playbook` by diagnosis, `random` and `tpe` (Optuna) "
+        "without one, for comparison; `none`: one run.",
+    )
     check_update_seconds: float = Field(30.0, ge=0.2, description="Shortest time between two updates of a check run.")
     label: str = Field("postdoc", description="The label that makes an issue a goal.")
     api_token: SecretStr | None = Field(

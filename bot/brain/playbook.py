@@ -1,27 +1,33 @@
 """The playbook: which recipe to start from, and which one change to try after a diagnosis. Rules only, no key needed.
 
 Starting recipes are rows of `recipes.yaml`, chosen by family, size and method, each with its source. After a run the
-remedy is the change that its most harmful diagnosis suggests, unless that recipe has been trained before; then the
-next diagnosis is asked, then bolder steps of the same remedy, and when nothing untried is left, nothing.
+remedy is the change that its most harmful diagnosis suggests, unless that recipe has been trained before; then bolder
+steps of the same change (or half of it where it went too far), then what the next diagnosis suggests, then the table of
+`bot.brain.remedies`. What to do when nothing untried is left is `bot.brain.search`'s business.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from bot.brain.remedies import STEPS, scope_change
 from bot.diagnosis.learning_rates import rate_of
 from bot.diagnosis.remedies import companion_of, null_is_the_remedy, wants_range_probe
 from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity
-from bot.domain.goal import Goal
+from bot.domain.goal import DEFAULT_METHOD, Goal
 from bot.domain.recipe import as_yaml, differences, line_of, normalised_value, recipe_hash, with_value
+from bot.errors import UserError
 
 ROWS = Path(__file__).parent / "recipes.yaml"
+_BOLDER = "A bolder step of the same change."
 MOST_PROBED_RATES = 6
 """Three decades at two rates each: what separates a rate copied from a 7B model from one that a tiny model needs."""
 
@@ -34,6 +40,21 @@ class StartingRecipe:
     """Where it comes from, for the plan and the card."""
 
 
+class Kind(StrEnum):
+    """What a change is made for."""
+
+    REPAIR = "repair"
+    """Of what a diagnosis names."""
+    DRAFT = "draft"
+    """Another start, independent of the runs before it."""
+    SEARCH = "search"
+    """A place in the search space."""
+    STAGE = "stage"
+    """The next method of the goal, or one that has to come first."""
+    ABLATION = "ablation"
+    """Several suspects side by side, of which the best is kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class Remedy:
     """One change to the recipe. With `probe`, `value` is a fallback until a range test has named a better one."""
@@ -41,29 +62,70 @@ class Remedy:
     key: str
     value: Any
     symptom: str
+    """Of the diagnosis that is acted on; empty where none is."""
     why: str
     also: Mapping[str, Any] = field(default_factory=dict)
     """Keys that must change together with `key` for this to stay one cause: halved batch, doubled accumulation."""
     probe: bool = False
     rates: tuple[float, ...] = ()
     """Learning rates that the range test tries."""
+    kind: Kind = Kind.REPAIR
+    base: int = 0
+    """The run whose recipe this changes; 0: the run that it follows."""
+    recipe: str = ""
+    """Text of the recipe that this changes, where it is not that of the run that it follows."""
+    stage: Mapping[str, Any] | None = None
+    """{"index", "method", "agreed", "digests", "shipped_digests"} where the scripts change too."""
+    waits: str = ""
+    """Why a person decides on it whatever was agreed; a sentence without its full stop."""
+    arms: tuple[tuple[str, Any], ...] = ()
+    """(key, value) of each suspect of an ablation."""
 
     @property
     def settings(self) -> dict[str, Any]:
         return {self.key: self.value, **self.also}
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"also": dict(self.also), "rates": list(self.rates)}
+        """What says no more than its default is left out, so that a version from before it was there reads the rest."""
+        whole = asdict(self) | {
+            "also": dict(self.also),
+            "rates": list(self.rates),
+            "arms": [list(a) for a in self.arms],
+        }
+        later = {"kind": Kind.REPAIR, "base": 0, "recipe": "", "stage": None, "waits": "", "arms": []}
+        return {key: value for key, value in whole.items() if key not in later or value != later[key]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Remedy:
-        return cls(**{**data, "rates": tuple(data.get("rates", ()))})
+        """What a newer version wrote beside the fields of this one is left out."""
+        known = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
+        known["rates"] = tuple(known.get("rates", ()))
+        known["arms"] = tuple((key, value) for key, value in known.get("arms", ()))
+        known["kind"] = Kind(known.get("kind", Kind.REPAIR))
+        return cls(**known)
 
     def applied(self, recipe: str) -> str:
-        """The recipe's text with this change made."""
+        """The recipe's text with this change made; `recipe` is that of the run that it follows."""
+        recipe = self.recipe or recipe
         for key, value in self.settings.items():
             recipe = with_value(recipe, key, value)
         return recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the next change may count on, as the loop knows it."""
+
+    runs_left: int
+    family: str = ""
+    """The base model's `model_type`."""
+    parameters: float | None = None
+    """Of the base model; None where that is not known."""
+    covered: Collection[str] | None = None
+    """Recipe keys that Postdoc may change by itself now; None where nobody has agreed to anything yet."""
+
+    def covers(self, keys: Collection[str]) -> bool:
+        return self.covered is not None and ("*" in self.covered or set(keys) <= set(self.covered))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +151,40 @@ def starting_recipe(goal: Goal, *, family: str, parameters: float, data_source: 
     """The recipe that runs first: the goal's own where it brings one, else the row that fits the base model.
 
     `family` is the model configuration's `model_type`, `parameters` its size (a count, not billions).
+    Raises: UserError when the playbook has no row of the goal's first method.
     """
-    fixed = {"method": goal.method or "sft", "init_from": goal.base_model, "data_sources": data_source,
+    fixed = {"method": goal.stages[0], "init_from": goal.base_model, "data_sources": data_source,
              "data_prompt_column": "auto", "data_completion_column": "auto", "data_validation_rows": 100,
              "seed": goal.seed}  # fmt: skip
     if goal.recipe is not None:
         return StartingRecipe(_completed(goal.recipe, fixed), "brought by the goal")
-    row = fitting_row(family=family, parameters=parameters, method=goal.method or "sft")
+    return _of_row(fitting_row(family=family, parameters=parameters, method=goal.stages[0]), fixed)
+
+
+def stage_recipe(before: str, method: str, *, init_from: str, family: str, parameters: float) -> StartingRecipe:
+    """The recipe that a later stage starts with: the row of its method, on the data and seed of the recipe `before`.
+
+    Raises: UserError when the playbook has no row of this method.
+    """
+    values = yaml.safe_load(before) or {}
+    kept = {key: value for key, value in values.items() if str(key).startswith("data_") or key == "seed"}
+    row = fitting_row(family=family, parameters=parameters, method=method)
+    return _of_row(row, {"method": method, "init_from": init_from} | kept)
+
+
+def _of_row(row: Row, fixed: Mapping[str, Any]) -> StartingRecipe:
     text = f"# {row.source}\n" + "".join(f"{key}: {as_yaml(value)}\n" for key, value in row.recipe.items())
     return StartingRecipe(_completed(text, fixed), row.source)
 
 
 def fitting_row(*, family: str, parameters: float, method: str) -> Row:
-    """The first row of this family and size; a family nobody measured takes the nearest size of any family."""
+    """The first row of this family and size; a family nobody measured takes the nearest size of any family.
+
+    Raises: UserError when no row is of this method.
+    """
     candidates = [row for row in rows() if row.method == method]
+    if not candidates:
+        raise UserError(f"There is no starting recipe for the method `{method}` yet: bring one in the goal.")
     for row in candidates:
         if row.family == family and row.smallest_parameters <= parameters <= row.largest_parameters:
             return row
@@ -123,38 +205,85 @@ def remedy_for(
     report: DiagnosisReport, recipe: str, *, tried: Mapping[str, int], script_digest: str = "", probed: bool = False
 ) -> Remedy | None:
     """The next untried change, None when every diagnosis has been acted on. `probed`: a range test has been run."""
+    return next(remedies_for(report, recipe, tried=tried, script_digest=script_digest, probed=probed), None)
+
+
+def remedies_for(
+    report: DiagnosisReport,
+    recipe: str,
+    *,
+    tried: Mapping[str, int],
+    script_digest: str = "",
+    probed: bool = False,
+    overshot: Collection[int] = (),
+) -> Iterator[Remedy]:
+    """Untried changes in the order in which they are worth a run: first what the diagnoses themselves suggest, most
+    harmful first, then the steps of the table. What only a person may decide carries its reason in `waits`.
+
+    `tried` is recipe hash -> run; `overshot` are runs whose change went too far, so that half of it comes before more.
+    """
     values = yaml.safe_load(recipe) or {}
+    seen: set[str] = set()
+    for remedy in chain(_suggested(report, values, tried, script_digest, probed, overshot), _stepped(report, values)):
+        changed = yaml.safe_load(remedy.applied(recipe)) or {}
+        name = recipe_hash(changed, script_digest=script_digest)
+        if differences(values, changed) and name not in tried and name not in seen:
+            seen.add(name)
+            yield replace(remedy, waits=scope_change(values, changed) or "")
+
+
+def _suggested(
+    report: DiagnosisReport,
+    values: Mapping[str, Any],
+    tried: Mapping[str, int],
+    script_digest: str,
+    probed: bool,
+    overshot: Collection[int],
+) -> Iterator[Remedy]:
     for diagnosis in report.diagnoses:
-        for remedy in _candidates(diagnosis, values, probed=probed):
-            changed = yaml.safe_load(remedy.applied(recipe)) or {}
-            if not differences(values, changed):
-                continue
-            if recipe_hash(changed, script_digest=script_digest) not in tried:
-                return remedy
-    return None
+        key, value, symptom = diagnosis.key, diagnosis.suggested, str(diagnosis.symptom)
+        if key is None or (value is None and not null_is_the_remedy(diagnosis)):
+            continue
+        companion = companion_of(diagnosis, values)
+        # The evidence of a flat or exploding loss gives the direction, not the distance; a range test gives the
+        # distance for less than a run costs.
+        probe = wants_range_probe(diagnosis) and not probed and _can_probe(values)
+        rates = rate_of(values).probes(diagnosis.symptom)[:MOST_PROBED_RATES] if probe else ()
+        also = dict([companion]) if companion else {}
+        yield Remedy(key, value, symptom, diagnosis.cause, also=also, probe=probe, rates=rates)
+        if diagnosis.severity is Severity.ADVICE or companion:
+            continue
+        at = tried.get(recipe_hash({**values, key: value}, script_digest=script_digest))
+        yield from _stretched(diagnosis, normalised_value(values.get(key)), value, halved=at in overshot)
 
 
-def _candidates(diagnosis: Diagnosis, values: Mapping[str, Any], *, probed: bool) -> Iterator[Remedy]:
-    """Changes that this diagnosis calls for, the likeliest first."""
-    key, value, symptom = diagnosis.key, diagnosis.suggested, str(diagnosis.symptom)
-    if key is None or (value is None and not null_is_the_remedy(diagnosis)):
+def _stretched(diagnosis: Diagnosis, before: Any, value: Any, *, halved: bool) -> Iterator[Remedy]:
+    """The same change once more, bolder; or half as bold where the whole was too much."""
+    numbers = [each for each in (before, value) if isinstance(each, int | float) and not isinstance(each, bool)]
+    if len(numbers) < 2 or min(numbers) <= 0:
         return
-    companion = companion_of(diagnosis, values)
-    # The evidence of a flat or exploding loss gives the direction, not the distance; a range test gives the distance
-    # for less than a run costs.
-    probe = wants_range_probe(diagnosis) and not probed
-    rates = rate_of(values).probes(diagnosis.symptom)[:MOST_PROBED_RATES] if probe else ()
-    also = dict([companion]) if companion else {}
-    yield Remedy(key, value, symptom, diagnosis.cause, also=also, probe=probe, rates=rates)
-    before = normalised_value(values.get(key))
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if diagnosis.severity is Severity.ADVICE or companion or not number or not isinstance(before, int | float):
-        return
-    for power in (2, 3):
-        if before and value:
-            bolder = before * (value / before) ** power
-            stepped = round(bolder) if isinstance(value, int) else float(f"{bolder:.2g}")
-            yield Remedy(key, stepped, symptom, f"{diagnosis.cause} (A bolder step of the same change.)")
+    for power, words in ((0.5, "Half of the same change."),) if halved else ((2, _BOLDER), (3, _BOLDER)):
+        stretched = before * (value / before) ** power
+        whole = isinstance(value, int) and stretched >= 1
+        stepped = round(stretched) if whole else float(f"{stretched:.2g}")
+        yield Remedy(str(diagnosis.key), stepped, str(diagnosis.symptom), f"{diagnosis.cause} ({words})")
+
+
+def _stepped(report: DiagnosisReport, values: Mapping[str, Any]) -> Iterator[Remedy]:
+    """The table's steps for everything that is more than advice."""
+    for diagnosis in report.diagnoses:
+        if diagnosis.severity is Severity.ADVICE:
+            continue
+        for step in STEPS.get(diagnosis.symptom, ()):
+            if settings := step.change(values):
+                key, *others = settings
+                also = {other: settings[other] for other in others}
+                yield Remedy(key, settings[key], str(diagnosis.symptom), diagnosis.cause, also=also)
+
+
+def _can_probe(values: Mapping[str, Any]) -> bool:
+    """GRPO's loss says nothing of how well it trains, so a range test has nothing to compare."""
+    return str(values.get("method", DEFAULT_METHOD)) != "grpo"
 
 
 def after_probe(remedy: Remedy, probe: Mapping[str, Any] | None) -> Remedy:

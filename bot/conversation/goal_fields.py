@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 from bot.conversation.inert import clipped, code
@@ -54,6 +55,8 @@ _AT_LEAST = re.compile(r"^(?:at least|to|reach|>=|≥|>|=|about|~)\s{0,5}", re.I
 _UNIT = re.compile(
     r"^(?:us)?\$\s{0,5}|\s{0,5}(?:usd|us\$|\$|dollars?|gpu[ -]?(?:hours?|h)|hours?|hrs?|h|runs?)\.?$", re.IGNORECASE
 )
+_THEN = re.compile(r"\s*(?:,|->|→|\+|\bthen\b)\s*")
+MOST_STAGES = 12
 _CHOOSE = frozenset({"choose for me", "any", "auto"})
 
 # Names as the Hub's cards write them, from the SPDX list. `other` and `unknown` name no licence.
@@ -395,9 +398,25 @@ def _method(text: str, world: World) -> str | None:
     name = text.strip("`'\" ").lower()
     if name in _CHOOSE:
         return None
-    if name not in METHODS:
-        raise WrongField(f"Method {code(text, 60)} is not known: write one of {', '.join(METHODS)}, or leave it empty.")
-    return name
+    named = [part for part in _THEN.split(name) if part]
+    if not named or not METHODS.keys() >= set(named):
+        raise WrongField(
+            f"Method {code(text, 60)} is not known: write one of {', '.join(METHODS)}, or several in the order in "
+            "which they train, `sft, grpo`, or leave it empty."
+        )
+    if len(named) > MOST_STAGES:
+        raise WrongField(f"Method names {len(named)} stages: write at most {MOST_STAGES}.")
+    if (wrong := _broken_chain(named)) is not None:
+        raise WrongField(f"Method {code(text, 60)}: {wrong}")
+    return ", ".join(named)
+
+
+def _broken_chain(stages: list[str]) -> str | None:
+    """Why a stage cannot go on from the one before, as the end of a sentence; None when each can."""
+    for before, after in pairwise(stages):
+        if METHODS[before].makes is not METHODS[after].makes:
+            return f"what `{before}` makes is no model that `{after}` can go on from. Write them as two goals."
+    return None
 
 
 def _dataset(text: str, world: World) -> str | None:

@@ -15,7 +15,7 @@ from bot.conversation.inert import clipped, code
 from bot.conversation.yaml_reader import Limits, read_mapping
 from bot.domain.data_source import RepositorySource, is_pinned, parse_source
 from bot.domain.methods import METHODS
-from bot.domain.recipe import Scalar, line_of, normalised_value
+from bot.domain.recipe import Scalar, earlier_run, line_of, normalised_value
 from bot.errors import UserError
 
 KEY = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -95,7 +95,6 @@ _REFUSED: dict[str, str] = {
     "fsdp_config": "a recipe cannot read another configuration file: remove this line.",
     "accelerator_config": "a recipe cannot read another configuration file: remove this line.",
     "chat_template_path": "a recipe cannot read another file: remove this line.",
-    "init_from": "what a run starts from is the goal's base model: write it in the goal's field Base model.",
     "model_name_or_path": "what a run starts from is the goal's base model: write it in the goal's field Base model.",
     "model_revision": "what a run starts from is the goal's base model: write `name@revision` in its field Base model.",
     "train_file": "where the built rows lie is fixed: name the source in `data_sources` or in the goal's field.",
@@ -104,6 +103,8 @@ _REFUSED: dict[str, str] = {
     "dataset_config": "data comes from the repository or the benchmark: name a file in the goal's field Training data.",
     "datasets": "data comes from the repository or the benchmark: name a file in the goal's field Training data.",
 }
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
+_MODEL = re.compile(rf"{_NAME}/{_NAME}(@[A-Za-z0-9][A-Za-z0-9._/-]{{0,99}})?")
 _SECRET_KEY = re.compile(r"(^|_)(token|secret|password|passwd|api_key|access_key|private_key|credentials?)$")
 _HARMLESS_TOKENS = frozenset({"eos_token", "pad_token", "bos_token", "unk_token"})
 _PATH_KEYS = frozenset({"data_sources"})
@@ -140,9 +141,29 @@ def setting_problem(key: str, value: Any) -> str | None:
     problem = key_problem(key)
     if problem is not None:
         return problem
+    if key in {"init_from", "teacher"}:
+        return _model_problem(key, value)
     if key == "report_to":
         return None if value in (None, "none", "trackio") else "`report_to` may only be `none` or `trackio`."
     return _value_problem(key, value)
+
+
+def _model_problem(key: str, value: Any) -> str | None:
+    """What a run starts from is the goal's base model or an earlier run of the goal; a teacher may be another model."""
+    if earlier_run(value) is not None or (key == "teacher" and value is None):
+        return None
+    if key == "teacher" and isinstance(value, str) and _MODEL.fullmatch(value) and ".." not in value:
+        return None
+    shown = code(_shown(value) if isinstance(value, (str, int, float)) or value is None else "…", 60)
+    if key == "teacher":
+        return (
+            f"`teacher` cannot be {shown}: write an earlier run of this goal, `runs/02`, or a model, "
+            "`owner/name@revision`."
+        )
+    return (
+        f"`init_from` cannot be set to {shown}: write an earlier run of this goal, `runs/02`, or remove the line; the "
+        "first run starts from the goal's base model, its field Base model."
+    )
 
 
 def key_problem(key: str) -> str | None:

@@ -78,6 +78,8 @@ class EventKind(StrEnum):
     """The goal is now the one that an edit offered."""
     REFUSED = "refused"
     """Found after the contract was read: the goal cannot be pursued as written."""
+    MONITORED = "monitored"
+    """A running job was judged to be doomed, so it is ended."""
     BASELINE_RECORDED = "baseline_recorded"
     DATA_CHECKED = "data_checked"
     PLANNED = "planned"
@@ -163,6 +165,8 @@ class Job:
     """{"usd", "gpu_hours"} that it may cost at most; its time-out is set from it."""
     gone: bool = False
     """Its outputs are gone with the machine that they lay on."""
+    stopped: dict[str, Any] | None = None
+    """What the monitor ended it for: the data of its MONITORED."""
     again: bool = False
     """Somebody who may train has agreed that it is done once more for that."""
     usd_per_hour: float | None = None
@@ -181,7 +185,7 @@ class Job:
     @property
     def blameless(self) -> bool:
         """True when the recipe is not to blame: lost, cancelled by a person who later resumed, or the sandbox broke."""
-        if self.status is None:
+        if self.status is None or self.stopped is not None:
             return False
         return self.status["state"] in ("lost", "cancelled") or self.status["failure"] == "platform"
 
@@ -246,6 +250,14 @@ class Run:
     reviewed: bool = False
     started_at: float = 0.0
     ended_at: float | None = None
+    stage: int = 0
+    """0-based place in the goal's `stages`."""
+    changed_by: str = ""
+    """Who made the change that this run tries: `postdoc`, or a person's login; empty for the first recipe."""
+    kept: dict[str, Any] | None = None
+    """What the next change builds on: {"run", "why"}; None in a journal from before it was said."""
+    stuck: str = ""
+    """Why nothing follows, where nothing does; a sentence without its full stop."""
     yardstick: str = ""
     """`Experiment.yardstick` when it was started: values of another one cannot be compared with this one's."""
 
@@ -339,7 +351,7 @@ class Experiment:
     recipe_source: str = ""
     """Where the first recipe came from, in words."""
     recipe_digests: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of train.py and data/prepare.py at the head."""
+    """SHA-256 of train.py, what stands beside it, and data/prepare.py at the head."""
     shipped_digests: dict[str, str] = field(default_factory=dict)
     """The same of the scripts that ship; a policy grants spending to these alone."""
     folder: str = ""
@@ -351,6 +363,10 @@ class Experiment:
     """A head that a person pushed and the bot has not read yet."""
     changed: dict[str, list[Any]] = field(default_factory=dict)
     """Keys changed since the last run, waiting to be trained."""
+    changed_stage: bool = False
+    """They are what the goal's next stage brings, so they were agreed to with the goal."""
+    stage: int = 0
+    """0-based place in the goal's `stages` of what stands at the head."""
     changed_why: str = ""
     changed_by: str = ""
     # Consent

@@ -102,6 +102,7 @@ def _on_goal_adopted(x: Experiment, event: Event) -> None:
         x.data = {}  # scanned for other items, or held against other licences
     x.head_sha, x.recipe, x.recipe_digests = d["head_sha"], d["recipe"], dict(d["digests"])
     x.shipped_digests = dict(d["shipped_digests"])
+    x.stage, x.changed_stage = d.get("stage", x.stage), False
     x.changed = {key: list(pair) for key, pair in d["changed"].items()}
     x.changed_why, x.changed_by = d["why"], d["by"]
     x.consent, x.consent_asked_for, x.refusal = None, "", None
@@ -136,7 +137,7 @@ def _on_contract_read(x: Experiment, event: Event) -> None:
     x.state = State.NEEDS_AUTHOR if x.refusal else State.PLAN
     if not x.refusal:
         x.recipe, x.recipe_source = d["recipe"], d["recipe_source"]
-        x.recipe_digests, x.shipped_digests = dict(d["digests"]), dict(d["shipped_digests"])
+        x.recipe_digests, x.shipped_digests, x.stage = dict(d["digests"]), dict(d["shipped_digests"]), 0
         x.folder, x.branch = d["folder"], d["branch"]
         x.author_permission = d["author_permission"]
 
@@ -225,6 +226,12 @@ def _on_job_ended(x: Experiment, event: Event) -> None:
         job.status = dict(event.data["status"])
 
 
+def _on_monitored(x: Experiment, event: Event) -> None:
+    job = x.jobs.get(event.data["job_id"])
+    if job is not None and not job.ended:
+        job.stopped = dict(event.data)
+
+
 def _on_outputs_gone(x: Experiment, event: Event) -> None:
     job = x.jobs.get(event.data["job_id"])
     if job is None:
@@ -286,11 +293,13 @@ def _on_run_started(x: Experiment, event: Event) -> None:
         changed={key: list(pair) for key, pair in d["changed"].items()},
         check_run_id=d["check_run_id"],
         started_at=event.at,
+        stage=x.stage,
+        changed_by=x.changed_by,
         yardstick=x.yardstick,
     )
     x.runs.append(run)
     x.tried[run.recipe_hash] = run.n
-    x.changed, x.changed_why, x.changed_by = {}, "", ""
+    x.changed, x.changed_why, x.changed_by, x.changed_stage = {}, "", "", False
     x.state = State.TRAINING
 
 
@@ -303,6 +312,7 @@ def _on_diagnosed(x: Experiment, event: Event) -> None:
     run.failure = d["failure"]
     run.report = DiagnosisReport.from_dict(d["report"])
     run.remedy = dict(d["remedy"]) if d["remedy"] else None
+    run.kept, run.stuck = d.get("kept"), d.get("stuck", "")
     run.diagnosed = True
     x.state = State.REVIEWING
 
@@ -321,6 +331,9 @@ def _on_revised(x: Experiment, event: Event) -> None:
     x.recipe = d["recipe"]
     x.changed = {key: list(pair) for key, pair in d["changed"].items()}
     x.changed_why, x.changed_by = d["why"], d["by"]
+    if (stage := d.get("stage")) is not None:
+        x.stage, x.changed_stage = stage["index"], bool(stage["agreed"])
+        x.recipe_digests, x.shipped_digests = dict(stage["digests"]), dict(stage["shipped_digests"])
     if d["by"] != "postdoc" and x.consent is not None:
         allowed = set(x.consent["envelope"]["keys"])
         if "*" not in allowed and not x.changed.keys() <= allowed:
@@ -412,6 +425,7 @@ _FOLDS = {
     EventKind.PULL_REQUEST_CLOSED: _on_pull_request_closed,
     EventKind.PULL_REQUEST_REOPENED: _on_pull_request_reopened,
     EventKind.JOB_ENDED: _on_job_ended,
+    EventKind.MONITORED: _on_monitored,
     EventKind.OUTPUTS_GONE: _on_outputs_gone,
     EventKind.CONTRACT_READ: _on_contract_read,
     EventKind.JOB_LAUNCHED: _on_job_launched,

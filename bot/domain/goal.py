@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NewType
 
 GoalId = NewType("GoalId", str)
 """`<owner>/<repository>#<issue>`: names a goal in the journal, in folders (through `slug`) and in hidden keys."""
+
+
+DEFAULT_METHOD = "sft"
+"""What trains where neither the goal nor its recipe names a method."""
+
+
+_METHOD_LINE = re.compile(r"^method:[ \t]*[\"']?([A-Za-z]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,8 @@ class Goal:
     metric: str = "exact_match"
     base_revision: str = "main"
     method: str | None = None
-    """sft, dpo, grpo ...; None leaves the choice to the brain."""
+    """sft, dpo, grpo ..., or several in the order in which they train, `sft, grpo`; None leaves the choice to the
+    brain."""
     dataset: str | None = None
     """A `data_source` line: a path on the default branch, a data set of the Hub, an address. None: the benchmark's own
     training split."""
@@ -61,6 +70,15 @@ class Goal:
     seed: int = 0
     data_licence: str | None = None
     """What the author says the training data is under; counts where the data has no card of its own."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The methods in the order in which they train, at least one; each after the first goes on from a run of the
+        one before. Where the goal names none, its own recipe may."""
+        named = tuple(part.strip() for part in (self.method or "").split(",") if part.strip())
+        if not named and (line := _METHOD_LINE.search(self.recipe or "")) is not None:
+            named = (line[1].lower(),)
+        return named or (DEFAULT_METHOD,)
 
     @property
     def hash(self) -> str:

@@ -26,6 +26,20 @@ _ESCAPED = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff\\ufe
 UNHASHED_KEYS = frozenset({"output_dir", "run_name", "report_to", "logging_steps", "disable_tqdm"})
 
 
+_EARLIER_RUN = re.compile(r"runs/(\d{2,4})")
+
+
+def earlier_run(value: Any) -> int | None:
+    """The run of the same goal that `runs/02` names, 2; None for any other value."""
+    named = _EARLIER_RUN.fullmatch(value) if isinstance(value, str) else None
+    return int(named[1]) or None if named else None
+
+
+def run_name(n: int) -> str:
+    """How a recipe names an earlier run of its goal."""
+    return f"runs/{n:02d}"
+
+
 def normalised_value(value: Any) -> Any:
     """`value` with numeric strings as numbers and whole floats as integers, recursively."""
     if isinstance(value, bool) or value is None:

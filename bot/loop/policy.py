@@ -13,10 +13,12 @@ from typing import Any
 
 import yaml
 
+from bot.brain.playbook import Kind
 from bot.conversation.policy import Policy
-from bot.domain.ablation import Ablation
+from bot.domain.ablation import Ablation, Arm
 from bot.domain.experiment import BASELINE, Experiment, JobRole, Run, State
 from bot.domain.goal import digest_of
+from bot.domain.metrics import metric_named
 from bot.domain.recipe import recipe_hash
 from bot.loop.spending import budget_exhausted, consent_missing, data_key, policy_covers, remedy_waits
 
@@ -40,6 +42,7 @@ class ActionKind(StrEnum):
     REVIEW = "review"
     REVISE = "revise"
     CONFIRM = "confirm"
+    OPEN_ABLATION = "open_ablation"
     REPORT_ABLATION = "report_ablation"
     CONCLUDE = "conclude"
     PUBLISH = "publish"
@@ -229,11 +232,30 @@ def _after_review(x: Experiment, run: Run) -> Action | None:
     if (ceiling := budget_exhausted(x)) is not None:
         return _conclude(State.EXHAUSTED, ceiling)
     if run.remedy is None:
-        return _conclude(State.NEEDS_HUMAN, "nothing is left to try that has not been tried")
+        return _conclude(State.NEEDS_HUMAN, run.stuck or "nothing is left to try that has not been tried")
     if (reason := remedy_waits(x, run)) is not None:
         # Without any consent, agreeing to go on is asked for; with one, leave for a change that it does not cover.
         return _ask_consent(x, reason, remedy=x.consent is not None)
+    if run.remedy.get("kind") == Kind.ABLATION:
+        if not any(ablation.for_run == run.n for ablation in x.ablations):
+            return Action(ActionKind.OPEN_ABLATION, {"run": run.n})
+        if arm_chosen(x, run) is None:
+            symptom = run.remedy["symptom"]
+            reason = f"`{symptom}` came back after a repair, and of its suspects none did better side by side"
+            return _conclude(State.NEEDS_HUMAN, reason)
     return Action(ActionKind.REVISE, {"run": run.n})
+
+
+def arm_chosen(x: Experiment, run: Run) -> tuple[Ablation, Arm, float] | None:
+    """The ablation that is the run's remedy, the arm that did best and its value; None where none did better than the
+    run itself."""
+    assert x.goal is not None, "a run belongs to a goal that was understood"
+    metric = metric_named(x.goal.metric)
+    for ablation in x.ablations:
+        best = ablation.best(metric.rank) if ablation.for_run == run.n else None
+        if best is not None and (run.score is None or metric.better(best[1], run.score.value)):
+            return ablation, *best
+    return None
 
 
 def _model_again(x: Experiment, best: Run) -> Action | None:

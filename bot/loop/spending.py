@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import yaml
 
+from bot.brain.playbook import Remedy
 from bot.conversation.permissions import Tier
 from bot.conversation.policy import Policy
 from bot.domain.ablation import Ablation
 from bot.domain.budget import Envelope, Spend, exceeded, remaining, used_up
 from bot.domain.experiment import Experiment, JobRole, Run
-from bot.domain.goal import Budget, digest_of
+from bot.domain.goal import DEFAULT_METHOD, Budget, digest_of
+from bot.domain.methods import METHODS
+from bot.domain.recipe import differences
 from bot.loop.hardware import Estimates, Unfit, estimates, unfit
+
+_METHOD_LINE = re.compile(r"^method:[ \t]*[\"']?([a-z]+)", re.MULTILINE)
 
 NEXT_RUN = Spend(runs=1)
 """What is known of the next run before it starts; its time is capped by what is left."""
@@ -130,7 +136,7 @@ def consent_missing(x: Experiment, *, keys: tuple[str, ...]) -> str | None:
         return "nobody has agreed to this spending yet"
     # The envelope's keys say what Postdoc may change by itself. What a person changed outside of them has voided the
     # consent already (bot.domain.fold), so that whoever agrees afresh agrees to that change.
-    changed = keys if x.changed_by in ("", "postdoc") else ()
+    changed = keys if x.changed_by in ("", "postdoc") and not x.changed_stage else ()
     if x.consent["by"] == "policy" and (too_large := memory_unfit(x)) is not None:
         return too_large.diagnosis.cause
     envelope = Envelope.from_dict(x.consent["envelope"])
@@ -143,9 +149,23 @@ def remedy_waits(x: Experiment, run: Run) -> str | None:
     if x.consent is None:
         return "nobody has agreed to this spending yet"
     assert x.goal is not None
+    remedy = Remedy.from_dict(run.remedy)
+    if remedy.waits:
+        return remedy.waits
     envelope = Envelope.from_dict(x.consent["envelope"])
-    keys = (run.remedy["key"], *run.remedy["also"])
-    return envelope.covers(keys, NEXT_RUN, spent=spend_of(x), goal_hash=x.goal.hash)
+    cost = Spend(runs=max(1, len(remedy.arms)))
+    return envelope.covers(_keys_of(remedy, run), cost, spent=spend_of(x), goal_hash=x.goal.hash)
+
+
+def _keys_of(remedy: Remedy, run: Run) -> Collection[str]:
+    """Recipe keys that it changes beyond what was agreed with the goal itself."""
+    if remedy.stage is not None and remedy.stage["agreed"]:
+        return ()
+    if remedy.arms:
+        return {key for key, _ in remedy.arms}
+    if not remedy.recipe:
+        return tuple(remedy.settings)
+    return differences(yaml.safe_load(run.recipe) or {}, yaml.safe_load(remedy.applied(run.recipe)) or {}).keys()
 
 
 def policy_covers(x: Experiment) -> str | None:
@@ -185,4 +205,8 @@ def data_key(recipe: str, digests: Mapping[str, str]) -> str:
     """Names the training set that this recipe's data keys and this prepare script build."""
     lines = sorted(line.partition("#")[0].rstrip() for line in recipe.splitlines() if line.startswith("data_"))
     seed = [line for line in recipe.splitlines() if line.startswith("seed:")]
-    return digest_of([lines, seed, digests.get("data/prepare.py", "")])[:12]
+    named = [lines, seed, digests.get("data/prepare.py", "")]
+    method = _METHOD_LINE.search(recipe)
+    rows = METHODS[method[1]] if method is not None and method[1] in METHODS else METHODS[DEFAULT_METHOD]
+    # Methods whose rows are alike share a training set, and what was named before there were others keeps its name.
+    return digest_of(named if rows.columns == METHODS[DEFAULT_METHOD].columns else [*named, rows.name])[:12]

@@ -23,8 +23,17 @@ KeptFile = Callable[[GoalId, str], Awaitable[bytes | None]]
 
 PACKAGE = Path(__file__).resolve().parent.parent
 TEMPLATES = PACKAGE.parent / "templates"
-METHODS = tuple(sorted(name for name in methods.METHODS if (TEMPLATES / "scripts" / f"{name}.py").is_file()))
-"""Methods that a script ships for."""
+SCRIPTS = TEMPLATES / "scripts"
+METHODS = tuple(
+    sorted(
+        name
+        for name, method in methods.METHODS.items()
+        if all((SCRIPTS / file).is_file() for file in (f"{name}.py", *method.companions))
+    )
+)
+"""Methods that a script ships for, with all that it imports."""
+TRAIN, PREPARE = "train.py", "data/prepare.py"
+"""Paths in an experiment's folder; what a method's script imports lies beside train.py under its own name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,8 @@ class World:
     """Where jobs run, as the plan says it."""
     lasting: bool = True
     """False where the data folder goes with the machine once the process has ended."""
+    search: str = "playbook"
+    """How the next change is found: a value of `bot.brain.search.Search`."""
     kept_file: KeptFile | None = None
     """What of a goal outlives this machine, where the data folder may not; None where it does."""
 
@@ -74,13 +85,14 @@ class World:
         return await asyncio.to_thread(self.record.files, x) if self.record is not None else {}
 
 
-def shipped_script(method: str) -> bytes:
-    """The training script that ships for `method`, byte for byte what is committed."""
-    return (TEMPLATES / "scripts" / f"{method}.py").read_bytes()
-
-
-def shipped_prepare() -> bytes:
-    return (TEMPLATES / "scripts" / "prepare.py").read_bytes()
+def shipped_scripts(method: str) -> dict[str, bytes]:
+    """Path in an experiment's folder -> the file that ships for `method`, byte for byte what is committed."""
+    beside = {name: (SCRIPTS / name).read_bytes() for name in methods.METHODS[method].companions}
+    return {
+        TRAIN: (SCRIPTS / f"{method}.py").read_bytes(),
+        **beside,
+        PREPARE: (SCRIPTS / "prepare.py").read_bytes(),
+    }
 
 
 def digest(data: bytes) -> str:

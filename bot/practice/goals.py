@@ -109,7 +109,6 @@ def issue_of(answers: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
     """
     form = issue_form.parse(FORM_PATH, (TEMPLATES / "issue_form" / "goal.yml").read_text(encoding="utf-8"))
     filled: dict[str, Sequence[str]] = {name: [text] for name, text in answers.items()}
-    filled.setdefault("method", ["Choose for me"])
     filled["acknowledgement"] = [ACKNOWLEDGED]
     problems = issue_form.missing(form, filled)
     if problems:

@@ -82,6 +82,11 @@ def run_pursuit(
 
         def agree(x: Experiment) -> None:
             assert x.pull_request is not None
+            if x.consent is not None and x.run is not None and x.run.remedy is not None and not x.changed:
+                # What was agreed to by calling is the budget. A change of scope is nobody's to grant who is not asked,
+                # so the goal ends with the suggestion in its review.
+                world.comment(CALLER.login, x.pull_request, "/postdoc stop")
+                return
             world.comment(CALLER.login, x.pull_request, f"/postdoc run {x.head_sha}")
 
         x = Follower(world, screen, issue, agree).until_over()

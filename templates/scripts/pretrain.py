@@ -838,9 +838,30 @@ class CheckpointLog(TrainerCallback):  # type: ignore[misc]
         os.replace(partial, self.folder / "latest")
 
 
+class CheckpointRequest(TrainerCallback):  # type: ignore[misc]
+    """Makes a checkpoint when somebody puts a file `checkpoint_now` into the folder, and takes the file away once the
+    checkpoint is whole: so whoever is about to end this process knows that nothing is lost."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "checkpoint_now"
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        asked = self.path.exists()
+        if args.world_size > 1:  # all save together, so the first one's word counts for all
+            word = torch.tensor([int(asked)], device=args.device)
+            torch.distributed.broadcast(word, 0)
+            asked = bool(word.item())
+        control.should_save = control.should_save or asked
+
+    def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if state.is_world_process_zero:
+            self.path.unlink(missing_ok=True)
+
+
 def add_logs(trainer: Any, rows: list[Json]) -> None:
     folder = Path(trainer.args.output_dir)
-    for callback in (MetricsLog(folder, len(rows)), FrozenWatch(folder), CheckpointLog(folder)):
+    asked = CheckpointRequest(folder)  # after the log: what is asked for is named before the request is gone
+    for callback in (MetricsLog(folder, len(rows)), FrozenWatch(folder), CheckpointLog(folder), asked):
         trainer.add_callback(callback)
 
 

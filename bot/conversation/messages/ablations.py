@@ -22,7 +22,7 @@ from bot.conversation.messages.wording import (
     scored_briefly,
     setting,
 )
-from bot.domain.ablation import Ablation
+from bot.domain.ablation import Ablation, Arm
 from bot.domain.evaluation import Verdict
 from bot.domain.experiment import Experiment, Score
 
@@ -33,13 +33,9 @@ def ablation_name(found: Ablation) -> str:
 
 def reply_ablate(experiment: Experiment, found: Ablation, hours_each: float | None) -> str:
     """It was opened; `hours_each` is what a run took, as far as one was timed."""
-    values = listed([code(setting(arm.value), 60) for arm in found.arms])
+    values = listed([_arm(arm) for arm in found.arms])
     known = [arm for arm in found.arms if arm.run is not None]
-    taken = (
-        f" {listed([code(setting(arm.value), 60) for arm in known])} was trained before, so that result is taken."
-        if known
-        else ""
-    )
+    taken = f" {listed([_arm(arm) for arm in known])} was trained before, so that result is taken." if known else ""
     each = f", about {hours(round(hours_each, 3))} each by the last run's time" if hours_each is not None else ""
     waits = " It begins when the run under way has ended." if experiment.running_jobs else ""
     return (
@@ -59,12 +55,15 @@ def ablation_step(found: Ablation, experiment: Experiment) -> str:
 def ablation(experiment: Experiment, found: Ablation) -> str:
     """The table, and what may be concluded from it."""
     goal = goal_of(experiment)
-    head = (f"`{found.key}`", "Value on dev (95 % interval)", "Against base", "Against the best", "Loss", "Time")
+    several = any(arm.key for arm in found.arms)
+    first = "Setting" if several else f"`{found.key}`"
+    head = (first, "Value on dev (95 % interval)", "Against base", "Against the best", "Loss", "Time")
     return message(
         experiment.goal_id,
         ablation_name(found),
         f"### Ablation {found.n}: {code(found.key, 64)}",
-        f"The same recipe, training set and {code(goal.benchmark, 120)} items; only this key differs.",
+        f"The same recipe, training set and {code(goal.benchmark, 120)} items; only "
+        f"{'what the row names' if several else 'this key'} differs.",
         table(head, [_row(row, found) for row in found.rows]),
         _conclusion(found),
         _failures(found),
@@ -74,7 +73,7 @@ def ablation(experiment: Experiment, found: Ablation) -> str:
 def _row(row: dict[str, Any], found: Ablation) -> tuple[str, ...]:
     score = Score.from_dict(row["score"]) if row["score"] else None
     best = _best(found)
-    value = code(setting(row["value"]), 60)
+    value = _named(row)
     if best is not None and row["arm"] == best["arm"]:
         value = f"**{value}**"
     note = f" (run {row['run']})" if row["run"] else ""
@@ -87,6 +86,15 @@ def _row(row: dict[str, Any], found: Ablation) -> tuple[str, ...]:
         _losses(row["losses"]),
         duration(row["seconds"]) if row["seconds"] else "",
     )
+
+
+def _named(row: dict[str, Any]) -> str:
+    """The value of a row, with its key where the rows are of several."""
+    return code(f"{row['key']}={setting(row['value'])}" if row.get("key") else setting(row["value"]), 80)
+
+
+def _arm(arm: Arm) -> str:
+    return _named({"key": arm.key, "value": arm.value})
 
 
 def _losses(losses: list[float | None]) -> str:
@@ -107,16 +115,17 @@ def _conclusion(found: Ablation) -> str:
     score = Score.from_dict(best["score"])
     rivals = [row for row in found.rows if row.get("against_best")]
     close = [row for row in rivals if row["against_best"]["verdict"] != Verdict.WORSE]
-    name = f"`{found.key}={setting(best['value'])}`"
+    kept = f"{best.get('key') or found.key}={setting(best['value'])}"
+    name = f"`{kept}`"
     told = f"Highest: {name} with {scored(score)}."
     if close:
-        values = listed([code(setting(row["value"]), 60) for row in close])
+        values = listed([_named(row) for row in close])
         told += f" It cannot be told from {values} on these {score.n} items."
     elif rivals:
         told += " Every other value is worse beyond chance, each by its own paired test."
     return (
         f"{told} The highest of {len(rivals) + 1} is flattered by having been chosen on the items it is measured on; "
-        f"the sealed test is not opened for it.\n\nTo keep it: `/postdoc set {found.key}={setting(best['value'])}`. "
+        f"the sealed test is not opened for it.\n\nTo keep it: `/postdoc set {kept}`. "
         f"The base model's value, which verdicts are against, stands above: {percent(_base(best))}."
     )
 

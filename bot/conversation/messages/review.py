@@ -61,6 +61,7 @@ def review(
         "### Curves\n\n" + "\n\n".join(drawn) if drawn else "",
         _findings(experiment, run),
         _probe_section(run),
+        _kept_sentence(experiment, run),
         _next_sentence(run, next_step),
         _reproduction(run, seeds, reproduction),
     )
@@ -159,9 +160,27 @@ def _next_sentence(run: Run, next_step: str) -> str:
     if not remedy:
         return ""
     why = f" {inert_line(str(remedy['why']), 500)}" if remedy.get("why") else ""
-    if remedy.get("probe") and remedy.get("value") is None:
-        return f"**Next:** a short probe of {code(remedy['key'], 64)}.{why}"
-    return f"**Next:** set {code(remedy['key'], 64)} to {code(setting(remedy.get('value')), 80)}.{why}"
+    waits = f" It waits for a person: {inert_line(str(remedy['waits']), 300)}." if remedy.get("waits") else ""
+    match remedy.get("kind"):
+        case "ablation":
+            said = "several suspects side by side, in one ablation"
+        case "stage":
+            said = f"train by {code(remedy['value'], 64)}, from {code(setting(remedy['also']['init_from']), 120)}"
+        case _ if remedy.get("probe") and remedy.get("value") is None:
+            said = f"a short probe of {code(remedy['key'], 64)}"
+        case _:
+            settings = {remedy["key"]: remedy.get("value")} | dict(remedy.get("also") or {})
+            said = "set " + listed(
+                [f"{code(key, 64)} to {code(setting(value), 80)}" for key, value in settings.items()]
+            )
+    return f"**Next:** {said}.{why}{waits}"
+
+
+def _kept_sentence(experiment: Experiment, run: Run) -> str:
+    """Which run the next change builds on, where that had to be decided."""
+    if not run.kept or len([each for each in experiment.runs if each.score is not None]) < 2:
+        return ""
+    return f"**Kept:** run {run.kept['run']}, because {inert_line(str(run.kept['why']), 300)}."
 
 
 def _reproduction(run: Run, seeds: Sequence[int], command: str) -> str:

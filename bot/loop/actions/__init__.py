@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from bot.domain.experiment import Experiment, NewEvent
-from bot.loop.actions.ablation import report_ablation
+from bot.loop.actions.ablation import open_ablation, report_ablation
 from bot.loop.actions.commands import answer_command
 from bot.loop.actions.consent import ask_consent, consent_by_policy
 from bot.loop.actions.contract import read_contract
@@ -36,6 +36,7 @@ _ACTIONS: dict[ActionKind, Callable[[World, Experiment, Action], Awaitable[list[
     ActionKind.REVIEW: review,
     ActionKind.REVISE: revise,
     ActionKind.CONFIRM: confirm,
+    ActionKind.OPEN_ABLATION: open_ablation,
     ActionKind.REPORT_ABLATION: report_ablation,
     ActionKind.CONCLUDE: conclude,
     ActionKind.PUBLISH: publish_merged,

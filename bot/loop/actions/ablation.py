@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from bot.brain.playbook import Remedy
 from bot.conversation import messages
 from bot.domain.ablation import Ablation, Arm
 from bot.domain.evaluation import Evaluation
@@ -38,16 +39,30 @@ def ablation_problem(x: Experiment) -> str | None:
 
 def new_ablation(x: Experiment, key: str, values: list[Any], *, by: str) -> Ablation:
     """One arm for each value; a value whose recipe a run has trained already takes that run's result."""
+    return _ablation(x, [(key, value) for value in values], by=by)
+
+
+async def open_ablation(world: World, x: Experiment, action: Action) -> list[NewEvent]:
+    """Try the suspects that a run's remedy names side by side, each alone changed in the recipe at the head."""
+    run = x.runs[int(action.args["run"]) - 1]
+    assert run.remedy is not None
+    ablation = _ablation(x, list(Remedy.from_dict(run.remedy).arms), by="postdoc", for_run=run.n)
+    return [NewEvent(EventKind.ABLATION_OPENED, f"ablation/run/{run.n}", ablation.as_dict())]
+
+
+def _ablation(x: Experiment, settings: list[tuple[str, Any]], *, by: str, for_run: int = 0) -> Ablation:
     first = 1 + sum(len(ablation.arms) for ablation in x.ablations)
     arms = []
-    for offset, value in enumerate(values):
+    keys = {key for key, _ in settings}
+    for offset, (key, value) in enumerate(settings):
         text = with_value(x.recipe, key, value)
         name = recipe_hash(yaml.safe_load(text) or {}, script_digest=digest_of(dict(x.recipe_digests)))
         known = x.tried.get(name)
         scored = known is not None and x.runs[known - 1].score is not None
-        arms.append(Arm(first + offset, value, text, name, known if scored else None))
+        arms.append(Arm(first + offset, value, text, name, key if len(keys) > 1 else "", known if scored else None))
     digests, rows = dict(x.recipe_digests), data_key(x.recipe, x.recipe_digests)
-    return Ablation(len(x.ablations) + 1, key, arms, x.head_sha, digests, rows, by)
+    key = ", ".join(dict.fromkeys(key for key, _ in settings))
+    return Ablation(len(x.ablations) + 1, key, arms, x.head_sha, digests, rows, by, for_run)
 
 
 def ablation_price_problem(x: Experiment, ablation: Ablation) -> str | None:
@@ -87,7 +102,14 @@ async def _rows(world: World, x: Experiment, ablation: Ablation) -> list[dict[st
     rows = []
     for arm in ablation.arms:
         result = results.get(arm.n)
-        row: dict[str, Any] = {"arm": arm.n, "value": arm.value, "run": arm.run, "score": None, "failure": None}
+        row: dict[str, Any] = {
+            "arm": arm.n,
+            "key": arm.key,
+            "value": arm.value,
+            "run": arm.run,
+            "score": None,
+            "failure": None,
+        }
         if result is None:
             row["failure"] = _failure(world, x, ablation, arm)
         else:

@@ -16,8 +16,10 @@ from bot.errors import UserError
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contract import say
 from bot.loop.actions.specs import script_of
-from bot.loop.world import World, digest
+from bot.loop.world import PREPARE, TRAIN, World, digest
 
+_ANEW = frozenset({"base_model", "base_revision", "method", "recipe"})
+"""Fields of which each asks for another starting recipe, and so for the first stage."""
 _LIGHT = frozenset({"title", "target", "budget"})
 """Fields that a run under way does not depend on."""
 
@@ -57,9 +59,13 @@ async def adopt_goal(world: World, x: Experiment, *, by: str) -> list[NewEvent]:
     recipe = _recipe(x, goal, fields)
     digests, shipped = dict(x.recipe_digests), dict(x.shipped_digests)
     files: dict[str, bytes | None] = {}
-    if fields & {"script", "method"}:
+    if fields & {"script", "method"} or (x.stage and fields & _ANEW):
         digests, shipped = dict(offer["digests"]), dict(offer["shipped_digests"])
-        files[f"{x.folder}/train.py"] = await _script(world, x, goal, digests["train.py"])
+        files |= {
+            f"{x.folder}/{path}": await _script(world, x, goal, path, wanted)
+            for path, wanted in digests.items()
+            if path != PREPARE and wanted != x.recipe_digests.get(path)
+        }
     last = x.run.recipe if x.run is not None else x.recipe
     changed = {
         k: list(pair) for k, pair in differences(yaml.safe_load(last) or {}, yaml.safe_load(recipe) or {}).items()
@@ -99,6 +105,8 @@ async def adopt_goal(world: World, x: Experiment, *, by: str) -> list[NewEvent]:
         "changed": changed,
         "why": why,
     }
+    if fields & _ANEW:
+        data["stage"] = 0
     return [NewEvent(EventKind.GOAL_ADOPTED, f"adopted/{head}", data)]
 
 
@@ -112,7 +120,7 @@ def _recipe(x: Experiment, goal: Goal, fields: set[str]) -> str:
     """The recipe at the head after adoption: a new start where another model, method or recipe is asked for, else what
     stands there with the lines that the goal decides."""
     assert x.offer is not None
-    if fields & {"base_model", "base_revision", "method", "recipe"}:
+    if fields & _ANEW:
         return str(x.offer["recipe"])
     text = x.recipe
     if "dataset" in fields:
@@ -123,9 +131,9 @@ def _recipe(x: Experiment, goal: Goal, fields: set[str]) -> str:
     return text
 
 
-async def _script(world: World, x: Experiment, goal: Goal, wanted: str) -> bytes:
-    if goal.script is None:
-        return await script_of(world, x, "train.py", wanted, x.head_sha)
+async def _script(world: World, x: Experiment, goal: Goal, path: str, wanted: str) -> bytes:
+    if goal.script is None or path != TRAIN:
+        return await script_of(world, x, path, wanted, x.head_sha)
     repository = world.repository(x)
     content = await repository.file(goal.script, (await repository.default_branch())[1])
     if content is None or digest(content) != wanted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, NamedTuple
 
-from bot.brain.playbook import Remedy
+from bot.brain.playbook import Kind, Remedy
 from bot.conversation import messages
 from bot.conversation.commands import (
     Mistake,
@@ -32,7 +32,8 @@ from bot.loop.actions.consent import above_policy, agreement, close_question, le
 from bot.loop.actions.contract import repository_policy
 from bot.loop.actions.planning import plan_facts, post_sticky
 from bot.loop.actions.publish import publish_best
-from bot.loop.actions.runs import commit_change
+from bot.loop.actions.runs import commit_change, commit_remedy
+from bot.loop.actions.specs import earlier_run_problems
 from bot.loop.policy import Action
 from bot.loop.spending import consent_missing, next_run_hours
 from bot.loop.world import World
@@ -223,6 +224,8 @@ async def _set(world: World, x: Experiment, command: Command, parsed: ParsedComm
     if (why := _immovable(x)) is not None:
         return refused(why)
     settings = recipe_settings(parsed.args)
+    if problems := earlier_run_problems(x, settings):
+        return refused(" ".join(problems))
     events = await commit_change(world, x, settings, why=f"{command.author} set it", by=command.author)
     return _changed(world, x, events, "Committed")
 
@@ -233,13 +236,19 @@ async def _accept(world: World, x: Experiment, command: Command, label: str) -> 
         return Answer(messages.reply_no_diagnosis(list(messages.diagnosis_labels(x))), [], "confused")
     run, diagnosis = named
     settings = {diagnosis.key: diagnosis.suggested} if diagnosis.key else {}
+    remedy = None
     if run.remedy is not None and run.remedy["symptom"] == diagnosis.symptom:
-        settings = Remedy.from_dict(run.remedy).settings
+        remedy = Remedy.from_dict(run.remedy)
+        settings = remedy.settings
     if not settings or (None in settings.values() and not null_is_the_remedy(diagnosis)):
         return refused(f"{label} suggests no single change; use `/postdoc set key=value`.")
     if (why := _immovable(x)) is not None:
         return refused(why)
-    events = await commit_change(world, x, settings, why=f"{command.author} accepted {label}", by=command.author)
+    why = f"{command.author} accepted {label}"
+    if remedy is not None and remedy.kind is not Kind.ABLATION:
+        events = await commit_remedy(world, x, remedy, why=why, by=command.author)
+    else:
+        events = await commit_change(world, x, settings, why=why, by=command.author)
     return _changed(world, x, events, f"{label} committed")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from bot.brain.playbook import starting_recipe
+from bot.brain.playbook import rows, starting_recipe
 from bot.conversation import messages
 from bot.conversation.github import Repository
 from bot.conversation.issue_form import parse_goal
@@ -19,7 +19,7 @@ from bot.conversation.permissions import Tier
 from bot.conversation.policy import POLICY_PATH, Policy, read_policy
 from bot.domain.experiment import Edit, EventKind, Experiment, NewEvent
 from bot.domain.goal import Goal, slug
-from bot.domain.recipe import with_value
+from bot.domain.recipe import earlier_run, with_value
 from bot.domain.redaction import redacted_bytes
 from bot.errors import UserError
 from bot.evaluation.benchmark_file import Benchmark
@@ -31,7 +31,7 @@ from bot.loop.models import fetched_model, model_problem
 from bot.loop.own_benchmark import LFS_ADVICE, is_lfs_pointer, is_own, read_own_benchmark
 from bot.loop.policy import Action
 from bot.loop.sources import pin
-from bot.loop.world import METHODS, World, digest, shipped_prepare, shipped_script
+from bot.loop.world import METHODS, TRAIN, World, digest, shipped_scripts
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,17 +143,17 @@ async def _plan(
                 pins["dataset"] = pinned.line
     recipe = await asyncio.to_thread(_first_recipe, world, goal, benchmark, pins.get("dataset"))
     notes += await _memory_notes(world, policy, goal, recipe[0])
-    script = await repository.file(goal.script, base_sha) if goal.script else shipped_script(goal.method or "sft")
-    assert script is not None, "looked up before"
-    shipped = {
-        "train.py": keep_script(world, shipped_script(goal.method or "sft")),
-        "data/prepare.py": keep_script(world, shipped_prepare()),
-    }
+    shipped = {path: keep_script(world, content) for path, content in shipped_scripts(goal.stages[0]).items()}
+    brought: dict[str, str] = {}
+    if goal.script:
+        script = await repository.file(goal.script, base_sha)
+        assert script is not None, "looked up before"
+        brought[TRAIN] = digest(script)
     return {
         "pins": pins,
         "recipe": recipe[0],
         "recipe_source": recipe[1],
-        "digests": shipped | {"train.py": digest(script)},
+        "digests": shipped | brought,
         "shipped_digests": shipped,
     }
 
@@ -253,8 +253,15 @@ async def policy_at(world: World, repository: Repository, ref: str) -> tuple[Pol
 async def _unmet(repository: Repository, goal: Goal, ref: str) -> list[str]:
     """What the goal names that the repository or the benchmark does not have."""
     problems = []
-    if goal.method is not None and goal.method not in METHODS:
-        problems.append(f"The method `{goal.method}` is not there yet. Write one of: {', '.join(METHODS)}, or none.")
+    for method in dict.fromkeys(goal.stages):
+        if method not in METHODS:
+            problems.append(f"The method `{method}` is not there yet. Write one of: {', '.join(METHODS)}, or none.")
+    if goal.script is not None and len(goal.stages) > 1:
+        problems.append(
+            f"The goal names its own script and {len(goal.stages)} methods, and one script trains one: write the "
+            "method that it trains, or leave the script out."
+        )
+    problems += _own_recipe_problems(goal)
     if goal.script is not None:
         entry = await repository.entry(goal.script, ref)
         if entry is None or entry["type"] != "file":
@@ -270,6 +277,29 @@ async def _unmet(repository: Repository, goal: Goal, ref: str) -> list[str]:
                     f"The script `{goal.script}` holds what looks like a secret. It would be copied into the pull "
                     "request as it stands; take the secret out, and revoke it if it is a real one."
                 )
+    return problems
+
+
+def _own_recipe_problems(goal: Goal) -> list[str]:
+    """What a recipe that the goal brings cannot say, because it is the first that runs."""
+    values = yaml.safe_load(goal.recipe or "") or {}
+    method = str(values.get("method") or goal.stages[0]).lower()
+    problems = []
+    if method != goal.stages[0]:
+        problems.append(
+            f"The recipe says `method: {method}` and the goal begins with `{goal.stages[0]}`: write the same in both."
+        )
+    for later in dict.fromkeys(goal.stages[1:]):
+        if later in METHODS and not any(row.method == later for row in rows()):
+            problems.append(
+                f"There is no starting recipe for `{later}` as a later stage: write it as a goal of its own."
+            )
+    for key in ("init_from", "teacher"):
+        if earlier_run(values.get(key)) is not None:
+            problems.append(
+                f"The recipe's `{key}: {values[key]}` names an earlier run of this goal, and there is none yet: remove "
+                "the line."
+            )
     return problems
 
 

@@ -8,6 +8,7 @@ from bot.conversation import messages
 from bot.conversation.recipe_rules import recipe_problems
 from bot.domain.experiment import EventKind, Experiment, NewEvent
 from bot.domain.recipe import differences
+from bot.loop.actions.specs import earlier_run_problems
 from bot.loop.policy import Action
 from bot.loop.world import World, digest
 
@@ -25,6 +26,8 @@ async def read_head(world: World, x: Experiment, action: Action) -> list[NewEven
         if raw is not None
         else [f"`{x.folder}/recipe.yaml` is gone; put it back."]
     )
+    if not problems:
+        problems = earlier_run_problems(x, yaml.safe_load(text) or {})
     digests = {}
     for path in x.recipe_digests:
         content = await repository.file(f"{x.folder}/{path}", sha)

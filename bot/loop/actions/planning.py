@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from bot.conversation import messages
 from bot.conversation.issue_form import goal_yaml
@@ -19,13 +21,23 @@ from bot.data.scan import ScanReport, scan
 from bot.diagnosis import preflight
 from bot.domain.evaluation import Evaluation
 from bot.domain.experiment import BASELINE, EventKind, Experiment, Job, JobRole, NewEvent
+from bot.domain.goal import DEFAULT_METHOD
+from bot.domain.methods import METHODS
 from bot.domain.statistics import value_interval
 from bot.errors import UserError
 from bot.evaluation.benchmarks import items
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contract import refuse
 from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
-from bot.loop.actions.specs import BENCHMARK_SOURCE, KEPT_RESULTS, base_model, goal_folder, script_of, sources_of
+from bot.loop.actions.specs import (
+    BENCHMARK_SOURCE,
+    KEPT_RESULTS,
+    base_model,
+    goal_folder,
+    script_of,
+    sources_of,
+    teacher_model,
+)
 from bot.loop.actions.traces import output, output_json
 from bot.loop.hardware import hardware_facts, plan_words
 from bot.loop.own_benchmark import benchmark_of
@@ -42,6 +54,14 @@ from bot.loop.spending import (
 )
 from bot.loop.world import World
 from runners.job import JobId
+
+_ALSO: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    # What TRL's SFTTrainer takes beside prompt and completion, and what dpo.py makes its own pairs from.
+    "sft": (("messages",), ("text",)),
+    "dpo": (("prompt", "completion"), ("chosen", "rejected")),
+    "reward": (("chosen", "rejected"),),
+}
+"""Method -> other columns that its rows may have."""
 
 
 def load_result(folder: Path) -> Evaluation:
@@ -136,6 +156,9 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
     if not rows or not all(isinstance(row, dict) for row in rows):
         found["build_failed"] = "data/prepare.py left no train.jsonl whose every line is a JSON object"
         return [NewEvent(EventKind.DATA_CHECKED, name, found)]
+    if (problem := rows_problem(x.recipe, rows)) is not None:
+        found["build_failed"] = problem
+        return [NewEvent(EventKind.DATA_CHECKED, name, found)]
     report = await asyncio.to_thread(scan, rows, held_out)
     licences = await _licences(world, x)
     hardware = await hardware_facts(
@@ -162,6 +185,22 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
     if found["blocked"] and x.pull_request is None:
         events.append(await refuse(world, x, found["blocked"]))
     return events
+
+
+def rows_problem(recipe: str, rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Why the built rows are none that the recipe's method trains on; None when they are."""
+    method = METHODS.get(str((yaml.safe_load(recipe) or {}).get("method") or DEFAULT_METHOD).lower())
+    if method is None:
+        return None  # the script has the word
+    for form in (method.columns, *_ALSO.get(method.name, ())):
+        if all(set(form) <= row.keys() for row in rows):
+            return None
+    number, row = next((n, row) for n, row in enumerate(rows, 1) if not set(method.columns) <= row.keys())
+    missing = [column for column in method.columns if column not in row]
+    return (
+        f"row {number} of data/train.jsonl has the columns {', '.join(sorted(row)) or 'none'} and lacks "
+        f"{', '.join(missing)}; {method.title} needs {', '.join(method.columns)}"
+    )
 
 
 def _warnings(world: World, x: Experiment, key: str, content: bytes) -> list[str]:
@@ -198,6 +237,12 @@ async def _licences(world: World, x: Experiment) -> dict[str, tuple[str | None, 
     name = x.goal.base_model
     found = find_licence(await base_model(world, x))
     gates = {name: (found.identifier, licence_gate(found, allowed, what=f"the base model `{name}`", file="README.md"))}
+    if (teacher := await teacher_model(world, x)) is not None:
+        found = find_licence(teacher[1])
+        gates[teacher[0]] = (
+            found.identifier,
+            licence_gate(found, allowed, what=f"the teacher `{teacher[0]}`", file="README.md"),
+        )
     for source in sources_of(x.recipe):
         if source == BENCHMARK_SOURCE:
             licence, place = normalise_licence((await benchmark_of(world, x)).licence), ""
@@ -252,7 +297,7 @@ def plan_facts(world: World, x: Experiment) -> dict[str, Any]:
     return {
         "recipe_source": x.recipe_source,
         "machine": world.machine,
-        "method": x.goal.method or "sft" if x.goal else "sft",
+        "method": ", ".join(x.goal.stages) if x.goal else DEFAULT_METHOD,
         "rows": build.get("rows"),
         "validation_rows": build.get("validation_rows"),
         "dropped": build.get("dropped", {}),

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import yaml
 
-from bot.brain.playbook import Remedy, after_probe, remedy_for
+from bot.brain.playbook import Kind, Means, Remedy, after_probe
+from bot.brain.search import Decision, Search, next_change
 from bot.conversation import messages
 from bot.conversation.github import InlineComment, StaleHead
 from bot.diagnosis import diagnose
+from bot.domain.budget import remaining
 from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity
 from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent, Run
+from bot.domain.fold import foreseen
 from bot.domain.goal import digest_of
-from bot.domain.recipe import differences, line_with, with_value
+from bot.domain.metrics import metric_named
+from bot.domain.recipe import as_yaml, differences, line_with, with_value
 from bot.domain.redaction import redact
 from bot.domain.statistics import compare
 from bot.loop.actions.card import experiment_card
+from bot.loop.actions.contract import describe_model
 from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
 from bot.loop.actions.planning import post_sticky, result_of, score_of
+from bot.loop.actions.specs import base_model, keep_script, script_of
 from bot.loop.actions.traces import collect_trace, committed_files, job_path, metrics_of, number, output_json
-from bot.loop.policy import Action, head_recipe_hash
-from bot.loop.spending import data_key, remedy_waits
-from bot.loop.world import World
+from bot.loop.policy import Action, arm_chosen, head_recipe_hash
+from bot.loop.spending import data_key, remedy_waits, spend_of
+from bot.loop.world import PREPARE, World, shipped_scripts
 from runners.job import JobId
 
 
@@ -58,6 +66,8 @@ async def diagnose_run(world: World, x: Experiment, action: Action) -> list[NewE
         return [outputs_gone(train)]  # without its curves nothing would be found, and that would pass for healthy
     trace = await asyncio.to_thread(collect_trace, world, x, run)
     report = await asyncio.to_thread(diagnose, trace)
+    if train is not None and train.stopped is not None:
+        report = _with_monitors(report, train.stopped)
     found: dict[str, Any] = {"run": run.n, "score": None, "verdict": None, "against_baseline": None,
                              "against_best": None, "failure": _failure(world, x, run)}  # fmt: skip
     if train is not None and train.succeeded and evaluate is not None and evaluate.succeeded:
@@ -68,15 +78,51 @@ async def diagnose_run(world: World, x: Experiment, action: Action) -> list[NewE
         if (best := x.best_run) is not None and best.n != run.n:
             best_result = await result_of(world, x, x.job_for(JobRole.EVALUATE, best.n))
             found["against_best"] = {"run": best.n} | compare(best_result, result).as_dict()
-    remedy = _remedy(x, run, report)
-    found |= {"report": report.as_dict(), "remedy": remedy.as_dict() if remedy else None}
-    return [NewEvent(EventKind.DIAGNOSED, f"run/{run.n}/diagnosed", found)]
+    found |= {"report": report.as_dict(), "remedy": None}
+    key = f"run/{run.n}/diagnosed"
+    after = foreseen(x, [NewEvent(EventKind.DIAGNOSED, key, found)], world.clock())
+    decision = await _decided(world, after)
+    found |= {"remedy": decision.remedy.as_dict() if decision.remedy else None, "kept": decision.kept}
+    if decision.remedy is None and decision.stuck:
+        found["stuck"] = decision.stuck
+    return [NewEvent(EventKind.DIAGNOSED, key, found)]
 
 
-def _remedy(x: Experiment, run: Run, report: DiagnosisReport) -> Remedy | None:
-    probed = any(job.role is JobRole.PROBE for job in x.jobs.values())
-    scripts = digest_of(run.digests)
-    return remedy_for(report, run.recipe, tried=x.tried, script_digest=scripts, probed=probed)
+async def _decided(world: World, x: Experiment) -> Decision:
+    """What follows the run that has just been diagnosed, as `x` will be with that."""
+    assert x.goal is not None
+    best = x.best_run
+    metric = metric_named(x.goal.metric)
+    if best is not None and best.score is not None and metric.reached(best.score.value, x.goal.target):
+        return Decision(None)  # the sealed test comes next
+    family, parameters = await asyncio.to_thread(describe_model, await base_model(world, x))
+    covered = frozenset(x.consent["envelope"]["keys"]) if x.consent is not None else None
+    means = Means(remaining(x.ceilings, spend_of(x)).runs, family, parameters or None, covered)
+    decision = next_change(x, means, Search(world.search))
+    if decision.remedy is None or decision.remedy.stage is None:
+        return decision
+    return decision._replace(remedy=_with_scripts(world, x, decision.remedy))
+
+
+def _with_scripts(world: World, x: Experiment, remedy: Remedy) -> Remedy:
+    """The remedy that changes the stage, with the scripts that it brings; the data is built as before."""
+    assert remedy.stage is not None
+    shipped = {path: keep_script(world, content) for path, content in shipped_scripts(remedy.stage["method"]).items()}
+    stage = {
+        **remedy.stage,
+        "digests": shipped | {PREPARE: x.recipe_digests.get(PREPARE, shipped[PREPARE])},
+        "shipped_digests": shipped | {PREPARE: x.shipped_digests.get(PREPARE, shipped[PREPARE])},
+    }
+    return replace(remedy, stage=stage)
+
+
+def _with_monitors(report: DiagnosisReport, stopped: Mapping[str, Any]) -> DiagnosisReport:
+    """What the run was ended for comes first, whether or not its end shows it once more."""
+    ended_for = tuple(Diagnosis.from_dict(each) for each in stopped["diagnoses"])
+    named = {each.symptom for each in ended_for}
+    again = {each.symptom: each for each in report.diagnoses}
+    first = tuple(again.get(each.symptom, each) for each in ended_for)
+    return replace(report, diagnoses=first + tuple(each for each in report.diagnoses if each.symptom not in named))
 
 
 def _failure(world: World, x: Experiment, run: Run) -> str | None:
@@ -86,6 +132,8 @@ def _failure(world: World, x: Experiment, run: Run) -> str | None:
         return f"The training data could not be built: {checked['build_failed']}"
     for role in (JobRole.TRAIN, JobRole.EVALUATE):
         job = x.job_for(role, run.n)
+        if job is not None and job.stopped is not None:
+            return messages.stopped_sentence(job.stopped)
         if job is not None and not job.succeeded:
             status = status_of(job)
             tail = redact(world.runner.log_tail(JobId(job.job_id), 3), world.known_secrets).strip().splitlines()[-1:]
@@ -166,7 +214,8 @@ async def complete_check(world: World, x: Experiment, run: Run) -> None:
     if run.check_run_id is None:
         return
     train = x.job_for(JobRole.TRAIN, run.n)
-    conclusion = messages.check_conclusion(run, job_status=status_of(train) or None, target=x.goal.target)
+    ended = None if train is not None and train.stopped is not None else status_of(train) or None
+    conclusion = messages.check_conclusion(run, job_status=ended, target=x.goal.target)
     losses = [number(row["loss"]) for row in metrics_of(job_path(world, x, JobRole.TRAIN, run.n)) if "loss" in row]
     output = {
         "title": messages.check_done_title(run, x.baseline, x.goal.target),
@@ -195,7 +244,27 @@ async def revise(world: World, x: Experiment, action: Action) -> list[NewEvent]:
     run = x.runs[int(action.args["run"]) - 1]
     assert run.remedy is not None
     remedy = Remedy.from_dict(run.remedy)
-    return await commit_change(world, x, remedy.settings, why=remedy.why, by="postdoc", symptom=remedy.symptom)
+    if remedy.kind is Kind.ABLATION:
+        remedy = _chosen_arm(x, run, remedy)
+    return await commit_remedy(world, x, remedy, why=remedy.why, by="postdoc")
+
+
+def _chosen_arm(x: Experiment, run: Run, remedy: Remedy) -> Remedy:
+    """The suspect that did best, as the change to make."""
+    found = arm_chosen(x, run)
+    assert found is not None, "decided only once there is one"
+    ablation, arm, value = found
+    why = (
+        f"Of the suspects of ablation {ablation.n}, {ablation.key_of(arm)} {as_yaml(arm.value)} did best ({value:.3g})."
+    )
+    return replace(remedy, key=ablation.key_of(arm), value=arm.value, also={}, why=why)
+
+
+async def commit_remedy(world: World, x: Experiment, remedy: Remedy, *, why: str, by: str) -> list[NewEvent]:
+    """Commit a remedy on the head, with the scripts that it brings."""
+    symptom = remedy.symptom if by == "postdoc" else ""
+    stage = dict(remedy.stage) if remedy.stage is not None else None
+    return await _commit_recipe(world, x, remedy.applied(x.recipe), why=why, by=by, symptom=symptom, stage=stage)
 
 
 async def commit_change(
@@ -208,14 +277,26 @@ async def commit_change(
     text = x.recipe
     for key, value in settings.items():
         text = with_value(text, key, value)
+    return await _commit_recipe(world, x, text, why=why, by=by, symptom=symptom)
+
+
+async def _commit_recipe(
+    world: World, x: Experiment, text: str, *, why: str, by: str, symptom: str = "", stage: dict[str, Any] | None = None
+) -> list[NewEvent]:
     last = x.run.recipe if x.run is not None else x.recipe
     changed = {k: list(pair) for k, pair in differences(yaml.safe_load(last) or {}, yaml.safe_load(text) or {}).items()}
     files: dict[str, bytes | None] = {f"{x.folder}/recipe.yaml": text.encode()}
+    if stage is not None:
+        for path, wanted in stage["digests"].items():
+            if x.recipe_digests.get(path) != wanted:
+                files[f"{x.folder}/{path}"] = await script_of(world, x, path, wanted, x.head_sha)
+        files |= {f"{x.folder}/{path}": None for path in x.recipe_digests.keys() - stage["digests"].keys()}
     for run in x.runs:
         if run.reviewed:
             files |= committed_files(world, x, run)
     files |= {f"{x.folder}/README.md": experiment_card(world, x)} | await world.record_files(x)
-    message = messages.commit_message(x, len(x.runs), changed, f"{symptom}: {why}" if symptom else why)
+    reason, method = f"{symptom}: {why}" if symptom else why, stage["method"] if stage is not None else ""
+    message = messages.commit_message(x, len(x.runs), changed, reason, method=method)
     key = f"{x.goal_id}/change/{digest_of([x.head_sha, text])[:12]}"
     try:
         head = await world.repository(x).commit(
@@ -225,5 +306,7 @@ async def commit_change(
         actual = await world.repository(x).branch_head(x.branch)
         moved = {"head_sha": actual, "by": "someone"}
         return [NewEvent(EventKind.HEAD_MOVED, f"head/{actual}", moved)]
-    data = {"head_sha": head, "recipe": text, "changed": changed, "why": why, "by": by}
+    data: dict[str, Any] = {"head_sha": head, "recipe": text, "changed": changed, "why": why, "by": by}
+    if stage is not None:
+        data["stage"] = {key: stage[key] for key in ("index", "agreed", "digests", "shipped_digests")}
     return [NewEvent(EventKind.REVISED, f"revised/{head}", data)]

@@ -15,6 +15,7 @@ import yaml
 from bot.domain.ablation import Ablation, Arm
 from bot.domain.experiment import Experiment, JobRole, Run
 from bot.domain.goal import digest_of, slug
+from bot.domain.recipe import earlier_run, run_name
 from bot.errors import PlatformError, TransientError, UserError
 from bot.evaluation.benchmarks import write_job_files
 from bot.evaluation.tasks import training_rows
@@ -22,7 +23,7 @@ from bot.loop.models import fetched_model, hub_origin
 from bot.loop.own_benchmark import benchmark_of
 from bot.loop.sources import source_files
 from bot.loop.spending import data_key
-from bot.loop.world import TEMPLATES, World, digest
+from bot.loop.world import METHODS, PREPARE, SCRIPTS, TEMPLATES, TRAIN, World, digest
 from runners.hardware.estimate import MemoryEstimate, memory_of
 from runners.hardware.shape import shape_in
 from runners.hardware.training import training_of
@@ -36,6 +37,8 @@ KEPT_SCRIPTS, KEPT_RESULTS = "scripts", "evaluations"
 """Folders of what is kept for a goal where the data folder may not last: scripts by digest, evaluations by job."""
 CHECKPOINTS, LATEST = "out", "latest"
 """Where a training script makes its `checkpoint-N` folders, and the file there that names the newest whole one."""
+EARLIER_RUN_KEYS = ("init_from", "teacher")
+"""Keys of a recipe that may name an earlier run of the goal, `runs/02`."""
 BENCHMARK_ROWS = 3000
 """Training rows drawn from a benchmark that makes its own."""
 
@@ -72,17 +75,16 @@ async def spec_of(world: World, x: Experiment, role: JobRole, run: int, job_id: 
 
 async def _data_spec(world: World, x: Experiment, job_id: JobId) -> JobSpec:
     inputs = goal_folder(world, x) / "inputs" / data_key(x.recipe, x.recipe_digests)
-    path = "data/prepare.py"
     files = {
         "recipe.yaml": write_input(inputs / "recipe.yaml", x.recipe.encode()),
-        "data/prepare.py": write_input(
-            inputs / "prepare.py", await script_of(world, x, path, x.recipe_digests[path], x.head_sha)
+        PREPARE: write_input(
+            inputs / "prepare.py", await script_of(world, x, PREPARE, x.recipe_digests[PREPARE], x.head_sha)
         ),
     }
     for source in sources_of(x.recipe):
         for path, file in (await _source_files(world, x, source, inputs / "sources")).items():
             files[f"inputs/{path}"] = file
-    argv = ("{python}", "data/prepare.py", "--config", "recipe.yaml", "--inputs", "inputs", "--output", "data")
+    argv = ("{python}", PREPARE, "--config", "recipe.yaml", "--inputs", "inputs", "--output", "data")
     caps = _caps(world, memory_gib=2.0)
     trusted = _trusted(x, x.recipe_digests)
     return JobSpec(job_id, argv, files=files, caps=caps, trusted=trusted, outputs=("data",))
@@ -117,17 +119,22 @@ async def _training_spec(
     inputs = goal_folder(world, x) / "inputs" / job_id
     built = world.runner.folder(JobId(x.data[trained.data_key]["job_id"]))
     files = {
-        "train.py": write_input(
-            inputs / "train.py", await script_of(world, x, "train.py", digests["train.py"], trained.head_sha)
-        ),
+        path: write_input(inputs / path, await script_of(world, x, path, wanted, trained.head_sha))
+        for path, wanted in digests.items()
+        if path != PREPARE
+    }
+    files |= {
         "recipe.yaml": write_input(inputs / "recipe.yaml", recipe.encode()),
         # Read here, not copied by path: what a script wrote may be a link to something it could not read itself.
         "data/train.jsonl": write_input(inputs / "train.jsonl", read_output(built, "data/train.jsonl")),
     }
-    init = await base_model(world, x)
-    start, launcher = await _launcher(world, recipe, init, inputs)
+    mounts = {"init": await _model_named(world, x, recipe, "init_from") or await base_model(world, x)}
+    start, launcher = await _launcher(world, recipe, mounts["init"], inputs)
     files |= launcher
-    argv = [*start, "train.py", "--config", "recipe.yaml", "--init_from", "{mount:init}"]
+    argv = [*start, TRAIN, "--config", "recipe.yaml", "--init_from", "{mount:init}"]
+    if (teacher := await _model_named(world, x, recipe, "teacher")) is not None:
+        mounts["teacher"] = teacher
+        argv += ["--teacher", "{mount:teacher}"]
     argv += ["--train_file", "data/train.jsonl", "--output_dir", "out"]
     validation = read_output(built, "data/validation.jsonl")
     if validation:
@@ -137,14 +144,65 @@ async def _training_spec(
         job_id,
         (*argv, *extra),
         files=files,
-        mounts={"init": str(init)},
-        origins=origins_of(world, x, {"init": init}),
+        mounts={name: str(path) for name, path in mounts.items()},
+        origins=origins_of(world, x, mounts),
         environment=world.environment,
         caps=_caps(world, memory_gib=world.train_memory_gib),
         trusted=_trusted(x, digests),
         hardware=world.hardware,
         checkpoints=CHECKPOINTS,
     )
+
+
+async def _model_named(world: World, x: Experiment, recipe: str, key: str) -> Path | None:
+    """The folder of the model that the recipe's `key` names: an earlier run's, or for `teacher` a model of the Hub or
+    of the server's folders, `owner/name@revision`. None where the line is absent, or names the goal's base model.
+
+    Raises: UserError when there is no such model.
+    """
+    assert x.goal is not None
+    value = (yaml.safe_load(recipe) or {}).get(key)
+    if value is None or (key == "init_from" and str(value) == x.goal.base_model):
+        return None
+    if (n := earlier_run(value)) is not None:
+        if (problem := earlier_run_problem(x, key, n)) is not None:
+            raise UserError(problem)
+        return trained_model(world, x, n)
+    if key == "init_from":
+        return None  # the recipe of a goal whose base model has been renamed since: the goal's word counts
+    return await _fetched(world, str(value))
+
+
+async def teacher_model(world: World, x: Experiment) -> tuple[str, Path] | None:
+    """(name, folder) of the model that the head's recipe names as its teacher; None where it names none, or a run of
+    this goal. Raises: UserError when there is no such model."""
+    value = (yaml.safe_load(x.recipe) or {}).get("teacher")
+    if value is None or earlier_run(value) is not None:
+        return None
+    return str(value), await _fetched(world, str(value))
+
+
+async def _fetched(world: World, named: str) -> Path:
+    """The folder of the model `owner/name@revision`."""
+    name, _, revision = named.partition("@")
+    return await asyncio.to_thread(fetched_model, world.model_folders, name, revision or "main")
+
+
+def earlier_run_problem(x: Experiment, key: str, n: int) -> str | None:
+    """Why `key: runs/NN` cannot be trained from, a sentence; None when that run left a model."""
+    job = x.job_for(JobRole.TRAIN, n) if n <= len(x.runs) else None
+    if job is not None and job.succeeded:
+        return None
+    left = [run.n for run in x.runs if (its := x.job_for(JobRole.TRAIN, run.n)) is not None and its.succeeded]
+    instead = f"write one of {', '.join(run_name(each) for each in left)}" if left else "remove the line"
+    return f"`{key}: {run_name(n)}` names a run that left no model: {instead}."
+
+
+def earlier_run_problems(x: Experiment, values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the earlier runs that a recipe names."""
+    named = ((key, earlier_run(values.get(key))) for key in EARLIER_RUN_KEYS)
+    found = (earlier_run_problem(x, key, n) for key, n in named if n is not None)
+    return [problem for problem in found if problem is not None]
 
 
 async def _launcher(world: World, recipe: str, init: Path, inputs: Path) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -210,7 +268,7 @@ def _caps(world: World, *, memory_gib: float) -> Caps:
 
 
 def _trusted(x: Experiment, digests: Mapping[str, str]) -> bool:
-    """True when both scripts are byte for byte the shipped ones."""
+    """True when every script is byte for byte the shipped one."""
     return bool(digests) and digests == x.shipped_digests
 
 
@@ -235,7 +293,7 @@ def _kept_scripts(world: World) -> Path:
 
 
 async def script_of(world: World, x: Experiment, path: str, wanted: str, ref: str) -> bytes:
-    """`train.py` or `data/prepare.py` as commit `ref` holds it: the shipped file where the digest says so."""
+    """A script of the experiment's folder as commit `ref` holds it: the shipped file where the digest says so."""
     kept = _kept_scripts(world) / wanted
     if kept.is_file() and digest(content := kept.read_bytes()) == wanted:
         return content
@@ -243,8 +301,14 @@ async def script_of(world: World, x: Experiment, path: str, wanted: str, ref: st
         content = await world.kept_file(x.goal_id, f"{KEPT_SCRIPTS}/{wanted}") or b""
         if digest(content) == wanted:
             return content
+    for shipped in SCRIPTS.glob("*.py"):
+        # What was kept went with the machine, and this version still ships the same.
+        if shipped.name in (PurePosixPath(path).name, *(f"{name}.py" for name in METHODS)):
+            content = shipped.read_bytes()
+            if digest(content) == wanted:
+                return content
     repository = world.repository(x)
-    if x.pull_request is None and x.goal is not None and x.goal.script and path == "train.py":
+    if x.pull_request is None and x.goal is not None and x.goal.script and path == TRAIN:
         found = await repository.file(x.goal.script, (await repository.default_branch())[1])
     else:
         found = await repository.file(f"{x.folder}/{path}", ref)
@@ -278,7 +342,9 @@ def origins_of(world: World, x: Experiment, mounts: Mapping[str, Path]) -> dict[
     """Where another machine finds the same: the Hub, or `job:ID/PATH` for what an earlier job of the runner left."""
     found = {}
     for name, path in mounts.items():
-        if x.goal is not None and (origin := hub_origin(path, x.goal.base_model)):
+        # A teacher is always `owner/name`; a base model need not be.
+        known_as = "/".join(path.parts[-2:]) if name == "teacher" else x.goal.base_model if x.goal is not None else ""
+        if origin := hub_origin(path, known_as):
             found[name] = origin
         elif path.parts[-3:] == ("work", "out", "model"):
             found[name] = f"job:{path.parts[-4]}/out/model"
