@@ -78,7 +78,8 @@ class Rewards:
             return False
         peak, early, last = max(self.smooth.values), self.smooth.head(WINDOW), self.reward.tail(WINDOW)
         rose = peak > early + max(0.1, 0.2 * abs(early))
-        return rose and (last < early + 0.5 * (peak - early))
+        first = self.reward.head(2)
+        return (rose and last < early + 0.5 * (peak - early)) or (first >= 0.05 and last < 0.2 * first)
 
 
 def rewards_of(observations: Observations) -> Rewards:

@@ -213,3 +213,15 @@ def test_chosen_answers_that_look_like_no_reference_are_flipped_before_training(
     assert (found.symptom, found.key) == (Symptom.DPO_FLIPPED, "data_sources")
     right = [{"prompt": p, "chosen": a, "rejected": p} for p, a in asked]
     assert diagnose(folder(DPO + "data_sources: x\n", train=right, eval=known)).healthy
+
+
+def test_cap_that_references_do_not_fit_under_is_named_before_training(folder: Any, build: Any) -> None:
+    audit = {"rows": 1500, "max_completion_length": 2, "truncated_rows": 1500,
+             "answer_token_lengths": {"p50": 3, "p95": 3, "max": 3}}  # fmt: skip
+    (found,) = blamed(folder(GRPO + "max_completion_length: 2\n", audit=audit))
+    assert (found.symptom, found.key, found.suggested, found.certain_at) == (
+        Symptom.CLIPPED_COMPLETIONS,
+        "max_completion_length",
+        8,
+        None,
+    )
