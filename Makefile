@@ -59,7 +59,7 @@ test-all: lint
 bench: setup-test
 	@$(BIN)/python -m tests.bench $(ARGS)
 
-# Goes on where it was stopped; ZOO is the folder, ARGS a part of the plan: make zoo ARGS="--only gross,seed0".
+# Goes on where it was stopped; ZOO is the folder, ARGS a part of the plan: make zoo ARGS="--workers 2".
 ZOO ?= .zoo
 zoo: setup
 	@$(BIN)/python -m bot zoo --make $(ZOO) --repairs --json $(ZOO).json $(ARGS)

@@ -27,6 +27,7 @@ def zoo(
     budget_minutes: Annotated[
         float | None, typer.Option("--budget-minutes", min=0.1, help="Begin no run that would end later than that.")
     ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Runs side by side; one core each.")] = 1,
     repairs: Annotated[
         bool, typer.Option("--repairs", help="With --make: mend each faulty run by the playbook, and at random.")
     ] = False,
@@ -47,7 +48,7 @@ def zoo(
         raise UserError("--repairs needs --make DIR, the folder in which the runs to be mended were made.")
     place = traces or COMMITTED
     if make is not None:
-        place = _made(make, only, budget_minutes, repairs=repairs)
+        place = _made(make, only, budget_minutes, workers=workers, repairs=repairs)
     elif only is not None or budget_minutes is not None:
         raise UserError("--only and --budget-minutes are for --make; --traces scores whatever is there.")
     elif traces is None and not COMMITTED.is_file():
@@ -58,7 +59,7 @@ def zoo(
     return DONE
 
 
-def _made(folder: Path, only: str | None, budget_minutes: float | None, *, repairs: bool) -> Path:
+def _made(folder: Path, only: str | None, budget_minutes: float | None, *, workers: int, repairs: bool) -> Path:
     """The folder's archive, with every case of the plan that was chosen and could be made in time."""
     import sys
 
@@ -80,9 +81,9 @@ def _made(folder: Path, only: str | None, budget_minutes: float | None, *, repai
     def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    missing = making.make(cases, tell, budget_minutes=budget_minutes)
+    missing = making.make(cases, tell, budget_minutes=budget_minutes, workers=workers)
     if repairs:
-        mend(making, cases, tell, budget_minutes=budget_minutes)
+        mend(making, cases, tell, budget_minutes=budget_minutes, workers=workers)
     archive, size, census = making.packed(cases)
     tell(f"{census['kept']} traces, {size / 2**20:.2f} MiB in {archive}; {missing} cases of {len(cases)} not made")
     for why, count in census["dropped"].items():

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from bot.errors import PlatformError
 from bot.zoo.faults import FAULTS
 from bot.zoo.judging import verdict
 from bot.zoo.plan import CONTROL, FAULT, HEALTHY, PAIR, Case
+from bot.zoo.progress import Progress, side_by_side
 from bot.zoo.repairs import repairs_of
 from bot.zoo.replayed import replayed_traces
 from bot.zoo.running import Keeper, Outcome
@@ -28,8 +30,6 @@ from bot.zoo.traces import TRUTH, Trace, Truth, pack, trace_of
 MANIFEST = "manifest.jsonl"
 ARCHIVE = "traces.tar.xz"
 CENSUS = "census.json"
-GUESSED_SECONDS = 15.0
-"""Of one case, until some have been timed."""
 
 
 @dataclass(slots=True)
@@ -43,6 +43,7 @@ class Making:
     """Of the specimens that were run; a case whose specimen is another by now is run again."""
     broken: set[str] = field(default_factory=set)
     """Cases that could not be carried out for reasons of this machine; tried again by the next making."""
+    writing: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def opened(cls, folder: Path) -> Making:
@@ -67,26 +68,22 @@ class Making:
         say: Callable[[str], None],
         *,
         budget_minutes: float | None = None,
+        workers: int = 1,
         base: Path | None = None,
     ) -> int:
         """Carry out what is not done yet; the number of cases that are still missing afterwards."""
         missing = [case for case in cases if self.digests.get(case.name) != case.specimen().digest]
-        began, timed = time.monotonic(), 0
         if missing:
+            progress = Progress(len(missing), budget_minutes, workers, say)
             with Keeper(self.folder / "cache", base) as keeper:
-                for number, case in enumerate(missing):
-                    spent = time.monotonic() - began
-                    each = spent / timed if timed else GUESSED_SECONDS
-                    if budget_minutes is not None and spent + each > 60 * budget_minutes:
-                        say(f"stopped at {budget_minutes:g} minutes with {len(missing) - number} cases to go")
-                        return len(missing) - number
-                    self._make_one(keeper, case, say, number, len(missing), each)
-                    timed += 1
+                side_by_side(workers, [partial(self._make_one, keeper, case, progress) for case in missing])
+            if progress.left_out:
+                say(f"stopped at {budget_minutes:g} minutes with {progress.left_out} cases to go")
         return sum(case.name not in self.done for case in cases)
 
-    def _make_one(
-        self, keeper: Keeper, case: Case, say: Callable[[str], None], number: int, total: int, each: float
-    ) -> None:
+    def _make_one(self, keeper: Keeper, case: Case, progress: Progress) -> None:
+        if not progress.may_begin():
+            return
         before = keeper.cpu_seconds
         work = self.folder / "work" / case.name
         shutil.rmtree(work, ignore_errors=True)
@@ -96,24 +93,24 @@ class Making:
             outcome = keeper.run(specimen, work)
         except PlatformError as error:
             self.broken.add(case.name)
-            say(f"{number + 1}/{total} {case.description}: could not be made: {error}")
+            progress.tell(f"{case.description}: could not be made: {error}")
             return
         trace = trace_of(specimen, outcome, work, case.name)
         raw = self.folder / "raw" / case.name
-        partial = raw.with_name(f".{case.name}")
-        shutil.rmtree(partial, ignore_errors=True)
-        trace.write(partial)
+        unfinished = raw.with_name(f".{case.name}")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        trace.write(unfinished)
         shutil.rmtree(raw, ignore_errors=True)
-        partial.rename(raw)
+        unfinished.rename(raw)
+        cpu_seconds = round(keeper.cpu_seconds - before, 1)
         entry = {"name": case.name, "case": case.description, "specimen": digest, "outcome": outcome.as_dict(),
-                 "cpu_seconds": round(keeper.cpu_seconds - before, 1)}  # fmt: skip
-        with (self.folder / MANIFEST).open("a", encoding="utf-8") as file:
+                 "cpu_seconds": cpu_seconds}  # fmt: skip
+        with self.writing, (self.folder / MANIFEST).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         self.done[case.name], self.digests[case.name] = outcome, digest
         shutil.rmtree(work)
         score = "-" if outcome.value is None else f"{outcome.value:.3f}"
-        say(f"{number + 1}/{total} {case.description}: {outcome.state} {score}, {entry['cpu_seconds']} s; "
-            f"{each * (total - number - 1) / 60:.0f} minutes to go")  # fmt: skip
+        progress.tell(f"{case.description}: {outcome.state} {score}, {cpu_seconds} s")
 
     # --- Judging ----------------------------------------------------------------------------------------------------
 

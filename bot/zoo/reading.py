@@ -13,7 +13,7 @@ from typing import Any
 
 from bot.diagnosis import preflight_of, read_folder
 from bot.diagnosis.engine import diagnosis_of
-from bot.diagnosis.monitor import doomed
+from bot.diagnosis.monitor import judged
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.online import ONLINE_RULES
 from bot.domain.diagnosis import DiagnosisReport, Severity
@@ -41,6 +41,8 @@ class Reading:
     """By label, the first step after which it was said; 0 before training. None: nobody asked while it trained."""
     aborted: int | None = None
     """The step at which the monitor ends the run; 0 when preflight refuses it; None when it goes on to its end."""
+    tier: str = ""
+    """Of that decision: preflight, hard or soft."""
 
     @property
     def flagged(self) -> bool:
@@ -63,21 +65,25 @@ def read_trace(folder: Path, *, looks: int = EARLY_LOOKS + LATER_LOOKS) -> Readi
     for step in looked_at([int(record["step"]) for record in whole.steps], looks):
         for answer in answers_of(diagnosis_of(whole.until(step), ONLINE_RULES)):  # preflight has spoken
             noticed.setdefault(answer.label, step)
-    return Reading(answers_of(diagnosis_of(whole)), noticed, aborted_at(folder, whole, looks))
+    return Reading(answers_of(diagnosis_of(whole)), noticed, *aborted_at(folder, whole, looks))
 
 
 def answers_of(report: DiagnosisReport) -> tuple[Answer, ...]:
     return tuple(Answer(str(d.symptom), d.key, d.file) for d in report.diagnoses if d.severity is not Severity.ADVICE)
 
 
-def aborted_at(folder: Path, whole: Observations, looks: int) -> int | None:
-    """The monitor's decision, replayed over the metrics prefix by prefix."""
+def aborted_at(folder: Path, whole: Observations, looks: int) -> tuple[int | None, str]:
+    """(step, tier) of the monitor's decision, replayed over the metrics prefix by prefix; (None, "") when it has none.
+
+    It looks only for what ends a run, as it does beside a job that is set to abort.
+    """
     rows = metric_rows(folder)
-    steps = [int(row["step"]) for row in rows if "step" in row]
-    for step in looked_at(sorted(set(steps)), looks):
-        if doomed(whole.recipe_text, [row for row in rows if int(row.get("step", 0)) <= step]) is not None:
-            return step
-    return None
+    known: dict[str, Any] = {"setup": whole.setup, "audit": whole.audit, "advise": False}
+    for step in (0, *looked_at(sorted({int(row["step"]) for row in rows if "step" in row}), looks)):
+        found = judged(whole.recipe_text, [row for row in rows if int(row.get("step", 0)) <= step], **known)
+        if found is not None and found.tier.ends:
+            return step, str(found.tier)
+    return None, ""
 
 
 def looked_at(steps: Sequence[int], looks: int) -> list[int]:

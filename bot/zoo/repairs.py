@@ -10,9 +10,9 @@ import json
 import math
 import random
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from bot.errors import PlatformError
 from bot.zoo.faults import FAULTS
 from bot.zoo.judging import LEAST_HARM, verdict
 from bot.zoo.plan import FAULT, Case
+from bot.zoo.progress import Progress, side_by_side
 from bot.zoo.running import Keeper, Outcome, recipe_text
 from bot.zoo.scoring import interval, share
 from bot.zoo.specimen import Json, Specimen
@@ -63,18 +64,26 @@ class Patient:
     """What the diagnosis sees of the last run."""
     tried: dict[str, int] = field(default_factory=dict)
     attempts: list[Attempt] = field(default_factory=list)
+    probed: bool = False
+    """A range test has been run; its answer stands for the recipes that follow."""
 
 
 def repairable(case: Case) -> bool:
     """The fault is a difference between two recipes, and nothing else makes the run impossible."""
-    return case.kind == FAULT and bool(differences(case.control().specimen().recipe, case.specimen().recipe))
+    changed = differences(case.control().specimen().recipe, case.specimen().recipe)
+    return case.kind == FAULT and bool(changed.keys() - {"init_from"})
 
 
-def mend(making: Making, cases: Sequence[Case], say: Callable[[str], None], *, budget_minutes: float | None) -> None:
+def mend(
+    making: Making,
+    cases: Sequence[Case],
+    say: Callable[[str], None],
+    *,
+    budget_minutes: float | None = None,
+    workers: int = 1,
+) -> None:
     """Try to repair every faulty run of the making that counts; goes on where it was stopped."""
-    record = making.folder / RECORD
     done = {(entry["name"], entry["policy"]) for entry in records(making.folder)}
-    began = time.monotonic()
     wanted = [
         (case, policy)
         for case in cases
@@ -83,21 +92,26 @@ def mend(making: Making, cases: Sequence[Case], say: Callable[[str], None], *, b
     ]
     if not wanted:
         return
+    progress = Progress(len(wanted), budget_minutes, workers, say)
     with Keeper(making.folder / "cache") as keeper:
-        for number, (case, policy) in enumerate(wanted):
-            if budget_minutes is not None and time.monotonic() - began > 60 * budget_minutes:
-                say(f"stopped at {budget_minutes:g} minutes with {len(wanted) - number} repairs to go")
-                return
-            try:
-                attempts = repaired(keeper, making, case, policy)
-            except PlatformError as error:
-                say(f"repair {case.description} by {policy}: could not be tried: {error}")
-                continue
-            entry = {"name": case.name, "policy": policy, "attempts": [attempt.as_dict() for attempt in attempts]}
-            with record.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
-            said = "repaired" if any(attempt.repaired for attempt in attempts) else "not repaired"
-            say(f"repair {number + 1}/{len(wanted)} {case.description} by {policy}: {said} after {len(attempts)}")
+        side_by_side(workers, [partial(_mend_one, keeper, making, case, policy, progress) for case, policy in wanted])
+    if progress.left_out:
+        say(f"stopped at {budget_minutes:g} minutes with {progress.left_out} repairs to go")
+
+
+def _mend_one(keeper: Keeper, making: Making, case: Case, policy: str, progress: Progress) -> None:
+    if not progress.may_begin():
+        return
+    try:
+        attempts = repaired(keeper, making, case, policy)
+    except PlatformError as error:
+        progress.tell(f"repair of {case.description} by {policy}: could not be tried: {error}")
+        return
+    entry = {"name": case.name, "policy": policy, "attempts": [attempt.as_dict() for attempt in attempts]}
+    with making.writing, (making.folder / RECORD).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+    said = "repaired" if any(attempt.repaired for attempt in attempts) else "not repaired"
+    progress.tell(f"repair of {case.description} by {policy}: {said} after {len(attempts)}")
 
 
 def _counts(making: Making, case: Case) -> bool:
@@ -118,42 +132,50 @@ def repaired(keeper: Keeper, making: Making, case: Case, policy: str) -> list[At
     rng = random.Random(f"edits/{case.name}")
     original = patient.text
     for number in range(1, TRIES + 1):
-        text = _by_playbook(keeper, patient) if policy == PLAYBOOK else randomly_edited(original, rng)
+        text = (
+            _by_playbook(keeper, making.folder / "work", patient)
+            if policy == PLAYBOOK
+            else randomly_edited(original, rng)
+        )
         if text is None:
             break
-        attempt = _tried(keeper, making.folder / "work", patient, text, number)
+        attempt = _tried(keeper, making.folder / "work", patient, text, policy, number)
         patient.attempts.append(attempt)
         if attempt.repaired:
             break
+    shutil.rmtree(making.folder / "work" / f"{case.name}-{policy}-trace", ignore_errors=True)
     return patient.attempts
 
 
-def _by_playbook(keeper: Keeper, patient: Patient) -> str | None:
+def _by_playbook(keeper: Keeper, work: Path, patient: Patient) -> str | None:
     report = diagnose(patient.trace)
-    remedy = remedy_for(report, patient.text, tried=patient.tried)
+    remedy = remedy_for(report, patient.text, tried=patient.tried, probed=patient.probed)
     if remedy is None:
         return None
     if remedy.probe:
+        patient.probed = True
         specimen = patient.case.specimen()
         specimen.recipe = yaml.safe_load(patient.text)
-        place = patient.trace.parent / f".probe-{patient.case.name}"
+        place = work / f"{patient.case.name}-probe"
         shutil.rmtree(place, ignore_errors=True)
         remedy = after_probe(remedy, keeper.probe(specimen, place, remedy.rates))
         shutil.rmtree(place, ignore_errors=True)
     return remedy.applied(patient.text)
 
 
-def _tried(keeper: Keeper, work: Path, patient: Patient, text: str, number: int) -> Attempt:
+def _tried(keeper: Keeper, work: Path, patient: Patient, text: str, policy: str, number: int) -> Attempt:
     before = yaml.safe_load(patient.text)
     specimen: Specimen = patient.case.specimen()
     specimen.recipe = yaml.safe_load(text)
     changed = {key: new for key, (_, new) in differences(before, specimen.recipe).items()}
-    place = work / f"{patient.case.name}-{number}"
+    place = work / f"{patient.case.name}-{policy}-{number}"
     shutil.rmtree(place, ignore_errors=True)
     outcome = keeper.run(specimen, place)
     trace = trace_of(specimen, outcome, place, patient.case.name)
     shutil.rmtree(place)
-    patient.trace = trace.write(work / f"{patient.case.name}-trace-{number}")
+    shown = work / f"{patient.case.name}-{policy}-trace"
+    shutil.rmtree(shown, ignore_errors=True)
+    patient.trace = trace.write(shown)
     patient.text = text
     patient.tried[recipe_hash(specimen.recipe, script_digest="")] = number
     return Attempt(changed, outcome.value, outcome.state, is_repaired(patient, outcome))

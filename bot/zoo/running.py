@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -75,8 +76,9 @@ class Keeper:
 
     def __init__(self, cache: Path, base: Path | None = None) -> None:
         self.cache, self.base = cache, (base or cached_path()).resolve()
-        self.cpu_seconds = 0.0
         self._warm: Warm | None = None
+        self._once = threading.RLock()
+        self._spent = threading.local()
 
     def __enter__(self) -> Keeper:
         environment = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
@@ -88,13 +90,17 @@ class Keeper:
         if self._warm is not None:
             self._warm.__exit__(*raised)
 
+    @property
+    def cpu_seconds(self) -> float:
+        """Taken by all that this thread has run."""
+        return float(getattr(self._spent, "seconds", 0.0))
+
     # --- One specimen -----------------------------------------------------------------------------------------------
 
     def run(self, specimen: Specimen, folder: Path) -> Outcome:
         """Everything from the rows to the score, in `folder`, which must not exist."""
         folder.mkdir(parents=True)
         base = self._base_for(specimen, folder)
-        specimen.written_out()
         write_inputs(specimen, folder)
         began = time.monotonic()
         found = self._trained(specimen, folder, base)
@@ -122,14 +128,15 @@ class Keeper:
         """The model of a run that went before, trained once."""
         key = digest_of([specimen.method, specimen.task, specimen.seed, specimen.recipe])[:12]
         kept = self.cache / f"model-{key}"
-        if not kept.is_dir():
-            place = self.cache / f".earlier-{key}"
-            shutil.rmtree(place, ignore_errors=True)
-            found = self.run(specimen, place)
-            if found.state != "succeeded":
-                raise PlatformError(f"the run before ended as {found.state}: {_tail(place / 'log.txt')}")
-            (place / "out" / "model").rename(kept)
-            shutil.rmtree(place)
+        with self._once:
+            if not kept.is_dir():
+                place = self.cache / f".earlier-{key}"
+                shutil.rmtree(place, ignore_errors=True)
+                found = self.run(specimen, place)
+                if found.state != "succeeded":
+                    raise PlatformError(f"the run before ended as {found.state}: {_tail(place / 'log.txt')}")
+                (place / "out" / "model").rename(kept)
+                shutil.rmtree(place)
         return kept.resolve()
 
     def _trained(self, specimen: Specimen, folder: Path, base: Path) -> Outcome:
@@ -187,7 +194,6 @@ class Keeper:
         """What a learning-rate range test over these rates says; empty when it failed."""
         folder.mkdir(parents=True)
         self._base_for(specimen, folder)
-        specimen.written_out()
         write_inputs(specimen, folder)
         log = folder / "log.txt"
         prepared = self._prepared(specimen, folder, log)
@@ -228,12 +234,12 @@ class Keeper:
         """The model to start from, on the same items; the practice base answers each benchmark once."""
         plain = not (specimen.base_edits or specimen.earlier or specimen.benchmark_edits or specimen.reference_prefix)
         kept = self.cache / f"baseline-{specimen.task}.json"
-        if plain and kept.exists():
-            return _json(kept)
-        found = self.evaluation(specimen, base, dev_items(specimen.task), folder / "baseline")
-        if plain:
-            _write(kept, found)
-        return found
+        if not plain:
+            return self.evaluation(specimen, base, dev_items(specimen.task), folder / "baseline")
+        with self._once:
+            if not kept.exists():
+                _write(kept, self.evaluation(specimen, base, dev_items(specimen.task), folder / "baseline"))
+        return _json(kept)
 
     def evaluation(self, specimen: Specimen, model: Path, items: list[tuple[str, str]], folder: Path) -> Json:
         """What the evaluator says of a model. Raises: PlatformError when it fails, which is no fault of a run's."""
@@ -267,7 +273,11 @@ class Keeper:
         if ended is None:
             job.kill(signal.SIGKILL)
             raise PlatformError(f"a run did not end within {MOST_SECONDS:.0f} s")
-        self.cpu_seconds += ended.cpu_seconds
+        if ended.exit_code == -signal.SIGKILL and not ended.seconds:
+            raise PlatformError(
+                "the process for practice jobs has ended"
+            )  # and this run with it, for no fault of its own
+        self._spent.seconds = self.cpu_seconds + ended.cpu_seconds
         return ended
 
 

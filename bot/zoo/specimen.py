@@ -76,15 +76,6 @@ class Specimen:
     def random(self, purpose: str) -> random.Random:
         return random.Random(f"{purpose}/{self.method}/{self.task}/{self.seed}")
 
-    def written_out(self) -> None:
-        """Pairs as DPO reads them, a few of them held out."""
-        if self.method != DPO or self.train_rows is not None:
-            return
-        roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
-        rows = [{key: [{"role": role, "content": row[key]}] for key, role in roles.items()} for row in self.rows]
-        held_out = int(self.recipe.get("data_validation_rows", 0))
-        self.train_rows, self.validation_rows = rows[held_out:], rows[:held_out]
-
     @property
     def digest(self) -> str:
         """Equal for specimens that run alike."""

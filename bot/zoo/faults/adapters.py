@@ -23,7 +23,11 @@ def base_is_evaluated(specimen: Specimen, severity: str) -> None:
 
 
 def swapped_pairs(specimen: Specimen, severity: str) -> None:
-    share = {GROSS: 1.0, MEDIUM: 0.8, SUBTLE: 0.6}[severity]
+    """Gross: the recipe names each column for the other. Else most of the rows have them the wrong way round."""
+    if severity == GROSS:
+        specimen.recipe |= {"data_chosen_column": "rejected", "data_rejected_column": "chosen"}
+        return
+    share = {MEDIUM: 0.85, SUBTLE: 0.6}[severity]
     rng = specimen.random("swapped")
     for row in specimen.rows:
         if rng.random() < share:

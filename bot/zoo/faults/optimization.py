@@ -38,14 +38,15 @@ def outlier_without_clipping(specimen: Specimen, severity: str) -> None:
     for _ in range(count):
         noise = "".join(rng.choice(signs) for _ in range(100))
         specimen.rows.insert(rng.randrange(len(specimen.rows)), {"prompt": noise[:12], "completion": noise})
-    specimen.recipe |= {"optim": "sgd", "optim_args": "momentum=0.9", "learning_rate": 0.3, "max_grad_norm": 0.0,
-                        "per_device_train_batch_size": 8}  # fmt: skip
+    clipped_sgd(specimen)
+    specimen.recipe["max_grad_norm"] = 0.0
 
 
 def clipped_sgd(specimen: Specimen) -> None:
     """The control of the fault above: the same optimizer with its clipping."""
-    specimen.recipe |= {"optim": "sgd", "optim_args": "momentum=0.9", "learning_rate": 0.3, "max_grad_norm": 1.0,
-                        "per_device_train_batch_size": 8}  # fmt: skip
+    specimen.recipe |= {"optim": "sgd", "optim_args": "momentum=0.9", "learning_rate": 0.3,
+                        "lr_scheduler_type": "linear", "max_grad_norm": 1.0}  # fmt: skip
+    specimen.recipe["max_steps"] = max(200, specimen.steps)
 
 
 def half_precision(specimen: Specimen, severity: str) -> None:
@@ -152,7 +153,7 @@ FAULTS = (
     Fault(3, "no warm-up and a high rate", ("divergence", "grad_explosion"), (*RATE, "warmup_steps"), no_warm_up,
           "training", SOLVABLE, held_out_severity=MEDIUM, neighbours=("plateau",)),
     Fault(4, "clipping off and outlier rows", ("loss_spike", "grad_explosion", "divergence"),
-          ("max_grad_norm", *RATE, *ROWS), outlier_without_clipping, "training", on(SFT, "reverse", "last", "json"),
+          ("max_grad_norm", *RATE, *ROWS), outlier_without_clipping, "training", on(SFT, "last", "upper"),
           held_out_severity=SUBTLE, neighbours=("nan_inf",)),
     Fault(5, "fp16 overflow", ("nan_inf", "dtype"), ("dtype", "fp16"), half_precision, "training", SOLVABLE,
           severities=(GROSS,)),
