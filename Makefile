@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all lint bench setup setup-test sandbox clean
+.PHONY: help demo test test-all lint bench bench-gpu setup setup-test sandbox clean
 
 help:
 	@echo "make demo      open a goal on the practice forge and watch the real bot pursue it"
 	@echo "make test      lint, types and the quick tests (at most 12 minutes)"
 	@echo "make test-all  the same and the slow tests (at most 80 minutes)"
 	@echo "make bench     speed and memory, as ratios, with this machine's name"
+	@echo "make bench-gpu training beside TRL's own example scripts, where there is a CUDA device"
 
 setup: $(VENV)/.train
 
@@ -57,6 +58,9 @@ test-all: lint
 
 bench: setup-test
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+bench-gpu: setup-test
+	@$(BIN)/python -m tests.bench.gpu $(ARGS)
 
 clean:
 	rm -rf $(VENV) tests/node/node_modules .mypy_cache .ruff_cache .pytest_cache
