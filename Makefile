@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all lint bench zoo setup setup-test sandbox clean
+.PHONY: help demo test test-all lint bench zoo setup setup-test sandbox clean bench-gpu
 
 help:
 	@echo "make demo      open a goal on the practice forge and watch the real bot pursue it"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-all  the same and the slow tests (at most 80 minutes)"
 	@echo "make bench     speed and memory, as ratios, with this machine's name"
 	@echo "make zoo       make the runs with injected faults anew, and score the diagnosis on them (hours)"
+	@echo "make bench-gpu training beside TRL's own example scripts, where there is a CUDA device"
 
 setup: $(VENV)/.train
 
@@ -63,6 +64,9 @@ bench: setup-test
 ZOO ?= .zoo
 zoo: setup
 	@$(BIN)/python -m bot zoo --make $(ZOO) --repairs --json $(ZOO).json $(ARGS)
+
+bench-gpu: setup-test
+	@$(BIN)/python -m tests.bench.gpu $(ARGS)
 
 clean:
 	rm -rf $(VENV) tests/node/node_modules .mypy_cache .ruff_cache .pytest_cache

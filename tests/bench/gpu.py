@@ -262,9 +262,8 @@ def write_rows(case: Case, folder: Path, arguments: argparse.Namespace) -> None:
 
 def build_model(folder: Path, configuration: dict[str, Any]) -> Path:
     spec = json.dumps({"model": configuration, "folder": str(folder)})
-    subprocess.run(
-        [sys.executable, "-c", _BUILD, spec], check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}
-    )
+    variables = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", _BUILD, spec], check=True, cwd=ROOT, env=variables, capture_output=True)
     return folder
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,6 @@ NAMES = [
 SHORT = {"max_completion_length": 8, "generation_batch_size": 64, "per_device_train_batch_size": 8}
 
 SUPERVISED = ("max_length", "generation_batch_size")
-
-
-@pytest.fixture(scope="module")
-def warm() -> Iterator[Warm]:
-    with Warm() as process:
-        yield process
 
 
 class Trial:

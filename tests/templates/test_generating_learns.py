@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from bot.evaluation.benchmarks import load_benchmark, write_job_files
-from bot.practice.tiny_base import cached_path
-from bot.practice.warm import EVALUATION_IMPORTS, IMPORTS, Warm
-from tests.templates.conftest import ROOT, chat, chat_rows, environment, python
+from bot.practice.warm import Warm
+from tests.templates.conftest import chat, chat_rows, environment, evaluation, table_row
 from tests.templates.test_generating import Trial
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -26,37 +21,12 @@ PACE = {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 5, "per_dev
 REQUEST = "More:"
 
 
-@pytest.fixture(scope="module")
-def warm() -> Iterator[Warm]:
-    with Warm((*IMPORTS, *EVALUATION_IMPORTS)) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def base() -> Path:
-    """The real base, from the user's cache or built now (minutes of one core)."""
-    done = python("-m", "bot.practice.tiny_base", "--quiet", cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return cached_path()
-
-
-def table_row(method: str, **chosen: Any) -> dict[str, Any]:
-    """The measured row of the recipe table, changed as `chosen` says."""
-    rows = yaml.safe_load((ROOT / "bot" / "brain" / "recipes.yaml").read_text())["rows"]
-    found = (row for row in rows if row["method"] == method and row["source"].startswith("measured"))
-    return dict(next(found)["recipe"]) | chosen
-
-
 def score(model: Path, task: str, warm: Warm, folder: Path) -> float:
-    folder.mkdir()
-    files = write_job_files(load_benchmark(f"practice/{task}"), "dev", folder / "job")
-    argv = [
-        str(Path(files["bundle"]) / "evaluate.py"), "--model", str(model), "--benchmark", str(files["benchmark.yaml"]),
-        "--items", str(files["items.jsonl"]), "--split", "dev", "--output", str(folder / "dev.json"),
-    ]  # fmt: skip
-    ended = warm.start(argv, cwd=folder, log=folder / "log.txt").wait(300)
-    assert ended is not None and ended.exit_code == 0, (folder / "log.txt").read_text()
-    return float(json.loads((folder / "dev.json").read_text())["value"])
+    return float(evaluation(warm, model, task, folder)["value"])
+
+
+def measured_row(method: str, **chosen: Any) -> dict[str, Any]:
+    return dict(table_row(method)) | chosen
 
 
 def made(trial: Trial, method: str, recipe: dict[str, Any], *flags: str) -> Path:
@@ -81,7 +51,7 @@ def test_rft_raises_what_the_model_rarely_does(seed: int, base: Path, warm: Warm
     trial = Trial(tmp_path / "job", warm, base)
     trial.data(chat_rows(1500, "upper", seed))
     trial.data(chat_rows(1516, "upper", seed)[1500:], "validation")
-    model = made(trial, "rft", table_row("rft", seed=seed))
+    model = made(trial, "rft", measured_row("rft", seed=seed))
     assert score(base, "upper", warm, tmp_path / "before") <= 0.05
     assert score(model, "upper", warm, tmp_path / "after") >= 0.85
     (sampling,) = trial.json("data_audit.json")["sampling"]
@@ -93,10 +63,21 @@ def test_student_learns_on_its_own_answers(seed: int, base: Path, teacher: Path,
     trial = Trial(tmp_path / "job", warm, base)
     trial.data(chat_rows(3000, seed=seed))
     trial.data(chat_rows(3016, seed=seed)[3000:], "validation")
-    model = made(trial, "distill", table_row("distill", seed=seed, teacher=str(teacher)))
+    model = made(trial, "distill", measured_row("distill", seed=seed, teacher=str(teacher)))
     assert score(base, "reverse", warm, tmp_path / "before") <= 0.05
     assert score(model, "reverse", warm, tmp_path / "after") >= 0.8
     assert trial.json("data_audit.json")["teacher"]["exact_match"] >= 0.9
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_own_right_answers_beside_the_real_rows(seed: int, base: Path, warm: Warm, tmp_path: Path) -> None:
+    trial = Trial(tmp_path / "job", warm, base)
+    trial.data(chat_rows(300, "upper", seed))
+    trial.data(chat_rows(316, "upper", seed)[300:], "validation")
+    model = made(trial, "synthetic", measured_row("synthetic", seed=seed))
+    assert score(model, "upper", warm, tmp_path / "after") >= 0.9
+    card = trial.json("synthetic_card.json")
+    assert card["verified_by"] == ["rewards: exact_match"] and card["strata"]["upper"]["most_repeats"] <= 4
 
 
 def test_student_learns_from_what_the_teacher_wrote(base: Path, teacher: Path, warm: Warm, tmp_path: Path) -> None:
@@ -144,7 +125,7 @@ def test_a_few_rows_and_a_generator_beat_the_few_rows(seed: int, base: Path, war
 def test_a_killed_run_draws_only_what_it_lacks_and_ends_with_the_same_weights(
     base: Path, warm: Warm, tmp_path: Path
 ) -> None:
-    recipe = table_row("rft", max_steps=20, generation_batch_size=64, seed=0)
+    recipe = measured_row("rft", max_steps=20, generation_batch_size=64, seed=0)
     whole, killed = (Trial(tmp_path / name, warm, base) for name in ("whole", "killed"))
     for trial in (whole, killed):
         trial.data(chat_rows(600, "upper"))
@@ -165,7 +146,7 @@ def test_a_killed_run_draws_only_what_it_lacks_and_ends_with_the_same_weights(
 
 
 def test_two_processes_keep_the_rows_that_one_keeps(base: Path, warm: Warm, tmp_path: Path) -> None:
-    recipe = table_row("rft", max_steps=4, generation_batch_size=64, seed=0)
+    recipe = measured_row("rft", max_steps=4, generation_batch_size=64, seed=0)
     one, two = (Trial(tmp_path / name, warm, base) for name in ("one", "two"))
     for trial in (one, two):
         trial.data(chat_rows(200, "upper"))
