@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import yaml
+
 from actions import checkout
 from actions.request import Request
 from bot.diagnosis.folder import parsed_recipe
@@ -19,6 +21,7 @@ from runners.remote.wrapper import fetch_origin
 SCRIPTS = Path(__file__).resolve().parent.parent / "templates" / "scripts"
 TRAIN, PREPARE, RECIPE, ROWS = "train.py", "data/prepare.py", "recipe.yaml", "data/train.jsonl"
 
+POLICY = ".github/postdoc.yml"
 LOADS_CODE = frozenset({"trust_remote_code", "resume_from_checkpoint", "model_init_kwargs"})
 
 
@@ -63,6 +66,20 @@ def read_recipe(request: Request) -> Recipe:
     trusted = shipped_scripts and not LOADS_CODE.intersection(values)
     file = checkout.relative(request, path)
     return Recipe(text, values, file, folder, train, prepare, beside, trusted, _sources(values.get("data_sources")))
+
+
+def monitoring(request: Request) -> str:
+    """What the checkout's policy says of the monitor: `abort`, `advise` or `off`. Raises: UserError."""
+    path = checkout.inside(request, "policy", POLICY)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        values = {}  # what is wrong with the file is said by its own check
+    how = values.get("monitor", "abort") if isinstance(values, dict) else "abort"
+    how = "off" if how is False else how  # YAML reads a bare `off` as false
+    if how not in ("abort", "advise", "off"):
+        raise UserError(f"{POLICY}: monitor is {how!r:.40}; write abort, advise or off.")
+    return str(how)
 
 
 def _recipe_path(request: Request) -> Path:

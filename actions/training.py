@@ -13,12 +13,12 @@ from typing import Any
 
 from actions import checkout, evaluating
 from actions.models import Measured
-from actions.recipes import PREPARE, RECIPE, ROWS, TRAIN, Recipe, base_model, read_recipe, source_files
+from actions.recipes import PREPARE, RECIPE, ROWS, TRAIN, Recipe, base_model, monitoring, read_recipe, source_files
 from actions.request import Request
 from actions.result import Result, Score, cost, score_of
 from actions.workflow_commands import annotate, group, others_words
 from bot.diagnosis import diagnose
-from bot.diagnosis.monitor import doomed
+from bot.diagnosis.monitor import judged
 from bot.diagnosis.preflight import preflight
 from bot.domain.curves import sparkline
 from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity
@@ -26,6 +26,7 @@ from bot.domain.evaluation import Comparison
 from bot.domain.redaction import redact
 from bot.domain.statistics import compare
 from bot.errors import UserError
+from runners.checkpoints import ask_for_checkpoint, checkpoint_is_made
 from runners.job import Caps, FailureKind, JobId, JobSpec, JobState, JobStatus
 from runners.local import LocalRunner
 from runners.outputs import read_output
@@ -36,6 +37,8 @@ DATA_MINUTES = 30.0
 LOOK_SECONDS = 0.5
 SAID_SECONDS = 15.0
 LOG_LINES = 200
+CHECKPOINT_SECONDS = 60.0
+"""A job that has made no checkpoint by then is ended without one."""
 _KEPT_OUTPUTS = ("setup.json", "data_audit.json", "metrics.jsonl", "trainer_state.json", "summary.json")
 
 
@@ -151,7 +154,7 @@ class Training:
         with group(f"job {spec.job_id}"):
             self._runner.launch(spec)
             try:
-                status = self._follow(spec.job_id, self._watch(fatal))
+                status = self._follow(spec.job_id, self._watch(spec.job_id, fatal))
             except KeyboardInterrupt:
                 self._runner.cancel(spec.job_id)
                 raise
@@ -180,16 +183,53 @@ class Training:
             seen = len(rows)
             time.sleep(LOOK_SECONDS)
 
-    def _watch(self, fatal: list[Diagnosis] | None) -> Callable[[list[dict[str, Any]]], bool]:
+    def _watch(self, job_id: JobId, fatal: list[Diagnosis] | None) -> Callable[[list[dict[str, Any]]], bool]:
+        """Asked whenever something was logged: whether the run is to be ended. What it is ended for goes to `fatal`."""
+        how = monitoring(self._request)
+        said: set[str] = set()
+        advised = time.monotonic()
+
         def watch(rows: list[dict[str, Any]]) -> bool:
-            found = doomed(self._recipe.text, rows) if fatal is not None else None
-            if found is None or fatal is None:
+            nonlocal advised
+            if fatal is None or how == "off":
                 return False
-            fatal.extend(self._placed((found,)))
-            annotate("notice", f"Ending the run: {found.cause}", title="Postdoc's monitor")
-            return True
+            advise = time.monotonic() - advised > SAID_SECONDS
+            advised = time.monotonic() if advise else advised
+            setup, audit = (self._object(job_id, name) for name in ("setup.json", "data_audit.json"))
+            found = judged(self._recipe.text, rows, setup=setup, audit=audit, advise=advise)
+            if found is None:
+                return False
+            if found.tier.ends and how == "abort":
+                if found.worth_saving:
+                    self._checkpoint_first(job_id)
+                fatal.extend(self._placed(found.diagnoses))
+                annotate("notice", f"Ending the run: {found.diagnoses[0].cause}", title="Postdoc's monitor")
+                return True
+            for each in found.diagnoses:
+                if each.symptom not in said:
+                    annotate("notice", f"Step {found.step:,}: {each.cause}", title="Postdoc's monitor")
+            said.update(each.symptom for each in found.diagnoses)
+            return False
 
         return watch
+
+    def _object(self, job_id: JobId, name: str) -> dict[str, Any]:
+        """A JSON object that the running script wrote; empty while it has not."""
+        try:
+            found = json.loads(self._output(str(job_id), f"out/{name}") or b"{}")
+        except (ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _checkpoint_first(self, job_id: JobId) -> None:
+        """A run that is about to be ended may still save what it has."""
+        folder, until = self._runner.folder(job_id), time.monotonic() + CHECKPOINT_SECONDS
+        asked = ask_for_checkpoint(folder)
+        while asked and not checkpoint_is_made(folder) and time.monotonic() < until:
+            status = self._runner.status(job_id)
+            if status is None or status.state.ended:
+                return
+            time.sleep(LOOK_SECONDS)
 
     # what is found
 

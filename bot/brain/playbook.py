@@ -23,7 +23,6 @@ from bot.diagnosis.learning_rates import rate_of
 from bot.diagnosis.remedies import companion_of, null_is_the_remedy, wants_range_probe
 from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity
 from bot.domain.goal import DEFAULT_METHOD, Goal
-from bot.domain.methods import METHODS
 from bot.domain.recipe import as_yaml, differences, line_of, normalised_value, recipe_hash, with_value
 from bot.errors import UserError
 
@@ -283,9 +282,8 @@ def _stepped(report: DiagnosisReport, values: Mapping[str, Any]) -> Iterator[Rem
 
 
 def _can_probe(values: Mapping[str, Any]) -> bool:
-    """Methods that sample while they train have no loss that a range test could compare."""
-    method = METHODS.get(str(values.get("method", DEFAULT_METHOD)))
-    return method is None or not method.generates
+    """GRPO's loss says nothing of how well it trains, so a range test has nothing to compare."""
+    return str(values.get("method", DEFAULT_METHOD)) != "grpo"
 
 
 def after_probe(remedy: Remedy, probe: Mapping[str, Any] | None) -> Remedy:

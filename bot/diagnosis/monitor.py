@@ -71,6 +71,11 @@ class Judgement:
     signals: tuple[Evidence, ...] = ()
     """What lasts, for the tier soft."""
 
+    @property
+    def worth_saving(self) -> bool:
+        """Whether a checkpoint made now holds anything: not before the first step, nor of weights that are lost."""
+        return self.step > 0 and all(each.symptom is not Symptom.NAN_INF for each in self.diagnoses)
+
 
 def judged(
     recipe_text: str,
@@ -101,12 +106,12 @@ def judged(
         for each in found
         if each.severity is not Severity.ADVICE and each.confidence >= SURE and each.symptom not in ADVISE_ONLY
     )
-    kinds = {_kind(signal.key) for signal in signals}
-    if signals and any(len(kinds | _kinds_of(cause)) >= 2 for cause in causes):
+    causes = tuple(each for each in causes if signals and _two_kinds(signals, each))
+    if causes:
         before = diagnosis_of(observations_of(recipe_text, rows[:-WINDOW], setup=setup, audit=audit)).diagnoses
         stood = {each.symptom for each in before if each.severity is not Severity.ADVICE}
         lasting = tuple(each for each in causes if each.symptom in stood)
-        if any(len(kinds | _kinds_of(cause)) >= 2 for cause in lasting):
+        if lasting:
             return Judgement(Tier.SOFT, lasting, step, signals)
     return Judgement(Tier.ADVICE, found, step, signals) if found else None
 
@@ -173,20 +178,35 @@ def _dead_reward(recipe_text: str, rows: Rows) -> Diagnosis | None:
 
 
 _KINDS = {
-    "grad_norm": "gradient", "mean_token_accuracy": "accuracy", "entropy": "entropy", "eval_loss": "validation",
-    "reward": "reward", "kl": "kl", "loss": "loss", "probe/termination_rate": "behaviour",
-    "probe/exact_match": "behaviour", "completions/mean_length": "length", "completions/clipped_ratio": "length",
-}  # fmt: skip
-"""Metric -> what it says something about; two of one kind are one signal."""
+    "loss": "loss",
+    "grad_norm": "gradient",
+    "mean_token_accuracy": "accuracy",
+    "entropy": "entropy",
+    "eval_loss": "validation",
+    "reward": "reward",
+    "kl": "kl",
+    "probe/termination_rate": "answers",
+}
+"""Metric of a signal -> what it says something about."""
+_CAUSES = {
+    Symptom.DIVERGENCE: "loss",
+    Symptom.LOSS_SPIKE: "loss",
+    Symptom.GRAD_EXPLOSION: "gradient",
+    Symptom.KL_BLOWUP: "kl",
+    Symptom.ENTROPY_COLLAPSE: "entropy",
+    Symptom.REWARD_ZERO: "reward",
+    Symptom.ZERO_STD: "reward",
+    Symptom.REWARD_HACK: "reward",
+    Symptom.REWARD_INVERTED: "reward",
+    Symptom.CLIPPED_COMPLETIONS: "answers",
+    Symptom.MISSING_EOS: "answers",
+}
+"""What a cause that the engine names is a sign of; one that is not here is counted over the data, a kind of its own."""
 
 
-def _kind(key: str) -> str:
-    return _KINDS.get(key, "reward" if key.startswith("rewards/") else key)
-
-
-def _kinds_of(cause: Diagnosis) -> set[str]:
-    """What the engine's own evidence rests on, as far as it was seen while it trained."""
-    return {_kind(item.key) for item in cause.evidence if item.step is not None and _kind(item.key) in _KINDS.values()}
+def _two_kinds(signals: Sequence[Evidence], cause: Diagnosis) -> bool:
+    """Whether signals and cause together are signs of two things, since two of one are one sign."""
+    return len({_KINDS[signal.key] for signal in signals} | {_CAUSES.get(cause.symptom, "data")}) >= 2
 
 
 def lasting_signals(rows: Rows, setup: Mapping[str, Any]) -> tuple[Evidence, ...]:

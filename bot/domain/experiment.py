@@ -78,6 +78,8 @@ class EventKind(StrEnum):
     """The goal is now the one that an edit offered."""
     REFUSED = "refused"
     """Found after the contract was read: the goal cannot be pursued as written."""
+    MONITORED = "monitored"
+    """A running job was judged to be doomed, so it is ended."""
     BASELINE_RECORDED = "baseline_recorded"
     DATA_CHECKED = "data_checked"
     PLANNED = "planned"
@@ -163,6 +165,8 @@ class Job:
     """{"usd", "gpu_hours"} that it may cost at most; its time-out is set from it."""
     gone: bool = False
     """Its outputs are gone with the machine that they lay on."""
+    stopped: dict[str, Any] | None = None
+    """What the monitor ended it for: the data of its MONITORED."""
     again: bool = False
     """Somebody who may train has agreed that it is done once more for that."""
     usd_per_hour: float | None = None
@@ -181,7 +185,7 @@ class Job:
     @property
     def blameless(self) -> bool:
         """True when the recipe is not to blame: lost, cancelled by a person who later resumed, or the sandbox broke."""
-        if self.status is None:
+        if self.status is None or self.stopped is not None:
             return False
         return self.status["state"] in ("lost", "cancelled") or self.status["failure"] == "platform"
 

@@ -226,6 +226,12 @@ def _on_job_ended(x: Experiment, event: Event) -> None:
         job.status = dict(event.data["status"])
 
 
+def _on_monitored(x: Experiment, event: Event) -> None:
+    job = x.jobs.get(event.data["job_id"])
+    if job is not None and not job.ended:
+        job.stopped = dict(event.data)
+
+
 def _on_outputs_gone(x: Experiment, event: Event) -> None:
     job = x.jobs.get(event.data["job_id"])
     if job is None:
@@ -419,6 +425,7 @@ _FOLDS = {
     EventKind.PULL_REQUEST_CLOSED: _on_pull_request_closed,
     EventKind.PULL_REQUEST_REOPENED: _on_pull_request_reopened,
     EventKind.JOB_ENDED: _on_job_ended,
+    EventKind.MONITORED: _on_monitored,
     EventKind.OUTPUTS_GONE: _on_outputs_gone,
     EventKind.CONTRACT_READ: _on_contract_read,
     EventKind.JOB_LAUNCHED: _on_job_launched,

@@ -210,7 +210,9 @@ def _reviewed(event: Event, x: Experiment, page: str) -> list[Entry]:
 
 def _revised(event: Event, x: Experiment, page: str) -> list[Entry]:
     by = "" if event.data["by"] == "postdoc" else f" (asked for by @{event.data['by']})"
-    text = f"{x.head_sha[:7]} {changes_text(x.changed) or 'recipe unchanged'}{by}"
+    stage = event.data.get("stage")
+    what = f"stage {stage['index'] + 1} begins" if stage else changes_text(x.changed) or "recipe unchanged"
+    text = f"{x.head_sha[:7]} {what}{by}"
     return _entry(event, "commit", text)
 
 
@@ -276,9 +278,16 @@ def _outputs_gone(event: Event, x: Experiment, page: str) -> list[Entry]:
     return _entry(event, "gone", f"what {what} left is gone with its machine", tone=Tone.WARN)
 
 
+def _monitored(event: Event, x: Experiment, page: str) -> list[Entry]:
+    of = f"/{event.data['total_steps']:,}" if event.data.get("total_steps") else ""
+    cause = event.data["diagnoses"][0]["cause"]
+    return _entry(event, "monitor", f"ends the job at step {event.data['step']:,}{of}: {cause}", tone=Tone.WARN)
+
+
 def _ablation_opened(event: Event, x: Experiment, page: str) -> list[Entry]:
     values = ", ".join(str(arm["value"]) for arm in event.data["arms"])
-    return _entry(event, "ablation", f"@{event.data['by']} asked for {event.data['key']} = {values}, side by side")
+    who = "Postdoc tries" if event.data.get("for_run") else f"@{event.data['by']} asked for"
+    return _entry(event, "ablation", f"{who} {event.data['key']} = {values}, side by side")
 
 
 def _ablation_reported(event: Event, x: Experiment, page: str) -> list[Entry]:
@@ -319,6 +328,7 @@ _TELLERS = {
     EventKind.GOAL_READ: _goal_read,
     EventKind.GOAL_ADOPTED: _adopted,
     EventKind.BUDGET_RAISED: _budget_raised,
+    EventKind.MONITORED: _monitored,
     EventKind.OUTPUTS_GONE: _outputs_gone,
     EventKind.ABLATION_OPENED: _ablation_opened,
     EventKind.ABLATION_REPORTED: _ablation_reported,

@@ -46,6 +46,7 @@ from bot.server.logs import redact_logs
 from bot.server.looking import Looker
 from bot.server.machine_news import MachineNews
 from bot.server.metrics import Metrics, TimedDeliveries, metrics_routes
+from bot.server.monitoring import Monitor
 from bot.server.onboarding import Onboarding
 from bot.server.pages import page_routes
 from bot.server.pages.curve_files import CurveFiles
@@ -129,7 +130,9 @@ class Bot:
             keep=self._keep,
         )
         self.app.may_write = self.leases.check_write
-        self.watcher = Watcher(self.world, self.engine, self.reports, settings.check_update_seconds)
+        self.watcher = Watcher(
+            self.world, self.engine, self.reports, Monitor(self.world), settings.check_update_seconds
+        )
         self.admission = Admission(settings.allowed_accounts)
         self.metrics.watch(self)
         schema_url = f"{settings.public_url}{SCHEMA_PATH}" if settings.public_url else None

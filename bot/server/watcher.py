@@ -22,6 +22,7 @@ from bot.loop.reports import Reports
 from bot.loop.spending import spend_of
 from bot.loop.treasury import SERVER, Halt
 from bot.loop.world import World
+from bot.server.monitoring import Monitor
 from runners.job import JobId, JobState, JobStatus
 
 log = logging.getLogger("postdoc.watcher")
@@ -39,6 +40,7 @@ class Watcher:
     world: World
     engine: Engine
     reports: Reports
+    monitor: Monitor
     check_update_seconds: float = 30.0
     alive_until: float | None = None
     """When the process before this one was last known to live, where its jobs ended with its machine. Unix seconds."""
@@ -113,7 +115,9 @@ class Watcher:
             status = await asyncio.to_thread(self.world.runner.status, JobId(job.job_id))
             # A job folder that is gone is a job that is gone: the runner has forgotten it.
             status = status or self._lost(job)
-            if status.state.ended:
+            if job.stopped is not None and not status.state.ended:
+                await self.monitor.end(x, job)
+            elif status.state.ended:
                 self.progress.pop(goal_id, None)
                 data = {"job_id": job.job_id, "status": status.as_dict()}
                 await self.engine.append(goal_id, [NewEvent(EventKind.JOB_ENDED, f"job/{job.job_id}/ended", data)])
@@ -142,7 +146,12 @@ class Watcher:
             # A backend that cannot be watched: what the job itself reports is all there is.
             metrics = await asyncio.to_thread(self.reports.steps, job.job_id)
             setup = {"max_steps": metrics[-1].get("max_steps")} if metrics else setup
-        progress = replace(self._progress(x, job, metrics, setup), waits=_waits(status))
+        if trains and (ending := await self.monitor.look(x, job, metrics, setup)) is not None:
+            await self.engine.append(goal_id, [ending])
+            return
+        progress = replace(
+            self._progress(x, job, metrics, setup), waits=_waits(status), advice=self.monitor.advice(job)
+        )
         self.progress[goal_id] = {"job_id": job.job_id, "role": str(job.role), "run": job.run} | asdict(progress)
         if job.role is not JobRole.TRAIN or now - self._told_at.get(job.job_id, now - 1e9) < self.check_update_seconds:
             return

@@ -21,7 +21,7 @@ STAGED: dict[str, dict[str, Any]] = {
 
 
 def spec(world: World, name: str) -> dict[str, object]:
-    [path] = [path for path in world.runner.root.glob(f"*{name}*/spec.json")]
+    [path] = list(world.runner.root.glob(f"*{name}*/spec.json"))
     return dict(json.loads(path.read_text()))
 
 

@@ -18,6 +18,7 @@ from bot.conversation.messages.contract import (
 )
 from bot.conversation.messages.endings import VERDICT_CHECK, crash_apology, ending, ending_name, verdict_check
 from bot.conversation.messages.keys import hidden_key, key, key_of, message, within_limit
+from bot.conversation.messages.monitoring import monitor_advice, stopped_sentence, stopping_check
 from bot.conversation.messages.progress import (
     Conclusion,
     Progress,
@@ -128,6 +129,7 @@ __all__ = [
     "key_of",
     "labels_of",
     "message",
+    "monitor_advice",
     "next_step_of",
     "offer",
     "plan",
@@ -168,6 +170,8 @@ __all__ = [
     "sparkline",
     "spend_words",
     "sticky",
+    "stopped_sentence",
+    "stopping_check",
     "told",
     "verdict_check",
     "within_limit",

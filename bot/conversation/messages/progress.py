@@ -143,6 +143,8 @@ class Progress:
     """`starting`, or the job's role."""
     waits: str = ""
     """What it waits for, in its runner's words; empty once it has begun."""
+    advice: str = ""
+    """What the monitor sees in it, as Markdown."""
 
 
 _PHASES = {
@@ -194,6 +196,7 @@ def check_summary(run: Run, progress: Progress, losses: Sequence[float | None] =
         filled = round(share * 30)
         lines.append(f"`{'█' * filled}{'░' * (30 - filled)}` {share:.0%}")
     lines += _loss_lines(losses)
+    lines += [progress.advice] if progress.advice else []
     return within_limit("\n\n".join(lines) + "\n", LONGEST_CHECK_TEXT)
 
 

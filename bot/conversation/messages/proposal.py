@@ -228,11 +228,16 @@ def proposal_message(experiment: Experiment) -> CommitMessage:
     return CommitMessage(clipped(headline, 72), f"Goal {goal.hash}.\n\n{_trailer(experiment, 0)}")
 
 
-def commit_message(experiment: Experiment, run: int, changed: Mapping[str, Sequence[Any]], why: str) -> CommitMessage:
-    """The commit that changes the recipe after run `run` (0: before the first): what changed and why."""
+def commit_message(
+    experiment: Experiment, run: int, changed: Mapping[str, Sequence[Any]], why: str, *, method: str = ""
+) -> CommitMessage:
+    """The commit that changes the recipe after run `run` (0: before the first): what changed and why. `method` is that
+    of the stage that the commit begins, where it does."""
     said = inert_plain(changes(changed, marked=False)) or "results and report"
     after = f" after run {run:02d}" if run else ""
     whole = f"{said[:1].upper()}{said[1:]}{after}" if not changed else f"Set {said}{after}"
+    if method:
+        whole = f"Begin the stage {inert_plain(method)}{after}: {said}"
     headline = clipped(whole, 72)
     full = f"{whole}\n\n" if headline != whole else ""
     reason = clipped(inert_plain(" ".join(why.split())), 2_000)

@@ -105,6 +105,7 @@ RULES: Mapping[str, Callable[[Any, Any], Any]] = {
     "publish.private": lambda own, server: own or server,
     "publish.on_merge": lambda own, server: own and server,
     "commits.skip_ci": lambda own, server: own or server,
+    "monitor": lambda own, server: max(own, server, key=("off", "advise", "abort").index),
     "usd_per_hour": max,
 }
 """Setting -> (the repository's, the server's) -> what holds. The goal label is the repository's own affair."""

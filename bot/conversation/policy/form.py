@@ -135,6 +135,11 @@ class PolicyForm(_Model):
     data: _DataModel = Field(default_factory=_DataModel)
     publish: _PublishModel = Field(default_factory=_PublishModel)
     commits: _CommitsModel = Field(default_factory=_CommitsModel)
+    monitor: Literal["abort", "advise", "off"] = Field(
+        default="abort",
+        description="What happens to a run that cannot come to anything any more: `abort` ends it after a checkpoint, "
+        "`advise` says so in its check, `off` does not look.",
+    )
     usd_per_hour: Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)] = Field(
         default=0.0, description="Price of one hour on your own machines; 0: they are not charged to a goal."
     )
@@ -152,6 +157,7 @@ class PolicyForm(_Model):
             data_urls=tuple(self.data.urls),
             publish=Publish(**self.publish.model_dump()),
             skip_ci=self.commits.skip_ci,
+            monitor=self.monitor,
             usd_per_hour=self.usd_per_hour,
         )
 

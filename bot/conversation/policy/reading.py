@@ -69,6 +69,7 @@ _EXAMPLES = {
     "urls": "urls: [https://data.example.org/sets/]",
     "namespace": "namespace: my-organisation",
     "skip_ci": "skip_ci: true",
+    "monitor": "monitor: advise",
 }
 
 

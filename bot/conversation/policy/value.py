@@ -42,6 +42,31 @@ DEFAULT_RECIPE_KEYS = (
     "data_deduplicate",
     "data_max_rows",
     "data_validation_rows",
+    "optim",
+    "adam_beta2",
+    "label_smoothing_factor",
+    "fp16",
+    "bf16",
+    "dtype",
+    "use_liger_kernel",
+    "mask_truncated_completions",
+    "max_completion_length",
+    "pad_token",
+    "lora_target_modules",
+    "beta",
+    "loss_type",
+    "epsilon_high",
+    "temperature",
+    "num_generations",
+    "vllm_importance_sampling_correction",
+    "dataloader_num_workers",
+    "ddp_timeout",
+    "save_strategy",
+    "save_total_limit",
+    "data_chosen_column",
+    "data_rejected_column",
+    "data_text_column",
+    "data_label_column",
 )
 """Keys that Postdoc may change from run to run inside one consent; none of them brings in new data or code."""
 
@@ -110,6 +135,8 @@ class Policy:
     publish: Publish = field(default_factory=Publish)
     skip_ci: bool = False
     """True: commits made by Postdoc carry `[skip ci]`."""
+    monitor: str = "abort"
+    """What happens to a run that is doomed: `abort` ends it, `advise` says so, `off` does not look."""
     usd_per_hour: float = 0.0
     """Price of an hour on the repository's own machines."""
     stated: frozenset[str] | None = field(default=None, compare=False)
@@ -172,6 +199,7 @@ class Policy:
             "data": {"urls": list(self.data_urls)},
             "publish": asdict(self.publish),
             "commits": {"skip_ci": self.skip_ci},
+            "monitor": self.monitor,
             "usd_per_hour": self.usd_per_hour,
         }
 

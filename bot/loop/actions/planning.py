@@ -64,10 +64,6 @@ _ALSO: Mapping[str, tuple[tuple[str, ...], ...]] = {
 """Method -> other columns that its rows may have."""
 
 
-_NO_TEXT = frozenset({"image", "audio"})
-"""Columns of base64, which hold no words to look for."""
-
-
 def load_result(folder: Path) -> Evaluation:
     """The evaluation a job wrote.
 
@@ -163,8 +159,7 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
     if (problem := rows_problem(x.recipe, rows)) is not None:
         found["build_failed"] = problem
         return [NewEvent(EventKind.DATA_CHECKED, name, found)]
-    texts = [{name: value for name, value in row.items() if name not in _NO_TEXT} for row in rows]
-    report = await asyncio.to_thread(scan, texts, held_out)
+    report = await asyncio.to_thread(scan, rows, held_out)
     licences = await _licences(world, x)
     hardware = await hardware_facts(
         world.runner,
@@ -178,7 +173,7 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
         "hardware": hardware,
         "build": output_json(folder, "data/build.json") or {},
         "scan": _without_text(report),
-        "audit": (await asyncio.to_thread(audit, texts)).as_dict(),
+        "audit": (await asyncio.to_thread(audit, rows)).as_dict(),
         "warnings": await asyncio.to_thread(_warnings, world, x, key, content),
         "licences": {
             name: {"found": licence, "ok": gate.ok, "reason": gate.reason, "cautions": list(gate.cautions)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from bot.conversation import messages
 from bot.conversation.github import InlineComment, StaleHead
 from bot.diagnosis import diagnose
 from bot.domain.budget import remaining
-from bot.domain.diagnosis import Diagnosis, Severity
+from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity
 from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent, Run
 from bot.domain.fold import foreseen
 from bot.domain.goal import digest_of
@@ -65,6 +66,8 @@ async def diagnose_run(world: World, x: Experiment, action: Action) -> list[NewE
         return [outputs_gone(train)]  # without its curves nothing would be found, and that would pass for healthy
     trace = await asyncio.to_thread(collect_trace, world, x, run)
     report = await asyncio.to_thread(diagnose, trace)
+    if train is not None and train.stopped is not None:
+        report = _with_monitors(report, train.stopped)
     found: dict[str, Any] = {"run": run.n, "score": None, "verdict": None, "against_baseline": None,
                              "against_best": None, "failure": _failure(world, x, run)}  # fmt: skip
     if train is not None and train.succeeded and evaluate is not None and evaluate.succeeded:
@@ -113,6 +116,15 @@ def _with_scripts(world: World, x: Experiment, remedy: Remedy) -> Remedy:
     return replace(remedy, stage=stage)
 
 
+def _with_monitors(report: DiagnosisReport, stopped: Mapping[str, Any]) -> DiagnosisReport:
+    """What the run was ended for comes first, whether or not its end shows it once more."""
+    ended_for = tuple(Diagnosis.from_dict(each) for each in stopped["diagnoses"])
+    named = {each.symptom for each in ended_for}
+    again = {each.symptom: each for each in report.diagnoses}
+    first = tuple(again.get(each.symptom, each) for each in ended_for)
+    return replace(report, diagnoses=first + tuple(each for each in report.diagnoses if each.symptom not in named))
+
+
 def _failure(world: World, x: Experiment, run: Run) -> str | None:
     """One sentence on the job that failed, None when none did."""
     checked = x.data.get(data_key(run.recipe, run.digests), {})
@@ -120,6 +132,8 @@ def _failure(world: World, x: Experiment, run: Run) -> str | None:
         return f"The training data could not be built: {checked['build_failed']}"
     for role in (JobRole.TRAIN, JobRole.EVALUATE):
         job = x.job_for(role, run.n)
+        if job is not None and job.stopped is not None:
+            return messages.stopped_sentence(job.stopped)
         if job is not None and not job.succeeded:
             status = status_of(job)
             tail = redact(world.runner.log_tail(JobId(job.job_id), 3), world.known_secrets).strip().splitlines()[-1:]
@@ -200,7 +214,8 @@ async def complete_check(world: World, x: Experiment, run: Run) -> None:
     if run.check_run_id is None:
         return
     train = x.job_for(JobRole.TRAIN, run.n)
-    conclusion = messages.check_conclusion(run, job_status=status_of(train) or None, target=x.goal.target)
+    ended = None if train is not None and train.stopped is not None else status_of(train) or None
+    conclusion = messages.check_conclusion(run, job_status=ended, target=x.goal.target)
     losses = [number(row["loss"]) for row in metrics_of(job_path(world, x, JobRole.TRAIN, run.n)) if "loss" in row]
     output = {
         "title": messages.check_done_title(run, x.baseline, x.goal.target),
@@ -280,7 +295,8 @@ async def _commit_recipe(
         if run.reviewed:
             files |= committed_files(world, x, run)
     files |= {f"{x.folder}/README.md": experiment_card(world, x)} | await world.record_files(x)
-    message = messages.commit_message(x, len(x.runs), changed, f"{symptom}: {why}" if symptom else why)
+    reason, method = f"{symptom}: {why}" if symptom else why, stage["method"] if stage is not None else ""
+    message = messages.commit_message(x, len(x.runs), changed, reason, method=method)
     key = f"{x.goal_id}/change/{digest_of([x.head_sha, text])[:12]}"
     try:
         head = await world.repository(x).commit(

@@ -23,7 +23,7 @@ from bot.loop.models import fetched_model, hub_origin
 from bot.loop.own_benchmark import benchmark_of
 from bot.loop.sources import source_files
 from bot.loop.spending import data_key
-from bot.loop.world import PREPARE, TEMPLATES, TRAIN, World, digest
+from bot.loop.world import METHODS, PREPARE, SCRIPTS, TEMPLATES, TRAIN, World, digest
 from runners.hardware.estimate import MemoryEstimate, memory_of
 from runners.hardware.shape import shape_in
 from runners.hardware.training import training_of
@@ -301,8 +301,14 @@ async def script_of(world: World, x: Experiment, path: str, wanted: str, ref: st
         content = await world.kept_file(x.goal_id, f"{KEPT_SCRIPTS}/{wanted}") or b""
         if digest(content) == wanted:
             return content
+    for shipped in SCRIPTS.glob("*.py"):
+        # What was kept went with the machine, and this version still ships the same.
+        if shipped.name in (PurePosixPath(path).name, *(f"{name}.py" for name in METHODS)):
+            content = shipped.read_bytes()
+            if digest(content) == wanted:
+                return content
     repository = world.repository(x)
-    if x.pull_request is None and x.goal is not None and x.goal.script and path == "train.py":
+    if x.pull_request is None and x.goal is not None and x.goal.script and path == TRAIN:
         found = await repository.file(x.goal.script, (await repository.default_branch())[1])
     else:
         found = await repository.file(f"{x.folder}/{path}", ref)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from bot.conversation.inert import printable
+from bot.conversation.policy import Policy
 from bot.domain.evaluation import Evaluation
 from bot.domain.experiment import BASELINE, Experiment, JobRole, Run
 from bot.domain.redaction import redact
 from bot.errors import UserError
 from bot.loop.actions.jobs import status_of
 from bot.loop.actions.specs import goal_folder
+from bot.loop.hardware import estimates_of
 from bot.loop.spending import data_key
 from bot.loop.world import World
 from runners.job import JobId
@@ -23,6 +28,9 @@ from runners.outputs import read_output
 CURVE_POINTS = 500
 """Most points of a committed curve."""
 LOG_LINES = 200
+EVALUATION = "out/evaluation.json"
+TRAINING_FILES = ("metrics.jsonl", "data_audit.json", "setup.json", "trainer_state.json", "completions.jsonl")
+"""Of a training job's folder `out`, as the diagnosis reads them. Sampled answers stay in the bot's own folder."""
 
 
 def output(folder: Path | None, path: str) -> bytes | None:
@@ -36,11 +44,7 @@ def output(folder: Path | None, path: str) -> bytes | None:
 
 
 def output_json(folder: Path | None, path: str) -> dict[str, Any] | None:
-    try:
-        found = json.loads(output(folder, path) or b"null")
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+    return _object(output(folder, path))
 
 
 def job_path(world: World, x: Experiment, role: JobRole, run: int) -> Path | None:
@@ -67,28 +71,77 @@ def collect_trace(world: World, x: Experiment, run: Run) -> Path:
     trace = goal_folder(world, x) / "runs" / f"{run.n:02d}" / "trace"
     trace.mkdir(parents=True, exist_ok=True)
     (trace / "recipe.yaml").write_text(run.recipe, encoding="utf-8")
-    (trace / "goal.json").write_text(json.dumps({"target": x.goal.target, "metric": x.goal.metric}), encoding="utf-8")
+    (trace / "goal.json").write_text(json.dumps(_goal(x)), encoding="utf-8")
     train = x.job_for(JobRole.TRAIN, run.n)
     checked = x.data.get(data_key(run.recipe, run.digests), {})
     failing = train.job_id if train is not None else checked.get("job_id", "")
     (trace / "log.txt").write_text(world.runner.log_tail(JobId(failing), 2000), encoding="utf-8")
     status = status_of(train) or status_of(x.jobs.get(failing))
+    if train is not None and train.stopped is not None:
+        # Neither failed by itself nor come to its end: the curves stop where somebody stopped them.
+        status = {**status, "state": "stopped", "failure": None}
     (trace / "job.json").write_text(json.dumps(dict(status)), encoding="utf-8")
-    sources = {
-        "metrics.jsonl": (job_path(world, x, JobRole.TRAIN, run.n), "out/metrics.jsonl"),
-        "data_audit.json": (job_path(world, x, JobRole.TRAIN, run.n), "out/data_audit.json"),
-        "trainer_state.json": (job_path(world, x, JobRole.TRAIN, run.n), "out/trainer_state.json"),
-        "evaluation.json": (job_path(world, x, JobRole.EVALUATE, run.n), "out/evaluation.json"),
-        "baseline.json": (job_path(world, x, JobRole.BASELINE, BASELINE), "out/evaluation.json"),
-        "train.jsonl": (job_path(world, x, JobRole.TRAIN, run.n), "data/train.jsonl"),
+    trained = job_path(world, x, JobRole.TRAIN, run.n)
+    evaluated = job_path(world, x, JobRole.EVALUATE, run.n)
+    baseline = job_path(world, x, JobRole.BASELINE, BASELINE)
+    found = {name: output(trained, f"out/{name}") for name in TRAINING_FILES}
+    found |= {
+        "evaluation.json": _with_before(output(evaluated, EVALUATION), output_json(baseline, EVALUATION)),
+        "baseline.json": output(baseline, EVALUATION),
+        "train.jsonl": output(trained, "data/train.jsonl"),
+        "hardware.json": _hardware(x, run, dict(status)),
     }
-    for name, (folder, path) in sources.items():
+    for name, content in found.items():
         target = trace / name
         target.unlink(missing_ok=True)
-        content = output(folder, path)
         if content is not None:
             target.write_bytes(content)
     return trace
+
+
+def _goal(x: Experiment) -> dict[str, Any]:
+    assert x.goal is not None
+    return {"target": x.goal.target, "metric": x.goal.metric, "base_model": x.goal.base_model}
+
+
+def _with_before(evaluation: bytes | None, baseline: Mapping[str, Any] | None) -> bytes | None:
+    """An evaluation whose old tasks carry what the base model scored on them, where both were asked."""
+    result = _object(evaluation)
+    before = {
+        str(task["name"]): task.get("after", task.get("value"))
+        for task in (baseline or {}).get("old_tasks") or ()
+        if isinstance(task, dict) and "name" in task
+    }
+    tasks = result.get("old_tasks") if result is not None else None
+    if result is None or not isinstance(tasks, list) or not before:
+        return evaluation
+    for task in tasks:
+        if isinstance(task, dict) and before.get(str(task.get("name"))) is not None:
+            task["before"] = before[str(task["name"])]
+            task.setdefault("after", task.get("value"))
+    return json.dumps(result).encode()
+
+
+def _hardware(x: Experiment, run: Run, status: Mapping[str, Any]) -> bytes | None:
+    """What the recipe needs of its machine by estimate, for a run that met its limits; a run that fitted is its own
+    proof that it fits."""
+    if status.get("failure") != "oom":
+        return None
+    facts = x.data.get(data_key(run.recipe, run.digests), {}).get("hardware")
+    found = estimates_of(facts, yaml.safe_load(run.recipe) or {}, Policy.from_dict(x.policy).usd_per_hour)
+    if found is None:
+        return None
+    here = {"machine": found.here.flavor.name, "needed_gib": found.here.device_gib,
+            "available_gib": found.here.available_gib, "largest_part": found.here.memory.explain()[0]}  # fmt: skip
+    return json.dumps(here).encode()
+
+
+def _object(content: bytes | None) -> dict[str, Any] | None:
+    try:
+        found = json.loads(content or b"null")
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def committed_files(world: World, x: Experiment, run: Run) -> dict[str, bytes]:

@@ -1,0 +1,75 @@
+"""The table of remedies: applicable, sourced, one cause each, and never a silent change of scope."""
+
+from __future__ import annotations
+
+import pytest
+
+from bot.brain.playbook import remedies_for
+from bot.brain.remedies import STEPS, family_of, scope_change
+from bot.conversation.policy import DEFAULT_RECIPE_KEYS
+from bot.conversation.recipe_rules import setting_problem
+from bot.domain.diagnosis import DiagnosisReport, Severity, Symptom
+from tests.brain.place import RECIPE, found
+
+RICH = {
+    "learning_rate": 1e-4, "max_steps": 100, "per_device_train_batch_size": 16, "max_length": 256, "fp16": True,
+    "packing": True, "use_peft": True, "lora_r": 16, "lora_target_modules": "q_proj", "optim": "sgd", "beta": 0.001,
+    "temperature": 0.1, "eos_token": "<end>", "pad_token": "<end>", "assistant_only_loss": True, "max_grad_norm": 0,
+    "data_prompt_column": "a", "data_max_rows": 10, "dataloader_num_workers": 8, "dtype": "float16", "bf16": True,
+    "completion_only_loss": False, "data_deduplicate": False, "num_generations": 4, "data_completion_column": "b",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("symptom", list(STEPS))
+def test_every_step_changes_something_that_may_stand_in_a_recipe(symptom: Symptom) -> None:
+    applied = [(step, settings) for step in STEPS[symptom] if (settings := step.change(RICH))]
+    assert applied or symptom is Symptom.ROLLOUT_MISMATCH
+    for step, settings in applied:
+        assert step.source
+        for key, value in settings.items():
+            assert RICH.get(key) != value
+            assert setting_problem(key, value) is None or key == "chat_template_path"
+            assert key in DEFAULT_RECIPE_KEYS or scope_change(RICH, {**RICH, **settings}), key
+
+
+def test_step_that_has_nothing_to_change_is_passed_over() -> None:
+    quiet = {"learning_rate": 1e-4, "max_steps": 100, "optim": "adamw_torch", "lr_scheduler_type": "cosine"}
+    for symptom, steps in STEPS.items():
+        for step in steps:
+            for key, value in step.change(quiet).items():
+                assert quiet.get(key) != value, (symptom, key)
+
+
+def test_scope() -> None:
+    values = {"use_peft": False, "max_length": 512, "data_sources": "a.jsonl", "learning_rate": 1e-4}
+    assert scope_change(values, {**values, "learning_rate": 1e-3, "max_steps": 7, "max_length": 1024}) is None
+    assert (
+        scope_change(values, {**values, "max_length": 256}) == "a `max_length` of 256 cuts what is trained on shorter"
+    )
+    assert "adapter" in (scope_change(values, {**values, "use_peft": True}) or "")
+    assert "other data" in (scope_change(values, {**values, "data_sources": "b.jsonl"}) or "")
+    assert "precision" in (scope_change(values, {**values, "load_in_4bit": True}) or "")
+    assert scope_change(values, {**values, "max_length": None}) is None
+
+
+def test_memory_is_found_without_touching_the_scope_first() -> None:
+    fatal = found(Symptom.OOM, severity=Severity.FATAL)
+    order = [each.key for each in remedies_for(DiagnosisReport((fatal,)), RECIPE, tried={})]
+    assert order == [
+        "per_device_train_batch_size", "gradient_checkpointing", "use_liger_kernel", "max_length", "use_peft",
+    ]  # fmt: skip
+    waits = {each.key for each in remedies_for(DiagnosisReport((fatal,)), RECIPE, tried={}) if each.waits}
+    assert waits == {"max_length", "use_peft"}
+
+
+def test_advice_brings_only_what_it_suggests() -> None:
+    advice = found(Symptom.PLATEAU, "max_steps", 200, severity=Severity.ADVICE)
+    assert [each.settings for each in remedies_for(DiagnosisReport((advice,)), RECIPE, tried={})] == [
+        {"max_steps": 200}
+    ]
+
+
+def test_keys_of_one_kind_are_one_family() -> None:
+    assert family_of("learning_rate") == family_of("warmup_steps") != family_of("max_steps")
+    assert family_of("data_max_rows") == family_of("data_deduplicate") == "data"
+    assert family_of("something_else") == "something_else"

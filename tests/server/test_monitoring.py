@@ -1,0 +1,72 @@
+"""A run that is doomed is ended beside everything else, told in its check, and followed by the next like any other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.world import GOOD, POLICY, World, practice_world
+
+DEAD = "".join(
+    json.dumps({"step": n, "loss": 0.0, "grad_norm": 0.0, "reward": 0.0, "frac_reward_zero_std": 1.0}) + "\n"
+    for n in range(1, 31)
+)
+DOOMED = {"hold": True, "files": {"out/metrics.jsonl": DEAD}}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with practice_world(tmp_path) as found:
+        found.runner.script(GOOD | {"train-01": DOOMED})
+        found.start()
+        found.wait_ready()
+        yield found
+
+
+def summary(world: World, issue: int) -> str:
+    """Of the first run's check."""
+    sha = world.first(issue, "run_started")["head_sha"]
+    found = world.api("ada", "GET", f"/repos/acme/speller/commits/{sha}/check-runs")
+    return str(found["check_runs"][0]["output"]["summary"])
+
+
+def checkpoint_asked(world: World) -> Path:
+    return next(iter(world.runner.root.glob("*train-01-1/work/out/checkpoint_now")), Path("/nowhere"))
+
+
+def test_doomed_run_makes_a_checkpoint_is_ended_and_the_next_one_follows(world: World) -> None:
+    issue = world.open_goal()
+    ended = world.until_event(issue, "monitored")["data"]
+    assert (ended["tier"], ended["step"], ended["total_steps"]) == ("hard", 30, 100)
+    assert ended["diagnoses"][0]["symptom"] == "reward_zero"
+    world.until(lambda: "A checkpoint is made first" in summary(world, issue), "the check to say so")
+    assert checkpoint_asked(world).exists()
+    # Killed here, it goes on here: the journal says what is to be done.
+    world.kill()
+    world.start()
+    world.wait_ready()
+    checkpoint_asked(world).unlink()  # as the script does once it has made one
+    assert world.until_ended(issue) == "met"
+    assert [job[-10:] for job in world.runner.launches() if "train" in job] == ["train-01-1", "train-02-1"]
+    diagnosed = world.first(issue, "diagnosed")
+    assert diagnosed["report"]["diagnoses"][0]["symptom"] == "reward_zero"
+    assert diagnosed["failure"].startswith("Ended by the monitor at step 30 of 100, because no further step can take")
+    assert "That saved about" in diagnosed["failure"]
+    assert diagnosed["remedy"]["symptom"] == "reward_zero"
+    assert "Ended by the monitor" in summary(world, issue)
+
+
+def test_policy_that_only_wants_advice_lets_it_go_on(tmp_path: Path) -> None:
+    with practice_world(tmp_path, policy=POLICY + "monitor: advise\n") as world:
+        world.runner.script(GOOD | {"train-01": DOOMED})
+        world.start()
+        world.wait_ready()
+        issue = world.open_goal()
+        world.until_event(issue, "run_started")
+        world.until(lambda: "lets it go on" in summary(world, issue), "the advice in the check")
+        assert not any(event["kind"] == "monitored" for event in world.events(issue))
+        world.runner.release("train-01")
+        assert world.until_ended(issue) == "met"
