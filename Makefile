@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all lint bench gym setup setup-test sandbox clean
+.PHONY: help demo test test-all lint bench bench-gpu gym setup setup-test sandbox clean
 
 help:
 	@echo "make demo      open a goal on the practice forge and watch the real bot pursue it"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-all  the same and the slow tests (at most 80 minutes)"
 	@echo "make gym       pursue goals on tiny models, by the playbook and by what it is compared with (hours)"
 	@echo "make bench     speed and memory, as ratios, with this machine's name"
+	@echo "make bench-gpu training beside TRL's own example scripts, where there is a CUDA device"
 
 setup: $(VENV)/.train
 
@@ -70,6 +71,9 @@ gym: setup
 	    $$([ -f $$report ] && echo --resume $$report) \
 	    $$([ $$policy = playbook ] && echo --against $(GYM)/random.json) $(ARGS) || exit $$?; \
 	done
+
+bench-gpu: setup-test
+	@$(BIN)/python -m tests.bench.gpu $(ARGS)
 
 clean:
 	rm -rf $(VENV) tests/node/node_modules .mypy_cache .ruff_cache .pytest_cache

@@ -44,8 +44,12 @@ def dataset_card(
     examples: Sequence[str] = (),
     languages: Sequence[str] = (),
     task_categories: Sequence[str] = ("text-generation",),
+    synthetic: Mapping[str, Any] | None = None,
 ) -> str:
-    """`data/README.md` for what `build` (data/build.json) describes. `examples` are shown only when not `private`."""
+    """`data/README.md` for what `build` (data/build.json) describes. `examples` are shown only when not `private`.
+
+    `synthetic` is a run's out/synthetic_card.json: rows that were generated and trained on beside the built ones.
+    """
     found = licence.identifier if isinstance(licence, Licence) else normalise_licence(licence)
     files = [{"split": "train", "path": "train.jsonl"}]
     if build.get("validation_rows"):
@@ -56,7 +60,7 @@ def dataset_card(
         **({"language": list(languages)} if languages else {}),
         "task_categories": list(task_categories),
         "size_categories": [size_category(build.get("rows", 0))],
-        "tags": ["postdoc"],
+        "tags": ["postdoc", *(["synthetic"] if synthetic else [])],
         "configs": [{"config_name": "default", "data_files": files}],
     }
     return _render(
@@ -69,6 +73,7 @@ def dataset_card(
         gate=licence_gate(licence),
         examples=[] if private else list(examples),
         private=private,
+        synthetic=synthetic,
     )
 
 

@@ -33,6 +33,7 @@ IMPORTS = (
     "transformers",
     "peft",
     "trl.trainer.sft_trainer",
+    "trl.trainer.distillation_trainer",
     "trl.trainer.dpo_trainer",
     "trl.trainer.grpo_trainer",
     "trl.trainer.reward_trainer",

@@ -117,7 +117,7 @@ EOS_WINDOW = 3
 line break."""
 TEACHER_ROWS = 16
 """Prompts that the teacher answers itself before an on-policy run, to show whether it can."""
-SHOWN_ROWS = 1000
+TAUGHT_SHOWN = 1000
 """Rows of teacher.jsonl."""
 
 
@@ -190,7 +190,7 @@ def main() -> None:
     if not on_policy:  # another trainer with keys of its own; the parser checks the recipe against them
         globals().update(Experiment=OffPolicy, CONFIG=SFTConfig)
     experiment, args, model_args = parse_arguments()
-    check_keys(experiment, args, model_args)
+    check_partners(experiment, args, model_args)
     set_seed(args.seed)  # before the model: LoRA's initial weights are drawn while the trainer is built
     train_rows = read_rows(experiment.train_file)
     validation_rows = read_rows(experiment.validation_file, optional=True)
@@ -252,7 +252,7 @@ def main() -> None:
 
 def asked_on_policy(words: list[str]) -> bool:
     """What the flags, or else the recipe, say about on_policy; everything else about them is the parser's to judge."""
-    for name, value in zip(words, [*words[1:], ""], strict=True):
+    for name, value in zip(words, [*words[1:], ""], strict=False):
         if name in ("--on_policy", "--no_on_policy"):
             return (name == "--on_policy") == (value.lower() not in ("false", "no", "0", "f", "n"))
     path = next((value for name, value in itertools.pairwise(words) if name == "--config"), "")
@@ -264,7 +264,7 @@ def asked_on_policy(words: list[str]) -> bool:
     return str(value).lower() not in ("false", "no", "0", "f", "n")
 
 
-def check_keys(experiment: Any, args: Any, model_args: ModelConfig) -> None:
+def check_partners(experiment: Any, args: Any, model_args: ModelConfig) -> None:
     experiment.teacher = experiment.teacher or getattr(args, "teacher_model_name_or_path", None)
     if not experiment.teacher:
         fail("teacher is missing; write the Hub id or the folder of the model to learn from")
@@ -407,7 +407,7 @@ def teacher_rows(experiment: Any, args: Any, rows: list[Json]) -> tuple[list[Jso
     ]
     if args.process_index == 0:
         shown = [{"prompt": row["prompt"], "text": text, "finish": finish}
-                 for row, (text, finish) in list(zip(rows, said, strict=True))[:SHOWN_ROWS]]  # fmt: skip
+                 for row, (text, finish) in list(zip(rows, said, strict=True))[:TAUGHT_SHOWN]]  # fmt: skip
         lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in shown]
         Path(args.output_dir, "teacher.jsonl").write_text("".join(lines), encoding="utf-8")
     if not taught:
@@ -646,10 +646,11 @@ class RecipeParser(TrlParser):  # type: ignore[misc]
             if isinstance(value, dict):
                 value = json.dumps(value)
             # argparse converts and checks string defaults only; YAML reads 2e-5 as a string anyway
-            lists = [one for one in (hints[key], *typing.get_args(hints[key])) if typing.get_origin(one) is list]
-            if value is None or (isinstance(value, list) and "list" in str(hints[key]) and not lists):
+            kinds = [hints[key]] if typing.get_origin(hints[key]) is list else typing.get_args(hints[key])
+            lists = [kind for kind in kinds if typing.get_origin(kind) is list]
+            if value is None or (isinstance(value, list) and list in kinds):
                 recipe[key] = value
-            elif lists and str not in typing.get_args(hints[key]):
+            elif lists and (isinstance(value, list) or str not in kinds):
                 recipe[key] = as_list(key, value, *typing.get_args(lists[0]))
             else:
                 recipe[key] = str(value)
@@ -807,6 +808,8 @@ def render(tokenizer: Any, prompt: object) -> list[int]:
 
 
 def load_tokenizer(experiment: Any, args: Any, model_args: Any) -> Any:
+    if str(experiment.init_from).startswith(("/", ".", "~")) and not Path(experiment.init_from).is_dir():
+        fail(f"init_from: there is no folder {experiment.init_from}; write a folder with a model, or its Hub id")
     with settings_refused():
         tokenizer = AutoTokenizer.from_pretrained(
             experiment.init_from, revision=model_args.model_revision, trust_remote_code=args.trust_remote_code
@@ -929,27 +932,29 @@ def audit_model(trainer: Any, model_args: Any, used: set[int], added: list[int])
 
 
 def packing_is_isolated(trainer: Any) -> bool:
-    """Measured: whether what stands first in a packed block changes what the model says about the text after it."""
+    """Whether packed rows are kept apart, so that each is trained on as if it stood alone."""
     packed = next((row for row in trainer.train_dataset if len(row.get("seq_lengths") or []) > 1), None)
-    if packed is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        strategy = getattr(trainer.args, "packing_strategy", "wrapped")
-        return strategy != "wrapped" and packed is not None
+    divided = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled  # no process holds the model to ask it
+    isolated = packed is not None and (divided or not first_row_is_seen(trainer, packed))
+    if not isolated and trainer.is_world_process_zero():
+        print("packing: packed rows see each other here (data_audit.json)", flush=True)
+    return isolated
+
+
+def first_row_is_seen(trainer: Any, packed: Json) -> bool:
+    """Measured: whether the first row of a packed block changes what the model says about the second one."""
     first, second = packed["seq_lengths"][:2]
     ids = packed["input_ids"][: first + second]
-    other = [ids[0] + 1 if ids[0] == 0 else ids[0] - 1, *ids[1:]]
     said = []
     trainer.model.eval()
     with torch.no_grad():
-        for variant in (ids, other):
-            batch = trainer.data_collator([{"input_ids": variant, "labels": variant, "seq_lengths": [first, second]}])
-            inputs = {key: value.to(trainer.model.device) if hasattr(value, "to") else value
-                      for key, value in batch.items() if key != "labels"}  # fmt: skip
-            said.append(trainer.model(**inputs).logits[0, first:].float())
+        for token in (ids[0], ids[0] - 1 if ids[0] else 1):
+            row = {"input_ids": [token, *ids[1:]], "labels": ids, "seq_lengths": [first, second]}
+            batch = trainer._prepare_inputs(trainer.data_collator([row]))
+            batch.pop("labels")
+            said.append(trainer.model(**batch).logits[0, first:].float())
     trainer.model.train()
-    isolated = bool((said[0] - said[1]).abs().max() < 1e-3)
-    if not isolated and trainer.is_world_process_zero():
-        print("packing: the attention used here lets packed rows see each other (data_audit.json)", flush=True)
-    return isolated
+    return bool((said[0] - said[1]).abs().max() >= 1e-3)
 
 
 def refuse_foreign_tokens(vocabulary: Json) -> None:

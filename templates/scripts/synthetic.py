@@ -184,7 +184,10 @@ class Experiment(Keys):
     answer_pattern: str | None = field(default=None, metadata={"help": "Regular expression of a whole answer."})
     prompt_pattern: str | None = field(default=None, metadata={"help": "Regular expression of a whole question."})
     near_duplicate: float = field(
-        default=0.7, metadata={"help": "Shared three-word runs that make two long prompts one; Self-Instruct's 0.7."}
+        default=0.7,
+        metadata={
+            "help": "Share of three-word runs from which two long prompts are one (Self-Instruct: 0.7 of ROUGE-L)."
+        },
     )
     reward_functions: str | None = field(
         default=None, metadata={"help": "Functions of rewards.py; exact_match for the rows' own prompts, if none."}
@@ -212,7 +215,7 @@ class Experiment(Keys):
 
 def main() -> None:
     experiment, args, model_args = parse_arguments()
-    check_keys(experiment)
+    check_stages(experiment)
     named = experiment.reward_functions or ("" if experiment.new_prompts else "exact_match")
     rewards = load_rewards(named) if named else {}
     weights = weights_of(rewards, experiment.reward_weights) if rewards else []
@@ -291,7 +294,7 @@ def main() -> None:
         shutil.rmtree(Path(args.output_dir) / "samples", ignore_errors=True)
 
 
-def check_keys(experiment: Experiment) -> None:
+def check_stages(experiment: Experiment) -> None:
     check_sampling(experiment)
     for key in ("shots", "keep_per_prompt", "max_repeats"):
         if not getattr(experiment, key) >= 1:
@@ -939,10 +942,11 @@ class RecipeParser(TrlParser):  # type: ignore[misc]
             if isinstance(value, dict):
                 value = json.dumps(value)
             # argparse converts and checks string defaults only; YAML reads 2e-5 as a string anyway
-            lists = [one for one in (hints[key], *typing.get_args(hints[key])) if typing.get_origin(one) is list]
-            if value is None or (isinstance(value, list) and "list" in str(hints[key]) and not lists):
+            kinds = [hints[key]] if typing.get_origin(hints[key]) is list else typing.get_args(hints[key])
+            lists = [kind for kind in kinds if typing.get_origin(kind) is list]
+            if value is None or (isinstance(value, list) and list in kinds):
                 recipe[key] = value
-            elif lists and str not in typing.get_args(hints[key]):
+            elif lists and (isinstance(value, list) or str not in kinds):
                 recipe[key] = as_list(key, value, *typing.get_args(lists[0]))
             else:
                 recipe[key] = str(value)
@@ -1100,6 +1104,8 @@ def render(tokenizer: Any, prompt: object) -> list[int]:
 
 
 def load_tokenizer(experiment: Any, args: Any, model_args: Any) -> Any:
+    if str(experiment.init_from).startswith(("/", ".", "~")) and not Path(experiment.init_from).is_dir():
+        fail(f"init_from: there is no folder {experiment.init_from}; write a folder with a model, or its Hub id")
     with settings_refused():
         tokenizer = AutoTokenizer.from_pretrained(
             experiment.init_from, revision=model_args.model_revision, trust_remote_code=args.trust_remote_code
@@ -1222,27 +1228,29 @@ def audit_model(trainer: Any, model_args: Any, used: set[int], added: list[int])
 
 
 def packing_is_isolated(trainer: Any) -> bool:
-    """Measured: whether what stands first in a packed block changes what the model says about the text after it."""
+    """Whether packed rows are kept apart, so that each is trained on as if it stood alone."""
     packed = next((row for row in trainer.train_dataset if len(row.get("seq_lengths") or []) > 1), None)
-    if packed is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        strategy = getattr(trainer.args, "packing_strategy", "wrapped")
-        return strategy != "wrapped" and packed is not None
+    divided = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled  # no process holds the model to ask it
+    isolated = packed is not None and (divided or not first_row_is_seen(trainer, packed))
+    if not isolated and trainer.is_world_process_zero():
+        print("packing: packed rows see each other here (data_audit.json)", flush=True)
+    return isolated
+
+
+def first_row_is_seen(trainer: Any, packed: Json) -> bool:
+    """Measured: whether the first row of a packed block changes what the model says about the second one."""
     first, second = packed["seq_lengths"][:2]
     ids = packed["input_ids"][: first + second]
-    other = [ids[0] + 1 if ids[0] == 0 else ids[0] - 1, *ids[1:]]
     said = []
     trainer.model.eval()
     with torch.no_grad():
-        for variant in (ids, other):
-            batch = trainer.data_collator([{"input_ids": variant, "labels": variant, "seq_lengths": [first, second]}])
-            inputs = {key: value.to(trainer.model.device) if hasattr(value, "to") else value
-                      for key, value in batch.items() if key != "labels"}  # fmt: skip
-            said.append(trainer.model(**inputs).logits[0, first:].float())
+        for token in (ids[0], ids[0] - 1 if ids[0] else 1):
+            row = {"input_ids": [token, *ids[1:]], "labels": ids, "seq_lengths": [first, second]}
+            batch = trainer._prepare_inputs(trainer.data_collator([row]))
+            batch.pop("labels")
+            said.append(trainer.model(**batch).logits[0, first:].float())
     trainer.model.train()
-    isolated = bool((said[0] - said[1]).abs().max() < 1e-3)
-    if not isolated and trainer.is_world_process_zero():
-        print("packing: the attention used here lets packed rows see each other (data_audit.json)", flush=True)
-    return isolated
+    return bool((said[0] - said[1]).abs().max() >= 1e-3)
 
 
 def refuse_foreign_tokens(vocabulary: Json) -> None:

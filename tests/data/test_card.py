@@ -232,3 +232,25 @@ def test_size_category(rows, name):
 def test_evaluation_line_of_graded_scores_uses_their_error():
     line = evaluation_line(EVALUATION | {"value": 0.5001, "standard_error": 0.1, "n": 10})
     assert line == "50.0 % (95 % interval 27.4 to 72.6, n = 10, dev)"
+
+
+def test_card_counts_what_was_generated_at_each_stage() -> None:
+    card = {
+        "generator": "runs/02 | <b>",
+        "seed": 7,
+        "new_prompts": True,
+        "verified_by": ["votes: 0.6 of 5 agree"],
+        "stages": {"wanted": 1000, "drafted": 2000, "in_the_form": 1900, "verified": 1500},
+        "rejected": {"repeats a prompt": 100},
+        "strata": {"reverse": {"real": 60, "verified": 1500, "target": 540, "used": 540, "most_repeats": 1}},
+        "synthetic_share": {"wanted": 0.9, "reached": 0.9},
+        "rows": {"real": 60, "synthetic": 540},
+        "sha256": "ef" * 32,
+    }
+    text = dataset_card(BUILD, synthetic=card)
+    assert "Training saw 540 of them beside 60 real rows: a share of 90.0 %" in text
+    assert "| in the form | 1,900 |" in text and "| repeats a prompt | 100 |" in text
+    assert "| `reverse` | 60 | 1,500 | 540 | 1 |" in text
+    assert "synthetic" in yaml.safe_load(text.split("---")[1])["tags"]
+    assert "<b>" not in MarkdownIt().render(text.split("---", 2)[2]), "the generator's name is shown, not obeyed"
+    assert "Synthetic rows" not in dataset_card(BUILD)
