@@ -83,7 +83,7 @@ class Rate:
     @property
     def implausible(self) -> bool:
         """Higher than anything that is known to train a model of this size by this method."""
-        if self.band in (_SMALL, _SMALL_LORA) or not self.size_known:
+        if self.band in (_SMALL, _SMALL_LORA, *_SMALL_BY_METHOD.values()):
             return self.current >= IMPLAUSIBLE
         return self.current >= 10 * self.band.ceiling
 
@@ -121,6 +121,10 @@ def rate_of(recipe: Mapping[str, Any], parameters: float | None = None, method: 
     size = parameters if parameters is not None else parameters_of(recipe)
     method = method or str(recipe.get("method", "sft"))
     band = _band(method, size, adapter=recipe.get("use_peft") is True)
+    if str(recipe.get("optim", "")).startswith("sgd"):
+        # Plain gradients are not divided by their size: usual rates are about a hundred times those of Adam (ResNet's
+        # .1, arXiv 1512.03385, against 1e-3).
+        band = Band(*(100 * rate for rate in band))
     return Rate(DEFAULT_RATES.get(method, DEFAULT_LEARNING_RATE) if value is None else value, band, size is not None)
 
 

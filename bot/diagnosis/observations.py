@@ -132,6 +132,7 @@ class Observations:
             fresh=None,
             old_tasks=(),
             job={},
+            setup={k: v for k, v in self.setup.items() if step >= 3 or k != "frozen_after_3_steps"},
             running=True,
             memo={},
         )
@@ -176,6 +177,11 @@ class Observations:
     def reinforcement(self) -> bool:
         """GRPO's and RLOO's loss hovers around zero in healthy runs; no rule about losses applies."""
         return any("reward" in record for record in self.steps[:5])
+
+    @property
+    def imitation(self) -> bool:
+        """It learns to repeat answers to prompts, so losses, token accuracies and rows are about the same thing."""
+        return self.method in ("sft", "distill", "rft", "synthetic") and not self.reinforcement
 
     @property
     def preference(self) -> bool:

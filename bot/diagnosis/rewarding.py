@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ class Rewards:
     def largest(self) -> float:
         """The most that a single answer can earn, as far as weights tell: functions give at most 1 by convention."""
         total = sum(max(0.0, weight) for weight in self.weights.values())
-        return max(total if self.weights else 1.0, max(self.reward.values, default=1.0))
+        return max(total if self.weights else 1.0, max(self.reward.values, default=1.0)) or 1.0
 
     @property
     def constant(self) -> bool:
@@ -77,7 +78,8 @@ class Rewards:
             return False
         peak, early, last = max(self.smooth.values), self.smooth.head(WINDOW), self.reward.tail(WINDOW)
         rose = peak > early + max(0.1, 0.2 * abs(early))
-        return rose and (last < early + 0.5 * (peak - early))
+        first = self.reward.head(2)
+        return (rose and last < early + 0.5 * (peak - early)) or (first >= 0.05 and last < 0.2 * first)
 
 
 def rewards_of(observations: Observations) -> Rewards:
@@ -126,6 +128,14 @@ def _guessed(observations: Observations, names: Sequence[str]) -> dict[str, floa
         math.isclose(a, b, abs_tol=1e-6) for a, b in zip(series, reward, strict=True)
     )
     return {other: 1.0, "exact_match": 0.0} if alone else {}
+
+
+def moves_together(left: Series, right: Series) -> float | None:
+    """Correlation of the changes from step to step: two trends alone say nothing about each other."""
+    both = dict(zip(right.steps, right.values, strict=True))
+    pairs = [(a, both[s]) for s, a in zip(left.steps, left.values, strict=True) if s in both]
+    changes = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(pairs)]
+    return correlation([a for a, _ in changes], [b for _, b in changes])
 
 
 def correlation(left: Sequence[float], right: Sequence[float]) -> float | None:

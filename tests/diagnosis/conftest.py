@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> FolderWriter:
 
     def write(recipe: str = RECIPE, **parts: Any) -> Path:
         (tmp_path / "recipe.yaml").write_text(recipe)
-        for name in ("metrics", "train", "eval"):
+        for name in ("metrics", "train", "eval", "completions"):
             if name in parts:
                 lines = (json.dumps(row) for row in parts.pop(name))
                 (tmp_path / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines))
@@ -98,6 +98,24 @@ def words(n: int, seed: int = 0) -> list[str]:
     return ["".join(source.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(source.randint(4, 7))) for _ in range(n)]
 
 
+def trend(start: float, end: float, steps: int = 60, *, noise: float = 0.02, seed: int = 0) -> list[float]:
+    """A straight line with noise of a fixed size, as rewards and margins have it."""
+    source = random.Random(seed)
+    return [start + (end - start) * i / max(1, steps - 1) + source.gauss(0, noise) for i in range(steps)]
+
+
+def policy_curve(reward: Sequence[float], **columns: Any) -> list[dict[str, Any]]:
+    """Records of a GRPO run, one per reward; columns are constants or sequences of the same length."""
+    healthy = {"loss": 0.01, "grad_norm": 0.5, "frac_reward_zero_std": 0.4, "entropy": 0.2, "kl": 0.2,
+               "completions/mean_length": 40.0, "completions/clipped_ratio": 0.05}  # fmt: skip
+    records = []
+    for i, value in enumerate(reward):
+        record: dict[str, Any] = {"step": i + 1, "reward": value, "reward_std": 0.3} | healthy
+        record |= {key: column if isinstance(column, float) else column[i] for key, column in columns.items()}
+        records.append(record)
+    return records
+
+
 AUDIT: dict[str, Any] = {
     "rows": 1000,
     "columns": ["prompt", "completion"],
@@ -125,6 +143,8 @@ def build() -> Any:
         decay = staticmethod(decay)
         evaluation = staticmethod(evaluation)
         pairs = staticmethod(pairs)
+        trend = staticmethod(trend)
+        policy_curve = staticmethod(policy_curve)
         words = staticmethod(words)
         audit = AUDIT
         recipe = RECIPE

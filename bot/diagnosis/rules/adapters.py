@@ -17,6 +17,8 @@ STILL = 5
 # Share of the weights below which an adapter can hardly change what a model says. Rank 8 on two projections of a 1.7 B
 # model is 0.1 %; a tenth of that is one layer of it.†
 HARDLY_ANY = 1e-4
+# Full training that leaves more than nine weights in ten as they are is not full training.†
+FEW = 0.1
 # Answers that are the base model's own, on so many items, do not come from a model that was trained.†
 IDENTICAL = 0.99
 ITEMS = 20
@@ -34,6 +36,8 @@ def frozen(observations: Observations) -> Answer:
     if trainable == 0 and not adapter:
         cause = "0 of the model's weights are trainable, so no step can change it."
         return _frozen_finding(observations, cause, [seen("trainable_parameters", None, 0)], "freeze", 0.97)
+    if not adapter and (few := _few_trained(observations, trainable)) is not None:
+        return few
     loss, norm = observed(observations, "loss"), observed(observations, "grad_norm")
     still = _still(observations)
     unchanged = observations.setup.get("frozen_after_3_steps") is True
@@ -41,7 +45,7 @@ def frozen(observations: Observations) -> Answer:
     if not unchanged and not still:
         moved = f"the largest grad_norm is {shown(top)}" if top is not None else None
         return RuledOut(Symptom.FROZEN, moved) if moved is not None else None
-    if still and observations.reinforcement:
+    if observations.method == "grpo" and not any(norm.values):
         return None  # no spread of rewards, no gradient: the rules about rewards say why
     last = observations.last_step
     evidence = [
@@ -60,6 +64,29 @@ def frozen(observations: Observations) -> Answer:
     cause = f"After three steps no weight had changed, with gradients of norm {shown(top)}: the optimizer holds other "
     cause += "weights than the model (built before the model was wrapped, moved or cast)."
     return _frozen_finding(observations, cause, evidence, "train.py", 0.85, certain_at=min(3, last))
+
+
+def _few_trained(observations: Observations, trainable: int | None) -> Answer:
+    """No adapter, and nearly all weights stay: the recipe says full training and the script says otherwise."""
+    parameters = finite(observations.setup["parameters"]) if observations.setup.get("parameters") is not None else None
+    asked = any(key.startswith(("freeze", "unfreeze", "trainable_")) for key in observations.recipe)
+    if not parameters or trainable is None or trainable >= FEW * parameters or asked:
+        return None
+    return finding(
+        observations,
+        Symptom.FROZEN,
+        Basis.DATA,
+        severity=Severity.HARMFUL,
+        confidence=0.85,
+        evidence=[seen("trainable_parameters", None, trainable), seen("parameters", None, parameters)],
+        cause=f"Without an adapter only {trainable} of {parameters:.0f} weights are trainable "
+        f"({percent(trainable / parameters)}): the others were frozen.",
+        key=None,
+        file="train.py",
+        harm=1 - trainable / parameters,
+        runner_up="a script that trains a new head alone, on purpose",
+        refuted_by="as many trainable weights as the model has",
+    )
 
 
 def _frozen_finding(

@@ -21,6 +21,7 @@ FORMAT_GAP = 0.05
 FORMAT_ITEMS = 5
 # Logged steps in a row, before anything is said of a run that goes on.†
 CUT_STEPS = 10
+WORTH_SAYING = 0.05
 TRL_CAP = 512.0
 CAP_KEYS = ("max_completion_length", "max_new_tokens", "max_gen_toks", "max_tokens", "eval_max_new_tokens")
 
@@ -106,6 +107,42 @@ def _clipped_while_training(observations: Observations) -> float | None:
     return clipped.tail(5)
 
 
+def cap_below_the_references(observations: Observations) -> Answer:
+    """Before training: right answers do not fit under the cap on sampled ones."""
+    cap, rows = observations.counted("max_completion_length"), observations.counted("rows") or 0
+    cut = observations.counted("truncated_rows")
+    if not cap or not rows or cut is None:
+        return None
+    share = min(1.0, cut / rows)
+    lengths = observations.part("answer_token_lengths")
+    longest = count(lengths["max"]) if lengths.get("max") is not None else None
+    if share <= WORTH_SAYING:
+        return RuledOut(
+            Symptom.CLIPPED_COMPLETIONS, f"{cut} of {rows} references are longer than max_completion_length {cap}"
+        )
+    return finding(
+        observations,
+        Symptom.CLIPPED_COMPLETIONS,
+        Basis.DATA,
+        severity=Severity.FATAL if share > 0.99 else Severity.HARMFUL,
+        confidence=0.95,
+        evidence=[
+            seen("truncated_rows", None, cut),
+            seen("rows", None, rows),
+            seen("max_completion_length", None, cap),
+            seen("answer_token_lengths.max", None, longest),
+        ],
+        cause=f"max_completion_length {cap} cuts {cut} of {rows} right answers ({percent(share)}) before their end; "
+        "the "
+        f"longest needs {longest} tokens and one for the end.",
+        key="max_completion_length",
+        suggested=power_of_two(2 * (longest or cap)),
+        harm=share,
+        runner_up="references that hold more than the answer",
+        refuted_by="a reference that earns its reward when it is cut there",
+    )
+
+
 def _never_ends(observations: Observations) -> bool:
     """The cap is twice what the longest right answer needs, and answers still run into it."""
     lengths = observations.audit.get("answer_token_lengths")
@@ -120,7 +157,7 @@ def never_ends_while_training(observations: Observations) -> Answer:
     clipped = observed(observations, "completions/clipped_ratio")
     if ratio is None or not _never_ends(observations) or clipped.head(5) <= CUT_FAULT:
         return None
-    key = observations.first_key("eos_token", "chat_template_path", "init_from")
+    key = observations.first_key("eos_token", "chat_template_path")
     lengths = observations.audit.get("answer_token_lengths")
     return finding(
         observations,
@@ -244,6 +281,12 @@ RULES = (
         clipped_completions,
         "Axolotl GRPO guide: clipped ratio above .8, healthy below .3",
         online=True,
+    ),
+    Rule(
+        Symptom.CLIPPED_COMPLETIONS,
+        cap_below_the_references,
+        "TRL's cap of 256 to 512 tokens; 5 % of rows †",
+        preflight=True,
     ),
     Rule(
         Symptom.MISSING_EOS,

@@ -21,7 +21,7 @@ def other_kind_of_rows(observations: Observations) -> Answer:
     """Training rows are solved while the held-out loss never fell: what was trained is not what is asked."""
     shape = shape_of(observations)
     held_out = held_out_of(observations, "eval_loss")
-    if shape is None or len(held_out) < 2 or observations.reinforcement or shape.final > 0.1 * shape.initial:
+    if shape is None or len(held_out) < 2 or not observations.imitation or shape.final > 0.1 * shape.initial:
         return None
     lowest = min(held_out.values)
     if lowest <= NEVER_FELL * shape.initial or lowest < 1:
@@ -60,7 +60,7 @@ def noise_in_curves(observations: Observations) -> Answer:
     """Answers that do not follow from their prompts leave a floor in the training loss. The pairs themselves, where
     they were readable, have the last word (`bot.diagnosis.rules.rows.label_noise`)."""
     shape = shape_of(observations)
-    if shape is None or observations.reinforcement or noise_of(observations) is not None or observations.met:
+    if shape is None or not observations.imitation or noise_of(observations) is not None or observations.met:
         return None
     held_out = held_out_of(observations, "eval_loss")
     flat = shape.late is not None and abs(shape.late.relative_change) < 0.2

@@ -118,7 +118,7 @@ def _not_finite_finding(observations: Observations, loss: Series, norm: Series, 
         f"finite{' (the loss of 0.0 there is logging_nan_inf_filter hiding a NaN)' if hidden else ''}: {why}.",
         key=key,
         suggested=suggested,
-        runner_up=_NAN_RUNNER_UP[key],
+        runner_up=_NAN_RUNNER_UP.get(key, "learning_rate: weights that grow until they overflow"),
         refuted_by="the same first non-finite step with this value changed and the same data order",
         certain_at=bad_steps[min(2, bad - 1)],
     )
@@ -151,6 +151,10 @@ def _not_finite_blame(observations: Observations, *, from_the_start: bool, rose:
             None,
             "not finite from the first forward pass on, before any update, so the weights to start from are damaged",
         )
+    empty = (observations.counted("empty_completions") or 0) + (observations.counted("null_completions") or 0)
+    if empty and not rose and observations.rate.current <= observations.rate.band.high:
+        why = f"the loss had not risen before, and {empty} of the rows have an empty answer, whose mean loss is 0/0"
+        return observations.first_key("data_sources", "train_file", "dataset_name"), None, why
     lower = observations.rate.lowered()
     rate = shown(observations.rate.current)
     why = (

@@ -6,14 +6,15 @@ from bot.diagnosis.curves import Series, held_out_of, last_run, observed
 from bot.diagnosis.learning_rates import tidy
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.outcomes import text_distance
-from bot.diagnosis.readings import shown
+from bot.diagnosis.readings import finite, shown
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, percent, seen
 from bot.diagnosis.rules.pairs import known_pairs
 from bot.domain.diagnosis import Evidence, Severity, Symptom
 
 # TRL issue 1236 shows runs with margins far above this, losses of 0 and degraded samples.†
 OVERSHOT_MARGIN = 10.0
-OVERSHOT_LOSS = 0.01
+# The same, in nats for each token of the rejected answer: 6 in healthy runs of the tiny model, 13 in displaced ones.†
+OVERSHOT_NATS = 25.0
 # Nats by which the chosen answers' own log-probability must have fallen. A fall of the rejected one alone, and a
 # chosen *reward* below zero, are normal (TRL issue 1627, an author of DPO).†
 DISPLACED = 2.0
@@ -119,8 +120,9 @@ def overshoot(observations: Observations) -> Answer:
     accuracy = observed(observations, "rewards/accuracies")
     if not observations.preference or len(margins) < PERSISTENT or len(accuracy) < PERSISTENT:
         return None
-    beyond = last_run(margins, lambda value: value > OVERSHOT_MARGIN)
-    decided = accuracy.tail(5) >= 0.99
+    limit = _margin_limit(observations)
+    beyond = last_run(margins, lambda value: value > limit)
+    decided = accuracy.tail(5) >= 0.95
     if beyond < PERSISTENT or not decided:
         return RuledOut(
             Symptom.DPO_OVERSHOOT,
@@ -152,6 +154,15 @@ def overshoot(observations: Observations) -> Answer:
         refuted_by="samples that are as good as the base model's at this margin",
         certain_at=margins.steps[len(margins) - beyond + PERSISTENT - 1],
     )
+
+
+def _margin_limit(observations: Observations) -> float:
+    """A margin is beta times a distance in nats: with a tiny beta the distance is what is absurd, not the margin."""
+    raw = observations.audit.get("mean_rejected_tokens")
+    tokens = finite(raw) if raw is not None else None
+    if not tokens:
+        return OVERSHOT_MARGIN
+    return min(OVERSHOT_MARGIN, OVERSHOT_NATS * tokens * max(1e-4, observations.setting("beta", 0.1)))
 
 
 def displacement(observations: Observations) -> Answer:

@@ -7,7 +7,7 @@ from statistics import fmean, pstdev
 from bot.diagnosis.curves import Series, observed
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import count, finite, shown
-from bot.diagnosis.rewarding import WINDOW, Rewards, correlation, rewards_of
+from bot.diagnosis.rewarding import WINDOW, Rewards, correlation, moves_together, rewards_of
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, seen
 from bot.domain.diagnosis import Evidence, Severity, Symptom
 
@@ -17,9 +17,10 @@ ROSE = 0.15
 HOLLOW = 0.25
 # rewardspy's length detector: z above 3 against the run's own early steps.
 LENGTH_Z = 3.0
-LENGTH_GROWTH = 1.5
+LENGTH_GROWTH = 1.3
 PAYS_FOR_LENGTH = 0.8
 OPPOSED = -0.8
+INVERTED_SHARE = 0.2
 FEWEST = 12
 STEPS = 20
 
@@ -37,7 +38,7 @@ def reward_inverted(observations: Observations) -> Answer:
     score = _score_fell(observations)
     if len(trained) < FEWEST or (truth is None and not score):
         return None
-    against = correlation(trained.values, truth.values) if truth is not None else None
+    against = moves_together(trained, truth) if truth is not None else None
     by_answer = _by_answer(observations, rewards)
     opposed = (against is not None and against < OPPOSED) or (by_answer is not None and by_answer < OPPOSED)
     fell = truth is not None and len(truth) >= WINDOW and truth.tail(WINDOW) <= truth.head(WINDOW)
@@ -86,7 +87,10 @@ def _inverted_by_check(observations: Observations) -> Answer:
     for name, values in observations.part("reward_check").items():
         reference, wrong = (_number(values, key) for key in ("reference", "wrong"))
         weight = rewards.weights.get(str(name), 1.0)
-        if reference is None or wrong is None or weight == 0 or weight * (reference - wrong) >= -1e-6:
+        if reference is None or wrong is None or weight == 0:
+            continue
+        # A reward that is blind to the answer pays both alike, give or take the sample.
+        if weight * (reference - wrong) >= -INVERTED_SHARE * max(abs(reference), abs(wrong)):
             continue
         return _inverted_finding(
             observations,
@@ -135,7 +139,7 @@ def length_hack(observations: Observations) -> Answer:
     length, rewards = observed(observations, "completions/mean_length"), rewards_of(observations)
     if len(length) < FEWEST or len(rewards.reward) < FEWEST:
         return None
-    early = length.values[: max(WINDOW, len(length) // 10)]
+    early = length.values[:WINDOW]  # a policy that is paid for length is at it within a few steps
     z = (length.tail(WINDOW) - fmean(early)) / max(pstdev(early), 0.05 * fmean(early), 1e-6)
     grew = z > LENGTH_Z and length.tail(WINDOW) > LENGTH_GROWTH * fmean(early)
     paid = _paid_for_length(observations, length, rewards)

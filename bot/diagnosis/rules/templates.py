@@ -72,6 +72,9 @@ def template_mismatch(observations: Observations) -> Answer:
     compared, equal = (observations.counted(k, "template") for k in ("compared_rows", "train_prefix_equal_rows"))
     if not own and compared and equal == compared:
         return None  # rendered as served, token by token: then it is the evaluation that asks otherwise
+    exact = [r["probe/exact_match"] for r in observations.probes if "probe/exact_match" in r]
+    if exact and exact[-1] >= PROBED_RIGHT and not own:
+        return None  # right as it is served: the same
     warned = "Mismatch between tokenized prompt" in observations.log
     far = observations.missed_by_far and evaluation.value <= 0.5 * (observations.target or 0.0)
     expected = _expected_score(observations)

@@ -20,6 +20,8 @@ EOS_SHARE = 0.99
 def truncation(observations: Observations) -> Answer:
     audit = observations.audit
     rows = count(audit.get("rows", 0)) or 0
+    if "max_completion_length" in audit:
+        return None  # references that the cap on sampled answers would cut: another rule's
     if not rows or "truncated_rows" not in audit:
         return _truncation_unaudited(observations)
     cut, dropped = count(audit["truncated_rows"]) or 0, count(audit.get("dropped_rows", 0)) or 0
@@ -293,6 +295,8 @@ def all_labels_masked(observations: Observations) -> Answer:
     audit = observations.audit
     rows = count(audit.get("rows", 0)) or 0
     masked = count(audit["zero_label_rows"]) or 0 if rows and "zero_label_rows" in audit else None
+    if observations.reinforcement or observations.method == "grpo":
+        return None  # nothing is supervised there; a loss of 0 is the groups' lack of spread
     cut = max(count(audit.get("truncated_rows", 0)) or 0, count(audit.get("dropped_rows", 0)) or 0)
     loss, norm = observed(observations, "loss"), observed(observations, "grad_norm")
     dead = len(loss) >= 3 and not any(loss.values) and len(norm) >= 3 and not any(norm.values) and not norm.bad_steps

@@ -1,0 +1,85 @@
+"""Runs that Postdoc did not make: another trainer's files, keys and printed records, and nothing more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bot.diagnosis import diagnose, read_folder
+from bot.domain.diagnosis import Severity, Symptom
+
+AXOLOTL = """\
+base_model: NousResearch/Meta-Llama-3-8B
+datasets:
+  - path: tatsu-lab/alpaca
+    type: alpaca
+adapter: lora
+lora_r: 32
+micro_batch_size: 2
+gradient_accumulation_steps: 4
+num_epochs: 3
+sequence_len: 2048
+learning_rate: 0.05
+lr_scheduler: cosine
+"""
+
+
+def state(folder: Path, recipe: str, history: list[dict[str, Any]]) -> Path:
+    (folder / "recipe.yaml").write_text(recipe)
+    (folder / "trainer_state.json").write_text(json.dumps({"global_step": len(history), "log_history": history}))
+    return folder
+
+
+def test_axolotl_run_is_blamed_on_its_own_keys(tmp_path: Path, build: Any) -> None:
+    losses = build.decay(1.4, 1.1, 30) + [7.5] * 60
+    (found, *_) = diagnose(state(tmp_path, AXOLOTL, build.curve(losses, peak=0.05))).diagnoses
+    assert (found.symptom, found.key, found.line) == (Symptom.DIVERGENCE, "learning_rate", 11)
+
+
+def test_axolotl_run_out_of_memory_halves_its_micro_batch(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(AXOLOTL)
+    (tmp_path / "log.txt").write_text(
+        'Traceback (most recent call last):\n  File "/a/train.py", line 3, in f\n    loss.backward()\n'
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.00 GiB.\n"
+    )
+    (found,) = diagnose(tmp_path).diagnoses
+    assert (found.symptom, found.key, found.line, found.suggested) == (Symptom.OOM, "micro_batch_size", 7, 1)
+
+
+def test_records_that_were_only_printed_are_read(tmp_path: Path) -> None:
+    lines = [
+        f"{{'loss': {2.0 - 0.01 * i}, 'grad_norm': 1.0, 'learning_rate': 1e-05, 'epoch': {i / 100}}}" for i in range(40)
+    ]
+    lines += ["{'loss': 0.0, 'grad_norm': nan, 'learning_rate': 1e-05, 'epoch': 0.5}"] * 10
+    (tmp_path / "recipe.yaml").write_text("model_name_or_path: gpt2\nfp16: true\nlogging_steps: 10\n")
+    (tmp_path / "log.txt").write_text("100%|###| 5/5\n".join(line + "\n" for line in lines))
+    assert read_folder(tmp_path).last_step == 500
+    (found,) = diagnose(tmp_path).diagnoses
+    assert (found.symptom, found.key, found.line, found.evidence[0].step) == (Symptom.NAN_INF, "fp16", 2, 410)
+
+
+def test_keys_with_a_trackers_prefix_are_the_same_keys(tmp_path: Path, build: Any) -> None:
+    rows = [{"step": r["step"], "train/loss": r["loss"], "train/grad_norm": "NaN"} for r in build.curve([1.0] * 20)]
+    rows += [{"step": 20, "eval/loss": 1.1}]
+    (tmp_path / "recipe.yaml").write_text("learning_rate: 1.0e-4\n")
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = read_folder(tmp_path)
+    assert len(run.steps) == 20 and run.evals[0]["eval_loss"] == 1.1
+    assert diagnose(tmp_path).diagnoses[0].symptom is Symptom.NAN_INF
+
+
+def test_method_is_told_by_the_metrics(tmp_path: Path) -> None:
+    for name, row in {
+        "dpo": {"loss": 0.6, "rewards/margins": 0.1},
+        "grpo": {"loss": 0.0, "reward": 0.1},
+        "reward": {"loss": 0.6, "min_reward": -1.0, "max_reward": 1.0},
+        "sft": {"loss": 2.0, "mean_token_accuracy": 0.5},
+    }.items():
+        assert read_folder(state(tmp_path, "learning_rate: 1.0e-5\n", [{"step": 1} | row])).method == name
+
+
+def test_recipe_alone_is_a_folder_and_healthy(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("learning_rate: 2.0e-5\n")
+    report = diagnose(tmp_path)
+    assert report.healthy and all(d.severity is Severity.ADVICE for d in report.diagnoses)
