@@ -6,12 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all lint bench zoo setup setup-test sandbox clean bench-gpu
+.PHONY: help demo test test-all lint bench bench-gpu gym zoo setup setup-test sandbox clean
 
 help:
 	@echo "make demo      open a goal on the practice forge and watch the real bot pursue it"
 	@echo "make test      lint, types and the quick tests (at most 12 minutes)"
 	@echo "make test-all  the same and the slow tests (at most 80 minutes)"
+	@echo "make gym       pursue goals on tiny models, by the playbook and by what it is compared with (hours)"
 	@echo "make bench     speed and memory, as ratios, with this machine's name"
 	@echo "make zoo       make the runs with injected faults anew, and score the diagnosis on them (hours)"
 	@echo "make bench-gpu training beside TRL's own example scripts, where there is a CUDA device"
@@ -64,6 +65,18 @@ bench: setup-test
 ZOO ?= .zoo
 zoo: setup
 	@$(BIN)/python -m bot zoo --make $(ZOO) --repairs --json $(ZOO).json $(ARGS)
+
+# Every policy on every task, five seeds; a report that is there is gone on with, so that it can be stopped at any time.
+GYM ?= .gym
+SEEDS ?= 5
+gym: setup
+	@mkdir -p $(GYM)
+	@for policy in none random tpe playbook; do \
+	  report=$(GYM)/$$policy.json; \
+	  $(BIN)/python -m bot gym --policy $$policy --seeds $(SEEDS) --json $$report \
+	    $$([ -f $$report ] && echo --resume $$report) \
+	    $$([ $$policy = playbook ] && echo --against $(GYM)/random.json) $(ARGS) || exit $$?; \
+	done
 
 bench-gpu: setup-test
 	@$(BIN)/python -m tests.bench.gpu $(ARGS)

@@ -131,6 +131,8 @@ class _Job:
         self.status = JobStatus(spec.job_id, JobState.QUEUED, tier="warm")
         self._cancelled = threading.Event()
         self._over = threading.Event()
+        self._taken = threading.Lock()
+        """Held by whoever ends the job: the one that runs it, or the one that cancels it while it waits."""
         self._forked: WarmJob | None = None
 
     def write(self, status: JobStatus) -> None:
@@ -140,12 +142,18 @@ class _Job:
     def cancel(self) -> None:
         """End it with everything that it started."""
         self._cancelled.set()
+        if self._taken.acquire(blocking=False):
+            self._end(Ending(return_code=None, sandboxed=False, cancelled=True))
         if self._forked is not None:
             self._forked.kill()
         self._over.wait(15)
 
     def run(self, warm: Warm) -> None:
-        result = outcome(self._ending(warm))
+        if self._taken.acquire(blocking=False):
+            self._end(self._ending(warm))
+
+    def _end(self, ending: Ending) -> None:
+        result = outcome(ending)
         self.write(
             replace(
                 self.status, state=result.state, ended_at=time.time(), exit_code=result.exit_code,
@@ -155,8 +163,6 @@ class _Job:
         self._over.set()
 
     def _ending(self, warm: Warm) -> Ending:
-        if self._cancelled.is_set():
-            return Ending(return_code=None, sandboxed=False, cancelled=True)
         caps, work = self._spec.caps, self._folder / WORK
         try:
             self._forked = warm.start(

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from bot.conversation.policy.value import DEFAULT_RECIPE_KEYS
 from bot.data.scan import scan
 from bot.domain.evaluation import Split
 from bot.domain.metrics import metric_named
@@ -72,11 +73,16 @@ def clean_rows(task: Task, seed: int) -> list[Row]:
 
 
 def policy() -> str:
-    """The policy template with ceilings that no goal of the gym meets, all of it granted."""
+    """The policy template with ceilings that no goal of the gym meets, all of it granted, and every key that Postdoc
+    changes by itself."""
     values = yaml.safe_load((TEMPLATES / "postdoc.yml").read_text(encoding="utf-8"))
     values["budget"] |= {"runs": MOST_RUNS, "gpu_hours": GPU_HOURS}
     values["month"]["gpu_hours"] = MONTH_HOURS
-    values["consent"]["auto_approve"] |= {"runs": MOST_RUNS, "gpu_hours": GPU_HOURS}
+    values["consent"]["auto_approve"] |= {
+        "runs": MOST_RUNS,
+        "gpu_hours": GPU_HOURS,
+        "recipe_keys": list(DEFAULT_RECIPE_KEYS),
+    }
     return yaml.safe_dump(values, sort_keys=False)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bot.domain.experiment import Experiment, JobRole, State
+from bot.domain.experiment import EventKind, Experiment, JobRole, State
 from bot.domain.goal import GoalId
 from bot.errors import PlatformError
 from bot.gym.bases import base_name
@@ -20,6 +20,7 @@ from bot.gym.host import WarmHost
 from bot.gym.place import AUTHOR, answers_to_form, place_of
 from bot.gym.report import Result, RunTaken
 from bot.gym.task_file import Task
+from bot.loop.policy import next_action
 from bot.practice.demo import MOST_RESTARTS, over
 from bot.practice.goals import issue_of
 from bot.practice.narration import Story
@@ -42,12 +43,32 @@ class Pursued:
     issue: int
     story: Story
     opened_at: float = field(default_factory=time.monotonic)
-    asked_for: str = ""
+    agreed_to: str = ""
     """The head that consent was given for."""
+    agreed_at: int = 0
+    """How far the journal was then."""
 
     @property
     def experiment(self) -> Experiment:
         return self.story.experiment
+
+    def ended(self) -> str:
+        """Why it is not followed any longer, empty while it is."""
+        if time.monotonic() - self.opened_at > LONGEST_GOAL_SECONDS:
+            return "it took longer than an hour"
+        if not self.story.events:
+            return ""
+        x = self.experiment
+        if over(x):
+            return x.reason or x.refusal or "it is over"
+        answered = any(
+            event.kind is EventKind.COMMAND_ANSWERED and event.seq > self.agreed_at for event in self.story.events
+        )
+        if x.state is State.AWAITING_CONSENT and self.agreed_to == x.head_sha and answered and next_action(x) is None:
+            # A change of scope, or of a key that nobody granted: a person would decide, and nobody is here.
+            remedy = (x.run.remedy if x.run is not None else None) or {}
+            return f"it waits for a person: {remedy.get('waits') or remedy.get('why') or 'no reason given'}"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +115,9 @@ class Gym:
                     world.start_bot()
                 for goal in list(under_way):
                     look(world, goal)
-                    stuck = time.monotonic() - goal.opened_at > LONGEST_GOAL_SECONDS
-                    if (goal.story.events and over(goal.experiment)) or stuck:
+                    if why := goal.ended():
                         under_way.remove(goal)
-                        on_result(result_of(goal, world.data_folder, seed, stuck=stuck))
+                        on_result(result_of(goal, world.data_folder, seed, why))
                 on_turn(under_way)
                 time.sleep(POLL_SECONDS)
 
@@ -116,13 +136,13 @@ def look(world: PracticeWorld, goal: Pursued) -> None:
     if not goal.story.events:
         return
     x = goal.experiment
-    if x.state is State.AWAITING_CONSENT and x.pull_request is not None and goal.asked_for != x.head_sha:
-        goal.asked_for = x.head_sha
+    if x.state is State.AWAITING_CONSENT and x.pull_request is not None and goal.agreed_to != x.head_sha:
+        goal.agreed_to, goal.agreed_at = x.head_sha, goal.story.last_seq
         world.comment(AUTHOR.login, x.pull_request, f"/postdoc run {x.head_sha}")
 
 
-def result_of(goal: Pursued, data_folder: Path, seed: int, *, stuck: bool = False) -> Result:
-    """How the goal ended, with what its jobs took."""
+def result_of(goal: Pursued, data_folder: Path, seed: int, why: str) -> Result:
+    """How the goal ended, and `why`, with what its jobs took."""
     x, task = goal.experiment, goal.task
     best = x.best_run
     sealed = (x.confirmation or {}).get("score") or {}
@@ -133,7 +153,7 @@ def result_of(goal: Pursued, data_folder: Path, seed: int, *, stuck: bool = Fals
         seed=seed,
         target=task.target,
         stages=task.stages,
-        state="stuck" if stuck else str(x.state),
+        state=str(x.state),
         reached=x.state is State.MET,
         runs=tuple(
             RunTaken(
@@ -148,7 +168,7 @@ def result_of(goal: Pursued, data_folder: Path, seed: int, *, stuck: bool = Fals
         value=best.score.value if best is not None and best.score is not None else None,
         sealed=sealed.get("value"),
         seconds=round(time.monotonic() - goal.opened_at, 1),
-        reason=x.reason or x.refusal or "",
+        reason=why,
     )
 
 

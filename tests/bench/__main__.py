@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench import acknowledgement, hardware, pursuits, runners, writes, zoo
+from tests.bench import acknowledgement, gym, hardware, pursuits, runners, writes, zoo
 from tests.bench.printing import machine
 
-PARTS = ("acknowledgement", "writes", "pursuits", "runners", "hardware", "zoo")
+PARTS = ("acknowledgement", "writes", "pursuits", "runners", "hardware", "gym", "zoo")
 
 
 def main() -> None:
@@ -33,6 +33,7 @@ def main() -> None:
             "writes": lambda: writes.measure(arguments.repeat),
             "runners": lambda: runners.measure(arguments.repeat),
             "hardware": hardware.measure,
+            "gym": gym.measure,
             "zoo": zoo.measure,
             "pursuits": lambda: pursuits.measure(arguments.goal, arguments.repeat),
         }[part]()
