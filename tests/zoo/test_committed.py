@@ -28,7 +28,7 @@ def traces() -> list[Trace]:
 
 @pytest.fixture(scope="module")
 def result() -> dict[str, Any]:
-    """Over a part that takes seconds; `make bench` scores them all. Names are digests, so the part is like the whole."""
+    """Over a part that takes seconds, drawn by digest; `make bench` scores them all."""
     single = [trace for trace in traces() if not trace.truth.replayed]
     return scored(single[:: -(-len(single) // MOST_SCORED)], looks=16)[0]
 
