@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.diagnosis.folder import parsed_recipe
-from bot.zoo.reading import Answer, Judge, Reading, looked_at, metric_rows
+from bot.zoo.reading import LOOKS, Answer, Judge, Reading, looked_at, metric_rows
 from bot.zoo.specimen import Json
 from bot.zoo.traces import Truth
 
@@ -156,7 +156,7 @@ AXOLOTL: tuple[Say, ...] = (
 OF_GRPO = {"reward_zero", "zero_std", "entropy_collapse", "kl_blowup", "clipped_completions"}
 
 
-def rules_judge(rules: tuple[Say, ...], *, aborts: frozenset[str]) -> Judge:
+def rules_judge(rules: tuple[Say, ...], *, aborts: frozenset[str], looks: int = LOOKS) -> Judge:
     """The rules over a trace's metrics, in their order, and over its prefixes; `aborts` are labels that end a run."""
 
     def said(rows: list[Json], recipe: Json) -> tuple[Answer, ...]:
@@ -169,7 +169,7 @@ def rules_judge(rules: tuple[Say, ...], *, aborts: frozenset[str]) -> Judge:
         rows = metric_rows(folder)
         noticed: dict[str, int] = {}
         aborted = None
-        for step in looked_at(sorted({int(row["step"]) for row in rows}), 80):
+        for step in looked_at(sorted({int(row["step"]) for row in rows}), looks):
             for each in said([row for row in rows if int(row["step"]) <= step], recipe):
                 noticed.setdefault(each.label, step)
                 if aborted is None and each.label in aborts:
@@ -204,11 +204,11 @@ def die(truths: Sequence[Truth], seed: int = 0) -> Judge:
     return judge
 
 
-def judges(tuned: Sequence[Truth]) -> dict[str, Judge]:
+def judges(tuned: Sequence[Truth], looks: int = LOOKS) -> dict[str, Judge]:
     """By name; those that need to know what there is are told of the tuning traces alone."""
     return {
-        "sagemaker": rules_judge(SAGEMAKER, aborts=frozenset({"nan_inf", "frozen", "plateau", "overfit"})),
-        "axolotl": rules_judge(AXOLOTL, aborts=frozenset({"nan_inf", "divergence", "grad_explosion"})),
+        "sagemaker": rules_judge(SAGEMAKER, aborts=frozenset({"nan_inf", "frozen", "plateau", "overfit"}), looks=looks),
+        "axolotl": rules_judge(AXOLOTL, aborts=frozenset({"nan_inf", "divergence", "grad_explosion"}), looks=looks),
         "majority": majority(tuned),
         "random": die(tuned),
     }

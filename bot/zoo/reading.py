@@ -19,8 +19,9 @@ from bot.diagnosis.online import ONLINE_RULES
 from bot.domain.diagnosis import DiagnosisReport, Severity
 from bot.zoo.specimen import Json
 
-EARLY_LOOKS, LATER_LOOKS = 40, 40
-"""Every one of the first records is looked at, and so many of the later ones, evenly: what is early is told exactly."""
+LOOKS = 80
+"""At a run while it trains: at each of its first records up to half of that, and at as many later ones, evenly. So what
+is noticed early is told exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,11 @@ class Reading:
 Judge = Callable[[Path], Reading]
 
 
-def engine(folder: Path) -> Reading:
-    """Postdoc's own: the diagnosis of the whole folder, of its prefixes, and its monitor."""
-    return read_trace(folder)
+def read_trace(folder: Path, *, looks: int = LOOKS) -> Reading:
+    """Postdoc's own: the diagnosis of the whole folder, of its prefixes, and its monitor.
 
-
-def read_trace(folder: Path, *, looks: int = EARLY_LOOKS + LATER_LOOKS) -> Reading:
-    """`looks`: how often the run is looked at while it trains, at most."""
+    `looks`: how often the run is looked at while it trains, at most.
+    """
     whole = read_folder(folder)
     before = answers_of(preflight_of(whole))
     noticed = {answer.label: 0 for answer in before}
