@@ -444,6 +444,8 @@ def render(tokenizer: Any, prompt: object) -> list[int]:
 
 
 def load_tokenizer(experiment: Any, args: Any, model_args: Any) -> Any:
+    if str(experiment.init_from).startswith(("/", ".", "~")) and not Path(experiment.init_from).is_dir():
+        fail(f"init_from: there is no folder {experiment.init_from}; write a folder with a model, or its Hub id")
     with settings_refused():
         tokenizer = AutoTokenizer.from_pretrained(
             experiment.init_from, revision=model_args.model_revision, trust_remote_code=args.trust_remote_code
@@ -461,7 +463,13 @@ def start_folder(experiment: Any, args: Any, tokenizer: Any) -> str:
 
     A copy in a folder, because reference models and merged adapters load the start a second time.
     """
-    if not experiment.added_tokens:
+    with settings_refused():
+        config = AutoConfig.from_pretrained(
+            experiment.init_from,
+            revision=args.model_init_kwargs["revision"],
+            trust_remote_code=args.trust_remote_code,
+        )
+    if not experiment.added_tokens or len(tokenizer) <= config.get_text_config().vocab_size:
         return str(experiment.init_from)
     folder = Path(args.output_dir) / "start"
     with args.main_process_first(local=False), settings_refused():
@@ -470,11 +478,15 @@ def start_folder(experiment: Any, args: Any, tokenizer: Any) -> str:
             model = MODEL_CLASS.from_pretrained(
                 experiment.init_from, trust_remote_code=args.trust_remote_code, device_map="cpu", **kwargs
             )
-            if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-                model.resize_token_embeddings(len(tokenizer))
+            model.resize_token_embeddings(len(tokenizer))
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def remove_start(trainer: Any) -> None:
+    if trainer.is_world_process_zero():
+        shutil.rmtree(Path(trainer.args.output_dir) / "start", ignore_errors=True)
 
 
 def lora_config(model_args: Any, start: str, trained_tokens: list[int]) -> Any:
@@ -574,27 +586,29 @@ def audit_model(trainer: Any, model_args: Any, used: set[int], added: list[int])
 
 
 def packing_is_isolated(trainer: Any) -> bool:
-    """Measured: whether what stands first in a packed block changes what the model says about the text after it."""
+    """Whether packed rows are kept apart, so that each is trained on as if it stood alone."""
     packed = next((row for row in trainer.train_dataset if len(row.get("seq_lengths") or []) > 1), None)
-    if packed is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        strategy = getattr(trainer.args, "packing_strategy", "wrapped")
-        return strategy != "wrapped" and packed is not None
+    divided = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled  # no process holds the model to ask it
+    isolated = packed is not None and (divided or not first_row_is_seen(trainer, packed))
+    if not isolated and trainer.is_world_process_zero():
+        print("packing: packed rows see each other here (data_audit.json)", flush=True)
+    return isolated
+
+
+def first_row_is_seen(trainer: Any, packed: Json) -> bool:
+    """Measured: whether the first row of a packed block changes what the model says about the second one."""
     first, second = packed["seq_lengths"][:2]
     ids = packed["input_ids"][: first + second]
-    other = [ids[0] + 1 if ids[0] == 0 else ids[0] - 1, *ids[1:]]
     said = []
     trainer.model.eval()
     with torch.no_grad():
-        for variant in (ids, other):
-            batch = trainer.data_collator([{"input_ids": variant, "labels": variant, "seq_lengths": [first, second]}])
-            inputs = {key: value.to(trainer.model.device) if hasattr(value, "to") else value
-                      for key, value in batch.items() if key != "labels"}  # fmt: skip
-            said.append(trainer.model(**inputs).logits[0, first:].float())
+        for token in (ids[0], ids[0] - 1 if ids[0] else 1):
+            row = {"input_ids": [token, *ids[1:]], "labels": ids, "seq_lengths": [first, second]}
+            batch = trainer._prepare_inputs(trainer.data_collator([row]))
+            batch.pop("labels")
+            said.append(trainer.model(**batch).logits[0, first:].float())
     trainer.model.train()
-    isolated = bool((said[0] - said[1]).abs().max() < 1e-3)
-    if not isolated and trainer.is_world_process_zero():
-        print("packing: the attention used here lets packed rows see each other (data_audit.json)", flush=True)
-    return isolated
+    return bool((said[0] - said[1]).abs().max() >= 1e-3)
 
 
 def refuse_foreign_tokens(vocabulary: Json) -> None:
@@ -647,6 +661,7 @@ def probe_learning_rates(trainer: Any, rates: list[float]) -> Json:
 
     The smallest, because a short test flatters large steps: what still falls after 20 steps can diverge after 200.
     """
+    remove_start(trainer)
     weights = {
         name: weight.detach().clone() for name, weight in trainer.model.named_parameters() if weight.requires_grad
     }
@@ -718,6 +733,7 @@ class StepClock(TrainerCallback):  # type: ignore[misc]
 
 def probe_timing(trainer: Any) -> Json:
     """The first step allocates, compiles and makes the optimizer's states, so time counts from its end."""
+    remove_start(trainer)
     clock = StepClock()
     trainer.add_callback(clock)
     trainer.train()
@@ -980,6 +996,7 @@ def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) ->
     result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
     trainer.save_state()
     save_model(trainer, tokenizer, start)
+    remove_start(trainer)
     write_json(
         trainer,
         "summary.json",
@@ -995,7 +1012,6 @@ def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) ->
         },
     )
     if trainer.is_world_process_zero():
-        shutil.rmtree(Path(trainer.args.output_dir) / "start", ignore_errors=True)
         print(
             f"done: {trainer.state.global_step} steps, model in {Path(trainer.args.output_dir) / 'model'}", flush=True
         )

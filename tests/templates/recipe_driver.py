@@ -1,6 +1,9 @@
-"""Run as a process: parses many recipes with the training script's own parser, and reports how each one ended.
+"""Run as a script in the job's environment: parses many recipes with the training scripts' own parsers, and writes how
+each one ended.
 
-One process for all of them, because importing the training stack takes seconds. Not a test itself.
+    recipe_driver.py CASES.json OUTCOMES.json
+
+A case is {"script", "recipe", "flags", "rows"}. One process for all of them. Not a test itself.
 """
 
 from __future__ import annotations
@@ -12,18 +15,29 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 
-def outcome(module, case: dict) -> dict:
+def script(path: str) -> Any:
+    name = f"train_{Path(path).stem}"
+    if name not in sys.modules:
+        specification = importlib.util.spec_from_file_location(name, path)
+        assert specification and specification.loader
+        sys.modules[name] = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def outcome(module: Any, case: dict[str, Any]) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp())
     (folder / "recipe.yaml").write_text(case["recipe"])
-    (folder / "train.jsonl").write_text(case.get("rows", ""))
+    (folder / "train.jsonl").write_text(case.get("rows") or "")
     sys.argv = ["train.py", "--config", str(folder / "recipe.yaml"), *case.get("flags", [])]
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
             experiment, args, model_args = module.parse_arguments()
-            if "rows" in case:
+            if case.get("rows") is not None:
                 module.read_rows(str(folder / "train.jsonl"))
     except SystemExit as stop:
         return {"code": stop.code, "stderr": errors.getvalue().replace(str(folder), "FOLDER")}
@@ -32,9 +46,6 @@ def outcome(module, case: dict) -> dict:
 
 
 if __name__ == "__main__":
-    specification = importlib.util.spec_from_file_location("train", sys.argv[1])
-    assert specification and specification.loader
-    train = importlib.util.module_from_spec(specification)
-    sys.modules["train"] = train
-    specification.loader.exec_module(train)
-    print(json.dumps([outcome(train, case) for case in json.load(sys.stdin)]))
+    cases = json.loads(Path(sys.argv[1]).read_text())
+    answer = Path(sys.argv[2])
+    answer.write_text(json.dumps([outcome(script(case["script"]), case) for case in cases]))

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from bot.evaluation.benchmarks import load_benchmark, write_job_files
 from bot.evaluation.tasks import TASKS, repetitive_rows, training_rows
-from bot.practice.tiny_base import cached_path
-from tests.templates.conftest import ROOT, SFT, python
+from bot.practice.warm import Warm
+from tests.templates.conftest import ROOT, SFT, evaluation, run_warm, table_row
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 PREPARE = ROOT / "templates" / "scripts" / "prepare.py"
@@ -37,27 +36,9 @@ TEAM_SETTINGS = {
 }
 
 
-@pytest.fixture(scope="session")
-def base() -> Path:
-    """The real base, from the user's cache or built now (minutes of one core)."""
-    done = python("-m", "bot.practice.tiny_base", "--quiet", cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(cached_path())
-    return cached_path()
-
-
-def evaluation(model: Path, task: str, folder: Path, split: str = "dev") -> dict[str, Any]:
-    files = write_job_files(load_benchmark(f"practice/{task}"), split, folder / "job")
-    output = folder / f"{split}.json"
-    done = python(
-        Path(files["bundle"]) / "evaluate.py", "--model", model, "--benchmark", files["benchmark.yaml"],
-        "--items", files["items.jsonl"], "--split", split, "--output", output,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(output.read_text())
-
-
-def trained(folder: Path, base: Path, rows: list[dict[str, str]], recipe: dict[str, Any], *flags: str) -> Path:
+def trained(
+    warm: Warm, folder: Path, base: Path, rows: list[dict[str, str]], recipe: dict[str, Any], *flags: str
+) -> Path:
     """The folder of outputs after data and training jobs."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "inputs").mkdir(parents=True)
@@ -69,65 +50,62 @@ def trained(folder: Path, base: Path, rows: list[dict[str, str]], recipe: dict[s
          "--validation_file", "data/validation.jsonl", "--output_dir", "out", *flags),
     )  # fmt: skip
     for command in steps:
-        done = python(*command, cwd=folder)
-        assert done.returncode == 0, done.stderr
+        done = run_warm(warm, *command, cwd=folder)
+        assert done.returncode == 0, done.output
     return folder / "out"
 
 
-def table_row(peft: bool) -> dict[str, Any]:
-    rows = yaml.safe_load((ROOT / "bot" / "brain" / "recipes.yaml").read_text())["rows"]
-    return next(row["recipe"] for row in rows if row["source"].startswith("measured") and row["peft"] == peft)
-
-
 @pytest.mark.parametrize("task", sorted(TASKS))
-def test_base_scores_near_zero_before_post_training(base: Path, task: str, tmp_path: Path) -> None:
+def test_base_scores_near_zero_before_post_training(base: Path, task: str, tmp_path: Path, warm: Warm) -> None:
     for split in ("dev", "sealed"):
-        assert evaluation(base, task, tmp_path, split)["value"] <= 0.05
+        assert evaluation(warm, base, task, tmp_path, split)["value"] <= 0.05
 
 
 @pytest.mark.parametrize("task", ["reverse", "upper", "last"])
-def test_recipe_of_the_table_teaches_the_task(base: Path, task: str, tmp_path: Path) -> None:
-    out = trained(tmp_path / task, base, training_rows(task, 3000, 0), table_row(peft=False))
-    found = evaluation(out / "model", task, tmp_path)
+def test_recipe_of_the_table_teaches_the_task(base: Path, task: str, tmp_path: Path, warm: Warm) -> None:
+    out = trained(warm, tmp_path / task, base, training_rows(task, 3000, 0), table_row("sft", peft=False))
+    found = evaluation(warm, out / "model", task, tmp_path)
     assert found["value"] >= 0.93 and found["termination_rate"] >= 0.98
 
 
-def test_lora_row_of_the_table_teaches_the_task(base: Path, tmp_path: Path) -> None:
-    out = trained(tmp_path / "lora", base, training_rows("reverse", 3000, 0), table_row(peft=True))
-    assert evaluation(out / "model", "reverse", tmp_path)["value"] >= 0.9
+def test_lora_row_of_the_table_teaches_the_task(base: Path, tmp_path: Path, warm: Warm) -> None:
+    out = trained(warm, tmp_path / "lora", base, training_rows("reverse", 3000, 0), table_row("sft", peft=True))
+    assert evaluation(warm, out / "model", "reverse", tmp_path)["value"] >= 0.9
 
 
-def test_first_demo_goal_falls_short_and_the_probe_finds_the_rate_that_reaches_it(base: Path, tmp_path: Path) -> None:
+def test_first_demo_goal_falls_short_and_the_probe_finds_the_rate_that_reaches_it(
+    base: Path, tmp_path: Path, warm: Warm
+) -> None:
     rows = training_rows("reverse", 2000, 0)
-    copied = trained(tmp_path / "copied", base, rows, CARD_OF_A_7B_MODEL)
-    assert evaluation(copied / "model", "reverse", tmp_path)["value"] < 0.5
+    copied = trained(warm, tmp_path / "copied", base, rows, CARD_OF_A_7B_MODEL)
+    assert evaluation(warm, copied / "model", "reverse", tmp_path)["value"] < 0.5
     rates = "6.3e-5,2e-4,6.3e-4,2e-3,6.3e-3"
-    probed = trained(tmp_path / "probed", base, rows, CARD_OF_A_7B_MODEL, "--learning_rate_probe", rates)
+    probed = trained(warm, tmp_path / "probed", base, rows, CARD_OF_A_7B_MODEL, "--learning_rate_probe", rates)
     suggested = json.loads((probed / "probe.json").read_text())["suggested"]
     assert suggested in (2e-3, 6.3e-3)
-    better = trained(tmp_path / "better", base, rows, CARD_OF_A_7B_MODEL | {"learning_rate": suggested})
+    better = trained(warm, tmp_path / "better", base, rows, CARD_OF_A_7B_MODEL | {"learning_rate": suggested})
     for split in ("dev", "sealed"):
-        assert evaluation(better / "model", "reverse", tmp_path, split)["value"] >= 0.9
+        assert evaluation(warm, better / "model", "reverse", tmp_path, split)["value"] >= 0.9
 
 
-def test_second_demo_goal_falls_short_through_repeated_rows(base: Path, tmp_path: Path) -> None:
+def test_second_demo_goal_falls_short_through_repeated_rows(base: Path, tmp_path: Path, warm: Warm) -> None:
     rows = repetitive_rows("json", 0)
     scores = {}
     for deduplicate in (False, True):
         recipe = TEAM_SETTINGS | {"data_deduplicate": deduplicate}
-        out = trained(tmp_path / str(deduplicate), base, rows, recipe)
+        out = trained(warm, tmp_path / str(deduplicate), base, rows, recipe)
         audit = json.loads((out / "data_audit.json").read_text())
         assert (audit["duplicate_rows"] > audit["rows"] / 2) is not deduplicate
-        scores[deduplicate] = evaluation(out / "model", "json", tmp_path)["value"]
+        scores[deduplicate] = evaluation(warm, out / "model", "json", tmp_path)["value"]
     assert scores[False] < 0.85 and scores[True] >= 0.9
 
 
-def test_same_seed_gives_the_same_evaluation_twice(base: Path, tmp_path: Path) -> None:
-    recipe = table_row(peft=False) | {"max_steps": 40}
+def test_same_seed_gives_the_same_evaluation_twice(base: Path, tmp_path: Path, warm: Warm) -> None:
+    recipe = table_row("sft", peft=False) | {"max_steps": 40}
     found = []
     for name in ("first", "second"):
-        out = trained(tmp_path / name, base, training_rows("sort", 1000, 0), recipe)
-        evaluated = evaluation(out / "model", "sort", tmp_path / name)
+        out = trained(warm, tmp_path / name, base, training_rows("sort", 1000, 0), recipe)
+        evaluated = evaluation(warm, out / "model", "sort", tmp_path / name)
         found.append({key: value for key, value in evaluated.items() if key != "seconds"})
     assert found[0] == found[1]
     assert 0.02 < found[0]["value"] < 0.98, "half-learned, so that a difference would show"

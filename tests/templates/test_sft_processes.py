@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from bot.practice.warm import Warm
 from runners.launching import CONFIG_FILE, SCRIPT_FILE, Sharding, accelerate_config
 from tests.templates.conftest import QUICK, ROOT, SFT, Job, chat_rows, environment
 
@@ -68,8 +69,8 @@ def difference(one: Path, other: Path) -> float:
 
 
 @pytest.fixture
-def pair(tmp_path: Path, untrained_base: Path) -> tuple[Job, Job]:
-    jobs = Job(tmp_path / "one", untrained_base), Job(tmp_path / "two", untrained_base)
+def pair(tmp_path: Path, untrained_base: Path, warm: Warm) -> tuple[Job, Job]:
+    jobs = Job(tmp_path / "one", untrained_base, warm), Job(tmp_path / "two", untrained_base, warm)
     for job in jobs:
         job.data(chat_rows(64))
         job.data(chat_rows(8, seed=7), "validation")

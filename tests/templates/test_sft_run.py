@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from bot.practice.warm import Warm
 from runners.hardware.time import Probe
-from tests.templates.conftest import EVALUATE, Job, chat, chat_rows, python
+from tests.templates.conftest import EVALUATE, Job, chat, chat_rows, run_warm
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -20,7 +21,10 @@ def weights(job: Job) -> str:
     return hashlib.sha256((job.out / "model" / "model.safetensors").read_bytes()).hexdigest()
 
 
-def test_smoke_run_writes_all_that_its_header_promises_and_the_model_can_be_evaluated(job: Job) -> None:
+def test_smoke_run_in_a_process_of_its_own_writes_all_that_its_header_promises(
+    tmp_path: Path, untrained_base: Path, warm: Warm
+) -> None:
+    job = Job(tmp_path / "job", untrained_base)
     job.data(chat_rows(200))
     job.data(chat_rows(20, seed=7), "validation")
     done = job.run("--smoke")
@@ -37,11 +41,19 @@ def test_smoke_run_writes_all_that_its_header_promises_and_the_model_can_be_eval
     assert audit["rows"] == audit["supervised_eos_rows"] == audit["distinct_prompts"] == 64
     assert audit["truncated_rows"] == audit["zero_label_rows"] == audit["duplicate_rows"] == 0
     assert audit["pad_token_id"] == 0 and audit["eos_token_ids"] == [1]
+    assert audit["template"] == {"train_prefix_equal_rows": 64, "compared_rows": 64, "double_bos_rows": 0}
+    assert audit["vocabulary"]["tokenizer"] == audit["vocabulary"]["embeddings"] == 260
+    assert audit["attention"] == {"implementation": "sdpa"} and audit["precision"]["dtype"] == "float32"
+    assert audit["steps_per_epoch"] == 16 and audit["null_completions"] == audit["empty_completions"] == 0
+    probes = [row for row in job.metrics if "probe/termination_rate" in row]
+    assert [row["step"] for row in probes] == [1, 2] and 0 <= probes[0]["probe/exact_match"] <= 1
+    asked = job.lines("completions.jsonl")
+    assert len(asked) == 32 and asked[0].keys() == {"step", "prompt", "completion", "reference", "rewards", "finish"}
     assert not (job.out / "model" / "training_args.bin").exists()
-    evaluate_the_model(job)
+    evaluate_the_model(job, warm)
 
 
-def evaluate_the_model(job: Job) -> None:
+def evaluate_the_model(job: Job, warm: Warm) -> None:
     """A random model, two questions: one that it cannot answer, one whose reference is what it says."""
     items = job.path / "items.jsonl"
     (job.path / "benchmark.yaml").write_text("name: practice/reverse\ngeneration: {max_gen_toks: 4}\n")
@@ -50,8 +62,8 @@ def evaluate_the_model(job: Job) -> None:
         "--split", "dev", "--output", job.path / "evaluation.json",
     ]  # fmt: skip
     items.write_text('{"id": "a", "prompt": "reverse abc", "reference": "cba"}\n')
-    done = python(*command)
-    assert done.returncode == 0, done.stderr
+    done = run_warm(warm, *command, cwd=job.path, name="evaluation.txt")
+    assert done.returncode == 0, done.output
     found = json.loads((job.path / "evaluation.json").read_text())
     assert found["n"] == 1 and found["value"] == found["strict"] == found["lenient"] == 0.0
     assert found["benchmark"] == "practice/reverse" and found["split"] == "dev" and found["model"] == "model"
@@ -79,8 +91,7 @@ def test_lora_run_audits_truncation_and_duplicates_and_leaves_a_whole_model(job:
 
 def test_every_prompt_longer_than_max_length_is_refused_with_the_length_that_fits(job: Job) -> None:
     job.data(chat_rows(20))
-    with pytest.raises(AssertionError, match=r"all 20 prompts fill max_length: 5 alone; the longest row has 22"):
-        job.run("--smoke", max_length=5)
+    assert "all 20 prompts fill max_length: 5 alone; the longest row has 22" in job.refusal("--smoke", max_length=5)
 
 
 @pytest.mark.slow
@@ -100,7 +111,7 @@ def test_resumed_run_ends_with_the_same_weights_as_an_uninterrupted_one(job: Job
 
 @pytest.mark.slow
 def test_killed_run_names_its_newest_whole_checkpoint_and_another_machine_goes_on_from_it(
-    job: Job, untrained_base: Path, tmp_path: Path
+    job: Job, untrained_base: Path, tmp_path: Path, warm: Warm
 ) -> None:
     job.data(chat_rows(60))
     recipe = {"max_steps": 6, "save_steps": 2, "save_total_limit": 1, "save_strategy": "steps"}
@@ -110,7 +121,7 @@ def test_killed_run_names_its_newest_whole_checkpoint_and_another_machine_goes_o
     assert [path.name for path in job.out.glob("checkpoint-*")] == ["checkpoint-6"], "older ones are deleted"
 
     # Killed at once when the first checkpoint is named, whatever it does at that moment.
-    killed = Job(tmp_path / "killed", untrained_base)
+    killed = Job(tmp_path / "killed", untrained_base, warm)
     killed.data(chat_rows(60))
     process = killed.start(**recipe)
     deadline = time.monotonic() + 120
@@ -134,7 +145,7 @@ def test_killed_run_names_its_newest_whole_checkpoint_and_another_machine_goes_o
     losses = [(row["step"], row["loss"]) for row in uninterrupted if "loss" in row]
     assert [(row["step"], row["loss"]) for row in killed.metrics if "loss" in row] == losses
 
-    elsewhere = Job(tmp_path / "elsewhere", untrained_base)
+    elsewhere = Job(tmp_path / "elsewhere", untrained_base, warm)
     elsewhere.data(chat_rows(60))
     elsewhere.run("--resume_from_checkpoint", str(kept), **recipe)
     assert weights(elsewhere) == whole
@@ -157,12 +168,11 @@ def test_timing_probe_measures_a_step_and_trains_nothing(job: Job) -> None:
     done = job.run("--timing_probe", "4")
     timing = job.json("timing.json")
     assert timing["steps"] == 4 and 0 < timing["seconds_per_step"] < 60
-    assert 0.2 < timing["peak_memory_gib"] < 8 and "timing:" in done.stdout
+    assert 0.2 < timing["peak_memory_gib"] < 8 and "timing:" in done.output
     assert Probe.from_dict(timing) == Probe(4, timing["seconds_per_step"], timing["peak_memory_gib"])
     assert not (job.out / "model").exists() and not (job.out / "metrics.jsonl").exists()
 
 
 def test_timing_probe_of_too_few_steps_is_refused(job: Job) -> None:
     job.data(chat_rows(20))
-    with pytest.raises(AssertionError, match="timing_probe needs at least 3 steps"):
-        job.run("--timing_probe", "1")
+    assert "timing_probe needs at least 3 steps" in job.refusal("--timing_probe", "1")

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from bot.practice.tiny_base import CHAT_TEMPLATE, Configuration, cached_path, chat_prompt, is_built
-from tests.templates.conftest import BUILD, ROOT, environment
+from bot.practice.warm import Warm
+from tests.templates.conftest import BUILD, ROOT
 
 
 def test_cache_key_follows_everything_that_decides_the_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -41,16 +42,15 @@ def test_built_model_has_a_licence_a_chat_template_and_readable_files(untrained_
 
 
 @pytest.mark.timeout(300)
-def test_second_builder_waits_and_builds_nothing(tmp_path: Path) -> None:
+def test_second_builder_waits_and_builds_nothing(tmp_path: Path, warm: Warm) -> None:
     path = tmp_path / "models" / "tiny"
     leftover = tmp_path / "models" / ".tiny.building-dead"
     leftover.mkdir(parents=True)
-    command = [sys.executable, "-c", BUILD, str(path)]
-    builders = [
-        subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
-    outputs = sorted(builder.communicate(timeout=240)[0].split() for builder in builders)
-    assert [builder.returncode for builder in builders] == [0, 0]
-    assert outputs == [[], ["1", "2", "3"]]
+    (tmp_path / "build.py").write_text(BUILD)
+    logs = [tmp_path / "one.txt", tmp_path / "two.txt"]
+    builders = [warm.start([str(tmp_path / "build.py"), str(path)], cwd=tmp_path, log=log) for log in logs]
+    ended = [builder.wait(240) for builder in builders]
+    assert [one and one.exit_code for one in ended] == [0, 0]
+    assert sorted(log.read_text().split()[:3] for log in logs) == [[], ["1", "2", "3"]]
     assert is_built(path) and not leftover.exists()
     assert sorted(entry.name for entry in path.parent.iterdir()) == [".tiny.lock", "tiny"]
