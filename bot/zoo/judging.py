@@ -18,7 +18,8 @@ LEAST_HARM = 0.05
 FORGOTTEN = 0.1
 """Of an old task's score: what a second epoch or another seed does not explain on the practice base.†"""
 CONTAMINATED = 0.1
-"""The score on the benchmark's items above the one on fresh items."""
+"""The score on the benchmark's items above the one on fresh items; fault 21 and its control are trained on few rows, so
+that their level says nothing."""
 DOOMED_SHARE = 0.5
 
 
@@ -36,7 +37,7 @@ def verdict(case: Case, outcome: Outcome, control: Outcome | None) -> Verdict:
         return _of_healthy(case, outcome)
     if control is None or control.value is None:
         return Verdict(False, "its control did not end")
-    if not _reached(case, control):
+    if 21 not in case.faults and not _reached(case, control):
         return Verdict(False, "its control did not reach its level")
     if outcome.state != "succeeded":
         expected = any(case.severity in FAULTS[number].fails for number in case.faults)
@@ -68,7 +69,4 @@ def _of_healthy(case: Case, outcome: Outcome) -> Verdict:
 def _reached(case: Case, outcome: Outcome) -> bool:
     """The level is the task's target for the method, which is five points below the weakest control."""
     specimen = case.specimen()
-    level = TARGETS[specimen.method][specimen.task]
-    if 21 in case.faults:
-        level = 0.0  # trained on few rows on purpose: what counts is the gap between its two scores
-    return outcome.value is not None and outcome.value >= level
+    return outcome.value is not None and outcome.value >= TARGETS[specimen.method][specimen.task]

@@ -50,6 +50,11 @@ def test_contamination_is_harm_when_fresh_items_score_lower() -> None:
     assert not verdict(case, outcome(0.9, fresh=0.88), outcome(0.2, fresh=0.2)).kept
 
 
+def test_control_that_is_weak_on_purpose_is_no_healthy_run() -> None:
+    control = fault_case(FAULTS[21], "gross", 0).control()
+    assert not verdict(control, outcome(0.4), None).kept
+
+
 def test_healthy_run_below_its_level_is_none() -> None:
     case = Case(HEALTHY, seed=0)
     assert verdict(case, outcome(1.0), None).kept

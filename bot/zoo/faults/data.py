@@ -173,7 +173,7 @@ def shuffled_answers(specimen: Specimen, severity: str) -> None:
 
 def leaking_packs(specimen: Specimen, severity: str) -> None:
     specimen.recipe |= {"packing": True, "packing_strategy": "wrapped", "attn_implementation": "eager",
-                        "max_length": {GROSS: 32, MEDIUM: 64, SUBTLE: 256}[severity]}  # fmt: skip
+                        "max_length": {GROSS: 12, MEDIUM: 16, SUBTLE: 24}[severity]}  # fmt: skip
 
 
 def foreign_tokenizer(specimen: Specimen, severity: str) -> None:
