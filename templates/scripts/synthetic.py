@@ -171,6 +171,7 @@ class Experiment(Keys):
     generator: str | None = field(
         default=None, metadata={"help": "Model that writes: a Hub id, a folder or an earlier run; init_from if none."}
     )
+    teacher: str | None = field(default=None, metadata={"help": "The same under the name that distillation has."})
     new_prompts: bool = field(default=True, metadata={"help": "false: it only answers the rows' own prompts."})
     shots: int = field(default=3, metadata={"help": "Rows that the generator is shown for each new one. †"})
     request: str = field(default=REQUEST, metadata={"help": "What the generator is asked, before the examples."})
@@ -296,6 +297,9 @@ def main() -> None:
 
 def check_stages(experiment: Experiment) -> None:
     check_sampling(experiment)
+    if experiment.generator and experiment.teacher and experiment.generator != experiment.teacher:
+        fail(f"generator: {experiment.generator} and teacher: {experiment.teacher} are two models; write one of them")
+    experiment.generator = experiment.generator or experiment.teacher
     for key in ("shots", "keep_per_prompt", "max_repeats"):
         if not getattr(experiment, key) >= 1:
             fail(f"{key} needs a whole number above 0, not {getattr(experiment, key)}")
