@@ -73,13 +73,16 @@ NUMBERS: dict[str, Range] = {
     "temperature": Range(0, 10, example="1.0"),
     "top_p": Range(0, 1, open_low=True, example="1.0"),
     "num_generations": Range(1, 65_536, whole=True, example="8"),
+    "rejected_samples": Range(1, 64, whole=True, example="4"),
+    "probe_rows": Range(0, 1_024, whole=True, example="16"),
     "data_max_rows": Range(1, 1_000_000_000, whole=True, also=(None,), example="5000"),
     "data_validation_rows": Range(0, 10_000_000, whole=True, also=(None,), example="64"),
 }
 SWITCHES = frozenset(
     {"packing", "bf16", "fp16", "tf32", "use_peft", "gradient_checkpointing", "assistant_only_loss"}
     | {"completion_only_loss", "data_deduplicate", "group_by_length", "use_liger_kernel"}
-    | {"load_in_4bit", "load_in_8bit"}
+    | {"load_in_4bit", "load_in_8bit", "from_scratch", "check_rewards", "train_added_tokens", "full_determinism"}
+    | {"mask_truncated_completions", "precompute_ref_log_probs"}
 )
 
 _REFUSED: dict[str, str] = {
