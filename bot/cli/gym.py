@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bot.cli.common import DONE, INTERRUPTED, JsonFile, check_json, complain, write_json
-from bot.errors import UserError
+from bot.cli.common import DONE, FAILED, INTERRUPTED, JsonFile, check_json, complain, write_json
+from bot.errors import PostdocError, UserError
 
 if TYPE_CHECKING:
     from bot.gym.report import Result
@@ -36,6 +36,9 @@ def gym(
     ] = None,
     at_once: Annotated[int, typer.Option("--at-once", min=1, max=16, help="Goals under way side by side.")] = 1,
     folder: Annotated[Path | None, typer.Option("--folder", help="Where everything is kept; must be empty.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Try each task's KNOWN_GOOD recipe outside of the loop instead.")
+    ] = False,
     listed: Annotated[bool, typer.Option("--list", help="Name the tasks and do nothing.")] = False,
 ) -> int:
     """Pursue goals on tiny models through the real loop and say how many are reached, and in how many runs."""
@@ -52,6 +55,8 @@ def gym(
         for task in wanted:
             print(f"{task.name:<24} {task.kind:<20} {task.method or 'any':<12} {task.title}")
         return DONE
+    if check:
+        return _check(wanted, range(first_seed, first_seed + seeds))
     done: list[Result] = []
     if resume is not None:
         report = read_report(resume)
@@ -73,6 +78,34 @@ def gym(
         )
         return complain(f"interrupted after {len(done)} goals; {again}", INTERRUPTED)
     return DONE
+
+
+def _check(tasks: list[Task], seeds: range) -> int:
+    """One line for each task and seed; 1 when a target is out of reach, or met by the base model already."""
+    import tempfile
+
+    from bot.gym.trial import try_recipe
+    from bot.practice.warm import EVALUATION_IMPORTS, IMPORTS, Warm
+
+    code = DONE
+    with Warm((*IMPORTS, *EVALUATION_IMPORTS)) as warm:
+        for task in tasks:
+            for seed in seeds:
+                try:
+                    with tempfile.TemporaryDirectory(prefix="postdoc-gym-") as folder:
+                        found = try_recipe(task, seed, Path(folder), warm)
+                except PostdocError as error:
+                    code = FAILED
+                    print(f"{task.name:<20} seed {seed}: {error}", flush=True)
+                    continue
+                said = found.verdict(task)
+                code = FAILED if said != "in reach" else code
+                print(
+                    f"{task.name:<20} seed {seed}: base {found.base:.3f}, dev {found.dev:.3f}, sealed "
+                    f"{found.sealed:.3f}, target {task.target:g}, {found.trainer_seconds:.0f} s: {said}",
+                    flush=True,
+                )
+    return code
 
 
 def _pursue_all(

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from bot.domain.evaluation import Split
 from bot.domain.methods import METHODS
+from bot.domain.metrics import Metric, metric_named
 from bot.errors import PlatformError, UserError
 from bot.evaluation.benchmark_file import read_benchmark_file
 from bot.evaluation.benchmarks import write_job_files
 from bot.gym.bases import base_name, models_of, teacher_name
-from bot.gym.place import benchmark_text, clean_rows, jsonl
+from bot.gym.place import benchmark_text, clean_rows, jsonl, metric_of
 from bot.gym.task_file import Task
 from bot.practice.goals import TEMPLATES
 from bot.practice.warm import Warm
@@ -38,6 +39,14 @@ class Trial:
     sealed: float
     trainer_seconds: float
     """Of a processor core."""
+    metric: Metric
+
+    def verdict(self, task: Task) -> str:
+        """`in reach`, or what is wrong with the target."""
+        if self.metric.reached(self.base, task.target):
+            return "met by the base model"
+        short = [value for value in (self.dev, self.sealed) if not self.metric.reached(value, task.target)]
+        return "out of reach" if short else "in reach"
 
 
 def try_recipe(task: Task, seed: int, folder: Path, warm: Warm, recipe: str | None = None) -> Trial:
@@ -66,6 +75,7 @@ def try_recipe(task: Task, seed: int, folder: Path, warm: Warm, recipe: str | No
         _evaluated(task, model, Split.DEV, seed, folder / "dev", warm),
         _evaluated(task, model, Split.SEALED, seed, folder / "sealed", warm),
         round(took, 2),
+        metric_named(metric_of(task, task.items(seed)[0])),
     )
 
 

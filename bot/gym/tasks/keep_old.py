@@ -24,6 +24,7 @@ warmup_steps: 5
 max_steps: 300
 per_device_train_batch_size: 32
 max_length: 128"""
+BENCHMARK = {"old_tasks": ["json"]}
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
