@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NewType
 
+from bot.domain.metrics import Metric, metric_named
+
 GoalId = NewType("GoalId", str)
 """`<owner>/<repository>#<issue>`: names a goal in the journal, in folders (through `slug`) and in hidden keys."""
 
@@ -34,7 +36,7 @@ _FIRST_FIELDS = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """The contract, as echoed to the person. Rates are fractions: 30 % is 0.30."""
+    """The contract, as echoed to the person. Shares are fractions: 30 % is 0.30."""
 
     title: str
     base_model: str
@@ -43,7 +45,7 @@ class Goal:
     """Name of a benchmark file, `practice/reverse` for example, or the path of the repository's own,
     `benchmarks/ours.yaml`, as it stands on the default branch."""
     target: float
-    """The value of `metric` to reach, in [0, 1]."""
+    """The value of `metric` to reach."""
     metric: str = "exact_match"
     base_revision: str = "main"
     method: str | None = None
@@ -61,6 +63,19 @@ class Goal:
     seed: int = 0
     data_licence: str | None = None
     """What the author says the training data is under; counts where the data has no card of its own."""
+
+    @property
+    def measure(self) -> Metric:
+        """Which way is better, and how a value is said."""
+        return metric_named(self.metric)
+
+    def reached(self, value: float) -> bool:
+        """Whether a value of the goal's metric meets its target."""
+        return self.measure.reached(value, self.target)
+
+    @property
+    def said_target(self) -> str:
+        return self.measure.said_target(self.target)
 
     @property
     def hash(self) -> str:
