@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.domain.experiment import Run, Score
+from bot.domain.goal import Goal
 from bot.server.pages.charts import LARGEST_VALUE, MOST_POINTS, Line, curves, meter, strip, values_by_run
 from bot.server.pages.curve_files import CurveFiles
 from tests.server.pages_world import score
@@ -59,7 +60,8 @@ def test_meter_never_runs_over(share: float | None) -> None:
 
 
 def test_strip_is_said_in_words() -> None:
-    [drawing] = drawings(strip(Score(**score(0.1)), Score(**score(1.0)), 0.9))
+    goal = Goal("Spell", "acme/base", "practice/reverse", 0.9)
+    [drawing] = drawings(strip(Score(**score(0.1)), Score(**score(1.0)), goal))
     assert drawing.get("aria-label") == "On a scale from 0 to 100 %: target 90 %, base model 10.0 %, best run 100.0 %"
 
 
