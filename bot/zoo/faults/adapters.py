@@ -9,9 +9,12 @@ PAIRS = on(DPO, "last", "upper", "max", "last", "upper")
 
 
 def one_target(specimen: Specimen, severity: str) -> None:
-    """One projection of one layer, one of every layer, or two of every layer with a rank of one."""
+    """One projection of one layer, one of every layer, or two of every layer with a rank of one.
+
+    A single name is a pattern that has to match the whole of a module's name.
+    """
     targets: dict[str, object] = {
-        GROSS: "layers.0.self_attn.q_proj", MEDIUM: "q_proj", SUBTLE: ["q_proj", "k_proj"]
+        GROSS: ".*layers[.]0[.]self_attn[.]q_proj", MEDIUM: ".*q_proj", SUBTLE: ["q_proj", "k_proj"]
     }  # fmt: skip
     specimen.recipe["lora_target_modules"] = targets[severity]
     if severity == SUBTLE:
