@@ -508,7 +508,13 @@ def start_folder(experiment: Any, args: Any, tokenizer: Any) -> str:
 
     A copy in a folder, because reference models and merged adapters load the start a second time.
     """
-    if not experiment.added_tokens:
+    with settings_refused():
+        config = AutoConfig.from_pretrained(
+            experiment.init_from,
+            revision=args.model_init_kwargs["revision"],
+            trust_remote_code=args.trust_remote_code,
+        )
+    if not experiment.added_tokens or len(tokenizer) <= config.get_text_config().vocab_size:
         return str(experiment.init_from)
     folder = Path(args.output_dir) / "start"
     with args.main_process_first(local=False), settings_refused():
@@ -517,11 +523,15 @@ def start_folder(experiment: Any, args: Any, tokenizer: Any) -> str:
             model = MODEL_CLASS.from_pretrained(
                 experiment.init_from, trust_remote_code=args.trust_remote_code, device_map="cpu", **kwargs
             )
-            if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-                model.resize_token_embeddings(len(tokenizer))
+            model.resize_token_embeddings(len(tokenizer))
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def remove_start(trainer: Any) -> None:
+    if trainer.is_world_process_zero():
+        shutil.rmtree(Path(trainer.args.output_dir) / "start", ignore_errors=True)
 
 
 def lora_config(model_args: Any, start: str, trained_tokens: list[int]) -> Any:
@@ -709,6 +719,7 @@ class StepClock(TrainerCallback):  # type: ignore[misc]
 
 def probe_timing(trainer: Any) -> Json:
     """The first step allocates, compiles and makes the optimizer's states, so time counts from its end."""
+    remove_start(trainer)
     clock = StepClock()
     trainer.add_callback(clock)
     trainer.train()
@@ -971,6 +982,7 @@ def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) ->
     result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
     trainer.save_state()
     save_model(trainer, tokenizer, start)
+    remove_start(trainer)
     write_json(
         trainer,
         "summary.json",
@@ -986,7 +998,6 @@ def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) ->
         },
     )
     if trainer.is_world_process_zero():
-        shutil.rmtree(Path(trainer.args.output_dir) / "start", ignore_errors=True)
         print(
             f"done: {trainer.state.global_step} steps, model in {Path(trainer.args.output_dir) / 'model'}", flush=True
         )
