@@ -224,6 +224,7 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
     _S.KL_BLOWUP: (
         Step(scaled("learning_rate", 1 / 3, default=1e-6), _AX),
         Step(at_least("beta", 0.04, 0.0), _AX),
+        Step(scaled("beta", 3, high=1.0), _OWN),
         Step(longer(1 / 2), _OWN),
     ),
     _S.LENGTH_HACK: (

@@ -198,7 +198,8 @@ def _draft(x: Experiment, run: Run, base: Run, means: Means) -> Remedy | None:
     number = len(made) + 2
     for settings in draft_settings(x, values, means):
         changed = {**values, **settings}
-        if _untried(x, run, values, changed):
+        agreed = means.covered is None or means.covers(settings)
+        if agreed and _untried(x, run, values, changed):
             key, *others = settings
             shown = ", ".join(f"{each} {as_yaml(settings[each])}" for each in settings)
             why = (
@@ -259,7 +260,7 @@ def _proposal(x: Experiment, run: Run, means: Means, base: Run | None = None) ->
         Trial(yaml.safe_load(each.recipe) or {}, metric.rank(each.score.value) if each.score is not None else None)
         for each in comparable_runs(x)
     ]
-    for point in tpe_proposals(space, trials, _seed(x, run, "tpe")):
+    for point in tpe_proposals(space, trials, _seed(x, run, "tpe")) if space else ():
         settings = {key: value for key, value in point.items() if differences(values, {**values, key: value})}
         if settings and _untried(x, run, values, {**values, **settings}):
             key, *others = settings
@@ -277,9 +278,11 @@ def _proposal(x: Experiment, run: Run, means: Means, base: Run | None = None) ->
 
 
 def _space(x: Experiment, means: Means) -> tuple[Dimension, ...]:
-    """Around the recipe that the stage began with, so that it stays the same while the search goes on."""
+    """Around the recipe that the stage began with, so that it stays the same while the search goes on; of the keys that
+    may be changed without asking."""
     first = comparable_runs(x)[0]
-    return space_of(first.method, yaml.safe_load(first.recipe) or {}, means.parameters)
+    whole = space_of(first.method, yaml.safe_load(first.recipe) or {}, means.parameters)
+    return tuple(each for each in whole if means.covered is None or means.covers([each.key]))
 
 
 def _untried(x: Experiment, run: Run, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:

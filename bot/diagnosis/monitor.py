@@ -5,7 +5,7 @@ Four tiers, from the surest to the mildest:
     preflight   the data or the model say before the first step that nothing can be learned
     hard        no further step can take it back: weights that are no numbers, a reward that tells no sample apart
     soft        two independent signs that both last, after the warm-up: one of the monitor's own signals, and a cause
-                that the engine names, on evidence of another kind or beside a second signal
+                of another kind that the engine names, or a second signal
     advice      everything else: it is said, and the run goes on
 
 A loss that jumps may recover and a plateau may end, so they wait for the diagnosis at the end. Not covered: runs that
@@ -94,7 +94,7 @@ def judged(
     step = int(rows[-1].get("step", len(rows))) if rows else 0
     if (dead := _dead(recipe_text, rows, setup or {})) is not None:
         return Judgement(Tier.HARD, (dead,), step)
-    signals = lasting_signals(rows, setup or {}) if _past_grace(recipe_text, rows, setup or {}) else ()
+    signals = lasting_signals(rows) if _past_grace(recipe_text, rows, setup or {}) else ()
     if not (advise or signals or (not _training(rows) and audit)):
         return None
     found = diagnosis_of(observations_of(recipe_text, rows, setup=setup, audit=audit)).diagnoses
@@ -113,6 +113,8 @@ def judged(
         lasting = tuple(each for each in causes if each.symptom in stood)
         if lasting:
             return Judgement(Tier.SOFT, lasting, step, signals)
+    if len(signals) >= 2 and (unnamed := _unnamed(signals, lasting_signals(rows[:-WINDOW]))) is not None:
+        return Judgement(Tier.SOFT, (unnamed,), step, signals)
     return Judgement(Tier.ADVICE, found, step, signals) if found else None
 
 
@@ -186,6 +188,8 @@ _KINDS = {
     "reward": "reward",
     "kl": "kl",
     "probe/termination_rate": "answers",
+    "logps/chosen": "preference",
+    "rewards/exact_match/mean": "what is wanted",
 }
 """Metric of a signal -> what it says something about."""
 _CAUSES = {
@@ -198,6 +202,8 @@ _CAUSES = {
     Symptom.ZERO_STD: "reward",
     Symptom.REWARD_HACK: "reward",
     Symptom.REWARD_INVERTED: "reward",
+    Symptom.DPO_OVERSHOOT: "preference",
+    Symptom.DPO_DISPLACEMENT: "preference",
     Symptom.CLIPPED_COMPLETIONS: "answers",
     Symptom.MISSING_EOS: "answers",
 }
@@ -206,10 +212,26 @@ _CAUSES = {
 
 def _two_kinds(signals: Sequence[Evidence], cause: Diagnosis) -> bool:
     """Whether signals and cause together are signs of two things, since two of one are one sign."""
-    return len({_KINDS[signal.key] for signal in signals} | {_CAUSES.get(cause.symptom, "data")}) >= 2
+    counted = all(item.step is None for item in cause.evidence)
+    kind = "data" if counted else _CAUSES.get(cause.symptom, "data")
+    return len({_KINDS[signal.key] for signal in signals} | {kind}) >= 2
 
 
-def lasting_signals(rows: Rows, setup: Mapping[str, Any]) -> tuple[Evidence, ...]:
+def _unnamed(signals: Sequence[Evidence], before: Sequence[Evidence]) -> Diagnosis | None:
+    """Two signs of different kinds that have stood for two windows, where the engine has no name for them yet."""
+    # Entropy rises in the first steps of a healthy run that learns another form, so it only supports a named cause.
+    both = {_KINDS[signal.key] for signal in signals} & {_KINDS[signal.key] for signal in before} - {"entropy"}
+    if len(both) < 2:
+        return None
+    said = " and ".join(f"{signal.key} is {signal.value}" for signal in signals)
+    return Diagnosis(
+        Symptom.UNKNOWN, Severity.HARMFUL, 0.6, tuple(signals),
+        f"At step {signals[-1].step} {said}, each far worse than where it began, and both have lasted.",
+        refuted_by="the same run coming back from there when it goes on",
+    )  # fmt: skip
+
+
+def lasting_signals(rows: Rows) -> tuple[Evidence, ...]:
     """What has held on every one of the last `WINDOW` logged steps, at most one of each independent kind."""
     found = (signal(rows) for signal in _SIGNALS)
     return tuple(evidence for evidence in found if evidence is not None)
@@ -295,17 +317,37 @@ def _divergence(rows: Rows) -> Evidence | None:
     return _lasts(rows, "kl", lambda value, before: value > 2.0 and value > 2 * median(before))
 
 
-def _behaviour(rows: Rows) -> Evidence | None:
-    """† Greedy answers that ended by themselves and do no more, on two probes in a row."""
-    series = _series(rows, "probe/termination_rate")
-    best = max((value for _, value in series[:-2]), default=0.0)
-    if len(series) < 3 or best < 0.5 or not all(value < 0.5 * best for _, value in series[-2:]):
+def _chosen(rows: Rows) -> Evidence | None:
+    """† The chosen answers of a preference run at less than half of their log-probability at the start, so that they
+    become unlikely while they are preferred. A chosen *reward* below 0 alone is normal (trl issue 1236)."""
+    return _lasts(rows, "logps/chosen", lambda value, before: value < 2 * min(median(before[:3]), -1.0) - 1)
+
+
+def _shadow(rows: Rows) -> Evidence | None:
+    """† What is really wanted (exact_match, logged beside the rewards) at half of where it began, while the reward that
+    is trained on stands above its own beginning."""
+    wanted, reward = _series(rows, "rewards/exact_match/mean"), _series(rows, "reward")
+    if len(wanted) < 3 * WINDOW or len(reward) < 3 * WINDOW:
         return None
-    return Evidence("probe/termination_rate", series[-1][0], series[-1][1])
+    first, last = (median(value for _, value in part) for part in (wanted[:WINDOW], wanted[-2 * WINDOW :]))
+    paid_first, paid_last = (median(value for _, value in part) for part in (reward[:WINDOW], reward[-2 * WINDOW :]))
+    if first < 0.04 or last > 0.5 * first or paid_last <= paid_first:
+        return None
+    return Evidence("rewards/exact_match/mean", wanted[-1][0], last)
+
+
+def _behaviour(rows: Rows) -> Evidence | None:
+    """† Greedy answers that ended by themselves and do no more: at half on two probes in a row, or hardly any."""
+    series = _series(rows, "probe/termination_rate")
+    for last, least in ((2, 0.5), (1, 0.25)):
+        best = max((value for _, value in series[:-last]), default=0.0)
+        if len(series) > last and best >= 0.5 and all(value < least * best for _, value in series[-last:]):
+            return Evidence("probe/termination_rate", series[-1][0], series[-1][1])
+    return None
 
 
 _SIGNALS: tuple[Callable[[Rows], Evidence | None], ...] = (
-    _loss, _gradient, _accuracy, _spread, _evaluation, _reward, _divergence, _behaviour,
+    _loss, _gradient, _accuracy, _spread, _evaluation, _reward, _divergence, _chosen, _shadow, _behaviour,
 )  # fmt: skip
 
 

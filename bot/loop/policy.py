@@ -19,7 +19,7 @@ from bot.domain.ablation import Ablation, Arm
 from bot.domain.experiment import BASELINE, Experiment, JobRole, Run, State
 from bot.domain.goal import digest_of
 from bot.domain.metrics import metric_named
-from bot.domain.recipe import recipe_hash
+from bot.domain.recipe import earlier_run, recipe_hash
 from bot.loop.spending import budget_exhausted, consent_missing, data_key, policy_covers, remedy_waits
 
 MAX_ATTEMPTS = 3
@@ -188,7 +188,7 @@ def _finish_run(x: Experiment, run: Run) -> Action | None:
         if "build_failed" not in x.data.get(data_key(run.recipe, run.digests), {}) and not _data_lost(x, run):
             train = _job(x, JobRole.TRAIN, run.n)
             if train is not None:
-                return train
+                return _earlier_again(x, run) or train
             job = x.job_for(JobRole.TRAIN, run.n)
             if job is not None and job.succeeded:
                 evaluate = _job(x, JobRole.EVALUATE, run.n)
@@ -200,6 +200,17 @@ def _finish_run(x: Experiment, run: Run) -> Action | None:
         if probe is not None:
             return probe
     return Action(ActionKind.REVIEW, {"run": run.n})
+
+
+def _earlier_again(x: Experiment, run: Run) -> Action | None:
+    """What is due before a run can start from an earlier run's model that is gone with the machine that trained it."""
+    values = yaml.safe_load(run.recipe) or {}
+    for key in ("init_from", "teacher"):
+        n = earlier_run(values.get(key))
+        job = x.job_for(JobRole.TRAIN, n) if n is not None and n <= len(x.runs) else None
+        if n is not None and job is not None and job.gone:
+            return _model_again(x, x.runs[n - 1], f"run {run.n} starts from run {n}")
+    return None
 
 
 def _run_data(x: Experiment, run: Run) -> Action | None:
@@ -258,8 +269,9 @@ def arm_chosen(x: Experiment, run: Run) -> tuple[Ablation, Arm, float] | None:
     return None
 
 
-def _model_again(x: Experiment, best: Run) -> Action | None:
-    """What is due before the best run's model can be confirmed, when it is gone with the machine that trained it."""
+def _model_again(x: Experiment, best: Run, wanted: str = "") -> Action | None:
+    """What is due before the best run's model can be confirmed, when it is gone with the machine that trained it; or
+    the model of any run, which `wanted` says what for."""
     trained = [job for job in x.jobs.values() if job.role is JobRole.TRAIN and job.run == best.n]
     if not any(job.gone for job in trained):
         return None
@@ -268,6 +280,12 @@ def _model_again(x: Experiment, best: Run) -> Action | None:
         reason = f"run {best.n}'s model and training data are gone with their machine, so nothing can confirm it"
         return _conclude(State.NEEDS_HUMAN, reason)
     if last.gone and not last.again:
+        if wanted:
+            return _conclude(
+                State.NEEDS_HUMAN,
+                f"{wanted}, whose model is gone with the machine that trained it; `/postdoc resume` trains it once "
+                "more, at the same cost, and then goes on",
+            )
         return _conclude(
             State.NEEDS_HUMAN,
             f"run {best.n} reached the target, but its model is gone with the machine that trained it, so the sealed "

@@ -153,7 +153,8 @@ def remedy_waits(x: Experiment, run: Run) -> str | None:
     if remedy.waits:
         return remedy.waits
     envelope = Envelope.from_dict(x.consent["envelope"])
-    cost = Spend(runs=max(1, len(remedy.arms)))
+    tried = any(ablation.for_run == run.n for ablation in x.ablations)
+    cost = NEXT_RUN if tried else Spend(runs=max(1, len(remedy.arms)))
     return envelope.covers(_keys_of(remedy, run), cost, spent=spend_of(x), goal_hash=x.goal.hash)
 
 

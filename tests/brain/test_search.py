@@ -177,6 +177,14 @@ def test_tpe_goes_where_it_was_good() -> None:
     assert sum(2e-3 < float(str(rate)) < 7e-3 for rate in late) >= 5
 
 
+def test_search_moves_only_what_was_agreed() -> None:
+    few = replace(ALL, covered=frozenset({"max_steps"}))
+    for search in (Search.RANDOM, Search.TPE, Search.PLAYBOOK):
+        assert set(Place(runs=10).ran(0.4).remedy(search, few).settings) == {"max_steps"}
+    none = replace(ALL, covered=frozenset({"packing"}))
+    assert Place(runs=10).ran(0.4).decided(Search.RANDOM, none).remedy is None
+
+
 def test_none_is_one_run() -> None:
     decision = Place().ran(0.1, FLAT).decided(Search.NONE)
     assert decision.remedy is None

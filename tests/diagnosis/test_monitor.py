@@ -123,6 +123,6 @@ def test_one_signal_is_not_enough_and_none_counts_while_it_warms_up() -> None:
     found = judged(RECIPE, rows, setup={"max_steps": 1000})
     assert found is None or not found.tier.ends
     both = [row | {"grad_norm": 1.0 if row["step"] < 30 else 500.0} for row in rows]
-    assert len(lasting_signals(both, {})) == 2
+    assert len(lasting_signals(both)) == 2
     early = judged(RECIPE, both, setup={"max_steps": 1000, "warm_up_steps": 100})
     assert early is None or not early.tier.ends

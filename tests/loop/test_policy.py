@@ -254,3 +254,43 @@ def test_conversation_without_a_goal_only_answers() -> None:
     assert action.kind is ActionKind.ANSWER_COMMAND
     answered = NewEvent(EventKind.COMMAND_ANSWERED, "answered", {"command": 1, "reply": "Halted."})
     assert next_action(at(started, command("halt"), answered)) is None
+
+
+def test_run_that_starts_from_a_lost_model_waits_for_a_person_and_then_for_that_model() -> None:
+    events = until(EventKind.RUN_STARTED, 2)
+    x = at(events)
+    first = x.job_for(JobRole.TRAIN, 1)
+    assert first is not None and x.run is not None
+    x.run.recipe = x.run.recipe.replace("seed:", "init_from: runs/01\nseed:")
+    action = next_action(x)
+    assert action is not None
+    assert (action.kind, action.args["role"], action.args["run"]) == (ActionKind.LAUNCH, "train", 2)
+    first.gone = True
+    action = next_action(x)
+    assert action is not None
+    assert action.kind is ActionKind.CONCLUDE
+    assert "run 2 starts from run 1, whose model is gone" in action.args["reason"]
+    first.again = True
+    action = next_action(x)
+    assert action is not None
+    assert (action.kind, action.args["role"], action.args["run"]) == (ActionKind.LAUNCH, "train", 1)
+
+
+def test_job_that_the_monitor_ended_is_diagnosed_and_not_launched_again() -> None:
+    events = until(EventKind.RUN_STARTED)
+    launched = next(
+        event for event in journal() if event.kind is EventKind.JOB_LAUNCHED and event.data["role"] == "train"
+    )
+    job_id = launched.data["job_id"]
+    doomed = {"job_id": job_id, "role": "train", "run": 1, "tier": "hard", "step": 9, "diagnoses": []}
+    status = {"state": "cancelled", "failure": None, "started_at": 0.0, "ended_at": 1.0}
+    ended = NewEvent(EventKind.JOB_ENDED, "ended", {"job_id": job_id, "status": status})
+    started = NewEvent(EventKind.JOB_LAUNCHED, "launched", dict(launched.data))
+    action = next_action(at(events, started, ended))
+    assert action is not None
+    assert action.kind is ActionKind.LAUNCH  # a person cancelled it: done again when they resume
+    x = at(events, started, NewEvent(EventKind.MONITORED, "monitored", doomed))
+    assert next_action(x) is None  # it still runs
+    action = next_action(at(events, started, NewEvent(EventKind.MONITORED, "monitored", doomed), ended))
+    assert action is not None
+    assert action.kind is ActionKind.DIAGNOSE

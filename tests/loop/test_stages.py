@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.world import GOOD, World, goal_body, practice_world
@@ -60,6 +61,7 @@ def test_earlier_run_that_is_not_there_is_refused_with_what_to_write(world: Worl
     assert world.until_ended(issue) == "met"
 
 
+@pytest.mark.slow
 def test_search_that_is_switched_off_is_one_run(tmp_path: Path) -> None:
     with practice_world(tmp_path) as world:
         world.environment["POSTDOC_SEARCH"] = "none"

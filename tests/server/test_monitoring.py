@@ -59,6 +59,7 @@ def test_doomed_run_makes_a_checkpoint_is_ended_and_the_next_one_follows(world: 
     assert "Ended by the monitor" in summary(world, issue)
 
 
+@pytest.mark.slow
 def test_policy_that_only_wants_advice_lets_it_go_on(tmp_path: Path) -> None:
     with practice_world(tmp_path, policy=POLICY + "monitor: advise\n") as world:
         world.runner.script(GOOD | {"train-01": DOOMED})

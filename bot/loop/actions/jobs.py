@@ -8,12 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from bot.conversation.policy import Policy
 from bot.domain.budget import Spend
 from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent, State
 from bot.domain.goal import digest_of, slug
+from bot.domain.recipe import earlier_run
 from bot.errors import PlatformError, TransientError, UserError
-from bot.loop.actions.specs import CHECKPOINTS, LATEST, Trained, arm_of, goal_folder, jsonl, spec_of, write_input
+from bot.loop.actions.specs import (
+    CHECKPOINTS,
+    EARLIER_RUN_KEYS,
+    LATEST,
+    Trained,
+    arm_of,
+    goal_folder,
+    jsonl,
+    spec_of,
+    write_input,
+)
 from bot.loop.policy import Action
 from bot.loop.spending import SHORTEST_JOB_HOURS, allowance
 from bot.loop.treasury import Refusal
@@ -71,6 +84,11 @@ def _gone_before(world: World, x: Experiment, role: JobRole, run: int) -> Job | 
         needed = x.job_for(JobRole.ABLATE, run)
     elif role in (JobRole.TRAIN, JobRole.PROBE, JobRole.ABLATE):
         trained = Trained.of_arm(*arm_of(x, run)) if role is JobRole.ABLATE else Trained.of_run(x.runs[run - 1])
+        values = yaml.safe_load(trained.recipe) or {}
+        for n in (earlier_run(values.get(key)) for key in EARLIER_RUN_KEYS):
+            earlier = x.job_for(JobRole.TRAIN, n) if n is not None else None
+            if earlier is not None and earlier.succeeded and is_gone(world, earlier):
+                return earlier
         found = x.data.get(trained.data_key)
         needed = x.jobs.get(found["job_id"]) if found is not None else None
     return needed if needed is not None and is_gone(world, needed) else None

@@ -15,7 +15,7 @@ from bot.conversation import messages
 from bot.conversation.github import InlineComment, StaleHead
 from bot.diagnosis import diagnose
 from bot.domain.budget import remaining
-from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity
+from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity, Symptom
 from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent, Run
 from bot.domain.fold import foreseen
 from bot.domain.goal import digest_of
@@ -119,6 +119,9 @@ def _with_scripts(world: World, x: Experiment, remedy: Remedy) -> Remedy:
 def _with_monitors(report: DiagnosisReport, stopped: Mapping[str, Any]) -> DiagnosisReport:
     """What the run was ended for comes first, whether or not its end shows it once more."""
     ended_for = tuple(Diagnosis.from_dict(each) for each in stopped["diagnoses"])
+    if not report.healthy:
+        # What could not be named while it ran is named by now.
+        ended_for = tuple(each for each in ended_for if each.symptom is not Symptom.UNKNOWN)
     named = {each.symptom for each in ended_for}
     again = {each.symptom: each for each in report.diagnoses}
     first = tuple(again.get(each.symptom, each) for each in ended_for)
