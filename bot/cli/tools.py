@@ -138,6 +138,7 @@ def diagnose(
     Says what to set there instead, and what would prove the diagnosis wrong.
     """
     from bot.diagnosis import diagnose as diagnosis_of_folder
+    from bot.domain.diagnosis import Symptom
 
     check_json(json_file)
     report = diagnosis_of_folder(folder)
@@ -150,8 +151,12 @@ def diagnose(
         lines.append(f"  {each.cause}")
         if each.suggested is not None:
             lines.append(f"  try {each.key}: {each.suggested}")
+        if each.runner_up:
+            lines.append(f"  or {each.runner_up}")
         if each.refuted_by:
             lines.append(f"  wrong if {each.refuted_by}")
+        if each.symptom is Symptom.UNKNOWN:
+            lines += ["  looked for and not found:", *(f"    {line}" for line in report.ruled_out)]
     if report.healthy:
         lines.insert(0, "healthy: nothing but advice" if lines else "healthy: nothing was found")
     say(lines, json_file)

@@ -29,6 +29,7 @@ LOG_BYTES = 256 << 10
 ROWS_BYTES = 2 << 20
 ROWS_READ = 2000
 COMPLETIONS_READ = 400
+LARGEST = 1e100
 
 
 def read_folder(folder: Path) -> Observations:
@@ -224,7 +225,9 @@ def _plain(key: str) -> str:
 
 
 def _value(raw: Any) -> float | None:
-    return number(raw) if not isinstance(raw, (dict, list)) else None
+    """A metric. What no training number can be any more is infinite, so that sums of squares stay numbers."""
+    value = number(raw) if not isinstance(raw, (dict, list)) else None
+    return value if value is None or abs(value) < LARGEST or math.isnan(value) else math.copysign(math.inf, value)
 
 
 def _completions(records: Iterable[Record]) -> tuple[Completion, ...]:
@@ -235,7 +238,8 @@ def _completions(records: Iterable[Record]) -> tuple[Completion, ...]:
         if text is None:
             continue
         rewards = rewards if isinstance(rewards, dict) else {}
-        values = {str(k): v for k, raw in rewards.items() if raw is not None and (v := finite(raw)) is not None}
+        values = {str(k): v for k, raw in rewards.items() if raw is not None and (v := _value(raw)) is not None}
+        values = {name: value for name, value in values.items() if math.isfinite(value)}
         step, prompt = count(record.get("step", 0)) or 0, _text(record.get("prompt")) or ""
         reference, finish = _text(record.get("reference")), str(record.get("finish", "stop"))
         found.append(Completion(step, prompt, text, reference, values, finish))

@@ -92,7 +92,11 @@ _COLUMN_NAMES = frozenset(
 _DATA_FRAME = re.compile(r"prepare\.py|datasets/|/data/|_trainer\.py|data_utils|collat|tokenize|preprocess")
 _NO_ROWS = re.compile(r"num_samples=0|num_samples should be a positive integer value, but got num_samples=0")
 # transformers and TRL refuse a chat template without generation markers when only assistant tokens are trained.
-_NO_MASK = re.compile(r"assistant_only_loss.{0,200}(?:generation|template)|return_assistant_tokens_mask", re.DOTALL)
+_NO_MASK = re.compile(
+    r"assistant_only_loss.{0,200}(?:generation|template)|return_assistant_tokens_mask"
+    r"|not training-compatible.{0,80}generation",
+    re.DOTALL,
+)
 # A script's own refusal: one line on stderr, no traceback, exit code 2 (`train.py: max_length needs ...`).
 _REFUSAL = re.compile(r"^([\w-]+\.py): (?:error: )?(.{3,})$", re.MULTILINE)
 _LISTED_COLUMNS = re.compile(r"(?:the columns are|has the columns) ([\w.\- ,]+?)(?:[;:]|$)")
@@ -192,6 +196,8 @@ def _refusal(tail: str) -> Crash | None:
     key = re.match(r"(data_\w+_column)\b", message) or re.search(
         r"name (?:one of )?them (?:in|with) (data_\w+_column)", message
     )
+    if _NO_MASK.search(message):
+        return Crash(Symptom.ASSISTANT_MASK_EMPTY, words, script, subject="assistant_only_loss")
     if _NO_ROW_FITS.search(message):
         return Crash(Symptom.TRUNCATION, words, script, subject="max_length")
     if _NO_COLUMN.search(message):

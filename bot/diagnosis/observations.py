@@ -225,7 +225,7 @@ class Observations:
             return told
         steps = self.setting("warmup_steps", 0.0)
         share = steps if 0 < steps < 1 else self.setting("warmup_ratio", 0.0)
-        return round(share * (self.planned_steps or self.last_step)) if share else int(steps)
+        return round(min(1e12, share * (self.planned_steps or self.last_step))) if share else int(min(1e12, steps))
 
     @property
     def finished(self) -> bool:

@@ -137,3 +137,25 @@ def test_metric_of_which_less_is_more_is_met_from_above(folder: Any, build: Any)
 def test_what_must_not_fire_does_not(folder: Any, records: list[dict[str, Any]]) -> None:
     report = diagnose(folder("init_from: Qwen/Qwen3-1.7B\nlearning_rate: 1.0e-6\n", metrics=records))
     assert report.healthy, [d.cause for d in report.diagnoses]
+
+
+def classifier(build: Any, losses: list[float], rate: str) -> dict[str, Any]:
+    recipe = f"method: classify\ninit_from: google-bert/bert-base-uncased\nlearning_rate: {rate}\n"
+    audit = {"rows": 1000, "labels": {"good": 500, "bad": 500}}
+    setup = {"parameters": 1.1e8, "trainable_parameters": 1.1e8}
+    chance = build.evaluation(0.5, metric="accuracy")
+    return {"recipe": recipe, "metrics": build.curve(losses, peak=float(rate)), "audit": audit, "setup": setup,
+            "evaluation": chance, "baseline": chance, "goal": {"target": 0.9, "metric": "accuracy"}}  # fmt: skip
+
+
+def test_classifier_that_cannot_tell_its_labels_apart(folder: Any, build: Any) -> None:
+    found = blamed(folder(**classifier(build, build.noisy([0.69] * 200), "3.0e-5")))
+    assert found[0].symptom is Symptom.LABEL_NOISE and "0.6931" in found[0].cause
+
+
+@pytest.mark.parametrize(("rate", "suggested"), [("1.0e-3", 1e-4), ("1.0e-7", 1e-6)])
+def test_classifier_that_never_moved_changes_its_rate_towards_the_band(
+    folder: Any, build: Any, rate: str, suggested: float
+) -> None:
+    found = blamed(folder(**classifier(build, build.noisy([0.69] * 200), rate)))[0]
+    assert (found.symptom, found.key, found.suggested) == (Symptom.PLATEAU, "learning_rate", suggested)

@@ -144,6 +144,17 @@ LOGS: dict[str, tuple[str, Symptom]] = {
         "keyword.\n",
         Symptom.ASSISTANT_MASK_EMPTY,
     ),
+    "no markers, refused by the script": (
+        "train.py: The chat template is not training-compatible (missing prefix-preservation or `{% generation %}` "
+        "markers) and patching is not supported for this template\n",
+        Symptom.ASSISTANT_MASK_EMPTY,
+    ),
+    "id outside, refused by the script": (
+        "train.py: the data holds token id 300, and the model has 260 embeddings: the tokenizer in init_from is not "
+        "this "
+        "model's\n",
+        Symptom.TOKENIZER,
+    ),
     "shapes": (
         START + MAIN + "RuntimeError: mat1 and mat2 shapes cannot be multiplied (32x96 and 128x256)\n",
         Symptom.SCRIPT_ERROR,

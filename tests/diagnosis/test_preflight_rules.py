@@ -165,6 +165,14 @@ def test_padding_with_the_end_token_that_does_no_harm_is_advice(folder: Any, bui
     assert report.healthy and report.diagnoses[0].symptom is Symptom.PAD_EQ_EOS
 
 
+def test_padding_with_the_end_token_is_blamed_for_answers_that_never_end(folder: Any, build: Any) -> None:
+    """The labels looked right before training, and what masks padding masked the ends after that."""
+    endless, ended = (build.evaluation(0.0, finish=finish) for finish in ("length", "stop"))
+    path = folder("pad_token: x\n", audit=build.audit | {"pad_token_id": 1}, evaluation=endless, baseline=ended)
+    (found,) = [d for d in diagnose(path).diagnoses if d.severity is not Severity.ADVICE]
+    assert (found.symptom, found.key, found.line) == (Symptom.PAD_EQ_EOS, "pad_token", 1)
+
+
 def test_answers_of_one_class_are_compared_with_what_the_benchmark_asks(folder: Any, build: Any) -> None:
     texts = build.words(300)
     rows = build.pairs((w, "spam" if i % 20 == 0 else "ham") for i, w in enumerate(texts[:200]))

@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.diagnosis import diagnose, preflight
+from bot.diagnosis import diagnose, diagnosis_of, preflight, read_folder
 from bot.domain.diagnosis import DiagnosisReport
 from bot.errors import UserError
 
@@ -28,6 +28,9 @@ FILES = (
     "data_audit.json",
     "job.json",
     "setup.json",
+    "completions.jsonl",
+    "hardware.json",
+    "timing.json",
 )
 KEYS = (
     "step",
@@ -73,11 +76,82 @@ KEYS = (
     "messages",
     "text",
     "parameters",
+    "kl",
+    "frac_reward_zero_std",
+    "rewards/ours/mean",
+    "rewards/exact_match/mean",
+    "rewards/margins",
+    "rewards/accuracies",
+    "rewards/chosen",
+    "logps/chosen",
+    "logps/rejected",
+    "completions/mean_length",
+    "sampling/importance_sampling_ratio/mean",
+    "probe/exact_match",
+    "probe/termination_rate",
+    "eval_rewards/accuracies",
+    "eval_old_loss",
+    "train/loss",
+    "chosen",
+    "rejected",
+    "label",
+    "rewards",
+    "fresh",
+    "old_tasks",
+    "name",
+    "before",
+    "after",
+    "template",
+    "compared_rows",
+    "train_prefix_equal_rows",
+    "double_bos_rows",
+    "assistant_mask_rows",
+    "vocabulary",
+    "embeddings",
+    "largest_id",
+    "new_untrained_tokens",
+    "attention",
+    "packing",
+    "packing_is_isolated",
+    "implementation",
+    "lora",
+    "matched_modules",
+    "target_modules",
+    "trainable_parameters",
+    "precision",
+    "device_capability",
+    "bf16",
+    "labels",
+    "languages",
+    "language",
+    "metric",
+    "reward_check",
+    "wrong",
+    "errors",
+    "null_completions",
+    "chosen_equals_rejected_rows",
+    "mean_rejected_tokens",
+    "max_completion_length",
+    "warm_up_steps",
+    "max_steps",
+    "frozen_after_3_steps",
+    "gpus",
+    "device",
+    "seconds",
+    "seconds_per_step",
+    "seconds_since_output",
+    "timeout_seconds",
+    "exit_code",
+    "signal",
+    "method",
 )
 RECIPE_KEYS = (
     "learning_rate", "max_steps", "max_length", "num_train_epochs", "packing", "fp16", "max_grad_norm", "use_peft",
     "per_device_train_batch_size", "lr_scheduler_type", "init_from", "timeout_seconds", "dtype", "data_prompt_column",
     "max_completion_length", "eos_token", "dataset_text_field", "gradient_accumulation_steps", "data_deduplicate",
+    "method", "beta", "reward_functions", "reward_weights", "temperature", "num_generations", "epsilon_high", "optim",
+    "assistant_only_loss", "bf16", "micro_batch_size", "sequence_len", "warmup_steps", "warmup_ratio", "language",
+    "chat_template_path", "attn_implementation", "lora_target_modules", "save_total_limit", "datasets", "adapter",
 )  # fmt: skip
 WORDS = (
     "NaN",
@@ -94,6 +168,32 @@ WORDS = (
     "1e3",
     "Ünïcode",
 )
+
+
+POLICY_KEYS = (
+    "reward", "reward_std", "kl", "entropy", "frac_reward_zero_std", "rewards/ours/mean", "rewards/exact_match/mean",
+    "completions/mean_length", "completions/clipped_ratio", "sampling/importance_sampling_ratio/mean",
+)  # fmt: skip
+PAIR_KEYS = (
+    "rewards/margins", "rewards/accuracies", "rewards/chosen", "logps/chosen", "logps/rejected", "probe/exact_match",
+    "eval_loss", "eval_rewards/accuracies",
+)  # fmt: skip
+AUDIT_PARTS = {
+    "template": ("compared_rows", "train_prefix_equal_rows", "double_bos_rows", "assistant_mask_rows"),
+    "vocabulary": ("tokenizer", "embeddings", "largest_id", "new_untrained_tokens"),
+    "attention": ("implementation", "packing_is_isolated"),
+    "lora": ("target_modules", "matched_modules", "trainable_parameters"),
+    "precision": ("dtype", "fp16", "bf16", "device_capability"),
+    "labels": ("good", "bad", "ugly"),
+    "languages": ("en", "de"),
+    "token_lengths": ("p50", "p95", "max"),
+    "answer_token_lengths": ("p50", "p95", "max"),
+}
+AUDIT_COUNTS = (
+    "truncated_rows", "dropped_rows", "supervised_eos_rows", "zero_label_rows", "duplicate_rows", "null_completions",
+    "empty_completions", "chosen_equals_rejected_rows", "mean_rejected_tokens", "max_completion_length", "pad_token_id",
+    "packing", "max_length", "warm_up_steps",
+)  # fmt: skip
 
 
 class Garbage:
@@ -133,13 +233,22 @@ class Garbage:
 
     def plausible_curve(self) -> list[dict[str, Any]]:
         """Records with the right keys and any values, so that the rules behind the first checks are reached."""
-        keys = [*self.source.sample(KEYS[:11], 5), "loss", "grad_norm"]
+        keys = [*self.source.sample(self.source.choice((KEYS[:11], POLICY_KEYS, PAIR_KEYS)), 5), "loss", "grad_norm"]
         scale = self.source.choice((1e-9, 1.0, 1e9))
         return [
             {"step": step}
             | {key: self.scalar() if self.source.random() < 0.1 else scale * self.source.random() for key in keys}
             for step in range(self.source.randint(0, 60))
         ]
+
+    def audit(self) -> dict[str, Any]:
+        """The audit's own parts with any values, counts most often."""
+        parts = self.source.sample(sorted(AUDIT_PARTS), self.source.randint(0, len(AUDIT_PARTS)))
+        number = lambda: self.source.choice((self.source.randint(0, 400), self.scalar()))  # noqa: E731
+        nested = {part: {key: number() for key in AUDIT_PARTS[part]} for part in parts}
+        counts = {key: number() for key in self.source.sample(AUDIT_COUNTS, self.source.randint(0, len(AUDIT_COUNTS)))}
+        checks = {"ours": {"reference": self.scalar(), "wrong": self.scalar(), "errors": self.scalar()}}
+        return {"rows": 400, "reward_check": checks} | nested | counts
 
     def content(self, name: str) -> bytes:
         kind = self.source.random()
@@ -149,6 +258,8 @@ class Garbage:
             return "\n".join(self.source.choice(LOG_LINES) for _ in range(self.source.randint(0, 12))).encode()
         if name == "metrics.jsonl" and kind < 0.7:
             rows = self.plausible_curve()
+        elif name == "data_audit.json" and kind < 0.7:
+            rows = [self.audit()]
         elif name.endswith(".jsonl"):
             rows = [self.object() for _ in range(self.source.randint(0, 40))]
         else:
@@ -167,6 +278,11 @@ LOG_LINES = (
     "Traceback (most recent call last):", '  File "/job/train.py", line 8, in main', "KeyError: 'text'", "KeyError:",
     "ValueError: num_samples=0", "train.py: unknown key x", "prepare.py: which column to use; the columns are ,",
     "CUDA out of memory", "DUE TO TIME LIMIT", "Error", "    x", "", "Exception ignored in: x", "a.py: b: c", "\x00",
+    "{'loss': nan, 'grad_norm': inf, 'epoch': 0.1}", "{'loss': '1.2', 'epoch': 1e400}", "{'loss': [1, 2}",
+    "ImportError: x.so: undefined symbol: y", "429 Too Many Requests", "No space left on device",
+    "Watchdog caught collective operation timeout: WorkNCCL(OpType=", "torch.distributed...ChildFailedError: ",
+    "401 Client Error: https://huggingface.co/a/b/resolve", "RuntimeError: DataLoader worker (pid 1) is killed by "
+    "signal: Killed.",
 )  # fmt: skip
 
 
@@ -193,7 +309,9 @@ def test_garbage_folder_gives_a_report_or_a_user_error(seed: int) -> None:
     folder = written({**files, "recipe.yaml": recipe})
     message = "recipe.yaml"
     try:
-        for found in (diagnose(folder), preflight(folder)):
+        seen = read_folder(folder)
+        middle = seen.until(seen.last_step // 2)
+        for found in (diagnose(folder), preflight(folder), diagnosis_of(middle)):
             assert (
                 DiagnosisReport.from_dict(json.loads(json.dumps(found.as_dict(), allow_nan=False))).healthy
                 == found.healthy
@@ -226,8 +344,53 @@ def test_falling_curve_with_noise_is_never_blamed(
     text = "\n".join(json.dumps(record) for record in metrics)
     folder = written({"recipe.yaml": recipe.encode(), "metrics.jsonl": text.encode()})
     try:
-        found = diagnose(folder)
-        assert found.healthy, [d.cause for d in found.diagnoses]
+        run = read_folder(folder)
+        for found in (diagnose(folder), *(diagnosis_of(run.until(round(share * steps))) for share in (0.1, 0.3, 0.7))):
+            assert found.healthy, [d.cause for d in found.diagnoses]
+    finally:
+        removed(folder)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    steps=st.sampled_from([30, 60, 200]),
+    start=st.floats(0.02, 0.3),
+    end=st.floats(0.5, 1.0),
+    knee=st.floats(0.05, 0.4),
+    spike=st.floats(0.0, 45.0),
+)
+def test_policy_that_learns_is_never_blamed(
+    seed: int, steps: int, start: float, end: float, knee: float, spike: float
+) -> None:
+    """Rewards that rise to any level, with entropy and spread that go with them, and a spike of the divergence."""
+    source = random.Random(seed)
+    records = []
+    for step in range(1, steps + 1):
+        level = end - (end - start) * math.exp(-step / (knee * steps))
+        reward = min(1.0, max(0.0, level + source.gauss(0, 0.05)))
+        records.append(
+            {
+                "step": step,
+                "loss": source.gauss(0, 0.05),
+                "grad_norm": math.exp(source.gauss(0, 1)),
+                "reward": reward,
+                "reward_std": 0.3,
+                "rewards/ours/mean": reward,
+                "rewards/exact_match/mean": reward,
+                "frac_reward_zero_std": min(1.0, max(0.0, level + source.gauss(0, 0.1))),
+                "entropy": max(0.0005, 0.2 * (1 - level) + source.gauss(0, 0.01)),
+                "kl": 0.5 * (1 - math.exp(-step / 10)) * math.exp(source.gauss(0, 0.3)) + spike * (step == steps // 2),
+                "completions/mean_length": 14 - 8 * level + source.gauss(0, 0.5),
+                "completions/clipped_ratio": max(0.0, 0.2 * (1 - level) + source.gauss(0, 0.03)),
+            }
+        )
+    recipe = b"method: grpo\nreward_functions: ours\nlearning_rate: 1.0e-3\nbeta: 0.01\ninit_from: postdoc/tiny-qwen3\n"
+    folder = written({"recipe.yaml": recipe, "metrics.jsonl": "\n".join(map(json.dumps, records)).encode()})
+    try:
+        run = read_folder(folder)
+        for found in (diagnose(folder), *(diagnosis_of(run.until(round(share * steps))) for share in (0.2, 0.5, 0.8))):
+            assert found.healthy, [d.cause for d in found.diagnoses]
     finally:
         removed(folder)
 

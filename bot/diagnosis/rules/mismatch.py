@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 from bot.diagnosis.curves import held_out_of, shape_of
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.outcomes import answers_of
-from bot.diagnosis.readings import shown
-from bot.diagnosis.rules.finding import Answer, Basis, Rule, finding, percent, seen
+from bot.diagnosis.readings import finite, shown
+from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, percent, seen
+from bot.diagnosis.rules.memorising import NEVER_FELL
 from bot.diagnosis.rules.optimization import JUMP, level_of, stuck
 from bot.diagnosis.rules.pairs import noise_of
-from bot.diagnosis.rules.progress import NEVER_FELL
 from bot.domain.diagnosis import Severity, Symptom
 
 # A held-out loss this far below the training loss: the held-out rows follow the rule, part of the training rows do not.
 # Dropout and a growing model lower it by a tenth or two at most.†
 EASIER = 0.6
+# A training loss above this share of the labels' own entropy has learned nothing of the inputs.†
+AT_CHANCE = 0.95
 
 
 def other_kind_of_rows(observations: Observations) -> Answer:
@@ -95,9 +99,46 @@ def noise_in_curves(observations: Observations) -> Answer:
     )
 
 
+def noise_in_labels(observations: Observations) -> Answer:
+    """A classifier whose training loss stays at what the labels' frequencies alone give, at a usual rate."""
+    shape = shape_of(observations)
+    labels = observations.part("labels")
+    counts = [n for value in labels.values() if value is not None and (n := finite(value)) is not None and n > 0]
+    if shape is None or observations.method not in ("classify", "vision") or len(counts) < 2 or observations.met:
+        return None
+    total = sum(counts)
+    chance = -sum(n / total * math.log(n / total) for n in counts)
+    rate = observations.rate
+    usual = rate.band.low <= rate.current <= rate.band.high
+    flat = shape.late is not None and abs(shape.late.relative_change) < 0.1
+    if not usual or not flat or shape.final < AT_CHANCE * chance or not (observations.unimproved or observations.poor):
+        return RuledOut(
+            Symptom.LABEL_NOISE, f"the loss ended at {shown(shape.final)}; the labels' frequencies give {shown(chance)}"
+        )
+    return finding(
+        observations,
+        Symptom.LABEL_NOISE,
+        Basis.CURVE,
+        severity=Severity.HARMFUL,
+        confidence=0.55,
+        evidence=[
+            seen("loss", shape.series.first_step, shape.initial),
+            seen("loss", shape.series.last_step, shape.final),
+            seen("entropy(labels)", None, chance),
+        ],
+        cause=f"After {shape.series.last_step} steps at a usual rate ({shown(rate.current)}) the training loss is "
+        f"{shown(shape.final)}, and knowing only how often each of {len(counts)} labels occurs gives {shown(chance)}: "
+        "nothing in the inputs tells the labels apart.",
+        key=observations.first_key("data_sources", "train_file", "dataset_name"),
+        runner_up="learning_rate: too high a rate leaves a classifier at the same level",
+        refuted_by="twenty training rows, read by a person, whose labels are right",
+    )
+
+
 RULES = (
     Rule(Symptom.WRONG_COLUMNS, other_kind_of_rows, "† held-out loss that never fell beside a solved training set"),
     Rule(
         Symptom.LABEL_NOISE, noise_in_curves, "† held-out loss far below training loss; floor at the answers' entropy"
     ),
+    Rule(Symptom.LABEL_NOISE, noise_in_labels, "† training loss at the entropy of the labels, at a usual rate"),
 )

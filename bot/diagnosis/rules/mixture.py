@@ -60,7 +60,7 @@ def imbalance(observations: Observations) -> Answer:
             seen(f"labels.{least}", None, counts[least]),
             seen("rows", None, total),
         ],
-        cause=f"{what[0].upper()}{what[1:]} {most!r} is {percent(share)} of {total:.0f} training rows, {least!r} "
+        cause=f"Rows with the {what} {most!r} are {percent(share)} of {total:.0f} training rows, {least!r} "
         f"{percent(counts[least] / total)}: always giving the former is nearly right there.",
         key=observations.first_key(*_SOURCE_KEYS),
         harm=share,
@@ -74,7 +74,7 @@ def _kinds(observations: Observations) -> tuple[str, dict[str, float], dict[str,
     train, known = training_pairs(observations), known_pairs(observations)
     if len(train) < ROWS:
         return None
-    for what, part in (("answer", 1), ("prompts that begin with", 0)):
+    for what, part in (("answer", 1), ("first word", 0)):
         mine, theirs = (_counts(pairs, part) for pairs in (train, known))
         if mine is not None and len(mine) >= 2:
             total = sum(theirs.values()) if theirs else 0

@@ -129,12 +129,13 @@ def overshoot(observations: Observations) -> Answer:
             f"the margin ended at {shown(margins.tail(3))} with {percent(accuracy.tail(3))} of the pairs ranked right",
         )
     rate = observations.rate
-    hurt = _hurt(observations)
+    chosen = observed(observations, "logps/chosen")
+    absurd = limit < OVERSHOT_MARGIN and len(chosen) > 0 and chosen.tail(3) < chosen.head(3) - DISPLACED
+    hurt = _hurt(observations) or (absurd and not observations.met)
     low_beta = observations.setting("beta", 0.1) < 0.05
     key, suggested = ("beta", 0.1) if low_beta and rate.current <= rate.band.high else ("learning_rate", rate.lowered())
     evidence = [_last(margins, "rewards/margins"), _last(accuracy, "rewards/accuracies")]
     evidence += [seen("loss", loss.last_step, loss.tail(3))] if len(loss) else []
-    chosen = observed(observations, "logps/chosen")
     evidence += [_last(chosen, "logps/chosen")] if len(chosen) else []
     return finding(
         observations,
@@ -242,7 +243,8 @@ def _same_answers(observations: Observations) -> Answer:
 def _hurt(observations: Observations) -> bool:
     """The answers became worse, or did not become what they were meant to: by the score, or by the probes."""
     exact = [r["probe/exact_match"] for r in observations.probes if "probe/exact_match" in r]
-    fell = len(exact) >= 2 and exact[-1] < 0.6 * max(exact) and max(exact) >= 0.2
+    # Sixteen answers have a standard error of a tenth: less than half of the best, and three tenths below it.
+    fell = len(exact) >= 2 and exact[-1] < 0.5 * max(exact) and max(exact) - exact[-1] >= 0.3
     if observations.met:
         return False
     return fell or observations.worse_than_base or observations.poor

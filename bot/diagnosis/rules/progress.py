@@ -27,14 +27,6 @@ EARLY_STEPS = 15
 # Nothing is left to learn from the training set.
 SOLVED_LOSS = 0.02
 SOLVED_TOKEN_ACCURACY = 0.985
-# SageMaker Debugger's Overfit compares (validation - train) / train with 0.1; held-out loss rising by 5 % and by 0.03
-# nats from its best is well above the noise of one fixed validation set.†
-RISE_SHARE = 0.05
-RISE_NATS = 0.03
-MEMORISED_SHARE = 0.1
-MEMORISED_EPOCHS = 4.0
-# A held-out loss that never got below this share of the first training loss was not learned for a single step.†
-NEVER_FELL = 0.9
 
 
 def plateau(observations: Observations) -> Answer:
@@ -100,10 +92,13 @@ def _slow_finding(
     observations: Observations, shape: LossShape, level: Level, severity: Severity, confidence: float
 ) -> Answer:
     rate = observations.rate
+    # Where nothing was learned at the upper end of the band or above it, the step is too large, not too small.
+    high = rate.size_known and rate.current >= rate.band.high and shape.fall < BARELY_MOVED
     key, suggested, why = _schedule_fault(observations, shape) or (
         "learning_rate",
-        rate.raised(10 if shape.fall < 0.5 else 5),
-        f"learning_rate {shown(rate.current)} is too low for the {len(shape.series)} steps logged",
+        rate.lowered(5) if high else rate.raised(10 if shape.fall < 0.5 else 5),
+        f"learning_rate {shown(rate.current)} is too {'high' if high else 'low'} for the {len(shape.series)} steps "
+        "logged",
     )
     last = shape.series.last_step
     return finding(
@@ -112,14 +107,14 @@ def _slow_finding(
         Basis.CURVE,
         severity=severity,
         confidence=confidence,
-        evidence=_loss_evidence(observations, shape, level),
+        evidence=loss_evidence(observations, shape, level),
         cause=f"The loss moved only from {shown(shape.initial)} (step {shape.series.first_step}) to "
         f"{shown(shape.final)} "
-        f"(step {last}){_missed_words(observations)}: {why}.",
+        f"(step {last}){missed_words(observations)}: {why}.",
         key=key,
         suggested=suggested,
         runner_up="label_noise: answers that do not belong to their prompts also keep the loss up",
-        refuted_by="a short run at ten times the rate whose loss does not fall faster",
+        refuted_by=f"a short run at {'a tenth of' if high else 'ten times'} the rate whose loss does not fall faster",
     )
 
 
@@ -176,7 +171,7 @@ def _too_short(observations: Observations, shape: LossShape, level: Level) -> An
         suggested = rate.raised(10 if 10 * rate.current <= rate.band.high else 3)
         runner_up, key = f"{key}: more steps at this rate would get there, at their price", "learning_rate"
         refuted_by = "a run at the higher rate that ends at the same loss"
-    evidence = _loss_evidence(observations, shape, level)
+    evidence = loss_evidence(observations, shape, level)
     evidence.insert(1, seen("loss", late.first_step, late.first))
     return finding(
         observations,
@@ -186,7 +181,7 @@ def _too_short(observations: Observations, shape: LossShape, level: Level) -> An
         confidence=confidence,
         evidence=evidence,
         cause=f"The loss was still falling when training ended: {-100 * late.relative_change:.0f} % between steps "
-        f"{late.first_step} and {late.last_step}, to {shown(shape.final)}{_missed_words(observations)}.",
+        f"{late.first_step} and {late.last_step}, to {shown(shape.final)}{missed_words(observations)}.",
         key=key,
         suggested=suggested,
         harm=0.6,
@@ -223,9 +218,9 @@ def _too_high(observations: Observations, shape: LossShape, level: Level) -> Ans
         Basis.CURVE,
         severity=Severity.HARMFUL,
         confidence=0.45,
-        evidence=_loss_evidence(observations, shape, level),
+        evidence=loss_evidence(observations, shape, level),
         cause=f"The loss has been flat at {shown(shape.final)} up to step {shape.series.last_step}"
-        f"{_missed_words(observations)}: learning_rate {shown(rate.current)} may be too {'high' if lower else 'low'}.",
+        f"{missed_words(observations)}: learning_rate {shown(rate.current)} may be too {'high' if lower else 'low'}.",
         key="learning_rate",
         suggested=rate.lowered(3) if lower else rate.raised(3),
         runner_up="label_noise: answers that do not belong to their prompts leave such a floor",
@@ -233,7 +228,7 @@ def _too_high(observations: Observations, shape: LossShape, level: Level) -> Ans
     )
 
 
-def _loss_evidence(observations: Observations, shape: LossShape, level: Level) -> list[Evidence]:
+def loss_evidence(observations: Observations, shape: LossShape, level: Level) -> list[Evidence]:
     last = shape.series.last_step
     evidence = [
         seen("loss", shape.series.first_step, shape.initial),
@@ -246,104 +241,10 @@ def _loss_evidence(observations: Observations, shape: LossShape, level: Level) -
     return evidence
 
 
-def _missed_words(observations: Observations) -> str:
+def missed_words(observations: Observations) -> str:
     if observations.evaluation is None or not observations.missed:
         return ""
     return f", and the score is {shown(observations.evaluation.value)} where {shown(observations.target)} is the target"
-
-
-def overfit(observations: Observations) -> Answer:
-    held_out = held_out_of(observations, "eval_loss")
-    shape = shape_of(observations)
-    if shape is None or observations.reinforcement:
-        return None
-    if len(held_out) < 2:
-        return None if observations.running else _learned_by_heart(observations, shape)
-    best = min(range(len(held_out)), key=held_out.values.__getitem__)
-    low, last = held_out.values[best], held_out.values[-1]
-    epochs = observed(observations, "epoch")
-    epochs_run = epochs.values[-1] if len(epochs) else 0.0
-    rise = last - low
-    # The last three evaluations above the best ("eval up three times"): one bad evaluation is noise.
-    lasting = all(v > low + 0.5 * rise for v in held_out.values[-3:]) and len(held_out) - 1 - best >= min(
-        3, len(held_out) - 1
-    )
-    rising = rise >= max(RISE_NATS, RISE_SHARE * low) and lasting and shape.final < 0.9 * low
-    if min(held_out.values) > NEVER_FELL * shape.initial:
-        return None  # held-out rows of another kind, which is a matter of the data
-    # Where the target was missed by far a smaller gap is enough to be the reason.
-    gap = last >= (0.05 if observations.missed_by_far else 0.2) and shape.final <= MEMORISED_SHARE * last
-    memorised = gap and epochs_run >= MEMORISED_EPOCHS and not observations.running
-    if observations.running and (len(held_out) < 5 or rise < 2 * RISE_SHARE * low):
-        rising = False
-    if not rising and not memorised:
-        return RuledOut(
-            Symptom.OVERFIT,
-            f"the held-out loss ended at {shown(last)} (step {held_out.last_step}), {shown(rise)} above its "
-            f"best, with a training loss of {shown(shape.final)}",
-        )
-    return _overfit_finding(observations, shape, held_out, epochs_run, rising=rising)
-
-
-def _learned_by_heart(observations: Observations, shape: LossShape) -> Answer:
-    """Nothing was held out, so only the plain case shows: rows solved after many rounds, and a score that is not."""
-    epochs = observed(observations, "epoch")
-    rounds = epochs.values[-1] if len(epochs) else 0.0
-    if not observations.missed_by_far or rounds < MEMORISED_EPOCHS or shape.final > min(0.1, 0.05 * shape.initial):
-        return None
-    return finding(
-        observations,
-        Symptom.OVERFIT,
-        Basis.CURVE,
-        severity=Severity.HARMFUL,
-        confidence=0.5,
-        evidence=_loss_evidence(observations, shape, level_of(observations, shape)),
-        cause=f"After {shown(rounds)} rounds over the same rows the training loss is {shown(shape.final)}"
-        f"{_missed_words(observations)}; nothing was held out that would show when the model began to repeat its rows.",
-        key=duration_key(observations.recipe),
-        suggested=scaled_duration(observations.recipe, max(0.05, min(0.9, 3 / rounds))),
-        runner_up="template_mismatch: trained on prompts rendered in another way than they are asked",
-        refuted_by="a held-out loss (data_validation_rows) that falls to the end",
-    )
-
-
-def _overfit_finding(
-    observations: Observations, shape: LossShape, held_out: Series, epochs_run: float, *, rising: bool
-) -> Answer:
-    low, last = min(held_out.values), held_out.values[-1]
-    # The earliest evaluation within two per cent of the best: nothing later was worth its steps.
-    enough = next(s for s, v in zip(held_out.steps, held_out.values, strict=True) if v <= low + 0.02 * abs(low))
-    share = enough / shape.series.last_step if shape.series.last_step else 1.0
-    unjudged = observations.shortfall is None and (
-        observations.evaluation is None or observations.evaluation.value < 0.8
-    )
-    harmful = observations.missed_by_far or (unjudged and (last - low >= 0.1 * low or not rising))
-    key = duration_key(observations.recipe)
-    how = (
-        f"rose from {shown(low)} (step {held_out.steps[held_out.values.index(low)]}) to {shown(last)} (step "
-        f"{held_out.last_step})"
-        if rising
-        else f"has been near {shown(last)} since step {enough}"
-    )
-    return finding(
-        observations,
-        Symptom.OVERFIT,
-        Basis.CURVE,
-        severity=Severity.HARMFUL if harmful else Severity.ADVICE,
-        confidence=0.85 if rising and last >= 1.1 * low else 0.75,
-        evidence=[
-            seen("eval_loss", enough, low),
-            seen("eval_loss", held_out.last_step, last),
-            seen("loss", shape.series.last_step, shape.final),
-            seen("epoch", shape.series.last_step, epochs_run),
-        ],
-        cause=f"The held-out loss {how} while the training loss went on down to {shown(shape.final)}: after "
-        f"{shown(epochs_run)} epochs the model repeats its training rows.",
-        key=key,
-        suggested=scaled_duration(observations.recipe, min(0.9, max(0.02, share))),
-        runner_up="duplicates, or too few distinct rows: more data would move the turning point",
-        refuted_by=f"a worse score from the checkpoint of step {enough} than from the last one",
-    )
 
 
 RULES = (
@@ -351,12 +252,6 @@ RULES = (
         Symptom.PLATEAU,
         plateau,
         "SageMaker Debugger LossNotDecreasing; Axolotl: low rate; † unadapted, straight, still falling",
-        online=True,
-    ),
-    Rule(
-        Symptom.OVERFIT,
-        overfit,
-        "SageMaker Debugger Overfit; held-out loss up three times while training loss falls",
         online=True,
     ),
 )

@@ -54,6 +54,9 @@ def _zero_finding(
     observations: Observations, step: int, what: str, steps: int, certain_at: int | None = None
 ) -> Answer:
     clipped = observed(observations, "completions/clipped_ratio")
+    # Where references were tried and earn it, the functions work, and it is the model that cannot do the task yet.
+    checks = [_number(values, "reference") for values in observations.part("reward_check").values()]
+    works = bool(checks) and all((value or 0.0) > 0 for value in checks)
     evidence = [seen("reward", step, 0.0), seen("steps", step, steps)]
     evidence += [seen("completions/clipped_ratio", clipped.last_step, clipped.tail(3))] if len(clipped) else []
     return finding(
@@ -66,8 +69,10 @@ def _zero_finding(
         cause=f"The mean reward {what} at {steps} logged steps in a row up to step {step}: no answer earns anything, "
         "so "
         "there is nothing to learn from.",
-        key=observations.first_key("reward_functions", "reward_funcs"),
-        runner_up="init_from: a model that cannot do the task at all (imitate right answers first)",
+        key="init_from" if works else observations.first_key("reward_functions", "reward_funcs"),
+        runner_up="temperature: answers that are too alike to be right by chance"
+        if works
+        else "init_from: a model that cannot do the task at all (imitate right answers first)",
         refuted_by="a reference answer that earns a reward when the function is called on it",
         certain_at=certain_at,
     )
@@ -121,7 +126,7 @@ def zero_std(observations: Observations) -> Answer:
     share = dead.tail(window)
     length, start = longest_run(dead, lambda value: value > DEAD_GROUPS)
     enough = length >= (NO_REWARD_STEPS if observations.running else window)
-    early = dead.head(window)
+    early = min(dead.head(3), dead.head(window))  # from the very first on: a policy that ran away had some before
     rewards = rewards_of(observations)
     if share <= DEAD_GROUPS or not enough or early <= DEAD_GROUPS or rewards.solved:
         return RuledOut(

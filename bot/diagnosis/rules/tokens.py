@@ -158,12 +158,12 @@ def missing_eos(observations: Observations) -> Answer:
         return RuledOut(
             Symptom.MISSING_EOS, f"the {rows - ended} rows without an end token are the {cut} that are truncated"
         )
-    if _pads_with_an_end(observations):
+    if pads_with_an_end(observations):
         return None  # the other rule's: the end tokens are masked as padding
     rate = observations.evaluation.termination_rate if observations.evaluation is not None else None
     # A base model that ends this task by itself does so after training without the token, too (seen on real runs).
     harmless = rate is not None and rate >= 0.9
-    key, suggested, why = _eos_blame(observations)
+    key, suggested, why = eos_blame(observations)
     evidence = [seen("supervised_eos_rows", None, ended), seen("rows", None, rows)]
     if rate is not None:
         evidence.append(seen("termination_rate", None, rate))
@@ -185,7 +185,7 @@ def missing_eos(observations: Observations) -> Answer:
     )
 
 
-def _eos_blame(observations: Observations) -> tuple[str, Any, str]:
+def eos_blame(observations: Observations) -> tuple[str, Any, str]:
     audit, recipe = observations.audit, observations.recipe
     eos_ids = audit.get("eos_token_ids")
     pad = audit.get("pad_token_id")
@@ -198,154 +198,12 @@ def _eos_blame(observations: Observations) -> tuple[str, Any, str]:
     return observations.first_key("eos_token", "chat_template_path"), None, "the template closes answers without it"
 
 
-def _pads_with_an_end(observations: Observations) -> bool:
+def pads_with_an_end(observations: Observations) -> bool:
     pad, ends = observations.audit.get("pad_token_id"), observations.audit.get("eos_token_ids")
     return pad is not None and isinstance(ends, list) and pad in ends
-
-
-def pad_is_end(observations: Observations) -> Answer:
-    """One token for padding and for the end: collators that mask the one mask the other with it."""
-    if not _pads_with_an_end(observations):
-        pad = observations.audit.get("pad_token_id")
-        if pad is None or not isinstance(observations.audit.get("eos_token_ids"), list):
-            return None
-        return RuledOut(Symptom.PAD_EQ_EOS, f"padding has its own token ({pad})")
-    rows, ended = observations.counted("rows") or 0, observations.counted("supervised_eos_rows")
-    masked = ended is not None and rows > 0 and ended < EOS_SHARE * rows
-    key, suggested, why = _eos_blame(observations)
-    rate = observations.evaluation.termination_rate if observations.evaluation is not None else None
-    harmless = not masked or (rate is not None and rate >= 0.9)
-    return finding(
-        observations,
-        Symptom.PAD_EQ_EOS,
-        Basis.DATA,
-        severity=Severity.ADVICE if harmless else Severity.HARMFUL,
-        confidence=0.5 if harmless else 0.95,
-        evidence=[
-            seen("pad_token_id", None, str(observations.audit.get("pad_token_id"))),
-            seen("supervised_eos_rows", None, ended),
-            seen("rows", None, rows),
-        ],
-        cause=f"Token {observations.audit.get('pad_token_id')} is padding and end at once"
-        + (
-            f", and only {ended} of {rows} rows end in a supervised end token: {why}."
-            if masked
-            else f"; {ended if ended is not None else 'all'} of {rows} rows keep their end token: no harm here."
-        ),
-        key=key,
-        suggested=suggested,
-        harm=1 - (ended or 0) / rows if rows else 0.5,
-        runner_up="missing_eos: a template that closes answers without an end token",
-        refuted_by="decoded labels of a few rows that do end in the end token",
-    )
-
-
-def assistant_mask(observations: Observations) -> Answer:
-    """assistant_only_loss, and a template that does not mark what the assistant says (or leaves the end out)."""
-    if observations.recipe.get("assistant_only_loss") is not True:
-        return None
-    rows = observations.counted("rows") or 0
-    marked = observations.counted("assistant_mask_rows", "template")
-    masked = observations.counted("zero_label_rows")
-    if marked is None and masked is not None and rows:
-        marked = rows - masked
-    outside = "does not include the assistant turn's end-of-turn token in the loss mask" in observations.log
-    if marked is None and not outside:
-        return None
-    if rows and marked is not None and marked <= (1 - WORTH_SAYING) * rows and not _by_length(observations):
-        what = f"{rows - marked} of {rows} rows have no token inside {{% generation %}} markers"
-        severity, confidence, harm = (
-            Severity.FATAL if marked <= 0.01 * rows else Severity.HARMFUL,
-            0.95,
-            1 - marked / rows,
-        )
-    elif outside:
-        what = "the template closes an assistant's turn outside {% generation %} markers, so 0 rows teach the end"
-        severity, confidence, harm = Severity.HARMFUL, 0.7, 0.7
-    else:
-        return RuledOut(Symptom.ASSISTANT_MASK_EMPTY, f"{marked} of {rows} rows have a marked answer")
-    return finding(
-        observations,
-        Symptom.ASSISTANT_MASK_EMPTY,
-        Basis.DATA,
-        severity=severity,
-        confidence=confidence,
-        evidence=[
-            seen("template.assistant_mask_rows", None, marked),
-            seen("rows", None, rows),
-            seen("assistant_only_loss", None, "true"),
-        ],
-        cause=f"With assistant_only_loss only marked tokens are learned, and {what}.",
-        key="assistant_only_loss",
-        suggested=False,
-        harm=harm,
-        runner_up="chat_template_path: a template with generation markers would keep the mask",
-        refuted_by="a decoded label row with a token that is not -100",
-    )
-
-
-def _by_length(observations: Observations) -> bool:
-    """The rows without labels are those that were cut."""
-    cut = max(observations.counted("truncated_rows") or 0, observations.counted("dropped_rows") or 0)
-    masked = observations.counted("zero_label_rows") or 0
-    return bool(masked) and masked <= cut
-
-
-def all_labels_masked(observations: Observations) -> Answer:
-    audit = observations.audit
-    rows = count(audit.get("rows", 0)) or 0
-    masked = count(audit["zero_label_rows"]) or 0 if rows and "zero_label_rows" in audit else None
-    if observations.reinforcement or observations.method == "grpo":
-        return None  # nothing is supervised there; a loss of 0 is the groups' lack of spread
-    cut = max(count(audit.get("truncated_rows", 0)) or 0, count(audit.get("dropped_rows", 0)) or 0)
-    loss, norm = observed(observations, "loss"), observed(observations, "grad_norm")
-    dead = len(loss) >= 3 and not any(loss.values) and len(norm) >= 3 and not any(norm.values) and not norm.bad_steps
-    if masked is not None and masked <= WORTH_SAYING * rows and not dead:
-        return RuledOut(Symptom.ALL_LABELS_MASKED, f"{masked} of {rows} rows have no supervised token")
-    if (masked is not None and masked and masked <= cut) or (masked is None and not dead):
-        return None  # truncation's finding: it took the labels with it
-    if observations.recipe.get("assistant_only_loss") is True and masked:
-        return None  # the mask's own rule names it
-    share = masked / rows if masked is not None and rows else 1.0
-    key = next(
-        (k for k in ("assistant_only_loss", "completion_only_loss") if observations.recipe.get(k) is True),
-        "completion_only_loss",
-    )
-    last = loss.last_step if len(loss) else None
-    evidence = [seen("zero_label_rows", None, masked), seen("rows", None, rows)] if masked is not None else []
-    evidence += [seen("loss", last, 0.0), seen("grad_norm", last, 0.0)] if dead else []
-    by = (
-        f"{masked} of {rows} training rows have no supervised token"
-        if masked
-        else "loss and grad_norm are exactly 0 at every step"
-    )
-    return finding(
-        observations,
-        Symptom.ALL_LABELS_MASKED,
-        Basis.DATA,
-        severity=Severity.FATAL if dead or share > 0.99 else Severity.HARMFUL,
-        confidence=0.95 if dead else 0.9,
-        evidence=evidence,
-        cause=f"{by[0].upper()}{by[1:]}, so there is nothing to learn from"
-        + (f": `{key}` masks what the template does not mark as an answer." if key in observations.recipe else "."),
-        key=key,
-        suggested=False if observations.recipe.get(key) is True else None,
-        harm=share,
-        runner_up="wrong_columns: the completions are empty",
-        refuted_by="a decoded label row with a token that is not -100",
-    )
 
 
 RULES = (
     Rule(Symptom.TRUNCATION, truncation, "TRL max_length (default 1024, keep_start); 5 % of rows †", preflight=True),
     Rule(Symptom.MISSING_EOS, missing_eos, "TRL issue 3091, transformers issue 48016; 99 % of rows †", preflight=True),
-    Rule(Symptom.PAD_EQ_EOS, pad_is_end, "TRL issues 1623, 2059 and 3091; 99 % of rows †", preflight=True),
-    Rule(Symptom.ASSISTANT_MASK_EMPTY, assistant_mask, "TRL issues 3927 and 5988: generation markers", preflight=True),
-    Rule(
-        Symptom.ALL_LABELS_MASKED,
-        all_labels_masked,
-        "unsloth issue 2900: no supervised token; loss and norm exactly 0",
-        preflight=True,
-        online=True,
-    ),
 )
