@@ -16,6 +16,7 @@ from actions.request import Request
 from actions.result import Result, cost, score_of
 from actions.workflow_commands import group
 from bot.domain.evaluation import Comparison, Evaluation, Verdict
+from bot.domain.metrics import metric_named
 from bot.domain.statistics import compare
 from bot.errors import UserError
 
@@ -32,10 +33,11 @@ def evaluate(request: Request) -> Result:
     """Raises: UserError, PlatformError."""
     found = evaluated(request, "model", measured(request, "model", request.model))
     score = score_of(found.name, found.evaluation)
-    low, high = 100 * score.low, 100 * score.high
+    measure = found.evaluation.measure
+    margin = measure.bare_interval(score.low, score.high)
     return Result(
         "evaluate", "succeeded", 0,
-        f"{100 * score.value:.1f} % ({low:.1f} to {high:.1f}, n = {score.n}) on {score.benchmark}.",
+        f"{measure.said(score.value)} ({margin}, n = {score.n}) on {score.benchmark}.",
         (score,), seconds=found.seconds, cost_usd=cost(found.seconds, request.usd_per_hour), model=request.model,
         notes=_benchmark_note(request),
     )  # fmt: skip
@@ -96,7 +98,9 @@ def evaluated(request: Request, name: str, model: Measured) -> Evaluated:
 
 def told(found: Comparison, subject: str, other: str) -> str:
     """The comparison in one sentence that stands alone."""
-    change = f"{100 * found.difference:+.1f} points ({100 * found.ci_low:+.1f} to {100 * found.ci_high:+.1f})"
+    measure = metric_named(found.metric)
+    change = measure.said_change(found.difference, found.ci_low, found.ci_high)
+    least = measure.said_size(found.minimum_detectable)
     match found.verdict:
         case Verdict.BETTER:
             return f"{subject} is better than {other}: {change} on the same {found.n:,} items."
@@ -104,7 +108,7 @@ def told(found: Comparison, subject: str, other: str) -> str:
             return f"{subject} is significantly worse than {other}: {change} on the same {found.n:,} items."
         case Verdict.CANNOT_TELL:
             needed = f" To tell a difference of this size takes about {found.n_needed:,}." if found.n_needed else ""
-            smallest = f" The smallest difference that they would show is {100 * found.minimum_detectable:.1f} points."
+            smallest = f" The smallest difference that they would show is {least}."
             return f"Cannot tell: {change} on the same {found.n:,} items.{needed}{smallest}"
 
 

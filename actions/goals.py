@@ -13,7 +13,9 @@ from typing import Any
 from actions.child import clean_environment, postdoc
 from actions.request import Request
 from actions.result import Result, Score, cost
-from bot.domain.statistics import wilson_interval
+from bot.domain.evaluation import Evaluation
+from bot.domain.metrics import DEFAULT, Counting, Metric, metric_named
+from bot.domain.statistics import value_interval, wilson_interval
 from bot.errors import PlatformError, UserError
 
 BUNDLE_NOTE = (
@@ -64,7 +66,8 @@ def _refuse_shallow(workspace: Path) -> None:
 
 def _told(found: dict[str, Any]) -> str:
     runs = len(found["runs"])
-    target = f" of {100 * found['target']:g} %" if found["target"] is not None else ""
+    measure = metric_named(found.get("metric") or DEFAULT)
+    target = f" of {measure.said_target(found['target'])}" if found["target"] is not None else ""
     counted = "1 run" if runs == 1 else f"{runs} runs"
     return f"The goal{target} ended as {found['state']} after {counted}."
 
@@ -72,17 +75,25 @@ def _told(found: dict[str, Any]) -> str:
 def _scores(found: dict[str, Any]) -> tuple[Score, ...]:
     """One for each run that was evaluated; the best comes last, because it is the one that is put out."""
     scores = []
+    measure = metric_named(found.get("metric") or DEFAULT)
     for run in found["runs"]:
         if run["value"] is None:
             continue
-        low, high = wilson_interval(run["value"] * run["n_items"], run["n_items"])
+        low, high = _interval(run, measure)
         scores.append(
             Score(
-                f"run {run['n']}", f"run {run['n']}", "", "", "dev", run["value"], run["standard_error"], low, high,
-                run["n_items"], "",
+                f"run {run['n']}", f"run {run['n']}", "", measure.name, "dev", run["value"], run["standard_error"],
+                low, high, run["n_items"], "",
             )
         )  # fmt: skip
-    return tuple(sorted(scores, key=lambda score: score.value))
+    return tuple(sorted(scores, key=lambda score: measure.rank(score.value)))
+
+
+def _interval(run: dict[str, Any], measure: Metric) -> tuple[float, float]:
+    if measure.counting is Counting.RIGHT:
+        return wilson_interval(run["value"] * run["n_items"], run["n_items"])
+    evaluation = Evaluation("", "", "", measure.name, run["value"], run["standard_error"], run["n_items"], "dev")
+    return value_interval(evaluation)
 
 
 def _kept_model(found: dict[str, Any], target: Path) -> str:

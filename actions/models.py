@@ -72,7 +72,7 @@ def read_evaluation(path: Path, name: str) -> Evaluation:
         if path.stat().st_size > LARGEST_EVALUATION_BYTES:
             raise ValueError("it is too large")
         found = Evaluation.from_dict(json.loads(path.read_text(encoding="utf-8-sig")))
-        if not 0 <= found.value <= 1 or found.n < 1:
+        if not found.measure.has(found.value) or found.n < 1:
             raise ValueError("its value or n is out of range")
         return found
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -18,6 +18,7 @@ from actions.workflow_commands import MOST_ANNOTATIONS, add_summary, annotate, r
 from bot.domain.curves import Curve, sparkline, xychart
 from bot.domain.diagnosis import Diagnosis, Severity
 from bot.domain.inert import code, fenced, inert_line
+from bot.domain.metrics import DEFAULT, metric_named
 from bot.errors import PostdocError, UserError
 
 REPORT = "report.md"
@@ -113,10 +114,11 @@ def _score_table(scores: tuple[Score, ...]) -> Iterator[str]:
     yield "| --- | ---: | :---: | ---: | ---: | --- |"
     for score in scores:
         benchmark = f"{code(score.benchmark, 80)}, {score.split}" if score.benchmark else score.split
+        measure = metric_named(score.metric or DEFAULT)
         name = score.name if score.model in (score.name, "") else f"{score.name} {code(score.model, 80)}"
         yield (
-            f"| {name} | {100 * score.value:.1f} % | {100 * score.low:.1f} to {100 * score.high:.1f} "
-            f"| {100 * score.standard_error:.1f} | {score.n:,} | {benchmark} |"
+            f"| {name} | {measure.said(score.value)} | {measure.bare_interval(score.low, score.high)} "
+            f"| {measure.said_size(score.standard_error).removesuffix(measure.unit)} | {score.n:,} | {benchmark} |"
         )
 
 
@@ -125,11 +127,15 @@ def _comparison_table(result: Result) -> Iterator[str]:
     assert found is not None
     sure = "< 0.001" if found.p_value < 0.001 else f"{found.p_value:.2g}"
     needed = f"{found.n_needed:,}" if found.n_needed else "–"
+    measure = metric_named(found.metric)
+    low, high, change = (
+        measure.said_difference(one).replace("\u2212", "-") for one in (found.ci_low, found.ci_high, found.difference)
+    )
+    change += measure.unit
     yield "| verdict | difference | 95 % interval | p | only base right | only head right | n | n needed |"
     yield "| --- | ---: | :---: | ---: | ---: | ---: | ---: | ---: |"
     yield (
-        f"| **{found.verdict}** | {100 * found.difference:+.1f} points "
-        f"| {100 * found.ci_low:+.1f} to {100 * found.ci_high:+.1f} | {sure} "
+        f"| **{found.verdict}** | {change} | {low} to {high} | {sure} "
         f"| {found.discordant[0]:,} | {found.discordant[1]:,} | {found.n:,} | {needed} |"
     )
 

@@ -16,7 +16,7 @@ RESULT = "result.json"
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One evaluation in the numbers that are told. Fractions in [0, 1]."""
+    """One evaluation in the numbers that are told."""
 
     name: str
     """Which model, in the report's words: base, head, trained."""

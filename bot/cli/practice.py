@@ -105,14 +105,14 @@ def _goal_in(text: str) -> tuple[str, dict[str, str] | None, str]:
             raise UserError('Write the goal: `postdoc pursue "raise MODEL on BENCHMARK to 60 %"`, or name a goal.yaml.')
         return words.splitlines()[0][:200], None, words
     from bot.conversation.issue_form import goal_from_yaml
-    from bot.evaluation.benchmarks import known_benchmarks
+    from bot.evaluation.benchmarks import known_benchmarks, metric_of
 
     try:
         content = Path(text).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{text} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}.") from error
-    goal = goal_from_yaml(content, known_benchmarks=known_benchmarks())
-    return goal.title or f"Raise {goal.base_model} on {goal.benchmark}", answers_of(goal), ""
+    goal = goal_from_yaml(content, known_benchmarks=known_benchmarks(), metric_of=metric_of)
+    return goal.title or f"{goal.measure.aim} {goal.base_model} on {goal.benchmark}", answers_of(goal), ""
 
 
 def _code(outcome: Outcome, require: str | None) -> int:

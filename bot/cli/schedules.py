@@ -96,14 +96,17 @@ def _add(
 
 
 def _lines(found: Scheduled) -> list[str]:
+    from bot.domain.metrics import metric_named
+
     about = found.about
     lines = [f"{found.id}  {about['model']} on {about['benchmark']}, {about['split']} split, `{found.every}`"]
     lines.append(f"  next {_time(found.next_at)}, last {_time(found.last_at)}")
     if found.result is not None:
-        error = 100 * float(found.result["standard_error"])
+        measure = metric_named(str(found.result["metric"]))
+        error = measure.said_size(float(found.result["standard_error"]))
         lines.append(
-            f"  last result {100 * float(found.result['value']):.1f} % {found.result['metric']}, "
-            f"standard error {error:.1f} points, n = {found.result['n']}"
+            f"  last result {measure.said(float(found.result['value']))} {found.result['metric']}, "
+            f"standard error {error}, n = {found.result['n']}"
         )
     elif found.problem:
         lines.append(f"  last time without a result: {found.problem}")

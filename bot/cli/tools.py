@@ -36,9 +36,11 @@ def evaluate(
     result, seconds = _evaluated(model, benchmark, split, seed, memory_gib, screen("-"))
     write_json(json_file, result.as_dict())
     low, high = value_interval(result)
-    row = {"value": result.value, "ci_low": low, "ci_high": high, "n": result.n}
+    row = {"value": result.value, "ci_low": low, "ci_high": high, "n": result.n, "metric": result.metric}
     lines = [f"{score_text(row)} · {result.metric} of {result.model} on {result.benchmark}, {result.split} split"]
-    lines.append(f"standard error {100 * result.standard_error:.1f} points · harness {result.harness_digest[:12]}")
+    lines.append(
+        f"standard error {result.measure.said_size(result.standard_error)} · harness {result.harness_digest[:12]}"
+    )
     lines.append(f"in {seconds:.1f} s")
     say(lines, json_file)
     return DONE
@@ -183,16 +185,20 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Say whether evaluation B is better than A."""
+    from bot.domain.metrics import Counting, metric_named
     from bot.evaluation.compare import compare_files
 
     json_file = "-" if as_json else None
     found = compare_files(a, b)
+    measure = metric_named(found.metric)
     sure = "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.2g}"
+    change = measure.said_change(found.difference, found.ci_low, found.ci_high)
+    change = f"{change[:-1]}, n = {found.n}, {sure})"
+    right = "right" if measure.counting is Counting.RIGHT else "better"
     lines = [
-        f"{found.verdict}: B minus A is {100 * found.difference:+.1f} points "
-        f"({100 * found.ci_low:+.1f} to {100 * found.ci_high:+.1f}, n = {found.n}, {sure})",
-        f"only A right on {found.discordant[0]} items, only B right on {found.discordant[1]}",
-        f"the smallest difference that {found.n} items would show is {100 * found.minimum_detectable:.1f} points"
+        f"{found.verdict}: B minus A is {change}",
+        f"only A {right} on {found.discordant[0]} items, only B {right} on {found.discordant[1]}",
+        f"the smallest difference that {found.n} items would show is {measure.said_size(found.minimum_detectable)}"
         + (f"; to tell this one takes about {found.n_needed} items" if found.n_needed else ""),
     ]
     say(lines, json_file)

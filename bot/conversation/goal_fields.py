@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from bot.conversation.visible import visible_text
 from bot.domain.data_source import AddressSource, RepositorySource, parse_source
 from bot.domain.goal import Budget, Goal
 from bot.domain.methods import METHODS
+from bot.domain.metrics import DEFAULT, METRICS, Metric, metric_named
 from bot.errors import UserError
 
 LABELS = {
@@ -51,7 +53,7 @@ _METRIC = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,30}(?:[.,][0-9]{0,30})?|[.,][0-9]{1,30})(?:[eE][+-]?[0-9]{1,3})?")
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:[,'_ ][0-9]{3}){1,5}(?:\.[0-9]{1,10})?")
 _PERCENT = re.compile(r"\s{0,5}(?:%|percent|per cent|pct)\.?$", re.IGNORECASE)
-_AT_LEAST = re.compile(r"^(?:at least|to|reach|>=|≥|>|=|about|~)\s{0,5}", re.IGNORECASE)
+_AT_LEAST = re.compile(r"^(?:at least|at most|below|under|to|reach|>=|≥|>|<=|≤|<|=|about|~)\s{0,5}", re.IGNORECASE)
 _UNIT = re.compile(
     r"^(?:us)?\$\s{0,5}|\s{0,5}(?:usd|us\$|\$|dollars?|gpu[ -]?(?:hours?|h)|hours?|hrs?|h|runs?)\.?$", re.IGNORECASE
 )
@@ -137,6 +139,8 @@ class World:
     """None: any well-formed name will do."""
     model_exists: Callable[[str], str | None] | None = None
     """Answers a sentence when there is no such model. None: any well-formed name will do."""
+    metric_of: Callable[[str], str | None] | None = None
+    """What a benchmark of that name measures, where the goal leaves its metric empty; None answers when unknown."""
     policy: Policy = field(default_factory=Policy)
     ceilings: bool = True
     """False reads a goal that was agreed already, whatever the policy says now."""
@@ -182,7 +186,9 @@ def goal_of(texts: Mapping[str, str], title: str, world: World) -> FieldsRead:
     fields = _Fields(texts, world)
     model, revision = fields.read("base_model", _model, ("", "main"))
     benchmark = fields.read("benchmark", _benchmark, "")
-    target = fields.read("target", _target, None)
+    usual_metric = (world.metric_of(benchmark) if world.metric_of is not None and benchmark else None) or DEFAULT
+    metric = fields.read("metric", _metric, usual_metric)
+    target = fields.read("target", _target_of(metric_named(metric)), None)
     usual = world.policy.default_budget()
     budget = Budget(
         usd=fields.read("usd", _amount_of("usd"), usual.usd),
@@ -190,7 +196,6 @@ def goal_of(texts: Mapping[str, str], title: str, world: World) -> FieldsRead:
         runs=int(fields.read("runs", _amount_of("runs"), float(usual.runs))),
         wall_hours=fields.read("wall_hours", _amount_of("wall_hours"), usual.wall_hours),
     )
-    metric = fields.read("metric", _metric, "exact_match")
     method = fields.read("method", _method, None)
     dataset = fields.read("dataset", _dataset, None)
     data_licence = fields.read("data_licence", _data_licence, None)
@@ -210,7 +215,7 @@ def goal_of(texts: Mapping[str, str], title: str, world: World) -> FieldsRead:
     seed = fields.read("seed", _seed, 0)
     if fields.problems or not model or not benchmark or target is None:
         return FieldsRead(None, fields.problems)
-    name = clipped(" ".join(visible_text(title).split()), 200) or f"Raise {model} on {benchmark}"
+    name = clipped(" ".join(visible_text(title).split()), 200) or f"{metric_named(metric).aim} {model} on {benchmark}"
     goal = Goal(
         title=name,
         base_model=model,
@@ -326,19 +331,40 @@ def _nearest(text: str, known: Sequence[str]) -> str | None:
     return best if best is not None and likeness(best) >= 0.6 else None
 
 
-def _target(text: str, world: World) -> float | None:
+def _target_of(metric: Metric) -> Callable[[str, World], float]:
+    """The reader of a target: a share of 1, or a plain number where the metric is none."""
+    if not metric.is_share:
+        return lambda text, world: _number_target(text, metric)
+    return lambda text, world: _share_target(text, metric)
+
+
+def _number_target(text: str, metric: Metric) -> float:
+    shown = code(text, 40)
+    value = number_of(_AT_LEAST.sub("", text.strip("`'\" ")), thousands=True)
+    instead = f"write a number above {metric.best:g}, for example `{metric.example}`."
+    if value is None:
+        raise WrongField(f"Target {shown} is not a value of {metric.name}: {instead}")
+    if not value > metric.best or not math.isfinite(value):
+        raise WrongField(f"Target {shown} cannot be reached by anything: {instead}")
+    return value
+
+
+def _share_target(text: str, metric: Metric) -> float:
     shown = code(text, 40)
     bare = _AT_LEAST.sub("", text.strip("`'\" "))
     if bare in {"1", "+1"}:
         raise WrongField(f"Target {shown} may mean 1 % or 100 %: write `1 %` or `100 %`.")
     value = rate_of(bare)
-    instead = "write a percentage between 0 and 100, for example `90 %`."
+    instead = f"write a percentage between 0 and 100, for example `{metric.example}`."
     if value is None:
         raise WrongField(f"Target {shown} is not a number: {instead}")
     if value < 0:
         raise WrongField(f"Target {shown} is below zero: {instead}")
     if value == 0:
-        raise WrongField(f"Target {shown} is reached by anything: {instead}")
+        how = (
+            "is reached by anything" if metric.higher_is_better else f"leaves {metric.name} no room for a single error"
+        )
+        raise WrongField(f"Target {shown} {how}: {instead}")
     if value > 1:
         raise WrongField(f"Target {shown} is above 100 %: {instead}")
     return value
@@ -391,6 +417,11 @@ def _metric(text: str, world: World) -> str:
     name = text.strip("`'\" ").lower().replace(" ", "_").replace("-", "_")
     if not _METRIC.fullmatch(name):
         raise WrongField(f"Metric {code(text, 60)} is not a name: write for example `exact_match`, or leave it empty.")
+    if name not in METRICS and world.ceilings:
+        raise WrongField(
+            f"Metric {code(text, 60)} is not known: write one of {', '.join(METRICS)}, or leave it empty for the "
+            "benchmark's own."
+        )
     return name
 
 

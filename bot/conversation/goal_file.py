@@ -57,6 +57,7 @@ def goal_from_yaml(
     *,
     known_benchmarks: Sequence[str] | None = None,
     model_exists: Callable[[str], str | None] | None = None,
+    metric_of: Callable[[str], str | None] | None = None,
     policy: Policy | None = None,
 ) -> Goal:
     """The goal in the text of a goal.yaml. The policy's ceilings hold only where a policy is given.
@@ -69,7 +70,7 @@ def goal_from_yaml(
         raise UserError("\n".join(problems))
     texts, problems = _texts_of(document.values or {})
     problems += [empty_field(name) for name in REQUIRED if not texts.get(name)]
-    world = World(known_benchmarks, model_exists, policy or Policy(), ceilings=policy is not None)
+    world = World(known_benchmarks, model_exists, metric_of, policy or Policy(), ceilings=policy is not None)
     goal, found = goal_of(texts, texts.pop("title", ""), world)
     problems += found
     if problems or goal is None:

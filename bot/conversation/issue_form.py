@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from bot.conversation.goal_fields import LABELS, REQUIRED, World, empty_field, goal_of, known_name
@@ -18,6 +18,7 @@ from bot.conversation.policy import Policy
 from bot.conversation.visible import visible_markdown, visible_text
 from bot.domain.data_source import SUFFIXES
 from bot.domain.goal import Goal
+from bot.domain.metrics import DEFAULT, Metric, metric_named
 
 __all__ = ["ParsedGoal", "goal_from_yaml", "goal_yaml", "parse_goal"]
 
@@ -81,10 +82,11 @@ def parse_goal(
     *,
     known_benchmarks: Sequence[str],
     model_exists: Callable[[str], str | None],
+    metric_of: Callable[[str], str | None] | None = None,
     policy: Policy | None = None,
 ) -> ParsedGoal:
     """The goal in an issue. Never raises; its time grows no faster than the text."""
-    world = World(known_benchmarks, model_exists, policy or Policy())
+    world = World(known_benchmarks, model_exists, metric_of, policy or Policy())
     body = visible_markdown(body[:LONGEST_BODY])
     sections, unknown = _sections(body)
     if len(sections) >= 2:
@@ -222,6 +224,17 @@ _AIMED = re.compile(
     rf"((?:{_AMOUNT}\s?(?:%|percent\b|per cent\b))|-?0?[.,][0-9]{{1,6}}\b)",
     re.IGNORECASE,
 )
+_AIMED_NUMBER = re.compile(
+    rf"(?:\bto|\bbelow|\bunder|\bat most|\btarget(?: of)?|<=|≤|<)\s{{0,3}}{_AMOUNT}(?![0-9.,]|\s?%|\s?per ?cent\b)",
+    re.IGNORECASE,
+)
+"""A target of a metric that is no share: a perplexity of 25."""
+_METRIC_SAID = re.compile(
+    r"\b(word[ _-]perplexity|perplexity|bits[ _-]per[ _-]byte|word error rate|wer|character error rate|cer)\b",
+    re.IGNORECASE,
+)
+"""Metrics that a sentence names by a word which means nothing else; accuracy is said of any."""
+_METRIC_NAMES = {"word_error_rate": "wer", "character_error_rate": "cer"}
 _PROSE_BUDGET = {
     "usd": re.compile(rf"(?<![\w.,-])(?:{_AMOUNT}\s?(?:USD|US\$|dollars?\b|\$)|(?:US)?\$\s?{_AMOUNT})", re.IGNORECASE),
     "runs": re.compile(rf"(?<![\w.,-]){_AMOUNT}\s(?:training\s)?runs?\b", re.IGNORECASE),
@@ -309,6 +322,10 @@ def _read_sentences(text: str, texts: dict[str, str], world: World) -> list[str]
         "dataset": [token for token in tokens if token.endswith(_ROWS)] + _data_sets_in(addresses),
         "script": [token for token in tokens if token.endswith(".py")],
     }
+    said = [re.sub(r"[ -]", "_", word.lower()) for word in _METRIC_SAID.findall(text)]
+    candidates["metric"] = [_METRIC_NAMES.get(word, word) for word in said]
+    if not _measure(texts, candidates, world).is_share:
+        candidates["target"] = [amount.rstrip(".,") for amount in _AIMED_NUMBER.findall(text)]
     spent = text
     for name, pattern in _PROSE_BUDGET.items():
         candidates[name] = ["".join(groups) for groups in map(_groups, pattern.finditer(spent))]
@@ -328,6 +345,14 @@ def _read_sentences(text: str, texts: dict[str, str], world: World) -> list[str]
             )
             texts.pop(name, None)
     return questions
+
+
+def _measure(texts: Mapping[str, str], candidates: Mapping[str, Sequence[str]], world: World) -> Metric:
+    """The metric that a target in the text is one of."""
+    named = texts.get("metric") or next(iter(candidates["metric"]), "")
+    benchmark = texts.get("benchmark") or next(iter(candidates["benchmark"]), "")
+    usual = world.metric_of(benchmark) if world.metric_of is not None and benchmark else None
+    return metric_named(named or usual or DEFAULT)
 
 
 def _groups(match: re.Match[str]) -> list[str]:

@@ -20,6 +20,7 @@ from bot.data.audit import Audit
 from bot.data.licences import Licence, licence_gate, normalise_licence
 from bot.data.scan import ScanReport
 from bot.domain.evaluation import Evaluation
+from bot.domain.metrics import Counting, metric_named
 from bot.domain.statistics import value_interval
 
 _TEMPLATES = Path(__file__).resolve().parents[2] / "templates" / "cards"
@@ -109,6 +110,8 @@ def report_card(context: Mapping[str, Any]) -> str:
         "report.md.jinja",
         front_matter=_yaml(_report_front(context)),
         goal=goal,
+        raises=metric_named(goal["metric"]).higher_is_better,
+        counted=metric_named(goal["metric"]).counting is Counting.RIGHT,
         state=context["state"],
         state_reason=context.get("state_reason", ""),
         budget=_budget_line(goal.get("budget")),
@@ -142,16 +145,26 @@ def evaluation_line(evaluation: Mapping[str, Any]) -> str:
     """`41.5 % (95 % interval 34.9 to 48.4, n = 200, dev)`: no number without its n and interval."""
     values = Evaluation.from_dict({key: value for key, value in evaluation.items() if key != "samples"})
     low, high = value_interval(values)
-    span = f"95 % interval {100 * low:.1f} to {100 * high:.1f}"
-    return f"{percent(values.value)} ({span}, n = {values.n:,}, {plain(values.split)})"
+    span = f"95 % interval {values.measure.bare_interval(low, high)}"
+    return f"{values.measure.said(values.value)} ({span}, n = {values.n:,}, {plain(values.split)})"
 
 
 def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def points(difference: float) -> str:
-    return f"{100 * difference:+.1f}"
+def differing(value: float, metric: str) -> str:
+    """A signed difference, in ASCII, with its unit."""
+    measure = metric_named(metric)
+    return measure.said_difference(value).replace("\u2212", "-") + measure.unit
+
+
+def margin(bounds: Sequence[float], metric: str) -> str:
+    return metric_named(metric).bare_interval(*bounds)
+
+
+def measured(value: float, metric: str) -> str:
+    return metric_named(metric).said(value)
 
 
 def plain(value: Any) -> str:
@@ -212,7 +225,12 @@ def _report_front(context: Mapping[str, Any]) -> dict[str, Any]:
     front["metrics"] = [goal["metric"]]
     front["tags"] = ["postdoc", *([goal["method"]] if goal.get("method") else [])]
     if best:
-        metric = {"type": best["metric"], "value": round(100 * best["value"], 4), "name": f"{best['metric']} (%)"}
+        measure = metric_named(best["metric"])
+        metric = {
+            "type": best["metric"],
+            "value": round((100 if measure.is_share else 1) * best["value"], 4),
+            "name": f"{best['metric']} (%)" if measure.is_share else best["metric"],
+        }
         dataset = {"type": best["benchmark"], "name": best["benchmark"], "split": best["split"]}
         result = {"task": {"type": "text-generation"}, "dataset": dataset, "metrics": [metric]}
         front["model-index"] = [{"name": name, "results": [result]}]
@@ -294,7 +312,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         autoescape=False,
     )
-    for shown in (plain, prose, code, code_cell, percent, points, duration):
+    for shown in (plain, prose, code, code_cell, percent, differing, margin, measured, duration):
         environment.filters[shown.__name__] = shown
     return environment
 

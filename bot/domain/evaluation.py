@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from bot.domain.metrics import DEFAULT, Metric, metric_named
+
 
 class Split(StrEnum):
     DEV = "dev"
@@ -32,6 +34,8 @@ class Sample:
     prompt: str | None = None
     response: str | None = None
     reference: str | None = None
+    weight: float = 1.0
+    """Words, tokens or bytes that a graded score is a mean over; 1 for what is right or wrong."""
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Sample:
@@ -41,7 +45,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One model on one split of one benchmark. Values are fractions in [0, 1]."""
+    """One model on one split of one benchmark. Shares are fractions of 1; `metrics` says which values are none."""
 
     benchmark: str
     harness_digest: str
@@ -58,9 +62,13 @@ class Evaluation:
     samples: tuple[Sample, ...] = field(default=())
 
     @property
+    def measure(self) -> Metric:
+        return metric_named(self.metric)
+
+    @property
     def termination_rate(self) -> float | None:
-        """Share of responses that the model ended by itself; None without samples."""
-        if not self.samples:
+        """Share of responses that the model ended by itself; None without samples, or where it answers nothing."""
+        if not self.samples or not self.measure.of_answers:
             return None
         return sum(sample.finish == "stop" for sample in self.samples) / len(self.samples)
 
@@ -72,7 +80,10 @@ class Evaluation:
 
     def public(self) -> dict[str, Any]:
         """The form that may be committed: no benchmark text, only item hashes, scores and finish reasons."""
-        samples = [{"id": s.id, "score": s.score, "finish": s.finish} for s in self.samples]
+        samples = [
+            {"id": s.id, "score": s.score, "finish": s.finish} | ({} if s.weight == 1 else {"weight": s.weight})
+            for s in self.samples
+        ]
         return self.as_dict() | {"samples": samples}
 
     @classmethod
@@ -98,11 +109,13 @@ class Comparison:
     """Smallest difference this n would have shown with power 0.8 at this discordance."""
     n_needed: int | None
     """Items needed to tell the observed difference; None when the verdict is clear, or no difference was observed."""
+    metric: str = DEFAULT
+    """Differences are in its unit, B minus A; for some metrics a negative one is better."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"discordant": list(self.discordant), "verdict": str(self.verdict)}
 
 
 def best_of(evaluations: Sequence[Evaluation]) -> Evaluation | None:
-    """The highest value; the earliest among equals, because a later tie is more often luck."""
-    return max(evaluations, key=lambda evaluation: evaluation.value, default=None)
+    """The best value; the earliest among equals, because a later tie is more often luck."""
+    return max(evaluations, key=lambda evaluation: evaluation.measure.rank(evaluation.value), default=None)

@@ -16,6 +16,7 @@ from bot.domain.ablation import Ablation
 from bot.domain.budget import Spend, raised
 from bot.domain.diagnosis import DiagnosisReport
 from bot.domain.goal import Budget, Goal, GoalId, digest_of
+from bot.domain.metrics import DEFAULT, Metric, metric_named
 
 BASELINE = 0
 """Run number that stands for the untouched base model."""
@@ -211,6 +212,12 @@ class Score:
     strict: float | None = None
     lenient: float | None = None
     termination_rate: float | None = None
+    metric: str = DEFAULT
+    """In a journal from before others existed, exact_match."""
+
+    @property
+    def measure(self) -> Metric:
+        return metric_named(self.metric)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Score:
@@ -428,9 +435,9 @@ class Experiment:
 
     @property
     def best_run(self) -> Run | None:
-        """Highest dev value; the earliest among equals, because a later tie is more often luck."""
+        """Best dev value; the earliest among equals, because a later tie is more often luck."""
         scored = [run for run in self.runs if run.score is not None and run.yardstick in ("", self.yardstick)]
-        return max(scored, key=lambda run: run.score.value if run.score else 0.0, default=None)
+        return max(scored, key=lambda run: run.score.measure.rank(run.score.value) if run.score else 0.0, default=None)
 
     @property
     def yardstick(self) -> str:

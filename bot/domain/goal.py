@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NewType
 
+from bot.domain.metrics import Metric, metric_named
+
 GoalId = NewType("GoalId", str)
 """`<owner>/<repository>#<issue>`: names a goal in the journal, in folders (through `slug`) and in hidden keys."""
 
@@ -42,7 +44,7 @@ _FIRST_FIELDS = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """The contract, as echoed to the person. Rates are fractions: 30 % is 0.30."""
+    """The contract, as echoed to the person. Shares are fractions: 30 % is 0.30."""
 
     title: str
     base_model: str
@@ -51,7 +53,7 @@ class Goal:
     """Name of a benchmark file, `practice/reverse` for example, or the path of the repository's own,
     `benchmarks/ours.yaml`, as it stands on the default branch."""
     target: float
-    """The value of `metric` to reach, in [0, 1]."""
+    """The value of `metric` to reach."""
     metric: str = "exact_match"
     base_revision: str = "main"
     method: str | None = None
@@ -79,6 +81,19 @@ class Goal:
         if not named and (line := _METHOD_LINE.search(self.recipe or "")) is not None:
             named = (line[1].lower(),)
         return named or (DEFAULT_METHOD,)
+
+    @property
+    def measure(self) -> Metric:
+        """Which way is better, and how a value is said."""
+        return metric_named(self.metric)
+
+    def reached(self, value: float) -> bool:
+        """Whether a value of the goal's metric meets its target."""
+        return self.measure.reached(value, self.target)
+
+    @property
+    def said_target(self) -> str:
+        return self.measure.said_target(self.target)
 
     @property
     def hash(self) -> str:

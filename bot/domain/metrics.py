@@ -38,6 +38,8 @@ class Metric:
     """Said in percent."""
     example: str = "90 %"
     """A target as a person writes it."""
+    of_answers: bool = True
+    """The model writes an answer, which it ends by itself or not."""
 
     # --- Which way --------------------------------------------------------------------------------------------------
 
@@ -112,6 +114,11 @@ class Metric:
         )
         return shown.replace("-", "\u2212")
 
+    def said_change(self, difference: float, low: float, high: float) -> str:
+        """For a terminal or a log, in ASCII: `+3.1 points (+1.0 to +5.2)`."""
+        ends = f"({self.said_difference(low)} to {self.said_difference(high)})"
+        return f"{self.said_difference(difference)}{self.unit} {ends}".replace("\u2212", "-")
+
     def said_size(self, difference: float) -> str:
         """A size of a difference, with its unit and no sign."""
         return (f"{abs(difference) * 100:.1f}" if self.is_share else number(abs(difference))) + self.unit
@@ -137,23 +144,26 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("exact_match", "exact match"),
-        Metric("accuracy", "accuracy"),
-        Metric("macro_f1", "macro-averaged F1", counting=Counting.MEAN),
-        Metric("pairwise_accuracy", "pairwise accuracy"),
+        Metric("accuracy", "accuracy", of_answers=False),
+        Metric("macro_f1", "macro-averaged F1", counting=Counting.MEAN, of_answers=False),
+        Metric("pairwise_accuracy", "pairwise accuracy", of_answers=False),
         # More errors than words are possible, when much is inserted.
         Metric("wer", "word error rate", **_ERRORS),  # type: ignore[arg-type]
         Metric("cer", "character error rate", **_ERRORS),  # type: ignore[arg-type]
         Metric(
             "perplexity", "perplexity per token of the model's own tokenizer", higher_is_better=False,
             low=1.0, high=math.inf, counting=Counting.LOG, is_share=False, example="25",
+            of_answers=False,
         ),
         Metric(
             "word_perplexity", "perplexity per word", higher_is_better=False,
             low=1.0, high=math.inf, counting=Counting.LOG, is_share=False, example="25",
+            of_answers=False,
         ),
         Metric(
             "bits_per_byte", "bits per byte", higher_is_better=False,
             low=0.0, high=math.inf, counting=Counting.MEAN, is_share=False, example="1.1",
+            of_answers=False,
         ),
     )
 }  # fmt: skip
@@ -162,4 +172,4 @@ DEFAULT = "exact_match"
 
 def metric_named(name: str) -> Metric:
     """The metric called `name`; one that is unknown here (a journal may hold any) is taken for a share to raise."""
-    return METRICS.get(name) or Metric(name, name, counting=Counting.MEAN)
+    return METRICS.get(name) or Metric(name, name)

@@ -6,6 +6,10 @@ of 10,000 random subsets of the paired differences. Their tails give the sign-fl
 the interval that inverts it, so the two never disagree; unlike a percentile bootstrap it keeps its level at ten items,
 and a subset is one random integer, which makes 2,000 items take a fifth of a second without numpy.
 
+A metric whose values are better when they are lower is compared as it is read: differences are B minus A in its unit,
+and the verdict is what knows the direction (`bot.domain.metrics`). Weighted scores (errors per word) are compared
+as ratios of sums; perplexities on the scale of their logarithms, and said as perplexities.
+
 Not covered: variation between training seeds (one seed says nothing about a method), and the luck of having looked
 several times (`luck_of_best` says how large that is).
 """
@@ -15,10 +19,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from bot.domain.distributions import beta_quantile, expected_largest_normal, normal_quantile, t_quantile
 from bot.domain.evaluation import Comparison, Evaluation, Verdict
+from bot.domain.metrics import Counting, Metric
 from bot.errors import UserError
 
 CONFIDENCE = 0.95
@@ -47,7 +53,7 @@ class Confirmation(NamedTuple):
 
     confirmed: bool
     lower_bound: float
-    """One-sided: the true value lies above it with the stated confidence."""
+    """One-sided: the true value is better than it with the stated confidence."""
     reason: str
     """One sentence with the numbers in it."""
 
@@ -69,21 +75,30 @@ def mean_and_standard_error(scores: Sequence[float]) -> Estimate:
     return Estimate(mean, math.sqrt(variance / n))
 
 
-def clustered_standard_error(scores: Sequence[float], clusters: Sequence[str]) -> float:
+def clustered_standard_error(
+    scores: Sequence[float], clusters: Sequence[str], weights: Sequence[float] | None = None
+) -> float:
     """Standard error of the mean when items of one cluster (a passage, a domain) succeed and fail together.
 
     The sandwich estimator of Miller (https://arxiv.org/abs/2411.00640, section 2.2) with the usual correction for few
     clusters, so that clusters of one item give `mean_and_standard_error`. Too small below about 20 clusters.
     """
-    mean = mean_and_standard_error(scores).mean
+    weights = weights or [1.0] * len(scores)
+    mean = weighted_mean(scores, weights)
     residuals: dict[str, float] = {}
-    for score, cluster in zip(scores, clusters, strict=True):
-        residuals[cluster] = residuals.get(cluster, 0.0) + score - mean
+    for score, cluster, weight in zip(scores, clusters, weights, strict=True):
+        residuals[cluster] = residuals.get(cluster, 0.0) + weight * (score - mean)
     groups = len(residuals)
     if groups == 1:
         return 0.0
     total = math.fsum(residual**2 for residual in residuals.values())
-    return math.sqrt(total * groups / (groups - 1)) / len(scores)
+    return math.sqrt(total * groups / (groups - 1)) / math.fsum(weights)
+
+
+def weighted_mean(scores: Sequence[float], weights: Sequence[float]) -> float:
+    if not scores:
+        raise UserError("There are no scores to average. Evaluate at least one item.")
+    return math.fsum(w * s for w, s in zip(weights, scores, strict=True)) / math.fsum(weights)
 
 
 def wilson_interval(successes: float, n: int, confidence: float = CONFIDENCE) -> Interval:
@@ -106,12 +121,21 @@ def clopper_pearson_interval(successes: int, n: int, confidence: float = CONFIDE
 
 
 def value_interval(evaluation: Evaluation, confidence: float = CONFIDENCE) -> Interval:
-    """Interval of an evaluation's value: Wilson for right-or-wrong scores, Student's t otherwise, within [0, 1]."""
+    """Interval of an evaluation's value: Wilson for right-or-wrong scores, Student's t otherwise, within what the
+    metric can be. For perplexity it is computed on the scale of logarithms."""
     successes = _successes(evaluation)
     if successes is not None:
         return wilson_interval(successes, evaluation.n, confidence)
-    half = t_quantile((1 + confidence) / 2, max(evaluation.n - 1, 1)) * evaluation.standard_error
-    return Interval(max(evaluation.value - half, 0.0), min(evaluation.value + half, 1.0))
+    t = t_quantile((1 + confidence) / 2, max(evaluation.n - 1, 1))
+    return Interval(_moved(evaluation, -t), _moved(evaluation, t))
+
+
+def _moved(evaluation: Evaluation, errors: float) -> float:
+    """The value that many standard errors further up, within what the metric can be."""
+    metric, value, error = evaluation.measure, evaluation.value, evaluation.standard_error
+    if metric.counting is Counting.LOG:
+        return metric.clipped(metric.of_mean(metric.mean_of(value) + errors * error / max(value, 1e-300)))
+    return metric.clipped(value + errors * error)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -200,18 +224,64 @@ def compare(
     """
     _require_comparable(a, b)
     scores_a, scores_b = item_scores(a), item_scores(b)
+    weights_a, weights_b = item_weights(a), item_weights(b)
     common = sorted(scores_a.keys() & scores_b.keys())
     if not common:
         raise UserError(
             f"The two evaluations of {a.benchmark} have no item in common, so nothing is paired. "
             "Evaluate both models on the same items and compare again."
         )
-    pairs = [(scores_a[item], scores_b[item]) for item in common]
-    binary = all(score in (0.0, 1.0) for pair in pairs for score in pair)
+    if any(weights_a[item] != weights_b[item] for item in common):
+        raise UserError(
+            f"The two evaluations of {a.benchmark} weigh their items differently: the models read other tokens in the "
+            "same texts, and a value per token does not compare. Use the metric word_perplexity or bits_per_byte."
+        )
+    metric = a.measure
+    weights = [weights_a[item] for item in common]
+    # Turned so that higher is better: then all below is one arithmetic.
+    pairs = [(metric.rank(scores_a[item]), metric.rank(scores_b[item])) for item in common]
+    unweighted = all(weight == 1 for weight in weights)
+    binary = unweighted and all(abs(score) in (0.0, 1.0) for pair in pairs for score in pair)
     if binary and clusters is None:
-        return _compare_binary(pairs, confidence)
-    groups = [clusters.get(item, item) if clusters else item for item in common]
-    return _compare_graded(pairs, groups, binary=binary, confidence=confidence, seed=seed)
+        found = _compare_binary(pairs, confidence)
+    else:
+        groups = [clusters.get(item, item) if clusters else item for item in common]
+        found = _compare_graded(pairs, weights, groups, binary=binary, confidence=confidence, seed=seed)
+    return _in_its_unit(found, metric, weighted_mean([scores_a[item] for item in common], weights))
+
+
+def _in_its_unit(found: Comparison, metric: Metric, mean_a: float) -> Comparison:
+    """A comparison of item scores turned so that higher is better, as B minus A of the metric's values."""
+    low, high = sorted((metric.rank(found.ci_low), metric.rank(found.ci_high)))
+    difference, detectable = metric.rank(found.difference), found.minimum_detectable
+    if metric.counting is Counting.LOG:
+        value = metric.of_mean(mean_a)
+        difference, low, high = (metric.of_mean(mean_a + one) - value for one in (difference, low, high))
+        detectable = value - metric.of_mean(mean_a - detectable)
+    span = metric.high - metric.low
+    return replace(
+        found,
+        difference=difference,
+        ci_low=max(low, -span),
+        ci_high=min(high, span),
+        minimum_detectable=min(detectable, span),
+        metric=metric.name,
+    )
+
+
+def item_weights(evaluation: Evaluation) -> dict[str, float]:
+    """What each item's score is a mean over: words, tokens, bytes; 1 where scores are right or wrong.
+
+    Raises: UserError for a weight below or at 0.
+    """
+    weights = {sample.id: sample.weight for sample in evaluation.samples}
+    for item, weight in weights.items():
+        if not isinstance(weight, (int, float)) or not 0 < weight < math.inf:
+            raise UserError(
+                f"Item {item} of the evaluation of {evaluation.model} has the weight {weight!r}. "
+                "Every weight must be a number above 0."
+            )
+    return weights
 
 
 def item_scores(evaluation: Evaluation) -> dict[str, float]:
@@ -236,25 +306,28 @@ def item_scores(evaluation: Evaluation) -> dict[str, float]:
 
 
 def one_sided_bound(evaluation: Evaluation, confidence: float = CONFIDENCE) -> float:
-    """Value that the true one exceeds with `confidence`: Clopper-Pearson for right-or-wrong scores, else Student's."""
+    """Value that the true one beats with `confidence`: Clopper-Pearson for right or wrong, else Student's t."""
     successes = _successes(evaluation)
     if successes is not None:
         return clopper_pearson_interval(successes, evaluation.n, 2 * confidence - 1).low
-    return max(evaluation.value - t_quantile(confidence, max(evaluation.n - 1, 1)) * evaluation.standard_error, 0.0)
+    t = t_quantile(confidence, max(evaluation.n - 1, 1))
+    return _moved(evaluation, -t if evaluation.measure.higher_is_better else t)
 
 
 def confirmation(
     evaluation: Evaluation, *, target: float, baseline: float, confidence: float = CONFIDENCE
 ) -> Confirmation:
-    """Whether the sealed split confirms: the value reaches the target and its lower bound lies above the baseline."""
+    """Whether the sealed split confirms: the value reaches the target and its bound is better than the baseline."""
+    metric = evaluation.measure
     bound = one_sided_bound(evaluation, confidence)
-    found = f"{_percent(evaluation.value)} on {evaluation.n} sealed items (lower bound {_percent(bound)})"
-    if evaluation.value < target:
-        return Confirmation(False, bound, f"{found} does not reach the target of {_percent(target)}.")
-    if bound <= baseline:
-        return Confirmation(False, bound, f"{found} cannot be told from the baseline of {_percent(baseline)}.")
-    reason = f"{found} reaches the target of {_percent(target)} and lies above the baseline of {_percent(baseline)}."
-    return Confirmation(True, bound, reason)
+    side, lies = ("lower", "above") if metric.higher_is_better else ("upper", "below")
+    found = f"{metric.said(evaluation.value)} on {evaluation.n} sealed items ({side} bound {metric.said(bound)})"
+    if not metric.reached(evaluation.value, target):
+        return Confirmation(False, bound, f"{found} does not reach the target of {metric.said(target)}.")
+    if not metric.better(bound, than=baseline):
+        return Confirmation(False, bound, f"{found} cannot be told from the baseline of {metric.said(baseline)}.")
+    reason = f"{found} reaches the target of {metric.said(target)} and lies {lies} the baseline of "
+    return Confirmation(True, bound, f"{reason}{metric.said(baseline)}.")
 
 
 def _compare_binary(pairs: Sequence[tuple[float, float]], confidence: float) -> Comparison:
@@ -269,20 +342,28 @@ def _compare_binary(pairs: Sequence[tuple[float, float]], confidence: float) -> 
 
 
 def _compare_graded(
-    pairs: Sequence[tuple[float, float]], groups: Sequence[str], *, binary: bool, confidence: float, seed: int
+    pairs: Sequence[tuple[float, float]],
+    weights: Sequence[float],
+    groups: Sequence[str],
+    *,
+    binary: bool,
+    confidence: float,
+    seed: int,
 ) -> Comparison:
     n = len(pairs)
     differences = [score_b - score_a for score_a, score_b in pairs]
     sums: dict[str, float] = {}
-    sizes: dict[str, int] = {}
-    for group, difference in zip(groups, differences, strict=True):
-        sums[group] = sums.get(group, 0.0) + difference
-        sizes[group] = sizes.get(group, 0) + 1
+    sizes: dict[str, float] = {}
+    for group, difference, weight in zip(groups, differences, weights, strict=True):
+        sums[group] = sums.get(group, 0.0) + weight * difference
+        sizes[group] = sizes.get(group, 0.0) + weight
     values = sorted(subset_means(list(sums.values()), list(sizes.values()), random.Random(seed)))
-    interval = _central(values, confidence)
-    mean = math.fsum(differences) / n
+    # Where too few items say anything: a share's whole scale, else twice the largest difference that was seen.
+    most = max([1.0, *(2 * abs(difference) for difference in differences)])
+    interval = _central(values, confidence, most)
+    mean = weighted_mean(differences, weights)
     # A cluster of k items that move together is worth fewer than k; the square of the clustered error says how many.
-    error = clustered_standard_error(differences, groups) if len(sums) > 1 else 1.0
+    error = clustered_standard_error(differences, groups, weights) if len(sums) > 1 else 1.0
     spread = error**2 * n + mean**2
     discordant = (sum(d < 0 for d in differences), sum(d > 0 for d in differences))
     low, high = min(interval.low, mean), max(interval.high, mean)
@@ -307,7 +388,7 @@ def _comparison(
     if binary or spread == 0:
         detectable = minimum_detectable(spread, n, confidence=confidence)
     else:
-        detectable = min(_z_sum(confidence, POWER) * math.sqrt(max(spread - difference**2, 0.0) / n), 1.0)
+        detectable = _z_sum(confidence, POWER) * math.sqrt(max(spread - difference**2, 0.0) / n)
     return Comparison(
         difference=difference,
         ci_low=interval.low,
@@ -321,7 +402,7 @@ def _comparison(
     )
 
 
-def subset_means(sums: Sequence[float], sizes: Sequence[int], rng: random.Random) -> list[float]:
+def subset_means(sums: Sequence[float], sizes: Sequence[float], rng: random.Random) -> list[float]:
     """Mean difference of random non-empty subsets of the groups, each group in or out with equal chance.
 
     Groups are taken eight at a time from tables of all 256 partial sums, so that a subset costs n/8 additions.
@@ -357,12 +438,12 @@ def _two_sided(values: Sequence[float]) -> float:
     return min(1.0, 2 * (min(below, above) + 1) / (len(values) + 1))
 
 
-def _central(values: Sequence[float], confidence: float) -> Interval:
-    """Interval between the order statistics that leave (1 - confidence) / 2 on each side; the full scale if none do."""
+def _central(values: Sequence[float], confidence: float, most: float) -> Interval:
+    """Interval between the order statistics that leave (1 - confidence) / 2 on each side; up to `most` if none do."""
     # Floating point makes 0.05 / 2 * 10,000 either 250.0000000002 or 249.99999999: the addition settles it.
     rank = math.floor((1 - confidence) / 2 * (len(values) + 1) + 1e-9)
     if rank < 1:
-        return Interval(-1.0, 1.0)
+        return Interval(-most, most)
     return Interval(values[rank - 1], values[-rank])
 
 
@@ -388,6 +469,8 @@ def _successes(evaluation: Evaluation) -> int | None:
     """How many items are right, or None when scores are graded."""
     if evaluation.n <= 0:
         raise UserError(f"The evaluation of {evaluation.model} has no items, so its value means nothing.")
+    if evaluation.measure.counting is not Counting.RIGHT:
+        return None
     if evaluation.samples:
         scores = item_scores(evaluation).values()
         graded = len(scores) != evaluation.n or any(score not in (0.0, 1.0) for score in scores)
@@ -398,7 +481,3 @@ def _successes(evaluation: Evaluation) -> int | None:
 
 def _z_sum(confidence: float, power: float) -> float:
     return normal_quantile((1 + confidence) / 2) + normal_quantile(power)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"

@@ -87,6 +87,14 @@ def known_benchmarks(folders: Sequence[Path] = (SHIPPED,)) -> list[str]:
     return sorted(found)
 
 
+def metric_of(name: str, folders: Iterable[Path] = ()) -> str | None:
+    """What the benchmark called `name` measures; None when there is none that can be read."""
+    try:
+        return load_benchmark(name, folders).metric
+    except UserError:
+        return None
+
+
 # --- Items ----------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.domain.evaluation import Comparison, Evaluation
+from bot.domain.metrics import metric_named
 from bot.domain.statistics import compare
 from bot.errors import UserError
 
@@ -62,8 +63,11 @@ def _problems(data: dict[str, Any]) -> list[str]:
         return found
     if not isinstance(data["n"], int) or data["n"] < 1:
         found.append("`n` is not a count of items")
-    if not 0 <= data["value"] <= 1:
-        found.append(f"`value` is {data['value']:g}, and values are fractions from 0 to 1")
+    measure = metric_named(data["metric"])
+    if not measure.has(data["value"]):
+        least, most = f"{measure.low:g}", "" if math.isinf(measure.high) else f" to {measure.high:g}"
+        what = "fractions" if measure.is_share else "numbers"
+        found.append(f"`value` is {data['value']:g}, and values of {measure.name} are {what} from {least}{most}")
     if data["standard_error"] < 0:
         found.append("`standard_error` is negative")
     if not data["harness_digest"]:

@@ -232,7 +232,7 @@ def _after_review(x: Experiment, run: Run) -> Action | None:
     goal = x.goal
     assert goal is not None, "a run belongs to a goal that was understood"
     best = x.best_run
-    if best is not None and best.score is not None and best.score.value >= goal.target:
+    if best is not None and best.score is not None and goal.reached(best.score.value):
         if x.confirmation is None:
             return _model_again(x, best) or _job(x, JobRole.CONFIRM, best.n) or Action(
                 ActionKind.CONFIRM, {"run": best.n}

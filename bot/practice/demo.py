@@ -57,6 +57,7 @@ class Outcome:
         x = self.experiment
         return {
             "target": x.goal.target if x.goal is not None else None,
+            "metric": x.goal.metric if x.goal is not None else None,
             "state": str(x.state),
             "seconds": round(self.seconds, 2),
             "runs": [run_row(run) for run in x.runs],
@@ -382,7 +383,7 @@ def summary_table(x: Experiment) -> Table:
 
 def _value(score: Score) -> str:
     """The interval, not ± a standard error: at 0 % and 100 % the latter is 0, which claims too much."""
-    return f"{100 * score.value:.1f} % ({100 * score.ci_low:.1f} to {100 * score.ci_high:.1f})"
+    return f"{score.measure.said(score.value)} ({score.measure.bare_interval(score.ci_low, score.ci_high)})"
 
 
 def _invite(screen: Screen, world: PracticeWorld, x: Experiment) -> None:

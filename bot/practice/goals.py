@@ -122,7 +122,7 @@ def answers_of(goal: Goal) -> dict[str, str]:
     filled = {
         "base_model": goal.base_model + revision,
         "benchmark": goal.benchmark,
-        "target": f"{100 * goal.target:g} %",
+        "target": goal.said_target,
         "metric": goal.metric,
         "method": goal.method,
         "dataset": goal.dataset,

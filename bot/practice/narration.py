@@ -15,6 +15,7 @@ from bot.domain.diagnosis import Diagnosis, Severity
 from bot.domain.experiment import Event, EventKind, Experiment, JobRole, Run, State
 from bot.domain.fold import experiment_of
 from bot.domain.goal import GoalId
+from bot.domain.metrics import DEFAULT, metric_named
 
 SHOWN_RECIPE_KEYS = (
     "learning_rate", "lr_scheduler_type", "max_steps", "num_train_epochs", "per_device_train_batch_size", "max_length",
@@ -353,21 +354,23 @@ def count(number: int, thing: str) -> str:
 
 def score_text(score: Mapping[str, Any]) -> str:
     """`41.5 % (34.9 to 48.4, n = 200)`: never a number without its interval and n."""
-    low, high = 100 * score["ci_low"], 100 * score["ci_high"]
-    return f"{100 * score['value']:.1f} % ({low:.1f} to {high:.1f}, n = {score['n']})"
+    measure = metric_named(str(score.get("metric") or DEFAULT))
+    margin = measure.bare_interval(score["ci_low"], score["ci_high"])
+    return f"{measure.said(score['value'])} ({margin}, n = {score['n']})"
 
 
 def verdict_text(run: Run) -> str:
     comparison = run.against_baseline
     if comparison is None:
         return run.verdict or "not compared"
-    points = 100 * float(comparison["difference"])
+    measure, difference = metric_named(str(comparison.get("metric") or DEFAULT)), float(comparison["difference"])
     sure = "p < 0.001" if comparison["p_value"] < 0.001 else f"p = {comparison['p_value']:.2g}"
     match run.verdict:
         case "better" | "worse":
-            return f"{run.verdict} than the baseline by {abs(points):.1f} points ({sure})"
+            return f"{run.verdict} than the baseline by {measure.said_size(difference)} ({sure})"
         case _:
-            return f"cannot tell it from the baseline ({points:+.1f} points, {sure})"
+            change = measure.said_difference(difference).replace("\u2212", "-") + measure.unit
+            return f"cannot tell it from the baseline ({change}, {sure})"
 
 
 def changes_text(changed: Mapping[str, Sequence[Any]]) -> str:

@@ -280,7 +280,7 @@ def draw_dots(rng: random.Random) -> Row:
 # --- Spoken words ---------------------------------------------------------------------------------------------------
 
 DIGIT_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-VERBS, THINGS = ["open", "close", "start", "stop"], ["door", "lamp", "fan", "radio"]
+VERBS, THINGS = ["open", "close", "start", "stop"], ["door", "lamp", "horn", "radio"]
 TONES = (400, 550, 750, 1000, 1350, 1800, 2400)
 """Hertz, about the third of an octave that mel filters still tell apart."""
 
@@ -304,13 +304,13 @@ def melody(index: int) -> tuple[int, int]:
 
 def spoken(rng: random.Random, words: list[tuple[int, int]], noise: float = 0.05) -> str:
     """Base64 of a WAV file: each word two tones in a row, of varied length and loudness, with pauses and hiss."""
-    samples: list[float] = [0.0] * int(HERTZ * rng.uniform(0.01, 0.06))
+    samples: list[float] = [0.0] * int(HERTZ * rng.uniform(0.01, 0.03))
     for tones in words:
-        loud, length = rng.uniform(0.5, 0.9), int(HERTZ * WORD_SECONDS / 2 * rng.uniform(0.85, 1.15))
+        loud, length = rng.uniform(0.5, 0.9), int(HERTZ * WORD_SECONDS / 2 * rng.uniform(0.95, 1.05))
         for tone in tones:
             start = rng.randrange(HERTZ // 2)
             samples += [loud * value for value in _sine(tone)[start : start + length]]
-        samples += [0.0] * int(HERTZ * rng.uniform(0.02, 0.04))
+        samples += [0.0] * int(HERTZ * rng.uniform(0.02, 0.03))
     start = rng.randrange(HERTZ)
     # At most 0.9 of tone and 0.3 of hiss: 128 + 100 * 1.2 stays within a byte.
     levels = array("B", [int(128.5 + 100 * (a + noise * b)) for a, b in zip(samples, _hiss()[start:], strict=False)])

@@ -5,7 +5,7 @@
     postdoc/tiny-bert      BERT for texts, a word list of the practice tasks, letters for every other word
     postdoc/tiny-resnet    ResNet for images of 16 by 16 pixels
     postdoc/tiny-vit       Vision Transformer for the same images
-    postdoc/tiny-whisper   Whisper for one second at 16,000 samples, 24 mel bands, bytes instead of words
+    postdoc/tiny-whisper   Whisper for one second at 16,000 samples, 24 mel bands; bytes, and the practice words
     postdoc/tiny-gpt2      GPT-2 over bytes, for language modelling from scratch
 
 Their weights are drawn from a seed and not pretrained, which takes a second each; they lie in the user's cache like
@@ -52,7 +52,7 @@ def tiny_bert(seed: int) -> Parts:
     from transformers import BertConfig, BertModel, BertTokenizer
 
     tokenizer = BertTokenizer(vocab={word: n for n, word in enumerate(vocabulary())}, do_lower_case=True)
-    tokenizer.model_max_length = 64
+    tokenizer.model_max_length = 128
     torch.manual_seed(seed)
     shape = BertConfig(
         vocab_size=len(vocabulary()),
@@ -60,7 +60,7 @@ def tiny_bert(seed: int) -> Parts:
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=128,
-        max_position_embeddings=64,
+        max_position_embeddings=128,
     )
     return BertModel(shape), tokenizer
 
@@ -109,6 +109,16 @@ WHISPER_SPECIALS = (
 )  # fmt: skip
 
 
+def word_merges(words: list[str]) -> list[tuple[str, str]]:
+    """Pairs for a byte-level BPE that put the practice words together, at the beginning of a text and after a space."""
+    pairs: dict[tuple[str, str], None] = {}
+    for word in words:
+        for spelled in (word, f"\u0120{word}"):  # how byte-level BPE writes a space
+            for end in range(1, len(spelled)):
+                pairs[spelled[:end], spelled[end]] = None
+    return list(pairs)
+
+
 def tiny_whisper(seed: int) -> Parts:
     import torch
     from tokenizers import pre_tokenizers
@@ -122,9 +132,11 @@ def tiny_whisper(seed: int) -> Parts:
     )
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = word_merges([*sense_tasks.DIGIT_WORDS, *sense_tasks.VERBS, *sense_tasks.THINGS])
+    tokens = [*alphabet, *dict.fromkeys("".join(pair) for pair in merges), *WHISPER_SPECIALS]
     tokenizer = WhisperTokenizer(
-        vocab={token: n for n, token in enumerate((*alphabet, *WHISPER_SPECIALS))},
-        merges=[],
+        vocab={token: n for n, token in enumerate(tokens)},
+        merges=merges,
         additional_special_tokens=list(WHISPER_SPECIALS[1:]),
         unk_token=WHISPER_SPECIALS[0],
         bos_token=WHISPER_SPECIALS[0],

@@ -14,11 +14,12 @@ from markdown_it import MarkdownIt
 from bot.conversation import messages
 from bot.conversation.commands import checked, parse_commands
 from bot.conversation.messages.charts import MOST_POINTS, Curve, sparkline, thinned, told, xychart
-from bot.conversation.messages.wording import clock, duration, p_value, percent, points, round_percent
+from bot.conversation.messages.wording import clock, difference, duration, p_value, percent, with_unit
 from bot.conversation.policy import Policy
 from bot.domain.budget import Spend
 from bot.domain.diagnosis import Diagnosis
 from bot.domain.experiment import BASELINE, Command, EventKind, Experiment, State
+from bot.domain.metrics import METRICS
 from tests.conversation.conftest import CLIPPED, GOAL_ID, PLATEAU, SHA, Story, make_goal, score
 
 COMMAND = Command(9, "set", ["learning_rate=1e-5"], "alice", 11, 77, 43)
@@ -686,18 +687,31 @@ def test_job_hours_in_the_ledger_leave_out_other_runs(after_two_runs: Story) -> 
 
 
 def test_numbers_are_said_the_same_everywhere() -> None:
-    assert [percent(0.625), round_percent(0.9), round_percent(0.625), round_percent(0.07)] == [
+    assert [
+        percent(0.625),
+        METRICS["exact_match"].said_target(0.9),
+        METRICS["exact_match"].said_target(0.625),
+        METRICS["exact_match"].said_target(0.07),
+    ] == [
         "62.5 %",
         "90 %",
         "62.5 %",
         "7 %",
     ]
-    assert [points(0.125), points(-0.03), p_value(0.0004), p_value(0.04)] == [
+    assert [difference({"difference": 0.125}), with_unit({"difference": -0.03}), p_value(0.0004), p_value(0.04)] == [
         "+12.5",
-        "\u22123.0",
+        "\u22123.0 points",
         "p < 0.001",
         "p = 0.040",
     ]
+    perplexity = METRICS["perplexity"]
+    assert [perplexity.said(24.9512), perplexity.said_target(25.0), perplexity.said(12345.6)] == [
+        "24.95",
+        "25",
+        "12,346",
+    ]
+    assert with_unit({"difference": -1.5, "metric": "perplexity"}) == "\u22121.50"
+    assert METRICS["wer"].said_change(-0.031, -0.05, -0.012) == "-3.1 points (-5.0 to -1.2)"
     assert [duration(s) for s in (0, 59.6, 61, 3_700)] == ["0 s", "1 min 00 s", "1 min 01 s", "1 h 01 min"]
     assert [clock(s) for s in (5, 860, 8_060)] == ["0:05", "14:20", "2:14:20"]
 

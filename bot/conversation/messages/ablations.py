@@ -16,11 +16,10 @@ from bot.conversation.messages.wording import (
     goal_of,
     hours,
     listed,
-    percent,
-    points,
     scored,
     scored_briefly,
     setting,
+    with_unit,
 )
 from bot.domain.ablation import Ablation, Arm
 from bot.domain.evaluation import Verdict
@@ -82,7 +81,7 @@ def _row(row: dict[str, Any], found: Ablation) -> tuple[str, ...]:
         value + note,
         scored_briefly(score) if score is not None else "none",
         str(row["against_baseline"]["verdict"]) if score is not None else "failed",
-        f"{points(against['difference'])} points, {against['verdict']}" if against else "",
+        f"{with_unit(against)}, {against['verdict']}" if against else "",
         _losses(row["losses"]),
         duration(row["seconds"]) if row["seconds"] else "",
     )
@@ -104,7 +103,12 @@ def _losses(losses: list[float | None]) -> str:
 
 def _best(found: Ablation) -> dict[str, Any] | None:
     scored_rows = [row for row in found.rows if row["score"]]
-    return max(scored_rows, key=lambda row: float(row["score"]["value"]), default=None)
+    return max(scored_rows, key=_rank, default=None)
+
+
+def _rank(row: dict[str, Any]) -> float:
+    score = Score.from_dict(row["score"])
+    return score.measure.rank(score.value)
 
 
 def _conclusion(found: Ablation) -> str:
@@ -117,16 +121,18 @@ def _conclusion(found: Ablation) -> str:
     close = [row for row in rivals if row["against_best"]["verdict"] != Verdict.WORSE]
     kept = f"{best.get('key') or found.key}={setting(best['value'])}"
     name = f"`{kept}`"
-    told = f"Highest: {name} with {scored(score)}."
+    highest = "Highest" if score.measure.higher_is_better else "Lowest"
+    told = f"{highest}: {name} with {scored(score)}."
     if close:
         values = listed([_named(row) for row in close])
         told += f" It cannot be told from {values} on these {score.n} items."
     elif rivals:
         told += " Every other value is worse beyond chance, each by its own paired test."
     return (
-        f"{told} The highest of {len(rivals) + 1} is flattered by having been chosen on the items it is measured on; "
-        f"the sealed test is not opened for it.\n\nTo keep it: `/postdoc set {kept}`. "
-        f"The base model's value, which verdicts are against, stands above: {percent(_base(best))}."
+        f"{told} The {highest.lower()} of {len(rivals) + 1} is flattered by having been chosen on the items it is "
+        "measured on; the sealed test is not opened for it.\n\n"
+        f"To keep it: `/postdoc set {kept}`. "
+        f"The base model's value, which verdicts are against, stands above: {score.measure.said(_base(best))}."
     )
 
 

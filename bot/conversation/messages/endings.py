@@ -13,13 +13,10 @@ from bot.conversation.messages.wording import (
     counted,
     duration,
     goal_of,
-    interval,
-    percent,
-    round_percent,
     scored,
     short,
 )
-from bot.domain.experiment import Experiment, State
+from bot.domain.experiment import Experiment, Score, State
 
 VERDICT_CHECK = "postdoc / verdict"
 """Name of the check on the closing commit."""
@@ -63,8 +60,8 @@ def _loading(model_line: str) -> str:
 def _headline(experiment: Experiment) -> str:
     runs = counted(len(experiment.runs), "run")
     goal, best = goal_of(experiment), experiment.best_run
-    target = round_percent(goal.target)
-    reached = best is not None and best.score is not None and best.score.value >= goal.target
+    target = goal.said_target
+    reached = best is not None and best.score is not None and goal.reached(best.score.value)
     how_far = "reached on the dev items but not confirmed" if reached else "not reached"
     headlines = {
         State.MET: f"Target of {target} met in {runs}, and confirmed on the sealed test.",
@@ -91,7 +88,7 @@ def _confirmation(experiment: Experiment) -> str:
 
 
 def _score_words(score: Mapping[str, Any]) -> str:
-    return f"{percent(score['value'])} (95 % interval {interval(score['ci_low'], score['ci_high'])}, n = {score['n']})"
+    return scored(Score.from_dict(score))
 
 
 def _best(experiment: Experiment) -> str:
@@ -151,7 +148,9 @@ def verdict_check(experiment: Experiment) -> VerdictCheck:
         State.CLOSED: Conclusion.CANCELLED,
     }
     best = experiment.best_run
-    value = f" Best run: {percent(best.score.value)}, n {best.score.n}." if best is not None and best.score else ""
+    value = ""
+    if best is not None and best.score is not None:
+        value = f" Best run: {best.score.measure.said(best.score.value)}, n {best.score.n}."
     title = clipped(inert_plain(f"{_headline(experiment)}{value}"), LONGEST_CHECK_TITLE)
     summary = "\n\n".join(part for part in _report_parts(experiment, 0.0, "") if part)
     conclusion = conclusions.get(experiment.state, Conclusion.NEUTRAL)

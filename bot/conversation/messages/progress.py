@@ -22,8 +22,6 @@ from bot.conversation.messages.wording import (
     clock,
     duration,
     goal_of,
-    percent,
-    round_percent,
     scored,
     short,
     state_sentence,
@@ -47,7 +45,7 @@ def sticky(
     """The one comment that always says how things stand. `now` (Unix seconds) adds how long the goal has been open."""
     goal = goal_of(experiment)
     best = experiment.best_run
-    target = f"{round_percent(goal.target)} {code(goal.metric, 80)} on {code(goal.benchmark, 120)}"
+    target = f"{goal.said_target} {code(goal.metric, 80)} on {code(goal.benchmark, 120)}"
     rows = [
         ("Target", target),
         ("Base model", scored(experiment.baseline) if experiment.baseline is not None else "not measured yet"),
@@ -100,7 +98,7 @@ def next_step_of(experiment: Experiment) -> str:
         return ablation_step(experiment.ablation, experiment)
     run = experiment.run
     upcoming = f"run {run.n + 1 if run is not None else 1}"
-    reached = run is not None and run.score is not None and run.score.value >= goal_of(experiment).target
+    reached = run is not None and run.score is not None and goal_of(experiment).reached(run.score.value)
     if reached and experiment.state in (State.REVIEWING, State.REVISING):
         return "the sealed test is opened, once, to confirm."
     steps = {
@@ -234,11 +232,11 @@ def check_done_title(run: Run, baseline: Score | None, target: float) -> str:
     """A completed check's title: the value, its uncertainty, the base model's, the verdict."""
     if run.score is None:
         return clipped(inert_plain(f"not evaluated: {run.failure or 'no value'}"), LONGEST_CHECK_TITLE)
-    score = run.score
-    margin = f"{score.ci_low * 100:.1f} to {score.ci_high * 100:.1f}"
-    reached = "target reached" if score.value >= target else f"target {round_percent(target)}"
-    base = f"base {percent(baseline.value)} · " if baseline is not None else ""
-    return f"{percent(score.value)} ({margin}, n {score.n}) · {base}{run.verdict or 'no verdict'} · {reached}"
+    score, measure = run.score, run.score.measure
+    margin = measure.bare_interval(score.ci_low, score.ci_high)
+    reached = "target reached" if measure.reached(score.value, target) else f"target {measure.said_target(target)}"
+    base = f"base {measure.said(baseline.value)} · " if baseline is not None else ""
+    return f"{measure.said(score.value)} ({margin}, n {score.n}) · {base}{run.verdict or 'no verdict'} · {reached}"
 
 
 def check_done_summary(run: Run, losses: Sequence[float | None] = ()) -> str:

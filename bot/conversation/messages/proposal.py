@@ -17,7 +17,6 @@ from bot.conversation.messages.wording import (
     duration,
     goal_of,
     model_name,
-    round_percent,
     scored,
     short,
     usd,
@@ -60,7 +59,7 @@ class PlanFacts:
 
 def pull_request_title(experiment: Experiment) -> str:
     goal = goal_of(experiment)
-    title = f"Raise {model_name(goal)} on {goal.benchmark} to {round_percent(goal.target)}"
+    title = f"{goal.measure.aim} {model_name(goal)} on {goal.benchmark} to {goal.said_target}"
     return clipped(inert_plain(title), 240)
 
 
@@ -75,7 +74,7 @@ def pull_request_body(experiment: Experiment, facts: PlanFacts) -> str:
     return message(
         experiment.goal_id,
         PULL_REQUEST,
-        f"For #{experiment.issue}: raise {code(goal.base_model, 120)} to {round_percent(goal.target)} "
+        f"For #{experiment.issue}: {goal.measure.aim.lower()} {code(goal.base_model, 120)} to {goal.said_target} "
         f"{code(goal.metric)} on {code(goal.benchmark, 120)}.",
         "### Plan",
         _plan_sections(experiment, facts),
@@ -224,7 +223,7 @@ class CommitMessage(NamedTuple):
 def proposal_message(experiment: Experiment) -> CommitMessage:
     """The commit that opens the pull request."""
     goal = goal_of(experiment)
-    headline = inert_plain(f"Propose {model_name(goal)} on {goal.benchmark} to {round_percent(goal.target)}")
+    headline = inert_plain(f"Propose {model_name(goal)} on {goal.benchmark} to {goal.said_target}")
     return CommitMessage(clipped(headline, 72), f"Goal {goal.hash}.\n\n{_trailer(experiment, 0)}")
 
 

@@ -15,7 +15,6 @@ from bot.conversation.messages.wording import (
     goal_of,
     hours,
     listed,
-    round_percent,
     short,
     state_sentence,
     usd,
@@ -175,8 +174,9 @@ def reply_adopted(experiment: Experiment) -> str:
     """The goal that the edited issue states is the contract now; `experiment` has it already."""
     goal = goal_of(experiment)
     return (
-        f"Adopted: the goal `{goal.hash}`, to raise {code(goal.base_model, 120)} to {round_percent(goal.target)} on "
-        f"{code(goal.benchmark, 120)}, committed as {short(experiment.head_sha)}. Training it is asked about anew."
+        f"Adopted: the goal `{goal.hash}`, to {goal.measure.aim.lower()} {code(goal.base_model, 120)} to "
+        f"{goal.said_target} on {code(goal.benchmark, 120)}, committed as {short(experiment.head_sha)}. Training it is "
+        "asked about anew."
     )
 
 

@@ -15,11 +15,9 @@ from bot.conversation.messages.wording import (
     changes,
     counted,
     goal_of,
-    interval,
     listed,
+    measure_of,
     percent,
-    points,
-    round_percent,
     setting,
     short,
     verdict_clause,
@@ -27,6 +25,7 @@ from bot.conversation.messages.wording import (
 from bot.domain.diagnosis import Diagnosis, Evidence, Severity
 from bot.domain.evaluation import Verdict
 from bot.domain.experiment import Experiment, Run
+from bot.domain.metrics import Counting
 from bot.domain.recipe import as_yaml
 
 _SEVERITY = {
@@ -73,26 +72,32 @@ def _verdict_sentence(experiment: Experiment, run: Run, seeds: Sequence[int]) ->
     if run.score is None:
         why = f": {inert_line(run.failure, 500)}" if run.failure else "."
         return f"**Run {run.n} ended before it could be evaluated{why}**\n\n{trained}"
-    score, target = run.score, goal_of(experiment).target
-    reached = "reached on the dev items" if score.value >= target else "not reached"
-    metric = code(goal_of(experiment).metric)
-    margin = interval(score.ci_low, score.ci_high)
+    score, goal = run.score, goal_of(experiment)
+    reached = "reached on the dev items" if goal.reached(score.value) else "not reached"
+    metric = code(goal.metric) + ("" if goal.measure.higher_is_better else ", of which less is better")
+    margin = score.measure.said_interval(score.ci_low, score.ci_high)
     sentence = (
-        f"**{verdict_clause(run.verdict)}: {percent(score.value)} (95 % interval {margin}, n = {score.n}, "
-        f"{counted(len(seeds), 'seed')}); the target of {round_percent(target)} is {reached}.**"
+        f"**{verdict_clause(run.verdict)}: {score.measure.said(score.value)} (95 % interval {margin}, n = {score.n}, "
+        f"{counted(len(seeds), 'seed')}); the target of {goal.said_target} is {reached}.**"
     )
     return f"{sentence}\n\n{trained} The metric is {metric}."
+
+
+_PAIRED = {
+    True: "The same items, paired: gained are items that only this run has right.",
+    False: "The same items, paired: gained are items that this run does better.",
+}
 
 
 def _comparison_section(experiment: Experiment, run: Run) -> str:
     rows = compared_with(run)
     if not rows:
         return ""
-    parts = [comparisons(rows), "The same items, paired: gained are items that only this run has right."]
+    parts = [comparisons(rows), _PAIRED[measure_of(rows[0][1]).counting is Counting.RIGHT]]
     for found in [found for _, found in rows if found["verdict"] == Verdict.CANNOT_TELL][:1]:
         enough = f"; about {found['n_needed']:,} items would tell the observed one" if found.get("n_needed") else ""
-        least = points(found["minimum_detectable"]).lstrip("+")
-        parts.append(f"{found['n']} items show differences from about {least} points on (power 0.8){enough}.")
+        least = measure_of(found).said_size(found["minimum_detectable"])
+        parts.append(f"{found['n']} items show differences from about {least} on (power 0.8){enough}.")
     scored_runs = sum(other.score is not None for other in experiment.runs)
     if scored_runs > 1:
         parts.append(

@@ -10,16 +10,16 @@ from bot.conversation.messages.wording import (
     amount,
     changes,
     counted,
+    difference,
     duration,
     hours,
     p_value,
-    points,
-    round_percent,
     scored,
     scored_briefly,
     short,
     usd,
     verdict_word,
+    with_unit,
 )
 from bot.domain.experiment import Experiment, JobRole, Run
 from bot.domain.goal import Budget, Goal
@@ -54,7 +54,7 @@ def goal_rows(goal: Goal, pins: Mapping[str, Any] | None = None) -> list[tuple[s
         ("Base model", code(goal.base_model, 120) + revision),
         ("Benchmark", code(goal.benchmark, 250) + commit),
         ("Metric", code(goal.metric, 80)),
-        ("Target", round_percent(goal.target)),
+        ("Target", goal.said_target),
         ("Method", code(goal.method) if goal.method else "Postdoc chooses"),
         ("Training data", code(data, 1_000) if data else "the benchmark's own training split"),
         ("Licence of the data", code(goal.data_licence, 64) if goal.data_licence else NOT_STATED),
@@ -128,8 +128,8 @@ def comparisons(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         cells.append(
             (
                 name,
-                f"{points(c['difference'])} points",
-                f"{points(c['ci_low'])} to {points(c['ci_high'])}",
+                with_unit(c),
+                f"{difference(c, 'ci_low')} to {difference(c, 'ci_high')}",
                 f"{gained} gained, {lost} lost of {c['n']}",
                 p_value(c["p_value"]),
                 str(c["verdict"]),
@@ -166,7 +166,7 @@ def value_sentence(experiment: Experiment) -> str:
     goal = experiment.goal
     if goal is None:
         return ""
-    aim = f"Target: {round_percent(goal.target)} {code(goal.metric)} on {code(goal.benchmark)}."
+    aim = f"Target: {goal.said_target} {code(goal.metric)} on {code(goal.benchmark)}."
     if experiment.baseline is None:
         return f"{aim} Base model: not measured yet."
     return f"{aim} Base model, untouched: {scored(experiment.baseline)}."

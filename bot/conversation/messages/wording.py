@@ -10,35 +10,40 @@ from bot.conversation.inert import code
 from bot.domain.evaluation import Verdict
 from bot.domain.experiment import Experiment, Run, Score, State
 from bot.domain.goal import Goal
+from bot.domain.metrics import DEFAULT, Metric, metric_named
 from bot.domain.recipe import as_yaml
 
 
 def percent(rate: float) -> str:
-    """A measured rate: one decimal, always."""
+    """A measured rate: one decimal, always. A value of a metric is said by its `Metric` instead."""
     return f"{rate * 100:.1f} %"
-
-
-def round_percent(rate: float) -> str:
-    """A rate that a person chose: as many decimals as it was given."""
-    return f"{round(rate * 100, 6):g} %"
-
-
-def interval(low: float, high: float) -> str:
-    return f"{low * 100:.1f} to {high * 100:.1f} %"
 
 
 def scored(score: Score) -> str:
     """A value as it must always be said: with interval and n."""
-    return f"{percent(score.value)} (95 % interval {interval(score.ci_low, score.ci_high)}, n = {score.n})"
+    measure = score.measure
+    margin = measure.said_interval(score.ci_low, score.ci_high)
+    return f"{measure.said(score.value)} (95 % interval {margin}, n = {score.n})"
 
 
 def scored_briefly(score: Score) -> str:
     """For a table's cell."""
-    return f"{percent(score.value)} ({score.ci_low * 100:.1f} to {score.ci_high * 100:.1f}, n {score.n})"
+    measure = score.measure
+    return f"{measure.said(score.value)} ({measure.bare_interval(score.ci_low, score.ci_high)}, n {score.n})"
 
 
-def points(difference: float) -> str:
-    return f"{difference * 100:+.1f}".replace("-", "\u2212")
+def measure_of(comparison: Mapping[str, Any]) -> Metric:
+    """The metric of a `Comparison.as_dict()`; one from before others existed has none written down."""
+    return metric_named(str(comparison.get("metric") or DEFAULT))
+
+
+def difference(comparison: Mapping[str, Any], key: str = "difference") -> str:
+    """A comparison's difference, or one end of its interval, signed, with its unit where that is said."""
+    return measure_of(comparison).said_difference(float(comparison[key]))
+
+
+def with_unit(comparison: Mapping[str, Any]) -> str:
+    return difference(comparison) + measure_of(comparison).unit
 
 
 def p_value(p: float) -> str:

@@ -98,7 +98,7 @@ async def report_ablation(world: World, x: Experiment, action: Action) -> list[N
 async def _rows(world: World, x: Experiment, ablation: Ablation) -> list[dict[str, Any]]:
     results = {arm.n: result for arm in ablation.arms if (result := await _result(world, x, arm)) is not None}
     baseline = await result_of(world, x, x.job_for(JobRole.BASELINE, BASELINE)) if results else None
-    best = max(results, key=lambda n: results[n].value, default=None)
+    best = max(results, key=lambda n: results[n].measure.rank(results[n].value), default=None)
     rows = []
     for arm in ablation.arms:
         result = results.get(arm.n)

@@ -19,11 +19,12 @@ from bot.conversation.permissions import Tier
 from bot.conversation.policy import POLICY_PATH, Policy, read_policy
 from bot.domain.experiment import Edit, EventKind, Experiment, NewEvent
 from bot.domain.goal import Goal, slug
+from bot.domain.metrics import metric_named
 from bot.domain.recipe import earlier_run, with_value
 from bot.domain.redaction import redacted_bytes
 from bot.errors import UserError
 from bot.evaluation.benchmark_file import Benchmark
-from bot.evaluation.benchmarks import SHIPPED, known_benchmarks, load_benchmark
+from bot.evaluation.benchmarks import SHIPPED, known_benchmarks, load_benchmark, metric_of
 from bot.loop.actions.jobs import machine_price
 from bot.loop.actions.specs import BENCHMARK_SOURCE, keep_script, sources_of
 from bot.loop.hardware import estimates_of, hardware_facts, plan_words
@@ -108,6 +109,7 @@ async def read_text(
         body,
         known_benchmarks=known_benchmarks([*world.benchmark_folders, SHIPPED]),
         model_exists=lambda name: model_problem(world.model_folders, name),
+        metric_of=lambda name: metric_of(name, world.benchmark_folders),
         policy=policy,
     )
     goal, found = parsed.goal, list(parsed.problems)
@@ -134,6 +136,12 @@ async def _plan(
         notes += own.notes
     else:
         benchmark = load_benchmark(goal.benchmark, world.benchmark_folders)
+    if goal.metric != benchmark.metric:
+        raise UserError(
+            f"The benchmark `{goal.benchmark}` measures {benchmark.metric}, and the goal names {goal.metric}: write "
+            f"`Metric: {benchmark.metric}`, and a target of that metric, {metric_named(benchmark.metric).example} for "
+            "example."
+        )
     named = [goal.dataset] if goal.dataset else sources_of(goal.recipe or "")
     for line in named:
         if line != BENCHMARK_SOURCE:

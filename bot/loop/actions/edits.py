@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from bot.conversation import messages
-from bot.conversation.messages.wording import percent
 from bot.conversation.permissions import Tier
 from bot.domain.experiment import RESUMABLE_STATES, Edit, EventKind, Experiment, NewEvent
 from bot.domain.goal import Goal, digest_of
@@ -84,10 +83,11 @@ def _offer(x: Experiment, found: Reading, pins: dict[str, Any], edit: Edit, chan
 def _untimely(x: Experiment, goal: Goal, pins: dict[str, Any]) -> list[str]:
     """Why a goal that is well written cannot follow on what has been done already."""
     same = _with(x, goal, pins) == x.yardstick
-    if same and x.baseline is not None and x.baseline.value >= goal.target:
+    if same and x.baseline is not None and goal.reached(x.baseline.value):
+        side, other = ("above", "higher") if goal.measure.higher_is_better else ("below", "lower")
         return [
-            f"The target {percent(goal.target)} is not above what `{goal.base_model}` reaches untouched, "
-            f"{percent(x.baseline.value)}: write a higher target."
+            f"The target {goal.said_target} is not {side} what `{goal.base_model}` reaches untouched, "
+            f"{goal.measure.said(x.baseline.value)}: write a {other} target."
         ]
     return []
 

@@ -12,7 +12,6 @@ import yaml
 
 from bot.conversation import messages
 from bot.conversation.issue_form import goal_yaml
-from bot.conversation.messages.wording import percent
 from bot.conversation.policy import Policy
 from bot.data.audit import audit
 from bot.data.card import dataset_card
@@ -106,6 +105,7 @@ def score_of(evaluation: Evaluation, job_id: str) -> dict[str, Any]:
         "strict": evaluation.strict,
         "lenient": evaluation.lenient,
         "termination_rate": evaluation.termination_rate,
+        "metric": evaluation.metric,
     }
 
 
@@ -120,10 +120,12 @@ async def record_baseline(world: World, x: Experiment, action: Action) -> list[N
     evaluation = await result_of(world, x, job)
     key = f"baseline/{x.contract_version}/{action.args['goal_hash']}"
     events = [NewEvent(EventKind.BASELINE_RECORDED, key, {"score": score_of(evaluation, job.job_id)})]
-    if evaluation.value >= x.goal.target:
+    if x.goal.reached(evaluation.value):
+        side, other = ("above", "higher") if x.goal.measure.higher_is_better else ("below", "lower")
         reason = (
-            f"The target {percent(x.goal.target)} is not above what `{x.goal.base_model}` reaches untouched: "
-            f"{percent(evaluation.value)} on {evaluation.n} items. Edit the issue and write a higher target."
+            f"The target {x.goal.said_target} is not {side} what `{x.goal.base_model}` reaches untouched: "
+            f"{x.goal.measure.said(evaluation.value)} on {evaluation.n} items. Edit the issue and write a {other} "
+            "target."
         )
         events.append(await refuse(world, x, reason))
     return events

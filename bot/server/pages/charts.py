@@ -9,8 +9,9 @@ from html import escape
 
 from markupsafe import Markup
 
-from bot.conversation.messages.wording import amount, percent, round_percent
+from bot.conversation.messages.wording import amount
 from bot.domain.experiment import Run, Score
+from bot.domain.goal import Goal
 from bot.drawing import number, picture, text, text_width, tick_words, ticks
 
 MOST_POINTS = 500
@@ -152,11 +153,11 @@ def values_by_run(runs: Sequence[Run], baseline: Score | None, target: float | N
     scored = [(run.n, run.score) for run in runs if run.score is not None]
     if len(scored) < 2:
         return Markup("")  # one value is read faster in the table
-    said = ["Value by run", *(f"run {n}: {percent(score.value)}" for n, score in scored[:20])]
+    said = ["Value by run", *(f"run {n}: {score.measure.said(score.value)}" for n, score in scored[:20])]
     if baseline is not None:
-        said.append(f"base model {percent(baseline.value)}")
+        said.append(f"base model {baseline.measure.said(baseline.value)}")
     if target is not None:
-        said.append(f"target {round_percent(target)}")
+        said.append(f"target {scored[0][1].measure.said_target(target)}")
     return _both(lambda narrow: _values(scored, len(runs), baseline, target, narrow), ". ".join(said))
 
 
@@ -168,18 +169,20 @@ def _values(
     every += [baseline.value] if baseline is not None else []
     every += [target] if target is not None else []
     low, high = _padded(min(every), max(every))
-    low, high = max(low, 0.0), min(high, 1.0)
+    measure = scored[0][1].measure
+    low, high = measure.clipped(low), measure.clipped(high)
     if high <= low:
         low, high = low - 0.05, high + 0.05
-    marks = ticks(low * 100, high * 100, 4) or [low * 100, high * 100]
-    words = [f"{word} %" for word in tick_words(marks)]
+    scale, unit = (100, " %") if measure.is_share else (1, "")
+    marks = ticks(low * scale, high * scale, 4) or [low * scale, high * scale]
+    words = [f"{word}{unit}" for word in tick_words(marks)]
     left = max(text_width(word) for word in words) + 12
     frame = _Frame(left, 34.0, width - 14, height - 40, 0.5, count + 0.5, low, high)
-    parts = list(_rows(frame, iter([(mark / 100, word) for mark, word in zip(marks, words, strict=True)])))
+    parts = list(_rows(frame, iter([(mark / scale, word) for mark, word in zip(marks, words, strict=True)])))
     x = frame.left
     for kind, level, label in (("base", baseline.value if baseline else None, "base model"), ("aim", target, "target")):
         if level is not None:
-            shown = round_percent(level) if kind == "aim" else percent(level)
+            shown = measure.said_target(level) if kind == "aim" else measure.said(level)
             parts.append(
                 f'<path class="level {kind}" d="M{number(frame.left)} {number(frame.y(level))}H{frame.right}"/>'
             )
@@ -189,7 +192,7 @@ def _values(
     for n, score in scored:
         middle, low_y, high_y = (number(each) for each in (frame.x(n), frame.y(score.ci_low), frame.y(score.ci_high)))
         parts.append(f'<path class="whisker" d="M{middle} {low_y}V{high_y}"/>')
-        title = escape(f"run {n}: {percent(score.value)}")
+        title = escape(f"run {n}: {measure.said(score.value)}")
         place = f'cx="{middle}" cy="{number(frame.y(score.value))}"'
         parts.append(f'<circle class="fill s1" {place} r="4.5"><title>{title}</title></circle>')
     parts.append(f'<path class="axis" d="M{number(frame.left)} {number(frame.bottom)}H{number(frame.right)}"/>')
@@ -199,16 +202,20 @@ def _values(
     return "".join(parts)
 
 
-def strip(baseline: Score | None, best: Score | None, target: float) -> Markup:
-    """Base model, best run with its interval and target on one scale from 0 to 100 %."""
+def strip(baseline: Score | None, best: Score | None, goal: Goal) -> Markup:
+    """Base model, best run with its interval and target on one scale: from 0 to 100 %, or, where a metric has no end,
+    from its least to the worst of the three."""
     width, middle = 320.0, 14.0
+    measure, target = goal.measure, goal.target
+    levels = [target, *(score.value for score in (baseline, best) if score is not None)]
+    low, high = measure.low, measure.high if math.isfinite(measure.high) else 1.1 * max(levels)
 
-    def x(rate: float) -> str:
-        return number(8 + min(max(rate, 0.0), 1.0) * (width - 16))
+    def x(level: float) -> str:
+        return number(8 + min(max((level - low) / (high - low), 0.0), 1.0) * (width - 16))
 
     parts = [f'<path class="rail" d="M8 {middle}H{width - 8}"/>']
     if best is not None:
-        start = x(baseline.value) if baseline is not None else x(0.0)
+        start = x(baseline.value if baseline is not None else measure.clipped(min(measure.worst, high)))
         parts.append(f'<path class="gain" d="M{start} {middle}H{x(best.value)}"/>')
         parts.append(f'<path class="whisker" d="M{x(best.ci_low)} {middle}H{x(best.ci_high)}"/>')
     parts.append(f'<path class="aim" d="M{x(target)} 3V25"/>')
@@ -216,10 +223,11 @@ def strip(baseline: Score | None, best: Score | None, target: float) -> Markup:
         parts.append(f'<circle class="base" cx="{x(baseline.value)}" cy="{middle}" r="4.5"/>')
     if best is not None:
         parts.append(f'<circle class="best" cx="{x(best.value)}" cy="{middle}" r="5"/>')
-    said = [f"target {round_percent(target)}"]
-    said += [f"base model {percent(baseline.value)}"] if baseline is not None else []
-    said += [f"best run {percent(best.value)}"] if best is not None else []
-    return Markup(picture(width, 28, "strip", "On a scale from 0 to 100 %: " + ", ".join(said), "".join(parts)))
+    said = [f"target {goal.said_target}"]
+    said += [f"base model {measure.said(baseline.value)}"] if baseline is not None else []
+    said += [f"best run {measure.said(best.value)}"] if best is not None else []
+    scale = f"On a scale from {measure.said_target(low)} to {measure.said_target(round(high, 4))}: "
+    return Markup(picture(width, 28, "strip", scale.replace("0 % to", "0 to") + ", ".join(said), "".join(parts)))
 
 
 def meter(share: float | None) -> Markup:

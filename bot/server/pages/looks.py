@@ -113,7 +113,7 @@ def hours(value: float) -> str:
 
 WORDS: dict[str, Any] = {
     name: getattr(wording, name)
-    for name in ("percent", "round_percent", "scored", "interval", "points", "p_value", "amount", "usd", "duration",
+    for name in ("percent", "scored", "with_unit", "p_value", "amount", "usd", "duration",
                  "counted", "short", "setting", "clock", "verdict_word")
 }  # fmt: skip
 """The same words for the same things as in every comment."""

@@ -11,12 +11,12 @@ from bot.conversation.messages.wording import (
     clock,
     counted,
     duration,
-    percent,
     scored,
     short,
     usd,
 )
 from bot.domain.experiment import Event, Score
+from bot.domain.goal import Goal
 
 ROLES = {
     "data": "build the training data",
@@ -130,7 +130,7 @@ def _contract_read(d: Data) -> Said:
     if d["refusal"]:
         return "The goal was read and cannot be pursued as written.", d["refusal"], "wait"
     goal = d["goal"]
-    aim = f"{goal['metric']} on {goal['benchmark']} to {percent(goal['target'])} with {goal['base_model']}"
+    aim = f"{goal['metric']} on {goal['benchmark']} to {Goal.from_dict(goal).said_target} with {goal['base_model']}"
     return "The goal was understood.", f"{aim}. The first recipe: {d['recipe_source'] or 'as given'}.", ""
 
 

@@ -1,0 +1,1038 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["torch>=2.13,<2.14", "trl>=1.16,<2", "peft>=0.21", "pillow>=11"]
+# ///
+"""Image classification with transformers' Trainer: a label for every image.
+
+    uv run train.py --config recipe.yaml                              # everything is in the recipe
+    uv run train.py --config recipe.yaml --learning_rate 1e-3         # a flag wins over the recipe
+    uv run train.py --config recipe.yaml --smoke                      # two steps, to see that it runs
+    uv run train.py --config recipe.yaml --learning_rate_probe 1e-4,1e-3,1e-2
+    uv run train.py --config recipe.yaml --timing_probe 20            # how long a step takes here, and its memory
+    accelerate launch train.py --config recipe.yaml                   # several GPUs
+    uv run train.py --config recipe.yaml --resume_from_checkpoint out/checkpoint-200
+
+The recipe is flat YAML, one key per line. Its keys are those of transformers' TrainingArguments (learning_rate,
+label_smoothing_factor, ...) and TRL's ModelConfig (dtype, ...) plus the few in `VisionSettings` and `Experiment` below.
+Rows are JSONL with image (base64 of a PNG, a JPEG or what else Pillow reads) and label. A model that knows the data's
+labels already keeps its output layer; any other gets a new one. Images are resized by the model's own image processor
+and augmented by a few lines of arithmetic below; torchvision is not needed.
+
+What it writes below `output_dir` (default `out`):
+
+    setup.json           steps, rows, device and parameters of this run, before the first step
+    data_audit.json      what is trained on and how: rows of each label, sizes, mean and spread of what the model sees
+    checkpoint-N/        weights, optimizer and random states after step N, where the recipe saves
+    latest               name of the newest whole one, replaced when that is complete
+    metrics.jsonl        one JSON object per logged step: loss, grad_norm, eval_loss, eval_accuracy, eval_macro_f1
+    trainer_state.json   the trainer's own record
+    model/               weights, image processor and configuration
+    summary.json         steps done, seconds, final loss
+    probe.json           instead of all that: the learning-rate range test
+    timing.json          or, with --timing_probe: steps, seconds_per_step, peak_memory_gib
+
+What stands below the line "Shared" is the same in every training script.
+
+Exit code 2 and one line on stderr: the recipe or the data must change. Any other failure keeps its traceback.
+"""
+
+import base64
+import contextlib
+import difflib
+import gc
+import hashlib
+import importlib.util
+import io
+import json
+import math
+import os
+import re
+import resource
+import shutil
+import sys
+import time
+import typing
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+warnings.filterwarnings("ignore", category=FutureWarning)  # libraries telling each other what they will rename
+STARTED = time.monotonic()
+
+gc.disable()  # importing makes a million long-lived objects, and each collection looks at all of them again
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import yaml  # noqa: E402
+from datasets import disable_progress_bars  # noqa: E402
+from PIL import Image, UnidentifiedImageError  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_callback import PrinterCallback  # noqa: E402
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available  # noqa: E402
+from transformers.utils.logging import disable_progress_bar  # noqa: E402
+from trl import ModelConfig, TrlParser  # noqa: E402
+
+gc.enable()
+gc.freeze()
+
+Json = dict[str, Any]
+COLUMNS = ({"image", "label"},)
+NEEDED = "an image classifier needs image and label: name them with data_image_column and data_label_column"
+MOST_LABELS = 1000
+"""More than that are texts in the wrong column; ImageNet has as many."""
+AUGMENTATIONS = ("flip", "crop", "brightness")
+CACHE_BYTES = 2**30
+"""What was prepared is kept in memory up to so much; beyond it each row is prepared anew whenever it is its turn."""
+SAMPLED_IMAGES = 500
+"""Images whose pixels are averaged: the default of SageMaker Debugger's rule CheckInputImages."""
+
+
+@dataclass
+class Keys:
+    """Keys of every recipe that TRL does not know. Those called data_* are for data/prepare.py, only allowed here."""
+
+    init_from: str | None = field(default=None, metadata={"help": "Model to start from: a Hub id or a folder."})
+    train_file: str = field(default="data/train.jsonl", metadata={"help": "Rows to train on."})
+    validation_file: str = field(
+        default="data/validation.jsonl", metadata={"help": "Rows for eval_loss; none are used when it does not exist."}
+    )
+    data_sources: str | None = field(default=None, metadata={"help": "Read by data/prepare.py."})
+    data_prompt_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
+    data_completion_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
+    data_chosen_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
+    data_rejected_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
+    data_text_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
+    data_label_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
+    data_image_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
+    data_audio_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
+    data_deduplicate: bool = field(default=True, metadata={"help": "Read by data/prepare.py."})
+    data_max_rows: int | None = field(default=None, metadata={"help": "Read by data/prepare.py."})
+    data_validation_rows: int = field(default=0, metadata={"help": "Read by data/prepare.py."})
+    added_tokens: str | None = field(
+        default=None, metadata={"help": "Comma-separated tokens that the tokenizer gets, if it lacks them."}
+    )
+    train_added_tokens: bool = field(
+        default=True, metadata={"help": "With LoRA: train the embeddings of added_tokens too."}
+    )
+    probe_rows: int = field(
+        default=16, metadata={"help": "Validation prompts that are answered at five points of the run; 0 for none."}
+    )
+    timing_probe: int | None = field(
+        default=None, metadata={"help": "Steps to take instead of training, to see their time and memory."}
+    )
+    smoke: bool = field(default=False, metadata={"help": "Two steps on a few rows."})
+
+
+@dataclass
+class VisionSettings(TrainingArguments):  # type: ignore[misc]
+    """What TRL's configurations have and TrainingArguments lacks."""
+
+    model_init_kwargs: str | None = field(default=None, metadata={"help": "JSON for from_pretrained."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model."})
+
+
+METHOD, CONFIG, MODEL_CLASS = "vision", VisionSettings, AutoModelForImageClassification
+
+
+@dataclass
+class Experiment(Keys):
+    """The recipe's keys besides those of VisionSettings and ModelConfig."""
+
+    method: str = field(default=METHOD, metadata={"help": "What this script does; anything else is refused."})
+    class_weights: str = field(
+        default="none", metadata={"help": "none, balanced, or `label=weight,...`: how much each label's errors count."}
+    )
+    augmentation: str = field(
+        default="none", metadata={"help": "none, or some of flip, crop and brightness with commas between them."}
+    )
+    learning_rate_probe: str | None = field(
+        default=None, metadata={"help": "Comma-separated learning rates to compare instead of training."}
+    )
+
+
+def main() -> None:
+    experiment, args, model_args = parse_arguments()
+    set_seed(args.seed)  # before the model: its output is drawn while it is built
+    changes = augmentations(experiment.augmentation)
+    if model_args.use_peft:
+        fail("use_peft: image classifiers are trained whole here; remove the line")
+    train_rows = read_rows(experiment.train_file)
+    validation_rows = read_rows(experiment.validation_file, optional=True)
+    labels = label_settings(experiment, train_rows)
+    train_rows, validation_rows = smoke_rows(experiment, args, train_rows, validation_rows)
+    rates, timed = probe_rates(experiment.learning_rate_probe), timing_steps(experiment)
+    if rates or timed:
+        train_rows, validation_rows = prepare_probe(args, train_rows, timed or PROBE_STEPS), []
+    else:
+        choose_evaluation(args, bool(validation_rows), experiment)
+
+    args.model_init_kwargs = model_kwargs(args, model_args) | labels
+    args.remove_unused_columns = False  # rows become pixels only in the collator
+    start = str(experiment.init_from)
+    numbers = label_numbers(train_rows, labels["label2id"], experiment.train_file)
+    with settings_refused():
+        # Pillow's arithmetic everywhere, as the evaluator's: with torchvision images are resized a little differently.
+        processor = AutoImageProcessor.from_pretrained(
+            start, backend="pil", revision=model_args.model_revision, trust_remote_code=args.trust_remote_code
+        )
+        model = MODEL_CLASS.from_pretrained(start, trust_remote_code=args.trust_remote_code, **args.model_init_kwargs)
+    if args.gradient_checkpointing and not model.supports_gradient_checkpointing:
+        args.gradient_checkpointing = False
+    validated = label_numbers(validation_rows, labels["label2id"], experiment.validation_file)
+    trainer = ClassifierTrainer(
+        model=model,
+        args=args,
+        train_dataset=Pictures(train_rows, numbers, processor, experiment.train_file, changes),
+        eval_dataset=Pictures(validation_rows, validated, processor, experiment.validation_file)
+        if validation_rows
+        else None,
+        processing_class=processor,
+        data_collator=stacked,
+        compute_metrics=label_metrics,
+    )
+    trainer.class_weights = weights_of_classes(experiment.class_weights, labels["label2id"], numbers)
+    refuse_other_sizes(model.config, trainer.train_dataset)
+    trainer.remove_callback(PrinterCallback)
+    if rates:
+        write_json(trainer, "probe.json", probe_learning_rates(trainer, rates))
+        return
+    if timed:
+        write_json(trainer, "timing.json", probe_timing(trainer))
+        return
+
+    audit = audit_data(trainer, train_rows)
+    audit |= audit_labels(labels, numbers, AutoConfig.from_pretrained(experiment.init_from)) | audit_training(trainer)
+    write_json(trainer, "data_audit.json", audit)
+    add_logs(trainer, train_rows)
+    train_and_save(trainer, processor, experiment, start)
+
+
+# --- Images ---------------------------------------------------------------------------------------------------------
+
+
+class Pictures(torch.utils.data.Dataset):  # type: ignore[misc]
+    """{"pixel_values": float32 (channels, height, width), "labels"} of rows, read and resized when they are needed."""
+
+    def __init__(
+        self, rows: list[Json], numbers: list[int], processor: Any, path: str, changes: tuple[str, ...] = ()
+    ) -> None:
+        self.rows, self.numbers, self.processor, self.path, self.changes = rows, numbers, processor, path, changes
+        self.kept: dict[int, Any] = {}
+        self.kept_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Json:
+        pixels = self.resized(index)
+        for change in self.changes:
+            pixels = CHANGES[change](pixels)
+        return {"pixel_values": normalised(pixels, self.processor), "labels": self.numbers[index]}
+
+    def resized(self, index: int) -> Any:
+        """uint8 (channels, height, width), as the processor resizes and crops it."""
+        if index in self.kept:
+            return self.kept[index]
+        picture = opened(self.rows[index]["image"], f"{self.path} row {index + 1}")
+        found = self.processor(picture, do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"][0]
+        pixels = np.clip(np.rint(found), 0, 255).astype(np.uint8)
+        if self.kept_bytes + pixels.nbytes <= CACHE_BYTES:
+            self.kept[index] = pixels
+            self.kept_bytes += pixels.nbytes
+        return pixels
+
+
+def opened(image: object, where: str) -> Any:
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(str(image), validate=True))) as found:
+            return found.convert("RGB")
+    except (ValueError, UnidentifiedImageError, OSError):
+        fail(f"{where}: image is not the base64 of an image that Pillow reads; build the rows with data/prepare.py")
+
+
+def normalised(pixels: Any, processor: Any) -> Any:
+    """What the model sees: the processor's own rescaling and normalisation."""
+    values = pixels.astype(np.float32)
+    if processor.do_rescale:
+        values *= processor.rescale_factor
+    if processor.do_normalize:
+        mean_, spread = (np.array(v, np.float32)[:, None, None] for v in (processor.image_mean, processor.image_std))
+        values = (values - mean_) / spread
+    return torch.from_numpy(values)
+
+
+def stacked(rows: list[Json]) -> Json:
+    return {
+        "pixel_values": torch.stack([row["pixel_values"] for row in rows]),
+        "labels": torch.tensor([row["labels"] for row in rows]),
+    }
+
+
+def augmentations(words: str) -> tuple[str, ...]:
+    if words == "none":
+        return ()
+    named = tuple(word.strip() for word in words.split(","))
+    if unknown := [word for word in named if word not in AUGMENTATIONS]:
+        fail(f"augmentation: {unknown[0]} is not known; write none, or some of {', '.join(AUGMENTATIONS)}")
+    return named
+
+
+def flipped(pixels: Any) -> Any:
+    """Left for right, half of the time."""
+    return pixels[:, :, ::-1].copy() if torch.rand(()) < 0.5 else pixels
+
+
+def shifted(pixels: Any) -> Any:
+    """A crop of the image with a margin of an eighth around it, as ResNets are trained on CIFAR-10 (4 of 32 pixels; He
+    et al. 2016, https://arxiv.org/abs/1512.03385, section 4.2)."""
+    _, height, width = pixels.shape
+    down, across = max(1, height // 8), max(1, width // 8)
+    wide = np.pad(pixels, ((0, 0), (down, down), (across, across)))
+    top, left = (int(torch.randint(0, 2 * margin + 1, ())) for margin in (down, across))
+    return wide[:, top : top + height, left : left + width]
+
+
+def brightened(pixels: Any) -> Any:
+    """A fifth darker to a fifth brighter."""
+    factor = 0.8 + 0.4 * float(torch.rand(()))
+    return np.clip(pixels.astype(np.float32) * factor, 0, 255).astype(np.uint8)
+
+
+CHANGES = {"flip": flipped, "crop": shifted, "brightness": brightened}
+
+
+def refuse_other_sizes(config: Any, pictures: Pictures) -> None:
+    """A model with learned positions takes images of one size, and the processor must make that size."""
+    height, width = pictures.resized(0).shape[1:]
+    size = getattr(config, "image_size", None)
+    wanted = tuple(size) if isinstance(size, list | tuple) else (size, size)
+    if size is not None and (height, width) != wanted:
+        fail(
+            f"the image processor of init_from makes {height} by {width} pixels, and the model takes {wanted[0]} by "
+            f"{wanted[1]}: start from a folder where both belong together"
+        )
+
+
+def audit_data(trainer: Any, rows: list[Json]) -> Json:
+    """Sizes and doubles of the images, and mean and spread of what the model sees (its processor's normalisation)."""
+    pictures = trainer.train_dataset
+    step = max(1, len(rows) // SAMPLED_IMAGES)
+    sampled = range(0, len(rows), step)
+    seen = torch.stack([normalised(pictures.resized(index), pictures.processor) for index in sampled])
+    sizes = [max(opened(rows[index]["image"], f"row {index + 1}").size) for index in sampled]
+    by_image: dict[str, set[str]] = {}
+    for row in rows:
+        digest = hashlib.sha256(str(row["image"]).encode()).hexdigest()
+        by_image.setdefault(digest, set()).add(str(row["label"]))
+    return audit_rows(rows, ("label",)) | {
+        "distinct_prompts": len(by_image),
+        "contradicting_images": sum(len(labels) > 1 for labels in by_image.values()),
+        "dropped_rows": 0,
+        "images": {
+            "sampled": len(seen),
+            "mean": [round(value, 4) for value in seen.mean(dim=(0, 2, 3)).tolist()],
+            "std": [round(value, 4) for value in seen.std(dim=(0, 2, 3)).tolist()],
+            "uniform": int((seen.flatten(1).std(dim=1) < 0.01).sum()),
+            "longest_edge": percentiles(sizes),
+            "seen_as": list(seen.shape[1:]),
+        },
+    }
+
+
+def audit_training(trainer: Any) -> Json:
+    """The model as it will be trained, for what has neither chat nor vocabulary."""
+    args = trainer.args
+    rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    steps_per_epoch = max(1, math.ceil(len(trainer.train_dataset) / rows_per_step))
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
+    capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
+    return {
+        "steps_per_epoch": steps_per_epoch,
+        "warm_up_steps": args.get_warmup_steps(steps),
+        "precision": {
+            "dtype": str(trainer.model.dtype).removeprefix("torch."),
+            "fp16": args.fp16,
+            "bf16": bool(args.bf16),
+            "device_capability": capability and ".".join(map(str, capability)),
+        },
+    }
+
+
+# --- Labels ---------------------------------------------------------------------------------------------------------
+
+
+def label_settings(experiment: Any, rows: list[Json]) -> Json:
+    """What from_pretrained is told about labels: those of init_from where they cover the data's, else the data's own.
+
+    So a run that goes on from an earlier one keeps its output layer, and any other gets a new one.
+    """
+    wanted = sorted({str(row["label"]) for row in rows})
+    if len(wanted) < 2:
+        fail(f"every row has the label {wanted[0]}; a classifier needs two labels or more")
+    if len(wanted) > MOST_LABELS:
+        fail(
+            f"{len(wanted)} labels in {len(rows)} rows: these are texts rather than labels; set data_label_column to "
+            "the column with the labels"
+        )
+    with settings_refused():
+        known = AutoConfig.from_pretrained(experiment.init_from).id2label or {}
+    names = {int(number): str(name) for number, name in known.items()}
+    if not set(wanted) <= set(names.values()):
+        names = dict(enumerate(wanted))
+    return {
+        "id2label": names,
+        "label2id": {name: number for number, name in names.items()},
+        "num_labels": len(names),
+        "ignore_mismatched_sizes": True,
+    }
+
+
+def label_numbers(rows: list[Json], numbers: dict[str, int], path: str) -> list[int]:
+    for row in rows:
+        if str(row["label"]) not in numbers:
+            fail(f"{path} has the label {row['label']}, and no row of the training data has: {', '.join(numbers)}")
+    return [numbers[str(row["label"])] for row in rows]
+
+
+def weights_of_classes(words: str, numbers: dict[str, int], found: list[int]) -> Any:
+    """The loss's weight of every label: none, in inverse proportion to its rows, or as the recipe names them."""
+    if words == "none":
+        return None
+    counts = [found.count(number) for number in range(len(numbers))]
+    if words == "balanced":
+        # As scikit-learn's compute_class_weight("balanced") does; a label without a row weighs nothing.
+        return torch.tensor([len(found) / (len(numbers) * count) if count else 0.0 for count in counts])
+    weights = dict.fromkeys(numbers, 1.0)
+    for part in words.split(","):
+        name, _, value = part.strip().rpartition("=")
+        if name not in numbers:
+            fail(f"class_weights: {part.strip()} names no label; write none, balanced or {next(iter(numbers))}=2,...")
+        try:
+            weights[name] = float(value)
+        except ValueError:
+            fail(f"class_weights: {name} needs a number, not {value}")
+    if not all(0 <= weight < math.inf for weight in weights.values()) or not any(weights.values()):
+        fail("class_weights needs numbers of 0 or more, at least one of them above 0")
+    return torch.tensor([weights[name] for name, _ in sorted(numbers.items(), key=lambda pair: pair[1])])
+
+
+class ClassifierTrainer(Trainer):  # type: ignore[misc]
+    """The trainer with a weight for each label in its loss."""
+
+    class_weights: Any = None
+
+    def compute_loss(
+        self, model: Any, inputs: Json, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        if self.class_weights is None or not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch=num_items_in_batch)
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        loss = torch.nn.functional.cross_entropy(
+            outputs.logits.float(),
+            labels,
+            weight=self.class_weights.to(labels.device),
+            label_smoothing=self.args.label_smoothing_factor,
+        )
+        return (loss, outputs) if return_outputs else loss
+
+
+def label_metrics(predicted: Any) -> Json:
+    """Accuracy, and F1 averaged over the labels that occur or are given."""
+    logits = predicted.predictions[0] if isinstance(predicted.predictions, tuple) else predicted.predictions
+    given, wanted = logits.argmax(-1), predicted.label_ids
+    f1 = []
+    for number in set(given.tolist()) | set(wanted.tolist()):
+        hits = int(((given == number) & (wanted == number)).sum())
+        f1.append(2 * hits / int((given == number).sum() + (wanted == number).sum()))
+    return {"accuracy": float((given == wanted).mean()), "macro_f1": mean(f1)}
+
+
+def audit_labels(settings: Json, found: list[int], started_from: Any) -> Json:
+    """How often each label occurs, and whether the output layer that knows them comes from init_from."""
+    names = settings["id2label"]
+    known = {str(name) for name in (started_from.id2label or {}).values()}
+    return {
+        "labels": {names[number]: found.count(number) for number in sorted(names)},
+        "head": "kept" if set(names.values()) == known else "new",
+    }
+
+
+# --- Shared: what follows is the same, word for word, in every script that has it -----------------------------------
+
+RENAMED = {
+    "warmup_ratio": "warmup_steps (a value below 1 is a share of all steps)",
+    "max_seq_length": "max_length",
+    "torch_dtype": "dtype",
+    "evaluation_strategy": "eval_strategy",
+}
+"""Keys that many published recipes still use."""
+PROBE_STEPS = 20
+PROBE_WARMUP_STEPS = 3
+PROBE_TOLERANCE = 1.05
+WATCHED_TENSORS = 64
+WATCHED_VALUES = 256
+FROZEN_AFTER = 3
+"""Steps after which weights that never moved are called frozen."""
+
+
+# --- The recipe -----------------------------------------------------------------------------------------------------
+
+
+class RecipeParser(TrlParser):  # type: ignore[misc]
+    """TRL's parser, strict about the recipe: every value is checked as if it had been typed on the command line."""
+
+    def set_defaults_with_config(self, **recipe: object) -> list[str]:
+        hints: Json = {}
+        for dataclass_type in self.dataclass_types:
+            hints |= typing.get_type_hints(dataclass_type)
+        for key, value in recipe.items():
+            if key in RENAMED:
+                fail(f"{key} is called {RENAMED[key]} by now")
+            if key not in hints:
+                close = difflib.get_close_matches(key, hints, n=1)
+                fail(f"unknown key {key}" + (f"; did you mean {close[0]}?" if close else ": remove the line"))
+            if value is None and type(None) not in typing.get_args(hints[key]):
+                fail(f"{key} has no value; write one or remove the line")
+            if value is False and key.endswith("_strategy"):
+                value = "no"  # YAML reads a bare `no` as false
+            if isinstance(value, dict):
+                value = json.dumps(value)
+            # argparse converts and checks string defaults only; YAML reads 2e-5 as a string anyway
+            kinds = [hints[key]] if typing.get_origin(hints[key]) is list else typing.get_args(hints[key])
+            lists = [kind for kind in kinds if typing.get_origin(kind) is list]
+            if value is None or (isinstance(value, list) and list in kinds):
+                recipe[key] = value
+            elif lists and (isinstance(value, list) or str not in kinds):
+                recipe[key] = as_list(key, value, *typing.get_args(lists[0]))
+            else:
+                recipe[key] = str(value)
+        unused: list[str] = super().set_defaults_with_config(**recipe)
+        return unused
+
+    def error(self, message: str) -> NoReturn:
+        match = re.search(r"argument (--[\w-]+).*?: invalid (\w+) value: (.*)", message)
+        if match:
+            kind = {"int": "a whole number", "_accept_none": "a number", "float": "a number"}.get(match[2], match[2])
+            fail(f"{match[1].lstrip('-')} needs {kind}, not {match[3]}")
+        fail(re.sub(r"argument --([\w-]+)\S*:", r"\1:", message))
+
+
+def as_list(key: str, value: object, kind: type) -> list[Any]:
+    """A YAML list, or words with commas between them, as a list of `kind`."""
+    parts = value if isinstance(value, list) else [part.strip() for part in str(value).split(",")]
+    try:
+        return [kind(part) for part in parts]
+    except (TypeError, ValueError):
+        fail(f"{key} needs {'numbers' if kind in (int, float) else 'words'} with commas between them, not {value}")
+
+
+def parse_arguments() -> tuple[Any, Any, Any]:
+    """(Experiment, CONFIG, ModelConfig): the recipe, then the flags over it, on defaults that suit the machine."""
+    gpu = torch.cuda.is_available()
+    parser = RecipeParser((Experiment, CONFIG, ModelConfig))
+    parser.set_defaults(
+        output_dir="out",
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # the trainer's default prints a NaN loss as 0.0, which looks perfect
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not (gpu or torch.backends.mps.is_available()),  # or `bf16: true` is refused where there is no GPU
+        bf16=gpu and torch.cuda.is_bf16_supported(),
+        gradient_checkpointing=gpu,
+        dataloader_pin_memory=gpu,
+    )
+    try:
+        experiment, args, model_args = parser.parse_args_and_config()
+    except OSError as error:
+        fail(f"cannot read the recipe: {error}")
+    except yaml.YAMLError as error:
+        fail("the recipe is not YAML: " + " ".join(str(error).split()))
+    except ValueError as error:
+        fail(" ".join(str(error).split()))
+    if experiment.method != METHOD:
+        fail(f"this script trains method: {METHOD}, and the recipe says method: {experiment.method}")
+    experiment.init_from = experiment.init_from or model_args.model_name_or_path
+    if not experiment.init_from:
+        fail("init_from is missing; write the Hub id or the folder of the model to start from")
+    for key in ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"):
+        if not getattr(args, key) > 0:
+            fail(f"{key} needs a number above 0, not {getattr(args, key)}")
+    limit = getattr(args, "max_length", None)
+    if limit is not None and limit < 2:
+        fail(f"max_length needs at least 2 tokens (or null for no limit), not {limit}")
+    if args.use_liger_kernel and importlib.util.find_spec("liger_kernel") is None:
+        args.use_liger_kernel = False
+        print("use_liger_kernel: liger-kernel is not installed here; going on without", flush=True)
+    return experiment, args, model_args
+
+
+def model_kwargs(args: Any, model_args: Any) -> Json:
+    """What from_pretrained is given. FlashAttention where it is asked for and works; else PyTorch's own attention."""
+    attention = model_args.attn_implementation
+    usable = {"flash_attention_2": is_flash_attn_2_available, "flash_attention_3": is_flash_attn_3_available}
+    if attention in usable and not usable[attention]():
+        print(f"attn_implementation: {attention} does not work here; sdpa is used instead", flush=True)
+        attention = "sdpa"
+    return {
+        "revision": model_args.model_revision,
+        "attn_implementation": attention,
+        "dtype": model_args.dtype or "float32",
+    } | (args.model_init_kwargs or {})
+
+
+def choose_evaluation(args: Any, has_validation: bool, experiment: Any) -> None:
+    """With validation rows eval_loss is measured ten times a run, unless the recipe says how often."""
+    if not has_validation:
+        if args.eval_strategy != "no":
+            fail(
+                f"eval_strategy: {args.eval_strategy} needs rows in {experiment.validation_file}, which has none; "
+                "set data_validation_rows, or remove eval_strategy"
+            )
+        return
+    if args.eval_strategy == "no":
+        args.eval_strategy = "steps"
+        args.eval_steps = args.eval_steps or 0.1
+    if args.per_device_eval_batch_size == CONFIG.per_device_eval_batch_size:
+        args.per_device_eval_batch_size = args.per_device_train_batch_size
+
+
+@contextlib.contextmanager
+def settings_refused() -> Iterator[None]:
+    """Libraries check settings while they build, each with an error whose text says what is wrong."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        fail(" ".join(str(error).split()))
+
+
+# --- The rows -------------------------------------------------------------------------------------------------------
+
+
+def read_rows(path: str, optional: bool = False) -> list[Json]:
+    """The JSON objects of `path`, whose columns must be ones that this method knows."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")  # splitlines() would also cut at U+2028 in a text
+    except FileNotFoundError:
+        if optional:
+            return []
+        fail(f"there is no {path}; run data/prepare.py first, or set train_file")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except ValueError:
+            fail(f"{path} line {number} is not JSON; every line must be one JSON object")
+        if row is not None and not isinstance(row, dict):
+            fail(f"{path} line {number} is not a JSON object")
+        if row is not None:
+            rows.append(row)
+    if not rows and not optional:
+        fail(f"{path} has no rows; look at dropped in data/build.json")
+    if rows and not any(columns <= rows[0].keys() for columns in COLUMNS):
+        fail(f"{path} has the columns {', '.join(rows[0])}; {NEEDED}")
+    return rows
+
+
+def smoke_rows(experiment: Any, args: Any, train: list[Json], validation: list[Json]) -> tuple[list[Json], list[Json]]:
+    """With --smoke two steps on a few rows are enough to see that everything runs."""
+    if not experiment.smoke:
+        return train, validation
+    args.max_steps, args.save_strategy = 2, "no"
+    return train[:64], validation[:16]
+
+
+def text_of(value: object) -> str:
+    """The text of a column: of the last message, where it holds messages."""
+    if isinstance(value, list):
+        value = value[-1].get("content") if value and isinstance(value[-1], dict) else None
+    return "" if value is None else str(value)
+
+
+# --- The audit ------------------------------------------------------------------------------------------------------
+
+
+def audit_rows(rows: list[Json], answers: tuple[str, ...]) -> Json:
+    """Counts that need no tokenizer; `answers` are the columns that hold what is learned."""
+    texts = [json.dumps(row, sort_keys=True) for row in rows]
+    prompts = {json.dumps(row.get("prompt", row.get("messages", row.get("text")))) for row in rows}
+    found = [row.get(column) for row in rows for column in answers if column in rows[0]]
+    null = [
+        value is None or (isinstance(value, list) and any(t.get("content") is None for t in value)) for value in found
+    ]
+    empty = [not none and not text_of(value).strip() for value, none in zip(found, null, strict=True)]
+    return {
+        "rows": len(rows),
+        "columns": sorted(rows[0]),
+        "duplicate_rows": len(texts) - len(set(texts)),
+        "distinct_prompts": len(prompts),
+        "null_completions": sum(null),
+        "empty_completions": sum(empty),
+    }
+
+
+def percentiles(values: list[int]) -> Json:
+    ordered = sorted(values)
+    return {
+        name: ordered[round(share * (len(ordered) - 1))] for name, share in (("p50", 0.5), ("p95", 0.95), ("max", 1))
+    }
+
+
+# --- The learning-rate range test -----------------------------------------------------------------------------------
+
+
+def probe_rates(words: str | None) -> list[float]:
+    try:
+        rates = [float(rate) for rate in (words or "").split(",") if rate.strip()]
+    except ValueError:
+        rates = [-1.0]
+    if any(not 0 < rate < math.inf for rate in rates):
+        fail(f"learning_rate_probe needs numbers above 0 with commas between them, not {words}")
+    return rates
+
+
+def prepare_probe(args: Any, rows: list[Json], steps: int) -> list[Json]:
+    """A handful of steps at a constant rate; nothing is evaluated or saved. Returns the rows that it needs."""
+    args.max_steps, args.warmup_steps, args.lr_scheduler_type = steps, PROBE_WARMUP_STEPS, "constant_with_warmup"
+    args.eval_strategy = args.save_strategy = "no"
+    args.logging_steps = 1
+    needed = steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return rows if getattr(args, "packing", False) else rows[:needed]
+
+
+def probe_learning_rates(trainer: Any, rates: list[float]) -> Json:
+    """Every rate from the same weights on the same batches; the smallest rate within 5 % of the lowest last loss wins.
+
+    The smallest, because a short test flatters large steps: what still falls after 20 steps can diverge after 200.
+    """
+    weights = {
+        name: weight.detach().clone() for name, weight in trainer.model.named_parameters() if weight.requires_grad
+    }
+    trials = []
+    for rate in rates:
+        with torch.no_grad():
+            for name, weight in trainer.model.named_parameters():
+                if name in weights:
+                    weight.copy_(weights[name])
+        set_seed(trainer.args.seed)
+        trainer.args.learning_rate, trainer.optimizer, trainer.lr_scheduler = rate, None, None
+        trainer.train()
+        steps = [row for row in trainer.state.log_history if "loss" in row]
+        first, last = steps[0]["loss"], mean([row["loss"] for row in steps[-5:]])
+        diverged = not math.isfinite(last) or last > 1.5 * first
+        trials.append(
+            {
+                "learning_rate": rate,
+                "loss_first": plain(first),
+                "loss_last": plain(last),
+                "grad_norm_last": plain(float(steps[-1]["grad_norm"])),
+                "diverged": diverged,
+            }
+        )
+        if trainer.is_world_process_zero():
+            print(f"probe: learning_rate {rate:g}: loss {first:.3f} -> {last:.3f}", flush=True)
+    return {"steps": trainer.args.max_steps, "trials": trials} | suggestion(trials)
+
+
+def suggestion(trials: list[Json]) -> Json:
+    usable = [trial for trial in trials if not trial["diverged"] and trial["loss_last"] < 0.95 * trial["loss_first"]]
+    if not usable:
+        return {"suggested": None, "reason": "no learning rate lowered the loss by 5 % without diverging"}
+    lowest = min(trial["loss_last"] for trial in usable)
+    close = [trial for trial in usable if trial["loss_last"] <= PROBE_TOLERANCE * lowest]
+    best = min(close, key=lambda trial: trial["learning_rate"])
+    reason = (
+        f"after {PROBE_STEPS} steps the loss was {best['loss_last']:.3f} at {best['learning_rate']:g}; the lowest of "
+        f"{len(trials)} rates was {lowest:.3f}, and the smallest rate within 5 % of it is taken"
+    )
+    return {"suggested": best["learning_rate"], "reason": reason}
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+# --- The timing probe -----------------------------------------------------------------------------------------------
+
+
+def timing_steps(experiment: Any) -> int:
+    steps = experiment.timing_probe
+    if steps is not None and steps < 3:
+        fail(f"timing_probe needs at least 3 steps, because the first is always slow, not {steps}")
+    return steps or 0
+
+
+class StepClock(TrainerCallback):  # type: ignore[misc]
+    """When each step ended, once the device has done it."""
+
+    def __init__(self) -> None:
+        self.ended: list[float] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.ended.append(time.monotonic())
+
+
+def probe_timing(trainer: Any) -> Json:
+    """The first step allocates, compiles and makes the optimizer's states, so time counts from its end."""
+    clock = StepClock()
+    trainer.add_callback(clock)
+    trainer.train()
+    between = [later - earlier for earlier, later in zip(clock.ended, clock.ended[1:], strict=False)]
+    found = {
+        "steps": len(clock.ended),
+        "seconds_per_step": round(mean(between), 6),
+        "peak_memory_gib": peak_memory_gib(),
+    }
+    print(f"timing: {found['seconds_per_step']:.3g} s a step, peak {found['peak_memory_gib']:.2f} GiB", flush=True)
+    return found
+
+
+def peak_memory_gib() -> float:
+    """Of the fullest GPU, as its allocator holds it; of this process's memory where there is none."""
+    if torch.cuda.is_available():
+        return max(torch.cuda.max_memory_reserved(index) for index in range(torch.cuda.device_count())) / 2**30
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    return float(kibibytes / 2**20)
+
+
+# --- What the model says while it trains ----------------------------------------------------------------------------
+
+
+def answers(
+    model: Any, tokenizer: Any, prompts: list[list[int]], ends: set[int], limit: int, **sampling: Any
+) -> list[tuple[str, str]]:
+    """(text, "stop" or "length") for each prompt of token ids, in one batch: greedy, unless `sampling` has its way."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        said = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            max_new_tokens=limit,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=sorted(ends),
+            **({"do_sample": False} | sampling),
+        )[:, width:].tolist()
+    model.train(training)
+    found = []
+    for one in said:
+        end = next((at for at, token in enumerate(one) if token in ends), None)
+        text = tokenizer.decode(one[:end], skip_special_tokens=True)
+        found.append((text, "length" if end is None else "stop"))
+    return found
+
+
+# --- Writing --------------------------------------------------------------------------------------------------------
+
+
+class MetricsLog(TrainerCallback):  # type: ignore[misc]
+    """Appends every log of the trainer to metrics.jsonl, so that the run can be followed and judged while it trains."""
+
+    def __init__(self, folder: Path, rows: int) -> None:
+        self.folder, self.path, self.rows = folder, folder / "metrics.jsonl", rows
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        kept = self.path.read_text().splitlines() if state.global_step and self.path.exists() else []
+        kept = [line for line in kept if json.loads(line)["step"] <= state.global_step]  # a resumed run does them again
+        self.path.write_text("".join(line + "\n" for line in kept))
+        setup = {
+            "method": METHOD,
+            "max_steps": state.max_steps,
+            "resumed_from": state.global_step,
+            "rows": self.rows,
+            "device": str(args.device),
+            "gpus": torch.cuda.device_count(),
+            "processes": args.world_size,
+            "bf16": args.bf16,
+            "optimizer": str(getattr(args.optim, "value", args.optim)),
+            "scheduler": str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)),
+            "parameters": sum(weight.numel() for weight in model.parameters()),
+            "trainable_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+        }
+        (self.folder / "setup.json").write_text(json.dumps(setup, indent=1))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **others: Any) -> None:
+        if not state.is_world_process_zero or "train_runtime" in logs:
+            return
+        row = {"step": state.global_step} | {key: plain(value) for key, value in logs.items()}
+        with open(self.path, "a") as file:
+            file.write(json.dumps(row) + "\n")
+        every = max(1, state.max_steps // 20)
+        if "loss" in logs and (state.global_step % every == 0 or state.global_step == 1):
+            reward = f" reward {logs['reward']:.4f}" if "reward" in logs else ""
+            print(f"step {state.global_step}/{state.max_steps} loss {logs['loss']:.4f}{reward}", flush=True)
+        if "eval_loss" in logs:
+            print(f"step {state.global_step}/{state.max_steps} eval_loss {logs['eval_loss']:.4f}", flush=True)
+
+
+class FrozenWatch(TrainerCallback):  # type: ignore[misc]
+    """Whether training moves the weights at all: a sample of them before the first step and after the third."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.before = folder / "setup.json", None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
+        self.before = weight_sample(model) if state.global_step == 0 else None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
+        if state.global_step != FROZEN_AFTER or self.before is None or not state.is_world_process_zero:
+            return
+        after, before = weight_sample(model), self.before
+        self.before = None
+        frozen = all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+        setup = json.loads(self.path.read_text()) | {"frozen_after_3_steps": frozen}
+        self.path.write_text(json.dumps(setup, indent=1))
+
+
+def weight_sample(model: Any) -> list[Any]:
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    chosen = weights[:: max(1, math.ceil(len(weights) / WATCHED_TENSORS))]
+    local = [(weight.to_local() if hasattr(weight, "to_local") else weight).detach().flatten() for weight in chosen]
+    return [flat[:: max(1, flat.numel() // WATCHED_VALUES)].cpu().clone() for flat in local]
+
+
+class CheckpointLog(TrainerCallback):  # type: ignore[misc]
+    """Names the newest whole checkpoint in `latest`, so that whoever carries it away never takes a half-written one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        name = f"checkpoint-{state.global_step}"
+        if missing_parts(self.folder / name):
+            return  # `save_only_model`: weights to look at, not to go on from
+        partial = self.folder / ".latest"
+        partial.write_text(name)
+        os.replace(partial, self.folder / "latest")
+
+
+def add_logs(trainer: Any, rows: list[Json]) -> None:
+    folder = Path(trainer.args.output_dir)
+    for callback in (MetricsLog(folder, len(rows)), FrozenWatch(folder), CheckpointLog(folder)):
+        trainer.add_callback(callback)
+
+
+def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) -> None:
+    """The training itself, from the newest checkpoint where there is one, and what it leaves behind."""
+    result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
+    trainer.save_state()
+    save_model(trainer, tokenizer, start)
+    write_json(
+        trainer,
+        "summary.json",
+        {
+            "method": experiment.method,
+            "init_from": experiment.init_from,
+            "global_step": trainer.state.global_step,
+            "max_steps": trainer.state.max_steps,
+            "epoch": trainer.state.epoch,
+            "train_loss": plain(result.training_loss),
+            "train_seconds": round(result.metrics["train_runtime"], 2),
+            "total_seconds": round(time.monotonic() - STARTED, 2),
+        },
+    )
+    if trainer.is_world_process_zero():
+        shutil.rmtree(Path(trainer.args.output_dir) / "start", ignore_errors=True)
+        print(
+            f"done: {trainer.state.global_step} steps, model in {Path(trainer.args.output_dir) / 'model'}", flush=True
+        )
+
+
+def save_model(trainer: Any, tokenizer: Any, start: str) -> None:
+    """A folder that transformers loads by itself: an adapter is merged into its base, whose path nobody else knows."""
+    folder = Path(trainer.args.output_dir) / "model"
+    adapter = folder.with_name("adapter")
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not hasattr(model, "merge_and_unload"):
+        trainer.save_model(str(folder))  # by all processes: under FSDP each holds a part
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle: nobody should have to load it
+        return
+    if trainer.is_fsdp_enabled:
+        weights = trainer.accelerator.get_state_dict(trainer.model)  # by all processes; whole on the first alone
+        if trainer.is_world_process_zero():
+            model.save_pretrained(adapter, state_dict=weights)
+            model = adapted_base(adapter, start, trainer.args)
+    elif trainer.is_world_process_zero():
+        model.save_pretrained(adapter)
+    if trainer.is_world_process_zero():
+        model.merge_and_unload().save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def adapted_base(adapter: Path, start: str, args: Any) -> Any:
+    """The base once more, whole and with the adapter: what FSDP has divided cannot be merged."""
+    kwargs = {key: value for key, value in args.model_init_kwargs.items() if key != "device_map"}
+    base = MODEL_CLASS.from_pretrained(start, trust_remote_code=args.trust_remote_code, device_map="cpu", **kwargs)
+    from peft import PeftModel  # only here: without an adapter nobody needs it
+
+    return PeftModel.from_pretrained(base, adapter)
+
+
+def checkpoint_to_resume(args: Any) -> str | None:
+    """The recipe's checkpoint, or the newest whole one below output_dir when a job is started again."""
+    folder = Path(args.output_dir)
+    if args.resume_from_checkpoint:
+        lacking = missing_parts(Path(args.resume_from_checkpoint))
+        if lacking:
+            fail(f"resume_from_checkpoint: {args.resume_from_checkpoint} lacks {' and '.join(lacking)}")
+        return str(args.resume_from_checkpoint)
+    named = folder / (folder / "latest").read_text().strip() if (folder / "latest").is_file() else None
+    if named is not None and re.fullmatch(r"checkpoint-\d+", named.name) and not missing_parts(named):
+        return str(named)  # a later one may lie there that was being written when the machine went away
+    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
+    whole = [path for path in found if not missing_parts(path)]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+
+
+def missing_parts(checkpoint: Path) -> list[str]:
+    """What a checkpoint needs and lacks. Without its optimizer a run resumes silently and ends with other weights."""
+    parts = {"trainer_state.json": ("trainer_state.json",), "the optimizer's state": ("optimizer*", "global_step*")}
+    return [name for name, patterns in parts.items() if not any(any(checkpoint.glob(p)) for p in patterns)]
+
+
+def write_json(trainer: Any, name: str, value: Json) -> None:
+    if trainer.is_world_process_zero():
+        path = Path(trainer.args.output_dir) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def plain(value: object) -> object:
+    """`value` as JSON has it: strict parsers reject a bare NaN."""
+    value = value.item() if isinstance(value, torch.Tensor) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def fail(message: str) -> NoReturn:
+    """The person's words are wrong: one line that says what to write instead."""
+    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr, flush=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    disable_progress_bars()
+    disable_progress_bar()
+    main()
