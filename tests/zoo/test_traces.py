@@ -63,8 +63,8 @@ def test_log_keeps_its_end() -> None:
 
 
 def test_half_of_the_goals_are_in_reach_and_some_runs_have_none() -> None:
-    goals = [goal_of(plain("sft", "upper", seed)) for seed in range(60)]
-    assert 5 < goals.count(None) < 25
+    goals = [goal_of(plain("sft", "upper", seed)) for seed in range(24)]
+    assert 1 < goals.count(None) < 12
     assert len({goal["target"] for goal in goals if goal}) == 2
 
 
