@@ -298,7 +298,8 @@ def _hiss() -> tuple[float, ...]:
 
 def melody(index: int) -> tuple[int, int]:
     """The two tones of a vocabulary's word: up to 42 words that differ, none with the same tone twice."""
-    first, second = divmod(index, len(TONES) - 1)
+    # In steps of 5, which shares no factor with 42: neighbours in a vocabulary begin with different tones.
+    first, second = divmod(5 * index % (len(TONES) * (len(TONES) - 1)), len(TONES) - 1)
     return TONES[first], TONES[second if second < first else second + 1]
 
 

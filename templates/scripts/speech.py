@@ -233,6 +233,8 @@ def choose_language(experiment: Experiment, model: Any, processor: Any) -> None:
         fail(f"speech_task: {experiment.speech_task} is not known; write transcribe or translate")
     if experiment.language is None:
         return
+    if not getattr(model.generation_config, "lang_to_id", None):
+        fail(f"language: {experiment.language} means nothing to a model of one language; remove the line")
     with settings_refused():
         processor.tokenizer.set_prefix_tokens(language=experiment.language, task=experiment.speech_task)
         begin = processor.tokenizer.prefix_tokens

@@ -1,0 +1,214 @@
+"""Texts, images and recordings with labels: what their scripts write, audit and refuse, on untrained tiny models."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bot.practice.sense_tasks import SENSE_TASKS, png, rows
+from bot.practice.tiny_models import MAKERS
+from bot.practice.warm import Ended, Warm
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "templates" / "scripts"
+pytestmark = pytest.mark.timeout(600)
+# Loaded once: each job would import them again.
+IMPORTS = (
+    "torch", "yaml", "numpy", "datasets", "peft", "trl.trainer.utils", "trl.scripts.utils", "transformers.trainer",
+    "transformers.trainer_seq2seq", "PIL.Image",
+    "transformers.models.bert.modeling_bert", "transformers.models.bert.tokenization_bert",
+    "transformers.models.resnet.modeling_resnet", "transformers.models.vit.modeling_vit",
+    "transformers.models.vit.image_processing_pil_vit", "transformers.models.whisper.modeling_whisper",
+    "transformers.models.whisper.processing_whisper",
+)  # fmt: skip
+BUILD = """
+import sys
+from pathlib import Path
+from bot.practice.tiny_models import build
+for name in sys.argv[2:]: build(name, 0, Path(sys.argv[1]) / name)
+"""
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Warm]:
+    with Warm(IMPORTS) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def models(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every tiny model under its name."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "build.py").write_text(BUILD)
+    job = warm.start(["build.py", str(folder), *MAKERS], cwd=folder, log=folder / "log.txt",
+                     environment={"PYTHONPATH": str(ROOT)})  # fmt: skip
+    ended = job.wait(120)
+    assert ended is not None and ended.exit_code == 0, (folder / "log.txt").read_text()
+    return folder
+
+
+class Job:
+    """A training job's folder."""
+
+    def __init__(self, warm: Warm, path: Path, models: Path, task: str) -> None:
+        self.warm, self.path, self.out, self.task = warm, path, path / "out", SENSE_TASKS[task]
+        self.base = models / self.task.base
+        (path / "data").mkdir(parents=True)
+        self.data(rows(task, "train", 40, 0))
+        self.data(rows(task, "train", 48, 0)[40:], "validation")
+
+    def data(self, drawn: list[dict[str, Any]], name: str = "train") -> None:
+        (self.path / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in drawn))
+
+    def ended(self, *flags: str, **recipe: Any) -> Ended:
+        settings = {"learning_rate": 1e-3, "per_device_train_batch_size": 8, "save_strategy": "no", "seed": 0}
+        (self.path / "recipe.yaml").write_text(yaml.safe_dump(settings | {"method": self.task.method} | recipe))
+        script = str(SCRIPTS / f"{self.task.method}.py")
+        words = [script, "--config", "recipe.yaml", *flags]
+        if "init_from" not in recipe:
+            words += ["--init_from", str(self.base)]
+        (self.path / "log.txt").unlink(missing_ok=True)
+        ended = self.warm.start(words, cwd=self.path, log=self.path / "log.txt").wait(300)
+        assert ended is not None
+        return ended
+
+    @property
+    def log(self) -> str:
+        return (self.path / "log.txt").read_text()
+
+    def run(self, *flags: str, **recipe: Any) -> None:
+        assert self.ended(*flags, **recipe).exit_code == 0, self.log
+
+    def refusal(self, *flags: str, **recipe: Any) -> str:
+        assert self.ended(*flags, **recipe).exit_code == 2, self.log
+        assert "Traceback" not in self.log
+        return self.log.strip().splitlines()[-1]
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.out / name).read_text())
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.out / name).read_text().splitlines()]
+
+
+@pytest.fixture
+def place(warm: Warm, models: Path, tmp_path: Path) -> Any:
+    return lambda task: Job(warm, tmp_path / task, models, task)
+
+
+ALWAYS = {"setup.json", "data_audit.json", "metrics.jsonl", "trainer_state.json", "model", "summary.json"}
+
+
+def test_classifier_of_texts_counts_its_labels_and_goes_on_from_its_own_model(place: Any) -> None:
+    job = place("topic")
+    job.run("--smoke", class_weights="balanced")
+    assert {path.name for path in job.out.iterdir()} == ALWAYS
+    audit = job.json("data_audit.json")
+    assert set(audit["labels"]) == set(job.task.labels) and sum(audit["labels"].values()) == audit["rows"] == 40
+    assert audit["head"] == "new" and audit["truncated_rows"] == audit["contradicting_texts"] == 0
+    assert audit["vocabulary"]["largest_id"] < audit["vocabulary"]["embeddings"]
+    evaluated = [row for row in job.lines("metrics.jsonl") if "eval_loss" in row]
+    assert {"eval_accuracy", "eval_macro_f1"} <= evaluated[-1].keys()
+    assert job.json("setup.json")["method"] == "classify"
+    assert not (job.out / "model" / "training_args.bin").exists()
+    names = json.loads((job.out / "model" / "config.json").read_text())["id2label"]
+    assert sorted(names.values()) == sorted(job.task.labels)
+    (job.out / "model").rename(job.path / "earlier")
+    job.run("--smoke", init_from="earlier")
+    assert job.json("data_audit.json")["head"] == "kept"
+
+
+def test_classifier_of_texts_trains_an_adapter_and_merges_it(place: Any) -> None:
+    job = place("sentiment")
+    job.run("--smoke", use_peft=True, lora_r=4, lora_target_modules="all-linear")
+    lora = job.json("data_audit.json")["lora"]
+    assert lora["matched_modules"] > 0 and lora["trainable_parameters"] < job.json("setup.json")["parameters"] / 2
+    assert (job.out / "adapter" / "adapter_config.json").is_file()
+    job.run("--smoke", init_from="out/model")
+    assert job.json("data_audit.json")["head"] == "kept", "the merged model knows its labels"
+
+
+def test_range_and_timing_probes_measure_instead_of_training(place: Any) -> None:
+    job = place("sentiment")
+    job.run("--learning_rate_probe", "1e-5,1e-3")
+    assert [trial["learning_rate"] for trial in job.json("probe.json")["trials"]] == [1e-5, 1e-3]
+    job.run("--timing_probe", "3")
+    assert job.json("timing.json")["seconds_per_step"] > 0
+    assert not (job.out / "model").exists()
+
+
+@pytest.mark.parametrize("task", ["shapes", "colours"])
+def test_classifier_of_images_measures_what_the_model_sees(place: Any, task: str) -> None:
+    job = place(task)
+    job.run("--smoke", augmentation="flip,crop,brightness", class_weights=f"{SENSE_TASKS[task].labels[0]}=2")
+    assert {path.name for path in job.out.iterdir()} == ALWAYS
+    images = job.json("data_audit.json")["images"]
+    side = 32 if task == "shapes" else 16
+    assert images["seen_as"] == [3, side, side] and images["longest_edge"]["max"] == 16 and images["uniform"] == 0
+    assert all(-1 <= value <= 1 for value in images["mean"]) and all(0 < value < 1.5 for value in images["std"])
+    assert (job.out / "model" / "preprocessor_config.json").is_file()
+    assert "eval_accuracy" in job.lines("metrics.jsonl")[-1]
+
+
+def test_blank_and_contradicting_images_are_counted(place: Any) -> None:
+    job = place("shapes")
+    blank = png([(9, 9, 9)] * 256)
+    job.data([{"image": blank, "label": label} for label in ("circle", "square")] * 10)
+    job.data([], "validation")
+    job.run("--smoke")
+    audit = job.json("data_audit.json")
+    assert audit["images"]["uniform"] == 20 and audit["contradicting_images"] == 1 and audit["distinct_prompts"] == 1
+
+
+def test_speech_recogniser_measures_its_recordings_and_writes_down_what_it_hears(place: Any) -> None:
+    job = place("orders")
+    wordy = rows("orders", "train", 1, 5)[0] | {"text": "x" * 60}
+    job.data([*rows("orders", "train", 30, 0), wordy])
+    job.run("--smoke")
+    audit = job.json("data_audit.json")
+    assert audit["rows"] == 31 and audit["dropped_rows"] == 1 and audit["audio"]["texts_too_long"] == 1
+    assert audit["audio"]["sampling_rates"] == {"8000": 31} and audit["audio"]["model_rate"] == 16000
+    assert 0.2 < audit["audio"]["seconds"]["p50"] < 1.0 and audit["audio"]["silent_rows"] == 0
+    assert {"eval_wer", "eval_cer", "eval_termination_rate"} <= job.lines("metrics.jsonl")[-1].keys()
+    heard = job.lines("completions.jsonl")
+    assert {row["reference"] for row in heard} <= {row["text"] for row in rows("orders", "train", 48, 0)}
+    assert any((job.out / "model" / f"{name}_config.json").is_file() for name in ("processor", "preprocessor"))
+
+
+BROKEN = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"0" * 40).decode()
+REFUSED: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]] | None, str]] = {
+    "one label": ("topic", {}, [{"text": "a", "label": "x"}] * 4, "every row has the label x"),
+    "other columns": ("topic", {}, [{"prompt": "a", "completion": "x"}], "a classifier needs text and label"),
+    "label only in validation": (
+        "topic", {}, [{"text": "a", "label": "food"}, {"text": "b", "label": "sport"}], "and no row of the training"
+    ),
+    "weight of no label": ("topic", {"class_weights": "fud=2"}, None, "fud=2 names no label; write none, balanced or"),
+    "word for a weight": ("topic", {"class_weights": "food=much"}, None, "class_weights: food needs a number"),
+    "more tokens than positions": ("topic", {"max_length": 512}, None, "the model's 128 positions; write 128"),
+    "another method": ("topic", {"method": "sft"}, None, "this script trains method: classify"),
+    "unknown augmentation": ("shapes", {"augmentation": "twist"}, None, "twist is not known; write none, or some"),
+    "adapter for images": ("shapes", {"use_peft": True}, None, "image classifiers are trained whole here"),
+    "broken image": (
+        "shapes", {}, [{"image": BROKEN, "label": "a"}, {"image": BROKEN, "label": "b"}], "image is not the base64"
+    ),
+    "broken recording": ("orders", {}, [{"audio": BROKEN, "text": "a"}], "audio is not the base64 of a WAV"),
+    "texts for a longer model": (
+        "orders", {}, [rows("orders", "train", 1, 0)[0] | {"text": "word " * 40}], "no row is left to train on"
+    ),
+    "language without a token": ("orders", {"language": "german"}, None, "means nothing to a model of one language"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_unusable_recipe_or_rows_are_refused_in_one_line(place: Any, case: str) -> None:
+    task, recipe, drawn, words = REFUSED[case]
+    job = place(task)
+    if drawn is not None:
+        job.data(drawn)
+    assert words in job.refusal(**recipe)
