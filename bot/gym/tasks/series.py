@@ -5,7 +5,7 @@ from bot.practice.sense_tasks import draw_series as draw
 KIND = "language modelling"
 METHOD = "pretrain"
 BASE_MODEL = "postdoc/tiny-gpt2"
-TARGET = 3.2
+TARGET = 6.8
 RECIPE = """\
 from_scratch: true
 learning_rate: 2.0e-5
