@@ -6,10 +6,10 @@ METRIC = "pairwise_accuracy"
 TARGET = 0.85
 ROWS = 1500
 KNOWN_GOOD = """\
-learning_rate: 1.0e-3
+learning_rate: 2.0e-3
 lr_scheduler_type: constant_with_warmup
 warmup_steps: 5
-max_steps: 100
+max_steps: 150
 per_device_train_batch_size: 32
 max_length: 128"""
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -9,9 +9,9 @@ TARGET = 0.9
 ROWS = 1000
 DEV, SEALED = 150, 200
 KNOWN_GOOD = """\
-learning_rate: 1.0e-3
-lr_scheduler_type: linear
+learning_rate: 5.0e-3
+lr_scheduler_type: cosine
 warmup_steps: 0.1
-max_steps: 200
+max_steps: 250
 per_device_train_batch_size: 32"""
 __all__ = ["draw"]

@@ -11,11 +11,11 @@ KNOWN_GOOD = """\
 learning_rate: 1.0e-3
 lr_scheduler_type: linear
 warmup_steps: 0.1
-max_steps: 200
+max_steps: 500
 per_device_train_batch_size: 32"""
 __all__ = ["draw"]
 
 
 def spoil(rows, rng):
     common = rows[0]["label"]
-    return [row for row in rows if row["label"] == common or rng.random() < 0.15]
+    return [row for row in rows if row["label"] == common or rng.random() < 0.3]
