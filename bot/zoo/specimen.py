@@ -99,8 +99,8 @@ def _told(value: Any) -> Any:
     return value
 
 
-# Steps in which the method learns the task on the practice base, and the target of the goal, which a healthy run reaches
-# with some points to spare (†: set by a few runs; the controls of `postdoc zoo --make` show whether it holds).
+# Steps in which the method learns the task on the practice base, and the target of the goal, which a healthy run
+# reaches with some points to spare (†: set by a few runs; the controls of `postdoc zoo --make` show whether it holds).
 STEPS: dict[str, dict[str, int]] = {
     SFT: {"reverse": 120, "upper": 80, "last": 80, "json": 120, "dedup": 120, "max": 150, "sort": 200},
     DPO: {"last": 60, "upper": 60, "max": 80},
