@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all lint bench bench-gpu gym setup setup-test sandbox clean
+.PHONY: help demo test test-all lint bench bench-gpu gym zoo setup setup-test sandbox clean
 
 help:
 	@echo "make demo      open a goal on the practice forge and watch the real bot pursue it"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-all  the same and the slow tests (at most 80 minutes)"
 	@echo "make gym       pursue goals on tiny models, by the playbook and by what it is compared with (hours)"
 	@echo "make bench     speed and memory, as ratios, with this machine's name"
+	@echo "make zoo       make the runs with injected faults anew, and score the diagnosis on them (hours)"
 	@echo "make bench-gpu training beside TRL's own example scripts, where there is a CUDA device"
 
 setup: $(VENV)/.train
@@ -59,6 +60,11 @@ test-all: lint
 
 bench: setup-test
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+# Goes on where it was stopped; ZOO is the folder, ARGS a part of the plan: make zoo ARGS="--workers 2".
+ZOO ?= .zoo
+zoo: setup
+	@$(BIN)/python -m bot zoo --make $(ZOO) --repairs --json $(ZOO).json $(ARGS)
 
 # Every policy on every task, five seeds; a report that is there is gone on with, so that it can be stopped at any time.
 GYM ?= .gym

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bot.brain.playbook import rows
 from bot.config import Settings
 from bot.conversation.commands import commands_table
 from bot.domain import methods as domain_methods
@@ -50,7 +51,17 @@ def settings_table() -> str:
     return "\n".join(["| setting | default | meaning |", "| --- | --- | --- |", *rows])
 
 
+def methods_table() -> str:
+    found = []
+    for name in METHODS:
+        method = domain_methods.METHODS[name]
+        families = dict.fromkeys(row.family for row in rows() if row.method == name)
+        found.append(f"| `{name}` | {method.title} | {', '.join(method.columns)} | {', '.join(families)} |")
+    return "\n".join(["| method | what it is | a row holds | recipes for |", "| --- | --- | --- | --- |", *found])
+
+
 TABLES = {
+    "methods": methods_table,
     "commands": commands_table,
     "settings": settings_table,
     "states": states_table,

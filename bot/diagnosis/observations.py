@@ -11,6 +11,7 @@ from bot.diagnosis.learning_rates import Rate, rate_of
 from bot.diagnosis.readings import Record, count, finite
 from bot.domain.evaluation import Evaluation
 from bot.domain.methods import METHODS
+from bot.domain.metrics import METRICS
 from bot.domain.recipe import line_of
 
 T = TypeVar("T")
@@ -246,7 +247,8 @@ class Observations:
     def lower_is_better(self) -> bool:
         """The metric counts errors."""
         metric = str(self.goal.get("metric") or (self.evaluation.metric if self.evaluation else "")).lower()
-        return metric in LOWER_IS_BETTER
+        known = METRICS.get(metric)
+        return metric in ERRORS_OF_OTHERS if known is None else not known.higher_is_better
 
     @property
     def gain(self) -> float | None:
@@ -318,5 +320,5 @@ class Observations:
         return count(holder[name]) if holder.get(name) is not None else None
 
 
-LOWER_IS_BETTER = frozenset({"wer", "cer", "perplexity", "word_perplexity", "bits_per_byte", "loss", "eval_loss"})
-"""Metrics of which less is more, by the names that evaluators give them."""
+ERRORS_OF_OTHERS = frozenset({"word_perplexity", "byte_perplexity", "loss", "eval_loss"})
+"""Metrics of which less is more, as other evaluators call them."""

@@ -1,7 +1,7 @@
 """What the environment says when it fails: the libraries' own words for each fault that has a name.
 
 Wordings were read in torch 2.13, transformers 5.23, datasets 5.2, huggingface_hub 2.4, peft 0.21 and TRL 1.16; those of
-vLLM, FlashAttention and NCCL, which no processor-only machine can produce, in their sources and issue threads.
+CUDA, vLLM, FlashAttention and NCCL are as their users quote them, since no processor-only machine can produce them.
 """
 
 from __future__ import annotations

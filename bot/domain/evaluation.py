@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from bot.domain.metrics import DEFAULT, Metric, metric_named
+from bot.domain.metrics import DEFAULT, Counting, Metric, metric_named
 
 
 class Split(StrEnum):
@@ -113,7 +113,11 @@ class Comparison:
     """Differences are in its unit, B minus A; for some metrics a negative one is better."""
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"discordant": list(self.discordant), "verdict": str(self.verdict)}
+        """The metric is named where the numbers read differently without it."""
+        data = asdict(self) | {"discordant": list(self.discordant), "verdict": str(self.verdict)}
+        if metric_named(self.metric).counting is Counting.RIGHT:
+            del data["metric"]
+        return data
 
 
 def best_of(evaluations: Sequence[Evaluation]) -> Evaluation | None:

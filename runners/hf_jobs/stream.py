@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from runners.hf_jobs.wire import LOG, METRICS, NOTE, STATUS, Mark, Signer
-from runners.job import read_json
+from runners.job import JobState, read_json
 from runners.layout import write_json
 from runners.remote import store as names
 
@@ -25,6 +25,9 @@ POSITION = "stream.json"
 _LOOSE_CHARACTERS = 1 << 20
 """Of lines that no mark has claimed yet; the front of more is dropped."""
 _LONGEST_PAUSE_SECONDS = 30.0
+_ENDED = frozenset(str(state) for state in JobState if state.ended)
+_AGAIN_SECONDS = 0.1
+"""Before a log without our last mark is read again."""
 
 
 class Spool:
@@ -38,6 +41,8 @@ class Spool:
         self._number = int((read_json(self._position) or {}).get("number", 0))
         self._loose: list[str] = []
         self._loose_size = 0
+        self.ended = False
+        """Whether the job's own last word has come."""
         self.last_line = ""
         """The last one that was no mark: what a container says that breaks before our code runs in it."""
 
@@ -51,6 +56,8 @@ class Spool:
             self._keep(line)
             return
         lines, self._loose, self._loose_size = self._loose, [], 0
+        if mark.kind == STATUS and mark.data.get("state") in _ENDED:
+            self.ended = True
         if mark.number <= self._number:
             return
         if lines:
@@ -118,17 +125,26 @@ class Reader:
         self._stop.set()
 
     def _run(self) -> None:
-        pause = 0.5
+        pause, before = 0.5, -1
         while not self._stop.is_set():
             self.spool.rewind()
+            count = 0
             try:
                 for line in self._lines():
                     self.spool.take(line)
+                    count += 1
                     pause = 0.5
                     if self._stop.is_set():
                         return
-                self.spool.end()
-                break
+                # The client takes a connection that breaks for the end when the job has ended meanwhile. A container
+                # that broke before our code ran in it has no last mark: its log is whole when it comes twice the same.
+                if self.spool.ended or count == before:
+                    self.spool.end()
+                    break
+                before = count
+                if self._stop.wait(_AGAIN_SECONDS):
+                    return
+                continue
             except Exception as error:
                 # Whatever it is: the job goes on, and without its log nobody would see how.
                 log.warning("the log of %s broke off: %s: %s", self._name, type(error).__name__, error)

@@ -552,6 +552,8 @@ def text_of(value: object) -> str:
 
 
 def load_tokenizer(experiment: Any, args: Any, model_args: Any) -> Any:
+    if str(experiment.init_from).startswith(("/", ".", "~")) and not Path(experiment.init_from).is_dir():
+        fail(f"init_from: there is no folder {experiment.init_from}; write a folder with a model, or its Hub id")
     with settings_refused():
         tokenizer = AutoTokenizer.from_pretrained(
             experiment.init_from, revision=model_args.model_revision, trust_remote_code=args.trust_remote_code
@@ -569,7 +571,13 @@ def start_folder(experiment: Any, args: Any, tokenizer: Any) -> str:
 
     A copy in a folder, because reference models and merged adapters load the start a second time.
     """
-    if not experiment.added_tokens:
+    with settings_refused():
+        config = AutoConfig.from_pretrained(
+            experiment.init_from,
+            revision=args.model_init_kwargs["revision"],
+            trust_remote_code=args.trust_remote_code,
+        )
+    if not experiment.added_tokens or len(tokenizer) <= config.get_text_config().vocab_size:
         return str(experiment.init_from)
     folder = Path(args.output_dir) / "start"
     with args.main_process_first(local=False), settings_refused():
@@ -578,11 +586,15 @@ def start_folder(experiment: Any, args: Any, tokenizer: Any) -> str:
             model = MODEL_CLASS.from_pretrained(
                 experiment.init_from, trust_remote_code=args.trust_remote_code, device_map="cpu", **kwargs
             )
-            if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-                model.resize_token_embeddings(len(tokenizer))
+            model.resize_token_embeddings(len(tokenizer))
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def remove_start(trainer: Any) -> None:
+    if trainer.is_world_process_zero():
+        shutil.rmtree(Path(trainer.args.output_dir) / "start", ignore_errors=True)
 
 
 def lora_config(model_args: Any, start: str, trained_tokens: list[int]) -> Any:
@@ -665,27 +677,29 @@ def audit_model(trainer: Any, model_args: Any, used: set[int], added: list[int])
 
 
 def packing_is_isolated(trainer: Any) -> bool:
-    """Measured: whether what stands first in a packed block changes what the model says about the text after it."""
+    """Whether packed rows are kept apart, so that each is trained on as if it stood alone."""
     packed = next((row for row in trainer.train_dataset if len(row.get("seq_lengths") or []) > 1), None)
-    if packed is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        strategy = getattr(trainer.args, "packing_strategy", "wrapped")
-        return strategy != "wrapped" and packed is not None
+    divided = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled  # no process holds the model to ask it
+    isolated = packed is not None and (divided or not first_row_is_seen(trainer, packed))
+    if not isolated and trainer.is_world_process_zero():
+        print("packing: packed rows see each other here (data_audit.json)", flush=True)
+    return isolated
+
+
+def first_row_is_seen(trainer: Any, packed: Json) -> bool:
+    """Measured: whether the first row of a packed block changes what the model says about the second one."""
     first, second = packed["seq_lengths"][:2]
     ids = packed["input_ids"][: first + second]
-    other = [ids[0] + 1 if ids[0] == 0 else ids[0] - 1, *ids[1:]]
     said = []
     trainer.model.eval()
     with torch.no_grad():
-        for variant in (ids, other):
-            batch = trainer.data_collator([{"input_ids": variant, "labels": variant, "seq_lengths": [first, second]}])
-            inputs = {key: value.to(trainer.model.device) if hasattr(value, "to") else value
-                      for key, value in batch.items() if key != "labels"}  # fmt: skip
-            said.append(trainer.model(**inputs).logits[0, first:].float())
+        for token in (ids[0], ids[0] - 1 if ids[0] else 1):
+            row = {"input_ids": [token, *ids[1:]], "labels": ids, "seq_lengths": [first, second]}
+            batch = trainer._prepare_inputs(trainer.data_collator([row]))
+            batch.pop("labels")
+            said.append(trainer.model(**batch).logits[0, first:].float())
     trainer.model.train()
-    isolated = bool((said[0] - said[1]).abs().max() < 1e-3)
-    if not isolated and trainer.is_world_process_zero():
-        print("packing: the attention used here lets packed rows see each other (data_audit.json)", flush=True)
-    return isolated
+    return bool((said[0] - said[1]).abs().max() >= 1e-3)
 
 
 def refuse_foreign_tokens(vocabulary: Json) -> None:
@@ -731,6 +745,7 @@ def probe_learning_rates(trainer: Any, rates: list[float]) -> Json:
 
     The smallest, because a short test flatters large steps: what still falls after 20 steps can diverge after 200.
     """
+    remove_start(trainer)
     weights = {
         name: weight.detach().clone() for name, weight in trainer.model.named_parameters() if weight.requires_grad
     }
@@ -802,6 +817,7 @@ class StepClock(TrainerCallback):  # type: ignore[misc]
 
 def probe_timing(trainer: Any) -> Json:
     """The first step allocates, compiles and makes the optimizer's states, so time counts from its end."""
+    remove_start(trainer)
     clock = StepClock()
     trainer.add_callback(clock)
     trainer.train()
@@ -941,9 +957,30 @@ class CheckpointLog(TrainerCallback):  # type: ignore[misc]
         os.replace(partial, self.folder / "latest")
 
 
+class CheckpointRequest(TrainerCallback):  # type: ignore[misc]
+    """Makes a checkpoint when somebody puts a file `checkpoint_now` into the folder, and takes the file away once the
+    checkpoint is whole: so whoever is about to end this process knows that nothing is lost."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "checkpoint_now"
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        asked = self.path.exists()
+        if args.world_size > 1:  # all save together, so the first one's word counts for all
+            word = torch.tensor([int(asked)], device=args.device)
+            torch.distributed.broadcast(word, 0)
+            asked = bool(word.item())
+        control.should_save = control.should_save or asked
+
+    def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if state.is_world_process_zero:
+            self.path.unlink(missing_ok=True)
+
+
 def add_logs(trainer: Any, rows: list[Json]) -> None:
     folder = Path(trainer.args.output_dir)
-    for callback in (MetricsLog(folder, len(rows)), FrozenWatch(folder), CheckpointLog(folder)):
+    asked = CheckpointRequest(folder)  # after the log: what is asked for is named before the request is gone
+    for callback in (MetricsLog(folder, len(rows)), FrozenWatch(folder), CheckpointLog(folder), asked):
         trainer.add_callback(callback)
 
 
@@ -952,6 +989,7 @@ def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) ->
     result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
     trainer.save_state()
     save_model(trainer, tokenizer, start)
+    remove_start(trainer)
     write_json(
         trainer,
         "summary.json",
@@ -967,7 +1005,6 @@ def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) ->
         },
     )
     if trainer.is_world_process_zero():
-        shutil.rmtree(Path(trainer.args.output_dir) / "start", ignore_errors=True)
         print(
             f"done: {trainer.state.global_step} steps, model in {Path(trainer.args.output_dir) / 'model'}", flush=True
         )

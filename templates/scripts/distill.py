@@ -827,7 +827,13 @@ def start_folder(experiment: Any, args: Any, tokenizer: Any) -> str:
 
     A copy in a folder, because reference models and merged adapters load the start a second time.
     """
-    if not experiment.added_tokens:
+    with settings_refused():
+        config = AutoConfig.from_pretrained(
+            experiment.init_from,
+            revision=args.model_init_kwargs["revision"],
+            trust_remote_code=args.trust_remote_code,
+        )
+    if not experiment.added_tokens or len(tokenizer) <= config.get_text_config().vocab_size:
         return str(experiment.init_from)
     folder = Path(args.output_dir) / "start"
     with args.main_process_first(local=False), settings_refused():
@@ -836,11 +842,15 @@ def start_folder(experiment: Any, args: Any, tokenizer: Any) -> str:
             model = MODEL_CLASS.from_pretrained(
                 experiment.init_from, trust_remote_code=args.trust_remote_code, device_map="cpu", **kwargs
             )
-            if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-                model.resize_token_embeddings(len(tokenizer))
+            model.resize_token_embeddings(len(tokenizer))
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def remove_start(trainer: Any) -> None:
+    if trainer.is_world_process_zero():
+        shutil.rmtree(Path(trainer.args.output_dir) / "start", ignore_errors=True)
 
 
 def lora_config(model_args: Any, start: str, trained_tokens: list[int]) -> Any:
@@ -1007,6 +1017,7 @@ def probe_learning_rates(trainer: Any, rates: list[float]) -> Json:
 
     The smallest, because a short test flatters large steps: what still falls after 20 steps can diverge after 200.
     """
+    remove_start(trainer)
     weights = {
         name: weight.detach().clone() for name, weight in trainer.model.named_parameters() if weight.requires_grad
     }
@@ -1078,6 +1089,7 @@ class StepClock(TrainerCallback):  # type: ignore[misc]
 
 def probe_timing(trainer: Any) -> Json:
     """The first step allocates, compiles and makes the optimizer's states, so time counts from its end."""
+    remove_start(trainer)
     clock = StepClock()
     trainer.add_callback(clock)
     trainer.train()
@@ -1308,9 +1320,30 @@ class CheckpointLog(TrainerCallback):  # type: ignore[misc]
         os.replace(partial, self.folder / "latest")
 
 
+class CheckpointRequest(TrainerCallback):  # type: ignore[misc]
+    """Makes a checkpoint when somebody puts a file `checkpoint_now` into the folder, and takes the file away once the
+    checkpoint is whole: so whoever is about to end this process knows that nothing is lost."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "checkpoint_now"
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        asked = self.path.exists()
+        if args.world_size > 1:  # all save together, so the first one's word counts for all
+            word = torch.tensor([int(asked)], device=args.device)
+            torch.distributed.broadcast(word, 0)
+            asked = bool(word.item())
+        control.should_save = control.should_save or asked
+
+    def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if state.is_world_process_zero:
+            self.path.unlink(missing_ok=True)
+
+
 def add_logs(trainer: Any, rows: list[Json]) -> None:
     folder = Path(trainer.args.output_dir)
-    for callback in (MetricsLog(folder, len(rows)), FrozenWatch(folder), CheckpointLog(folder)):
+    asked = CheckpointRequest(folder)  # after the log: what is asked for is named before the request is gone
+    for callback in (MetricsLog(folder, len(rows)), FrozenWatch(folder), CheckpointLog(folder), asked):
         trainer.add_callback(callback)
 
 
@@ -1319,6 +1352,7 @@ def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) ->
     result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
     trainer.save_state()
     save_model(trainer, tokenizer, start)
+    remove_start(trainer)
     write_json(
         trainer,
         "summary.json",
@@ -1334,7 +1368,6 @@ def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) ->
         },
     )
     if trainer.is_world_process_zero():
-        shutil.rmtree(Path(trainer.args.output_dir) / "start", ignore_errors=True)
         print(
             f"done: {trainer.state.global_step} steps, model in {Path(trainer.args.output_dir) / 'model'}", flush=True
         )

@@ -13,7 +13,8 @@
     uv run train.py --config recipe.yaml --resume_from_checkpoint out/checkpoint-200
 
 Checkpoints are made as the recipe says: `save_steps: 200` makes checkpoint-200, checkpoint-400 and so on (500 is TRL's
-own), a file `checkpoint_now` in output_dir asks for one at the next step, `save_total_limit: 2` deletes older ones, `save_strategy: "no"` makes none, for a run that is sooner done again.
+own), a file `checkpoint_now` in output_dir asks for one at the next step, `save_total_limit: 2` deletes older ones,
+`save_strategy: "no"` makes none, for a run that is sooner done again.
 A run that finds checkpoints in its output_dir goes on from the newest whole one, and ends with the same weights, bit
 for bit on a processor, as one that was never interrupted.
 

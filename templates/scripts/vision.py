@@ -661,6 +661,14 @@ def text_of(value: object) -> str:
     return "" if value is None else str(value)
 
 
+# --- The model to start from ----------------------------------------------------------------------------------------
+
+
+def remove_start(trainer: Any) -> None:
+    if trainer.is_world_process_zero():
+        shutil.rmtree(Path(trainer.args.output_dir) / "start", ignore_errors=True)
+
+
 # --- The audit ------------------------------------------------------------------------------------------------------
 
 
@@ -717,6 +725,7 @@ def probe_learning_rates(trainer: Any, rates: list[float]) -> Json:
 
     The smallest, because a short test flatters large steps: what still falls after 20 steps can diverge after 200.
     """
+    remove_start(trainer)
     weights = {
         name: weight.detach().clone() for name, weight in trainer.model.named_parameters() if weight.requires_grad
     }
@@ -788,6 +797,7 @@ class StepClock(TrainerCallback):  # type: ignore[misc]
 
 def probe_timing(trainer: Any) -> Json:
     """The first step allocates, compiles and makes the optimizer's states, so time counts from its end."""
+    remove_start(trainer)
     clock = StepClock()
     trainer.add_callback(clock)
     trainer.train()
@@ -927,9 +937,30 @@ class CheckpointLog(TrainerCallback):  # type: ignore[misc]
         os.replace(partial, self.folder / "latest")
 
 
+class CheckpointRequest(TrainerCallback):  # type: ignore[misc]
+    """Makes a checkpoint when somebody puts a file `checkpoint_now` into the folder, and takes the file away once the
+    checkpoint is whole: so whoever is about to end this process knows that nothing is lost."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "checkpoint_now"
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        asked = self.path.exists()
+        if args.world_size > 1:  # all save together, so the first one's word counts for all
+            word = torch.tensor([int(asked)], device=args.device)
+            torch.distributed.broadcast(word, 0)
+            asked = bool(word.item())
+        control.should_save = control.should_save or asked
+
+    def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if state.is_world_process_zero:
+            self.path.unlink(missing_ok=True)
+
+
 def add_logs(trainer: Any, rows: list[Json]) -> None:
     folder = Path(trainer.args.output_dir)
-    for callback in (MetricsLog(folder, len(rows)), FrozenWatch(folder), CheckpointLog(folder)):
+    asked = CheckpointRequest(folder)  # after the log: what is asked for is named before the request is gone
+    for callback in (MetricsLog(folder, len(rows)), FrozenWatch(folder), CheckpointLog(folder), asked):
         trainer.add_callback(callback)
 
 
@@ -938,6 +969,7 @@ def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) ->
     result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
     trainer.save_state()
     save_model(trainer, tokenizer, start)
+    remove_start(trainer)
     write_json(
         trainer,
         "summary.json",
@@ -953,7 +985,6 @@ def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) ->
         },
     )
     if trainer.is_world_process_zero():
-        shutil.rmtree(Path(trainer.args.output_dir) / "start", ignore_errors=True)
         print(
             f"done: {trainer.state.global_step} steps, model in {Path(trainer.args.output_dir) / 'model'}", flush=True
         )

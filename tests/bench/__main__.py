@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench import acknowledgement, gym, hardware, pursuits, runners, writes
+from tests.bench import acknowledgement, gym, hardware, pursuits, runners, writes, zoo
 from tests.bench.printing import machine
 
-PARTS = ("acknowledgement", "writes", "pursuits", "runners", "hardware", "gym")
+PARTS = ("acknowledgement", "writes", "pursuits", "runners", "hardware", "gym", "zoo")
 
 
 def main() -> None:
@@ -34,6 +34,7 @@ def main() -> None:
             "runners": lambda: runners.measure(arguments.repeat),
             "hardware": hardware.measure,
             "gym": gym.measure,
+            "zoo": zoo.measure,
             "pursuits": lambda: pursuits.measure(arguments.goal, arguments.repeat),
         }[part]()
         print("\n".join(lines) + "\n", flush=True)

@@ -546,3 +546,43 @@ def test_no_data_or_benchmark_raises_and_what_is_read_is_what_is_written_down(da
             assert source is None or not any(part in ("..", ".") for part in source.split("/"))
             assert found.goal.benchmark in KNOWN or found.goal.benchmark.lower().endswith((".yaml", ".yml"))
             assert ".." not in found.goal.benchmark.split("/") and not found.goal.benchmark.startswith("/")
+
+
+@pytest.mark.parametrize(
+    ("metric", "target", "value"),
+    [("perplexity", "25", 25.0), ("wer", "12 %", 0.12), ("bits_per_byte", "at most 1,1", 1.1), ("cer", "0.05", 0.05)],
+)
+def test_target_is_read_as_its_metric_has_it(metric: str, target: str, value: float) -> None:
+    text = f"base_model: acme/model\nbenchmark: prose\nmetric: {metric}\ntarget: '{target}'\n"
+    goal = goal_from_yaml(text)
+    assert (goal.metric, goal.target) == (metric, value)
+    assert goal_from_yaml(goal_yaml(goal)) == goal
+    without = "".join(line + "\n" for line in text.splitlines() if not line.startswith("metric"))
+    assert goal_from_yaml(without, metric_of=lambda name: metric).target == value
+
+
+@pytest.mark.parametrize(
+    ("metric", "target", "words"),
+    [
+        ("perplexity", "25 %", "is not a value of perplexity: write a number above 1, for example `25`"),
+        ("perplexity", "1", "cannot be reached by anything"),
+        ("wer", "0 %", "leaves wer no room for a single error: write a percentage between 0 and 100"),
+        ("accuracy", "25", None),
+        ("bleu", "25", "Metric `bleu` is not known: write one of exact_match, accuracy, macro_f1"),
+    ],
+)
+def test_target_of_another_kind_is_refused_with_an_example(metric: str, target: str, words: str | None) -> None:
+    text = f"base_model: acme/model\nbenchmark: prose\nmetric: {metric}\ntarget: '{target}'\n"
+    if words is None:
+        assert goal_from_yaml(text).target == 0.25
+        return
+    with pytest.raises(UserError) as caught:
+        goal_from_yaml(text, policy=Policy())
+    assert words in str(caught.value)
+
+
+def test_sentence_that_names_a_perplexity_is_read() -> None:
+    said = "Lower acme/tiny-gpt2 on prose to a perplexity below 25, with pretraining."
+    found = parse_goal("Perplexity", said, known_benchmarks=["prose"], model_exists=lambda name: None)
+    assert found.goal is not None, found
+    assert (found.goal.metric, found.goal.target) == ("perplexity", 25.0)

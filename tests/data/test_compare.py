@@ -33,7 +33,6 @@ def test_compare_files_tells_b_from_a(tmp_path):
     assert compare_files(b, a).verdict is Verdict.WORSE
     assert set(found.as_dict()) == {
         "difference", "ci_low", "ci_high", "p_value", "n", "discordant", "verdict", "minimum_detectable", "n_needed",
-        "metric",
     }  # fmt: skip
 
 

@@ -299,7 +299,7 @@ def removed(folder: Path) -> None:
     folder.rmdir()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_garbage_folder_gives_a_report_or_a_user_error(seed: int) -> None:
     garbage = Garbage(seed)
@@ -323,7 +323,7 @@ def test_garbage_folder_gives_a_report_or_a_user_error(seed: int) -> None:
     assert "recipe.yaml" in message
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     steps=st.sampled_from([15, 30, 60, 150, 400]),
@@ -351,7 +351,7 @@ def test_falling_curve_with_noise_is_never_blamed(
         removed(folder)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     steps=st.sampled_from([30, 60, 200]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,67 +15,81 @@ HELD = GOOD | {"train-01": {"curve": "flat", "hold": True}}
 @pytest.fixture
 def held(world: World) -> tuple[World, int, int]:
     """A world whose first run trains until it is released: (world, issue, pull request)."""
+    return training(world)
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, int, int]]:
+    """The same, for commands that change nothing: all of them are asked of one goal."""
+    with practice_world(tmp_path_factory.mktemp("asked")) as world:
+        world.start()
+        world.wait_ready()
+        yield training(world)
+
+
+def training(world: World) -> tuple[World, int, int]:
     world.runner.script(HELD)
     issue = world.open_goal()
     world.until(lambda: any("train-01" in job for job in world.runner.launches()), "the first training job")
     return world, issue, world.pulls()[0]["number"]
 
 
-def answers(world: World, issue: int, count: int = 1) -> None:
-    world.until_event(issue, "command_answered", count)
+def answered(world: World, issue: int) -> int:
+    return [event["kind"] for event in world.events(issue)].count("command_answered")
 
 
-def reply_to(world: World, pull: int, command: str, issue: int, *, login: str = "ada", count: int = 1) -> str:
+def reply_to(world: World, pull: int, command: str, issue: int, *, login: str = "ada") -> str:
     """Write a command and return the answer: it stands in the sticky comment, and no new comment was made for it."""
-    before = len(world.bot_comments(pull))
+    before, had = len(world.bot_comments(pull)), answered(world, issue)
     world.comment(pull, command, login=login)
-    answers(world, issue, count)
+    world.until_event(issue, "command_answered", had + 1)
     reply = str([event for event in world.events(issue) if event["kind"] == "command_answered"][-1]["data"]["reply"])
     world.until(lambda: any("/sticky" in body and reply in body for body in world.bot_comments(pull)), "the answer")
     assert len(world.bot_comments(pull)) == before
     return reply
 
 
-def test_help_lists_what_is_there(held: tuple[World, int, int]) -> None:
-    world, issue, pull = held
+def test_help_lists_what_is_there(asked: tuple[World, int, int]) -> None:
+    world, issue, pull = asked
     body = reply_to(world, pull, "/postdoc help", issue)
     for verb in ("status", "stop", "resume", "set", "run", "accept"):
         assert f"/postdoc {verb}" in body
 
 
-def test_status_while_training_says_so(held: tuple[World, int, int]) -> None:
-    world, issue, pull = held
+def test_status_while_training_says_so(asked: tuple[World, int, int]) -> None:
+    world, issue, pull = asked
     assert "as of now" in reply_to(world, pull, "/postdoc status", issue)
     sticky = next(body for body in world.bot_comments(pull) if "/sticky" in body)
     assert "0.0 %" in sticky
 
 
-def test_status_on_the_issue_is_answered_in_one_comment_there(held: tuple[World, int, int]) -> None:
-    world, issue, pull = held
-    for count in (1, 2):
+def test_status_on_the_issue_is_answered_in_one_comment_there(asked: tuple[World, int, int]) -> None:
+    world, issue, pull = asked
+    for _ in range(2):
+        had = answered(world, issue)
         world.comment(issue, "/postdoc status")
-        answers(world, issue, count)
+        world.until_event(issue, "command_answered", had + 1)
     world.until(lambda: len(world.bot_comments(issue)) == 2, "one comment beside the contract")
     found = world.bot_comments(issue)[-1]
     assert f"The pull request is #{pull}." in found
     assert "0.0 %" in found
 
 
-def test_unknown_command_is_answered_with_the_nearest(held: tuple[World, int, int]) -> None:
-    world, issue, pull = held
+def test_unknown_command_is_answered_with_the_nearest(asked: tuple[World, int, int]) -> None:
+    world, issue, pull = asked
     assert "status" in reply_to(world, pull, "/postdoc statsu", issue)
 
 
-def test_command_that_is_not_there_yet_says_so(held: tuple[World, int, int]) -> None:
-    world, issue, pull = held
+def test_command_that_is_not_there_yet_says_so(asked: tuple[World, int, int]) -> None:
+    world, issue, pull = asked
     assert "not there yet" in reply_to(world, pull, "/postdoc ask why", issue)
 
 
-def test_reader_may_ask_but_not_spend_or_stop(held: tuple[World, int, int]) -> None:
-    world, issue, pull = held
+def test_reader_may_ask_but_not_spend_or_stop(asked: tuple[World, int, int]) -> None:
+    world, issue, pull = asked
     assert "mallory" in reply_to(world, pull, "/postdoc stop", issue, login="mallory")
     assert world.state(issue) == "training"
-    assert "/postdoc stop" in reply_to(world, pull, "/postdoc help", issue, login="mallory", count=2)
+    assert "/postdoc stop" in reply_to(world, pull, "/postdoc help", issue, login="mallory")
 
 
 def test_stop_ends_the_job_and_resume_goes_on(held: tuple[World, int, int]) -> None:
@@ -105,8 +120,8 @@ def test_set_is_committed_and_the_next_run_uses_it(held: tuple[World, int, int])
 
 
 @pytest.mark.parametrize("setting", ["output_dir=/etc", "push_to_hub=true", "learning_rate=fast", "a b", ""])
-def test_set_of_what_must_not_be_set_is_refused(held: tuple[World, int, int], setting: str) -> None:
-    world, issue, pull = held
+def test_set_of_what_must_not_be_set_is_refused(asked: tuple[World, int, int], setting: str) -> None:
+    world, issue, pull = asked
     assert "Not carried out" in reply_to(world, pull, f"/postdoc set {setting}", issue)
     assert not any(event["kind"] == "revised" for event in world.events(issue))
 
@@ -114,10 +129,10 @@ def test_set_of_what_must_not_be_set_is_refused(held: tuple[World, int, int], se
 def test_commands_in_quotes_code_and_edits_run_once(held: tuple[World, int, int]) -> None:
     world, issue, pull = held
     number = world.comment(pull, "> /postdoc stop\n\n```\n/postdoc stop\n```\n\n/postdoc status")
-    answers(world, issue)
+    world.until_event(issue, "command_answered")
     path = f"/repos/{REPOSITORY}/issues/comments/{number}"
     world.api("ada", "PATCH", path, json={"body": "A better wording\n\n/postdoc status\n\n/postdoc help"})
-    answers(world, issue, 2)
+    world.until_event(issue, "command_answered", 2)
     verbs = [event["data"]["verb"] for event in world.events(issue) if event["kind"] == "command"]
     assert verbs == ["status", "help"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,28 @@ def checks_on(world: World, ref: str) -> list[dict[str, object]]:
     return list(world.api("ada", "GET", f"/repos/{REPOSITORY}/commits/{ref}/check-runs")["check_runs"])
 
 
-def test_goal_that_falls_short_once_is_met_and_confirmed(world: World) -> None:
-    issue = world.open_goal()
-    assert world.until_ended(issue) == "met"
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A world for goals that come to nothing."""
+    with practice_world(tmp_path_factory.mktemp("idle")) as found:
+        found.start()
+        found.wait_ready()
+        yield found
+
+
+@pytest.fixture(scope="module")
+def met(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, int]]:
+    """A world whose one goal fell short at first and was met then: (world, issue)."""
+    with practice_world(tmp_path_factory.mktemp("met")) as found:
+        found.start()
+        found.wait_ready()
+        issue = found.open_goal()
+        assert found.until_ended(issue) == "met"
+        yield found, issue
+
+
+def test_goal_that_falls_short_once_is_met_and_confirmed(met: tuple[World, int]) -> None:
+    world, issue = met
     [pull] = world.pulls()
     assert pull["draft"] is False
     assert pull["state"] == "open"
@@ -33,21 +53,18 @@ def test_goal_that_falls_short_once_is_met_and_confirmed(world: World) -> None:
     assert all(line.startswith("postdoc[bot]: ") for line in log)
 
 
-def test_diagnosis_is_a_suggestion_on_the_line_it_blames(world: World) -> None:
-    issue = world.open_goal()
-    world.until_event(issue, "reviewed")
+def test_diagnosis_is_a_suggestion_on_the_line_it_blames(met: tuple[World, int]) -> None:
+    world, _ = met
     [pull] = world.pulls()
     comment = world.review_comments(pull["number"])[0]
     assert comment["path"] == "experiments/0001-reverse/recipe.yaml"
     assert comment["original_line"] == line_number(world, comment["original_commit_id"], "learning_rate")
     assert "```suggestion\nlearning_rate: 0.003\n```" in comment["body"]
     assert "**D1 · `plateau`**" in comment["body"]
-    world.until_ended(issue)
 
 
-def test_each_run_has_one_check_with_a_meaning(world: World) -> None:
-    issue = world.open_goal()
-    world.until_ended(issue)
+def test_each_run_has_one_check_with_a_meaning(met: tuple[World, int]) -> None:
+    world, issue = met
     started = [event["data"]["head_sha"] for event in world.events(issue) if event["kind"] == "run_started"]
     conclusions = [checks_on(world, sha)[0]["conclusion"] for sha in started]
     assert conclusions == ["neutral", "success"]
@@ -56,9 +73,8 @@ def test_each_run_has_one_check_with_a_meaning(world: World) -> None:
     assert "confirmed on the sealed test" in str(verdict["output"]["title"])  # type: ignore[index]
 
 
-def test_committed_evaluation_carries_no_benchmark_text(world: World) -> None:
-    issue = world.open_goal()
-    world.until_ended(issue)
+def test_committed_evaluation_carries_no_benchmark_text(met: tuple[World, int]) -> None:
+    world, _ = met
     ref = world.pulls()[0]["head"]["ref"]
     found = world.file(ref, "experiments/0001-reverse/runs/02/evaluation.json")
     assert '"score"' in found
@@ -84,8 +100,9 @@ def test_committed_evaluation_carries_no_benchmark_text(world: World) -> None:
     ids=["model", "benchmark", "negative", "above", "budget", "escape", "missing", "bomb", "word", "long"],
 )
 def test_goal_with_nonsense_gets_one_clear_comment_and_nothing_else(
-    world: World, fields: dict[str, str], says: str
+    idle: World, fields: dict[str, str], says: str
 ) -> None:
+    world = idle
     issue = world.open_goal(goal_body(**fields))
     world.until_event(issue, "contract_read")
     [body] = world.bot_comments(issue)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.domain.experiment import Run, Score
+from bot.domain.goal import Goal
 from bot.server.pages.charts import LARGEST_VALUE, MOST_POINTS, Line, curves, meter, strip, values_by_run
 from bot.server.pages.curve_files import CurveFiles
 from tests.server.pages_world import score
 
+GOAL = Goal(title="t", base_model="m", benchmark="b", target=0.9)
 VALUES = st.none() | st.floats(-LARGEST_VALUE, LARGEST_VALUE, allow_nan=False)
 
 
@@ -59,8 +62,12 @@ def test_meter_never_runs_over(share: float | None) -> None:
 
 
 def test_strip_is_said_in_words() -> None:
-    [drawing] = drawings(strip(Score(**score(0.1)), Score(**score(1.0)), 0.9))
+    [drawing] = drawings(strip(Score(**score(0.1)), Score(**score(1.0)), GOAL))
     assert drawing.get("aria-label") == "On a scale from 0 to 100 %: target 90 %, base model 10.0 %, best run 100.0 %"
+    prose = replace(GOAL, metric="perplexity", target=25.0)
+    numbers = {"ci_low": 30.0, "ci_high": 50.0, "metric": "perplexity"}
+    [drawing] = drawings(strip(Score(**score(0.1) | numbers | {"value": 40.0}), None, prose))
+    assert drawing.get("aria-label") == "On a scale from 1 to 44: target 25, base model 40.00"
 
 
 def log(folder: Path, rows: list[Any]) -> None:

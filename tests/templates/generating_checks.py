@@ -218,6 +218,10 @@ def refusals_of_synthetic_say_what_to_write() -> None:
     assert "one group" in refused(lambda: synthetic.check_stages(keys(vote_pattern="a")))
     assert "no regular expression" in refused(lambda: synthetic.check_stages(keys(answer_pattern="(")))
     assert "write synthetic_rows" in refused(lambda: synthetic.check_stages(keys(synthetic_share=1.0)))
+    assert "two models" in refused(lambda: synthetic.check_stages(keys(generator="a", teacher="b")))
+    named = keys(teacher="runs/02")
+    synthetic.check_stages(named)
+    assert named.generator == "runs/02"
     real = [chat("sort ab", "ab")]
     assert "the strata of the rows are sort" in refused(
         lambda: synthetic.shares_of(real, keys(stratum_shares="reverse=1"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 from bot.practice.warm import Warm
-from tests.templates.conftest import chat, chat_rows, environment, evaluation, table_row
+from runners.launching import CONFIG_FILE, SCRIPT_FILE, Sharding, accelerate_config
+from tests.templates.conftest import ROOT, chat, chat_rows, environment, evaluation, table_row
 from tests.templates.test_generating import Trial
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -65,7 +67,7 @@ def test_student_learns_on_its_own_answers(seed: int, base: Path, teacher: Path,
     trial.data(chat_rows(3016, seed=seed)[3000:], "validation")
     model = made(trial, "distill", measured_row("distill", seed=seed, teacher=str(teacher)))
     assert score(base, "reverse", warm, tmp_path / "before") <= 0.05
-    assert score(model, "reverse", warm, tmp_path / "after") >= 0.8
+    assert score(model, "reverse", warm, tmp_path / "after") >= 0.9
     assert trial.json("data_audit.json")["teacher"]["exact_match"] >= 0.9
 
 
@@ -152,8 +154,10 @@ def test_two_processes_keep_the_rows_that_one_keeps(base: Path, warm: Warm, tmp_
         trial.data(chat_rows(200, "upper"))
         (trial.path / "data" / "validation.jsonl").unlink()
     made(one, "rft", recipe)
-    argv = two.prepare("rft", plain=True, **(recipe | {"per_device_train_batch_size": 16}))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", *argv]
+    words = two.prepare("rft", plain=True, **(recipe | {"per_device_train_batch_size": 16}))
+    (two.path / CONFIG_FILE).write_text(accelerate_config(Sharding.REPLICATED, 2, cpu=True))
+    shutil.copy(ROOT / "templates" / SCRIPT_FILE, two.path / SCRIPT_FILE)
+    command = [sys.executable, SCRIPT_FILE, "--config_file", CONFIG_FILE, *words]
     done = subprocess.run(
         command, cwd=two.path, env=environment(), capture_output=True, text=True, timeout=400, check=False
     )

@@ -92,6 +92,16 @@ def test_two_processes_train_as_one_with_twice_the_batch_and_one_of_them_writes(
     assert difference(two.out / "model", one.out / "model") < 1e-4
 
 
+def test_launcher_passes_on_the_scripts_own_words_and_code(tmp_path: Path) -> None:
+    (tmp_path / CONFIG_FILE).write_text(accelerate_config(Sharding.REPLICATED, 2, cpu=True))
+    (tmp_path / "train.py").write_text("import sys\nprint('train.py: no', file=sys.stderr)\nsys.exit(2)\n")
+    command = [sys.executable, str(ROOT / "templates" / SCRIPT_FILE), "--config_file", CONFIG_FILE, "train.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert set(done.stderr.strip().splitlines()) == {"train.py: no"}
+
+
+@pytest.mark.slow
 def test_wrong_recipe_ends_all_processes_with_the_scripts_own_words_and_code(pair):
     done = launched(pair[1], Sharding.REPLICATED, learnin_rate=1)
     assert done.returncode == 2

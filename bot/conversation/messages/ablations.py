@@ -130,8 +130,7 @@ def _conclusion(found: Ablation) -> str:
         told += " Every other value is worse beyond chance, each by its own paired test."
     return (
         f"{told} The {highest.lower()} of {len(rivals) + 1} is flattered by having been chosen on the items it is "
-        "measured on; the sealed test is not opened for it.\n\n"
-        f"To keep it: `/postdoc set {kept}`. "
+        f"measured on; the sealed test is not opened for it.\n\nTo keep it: `/postdoc set {kept}`. "
         f"The base model's value, which verdicts are against, stands above: {score.measure.said(_base(best))}."
     )
 

@@ -1,0 +1,84 @@
+"""The committed traces: real runs, small, silent about their faults, and what the diagnosis makes of them."""
+
+from __future__ import annotations
+
+import re
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.zoo.proof import scored
+from bot.zoo.reading import read_trace
+from bot.zoo.traces import MOST_BYTES, TRUTH, Trace, read_traces
+
+ARCHIVE = Path(__file__).with_name("traces.tar.xz")
+# Regressions only: the bars themselves are printed by `make bench` and stand in README.md.
+FLOORS = {"recall": 0.9, "precision": 0.95, "top1": 0.85, "line": 0.8}
+SECONDS_PER_TRACE = 0.5
+MOST_SCORED = 32
+
+
+@cache
+def traces() -> list[Trace]:
+    return read_traces(ARCHIVE)
+
+
+@pytest.fixture(scope="module")
+def result() -> dict[str, Any]:
+    """Over a part that takes seconds, drawn by digest; `make bench` scores them all."""
+    single = [trace for trace in traces() if not trace.truth.replayed]
+    return scored(single[:: -(-len(single) // MOST_SCORED)], looks=16)[0]
+
+
+def test_archive_is_small_enough_to_be_committed() -> None:
+    assert ARCHIVE.stat().st_size <= MOST_BYTES
+
+
+def test_traces_are_runs_of_every_method_and_healthy_ones() -> None:
+    truths = [trace.truth for trace in traces()]
+    assert {"sft", "dpo", "grpo"} <= {truth.method for truth in truths}
+    assert sum(truth.healthy for truth in truths) >= 10
+    assert len({truth.fault for truth in truths if truth.fault}) >= 40
+
+
+def test_nothing_that_may_be_seen_names_a_fault_or_this_machine() -> None:
+    for trace in traces():
+        assert re.fullmatch(r"run-[0-9a-f]{12}", trace.name)
+        seen = b"".join(content for name, content in trace.files.items() if name != TRUTH).decode()
+        for word in ("/root", "/tmp/", "/home/", "inject", "severity", "gross", trace.truth.case or "\0"):
+            assert word not in seen, (trace.truth.case, word)
+
+
+def test_faulty_traces_lost_something_against_their_control() -> None:
+    for trace in traces():
+        truth = trace.truth
+        if not truth.healthy and not truth.replayed:
+            assert truth.labels and truth.control is not None, truth.case
+            assert truth.value is None or truth.value < truth.control or truth.fault in (10, 21), truth.case
+
+
+def test_diagnosis_does_not_fall_below_what_it_reached(result: dict[str, Any]) -> None:
+    for name, floor in FLOORS.items():
+        assert result["summary"][name] >= floor, name
+
+
+def test_monitor_ends_no_healthy_run(result: dict[str, Any]) -> None:
+    assert result["summary"]["false_aborts"] == 0
+    assert result["tuned"]["false_aborts"] == 0
+
+
+def test_diagnosis_is_better_than_published_rules_and_chance(result: dict[str, Any]) -> None:
+    for name, baseline in result["baselines"].items():
+        assert result["summary"]["top1"] > (baseline["top1"] or 0), name
+
+
+def test_trace_is_scored_in_well_under_a_second(tmp_path: Path) -> None:
+    chosen = traces()[:: -(-len(traces()) // 6)]
+    folders = [trace.write(tmp_path / trace.name) for trace in chosen]
+    began = time.process_time()
+    for folder in folders:
+        read_trace(folder)
+    assert (time.process_time() - began) / len(folders) < SECONDS_PER_TRACE

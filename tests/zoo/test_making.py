@@ -1,0 +1,67 @@
+"""Real runs: made, stopped, gone on with, and the same once more."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from bot.practice.tiny_base import build, cached_path
+from bot.zoo.faults import FAULTS
+from bot.zoo.making import Making
+from bot.zoo.plan import fault_case
+from bot.zoo.repairs import PLAYBOOK, repaired
+from bot.zoo.running import Keeper
+from bot.zoo.traces import read_traces
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+CASE = dataclasses.replace(fault_case(FAULTS[1], "gross", 4), setting=("sft", "last", False))
+
+
+@pytest.fixture(scope="module")
+def base() -> Path:
+    from bot.practice.tiny_base import Configuration
+
+    return build(cached_path(), Configuration(), lambda step, loss: None)
+
+
+@pytest.fixture(scope="module")
+def made(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Making:
+    folder = tmp_path_factory.mktemp("zoo")
+    told: list[str] = []
+    assert Making.opened(folder).make([CASE.control()], told.append, base=base) == 0
+    again = Making.opened(folder)
+    assert again.make([CASE.control(), CASE], told.append, base=base) == 0
+    assert [line.split(":")[0].split(" ", 1)[1] for line in told] == [CASE.control().description, CASE.description]
+    return again
+
+
+def test_faulty_run_loses_to_its_control_and_both_are_kept(made: Making) -> None:
+    archive, size, census = made.packed([CASE.control(), CASE])
+    assert census["kept"] == 2 and 0 < size < 200_000
+    truths = {trace.truth.case: trace.truth for trace in read_traces(archive) if not trace.truth.replayed}
+    assert truths[CASE.control().description].healthy
+    faulty = truths[CASE.description]
+    assert faulty.labels[0] == "divergence" and faulty.doomed
+    assert faulty.value is not None and faulty.control is not None and faulty.value < 0.5 < faulty.control
+
+
+def test_second_making_leaves_the_same_curve(made: Making, base: Path, tmp_path: Path) -> None:
+    other = Making.opened(tmp_path)
+    other.make([CASE], lambda line: None, base=base)
+    for name in ("metrics.jsonl", "evaluation.json", "recipe.yaml", "train.jsonl", "data_audit.json"):
+        first = made.folder / "raw" / CASE.name / name
+        assert (tmp_path / "raw" / CASE.name / name).read_bytes() == first.read_bytes(), name
+
+
+def test_nothing_is_left_but_what_is_kept(made: Making) -> None:
+    assert list((made.folder / "work").iterdir()) == []
+    assert not list(made.folder.rglob("*.safetensors"))
+
+
+def test_playbook_repairs_a_rate_that_is_a_hundred_times_too_high(made: Making, base: Path) -> None:
+    with Keeper(made.folder / "cache", base) as keeper:
+        attempts = repaired(keeper, made, CASE, PLAYBOOK)
+    assert attempts[0].changes.keys() == {"learning_rate"}
+    assert attempts[-1].repaired, attempts
