@@ -34,12 +34,12 @@ def told(what: str, seconds: float, **values: float) -> None:
 @pytest.mark.parametrize(
     ("method", "task", "peft", "bar"),
     [
-        ("dpo", "last", False, 0.93),
-        ("dpo", "upper", False, 0.9),
-        ("dpo", "upper", True, 0.8),
-        ("grpo", "last", False, 0.85),
-        ("grpo", "upper", False, 0.7),
-        ("grpo", "last", True, 0.8),
+        ("dpo", "last", False, 0.95),
+        ("dpo", "upper", False, 0.93),
+        ("dpo", "upper", True, 0.93),
+        ("grpo", "last", False, 0.93),
+        ("grpo", "upper", False, 0.87),
+        ("grpo", "last", True, 0.93),
     ],
 )
 def test_row_of_the_table_teaches_what_the_base_hides(
