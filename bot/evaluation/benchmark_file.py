@@ -254,9 +254,11 @@ def _engine_problem(content: Mapping[str, Any]) -> _Problem | None:
         return _Problem(("engine",), f"there is no engine {str(engine)[:60]}; write one of {', '.join(ENGINES)}")
     metric = content.get("metric") or ENGINES[engine][0]
     if metric not in ENGINES[engine]:
+        known = any(metric in metrics for metrics in ENGINES.values())
+        what = f"one of engine {engine}" if known else "known"
         return _Problem(
             ("metric",),
-            f"metric {str(metric)[:60]} is not one of engine {engine}; write {' or '.join(ENGINES[engine])}",
+            f"metric {str(metric)[:60]} is not {what}; write {' or '.join(ENGINES[engine])}",
         )
     for key, engines in _ONLY_FOR.items():
         if content.get(key) is not None and engine not in engines:

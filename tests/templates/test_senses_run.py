@@ -211,4 +211,6 @@ def test_unusable_recipe_or_rows_are_refused_in_one_line(place: Any, case: str) 
     job = place(task)
     if drawn is not None:
         job.data(drawn)
+        if case != "label only in validation":
+            job.data([], "validation")
     assert words in job.refusal(**recipe)
