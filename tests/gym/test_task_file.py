@@ -20,8 +20,8 @@ from bot.gym.task_file import SHIPPED, Task, load_task, load_tasks
 
 Write = Callable[..., Path]
 LEAST_OF_A_KIND = 4
-WANTED_KINDS = ("LoRA",)
-FEWEST_TASKS = 8
+WANTED_KINDS = ("classification", "vision", "language modelling", "LoRA")
+FEWEST_TASKS = 28
 TASKS = load_tasks(SHIPPED)
 
 
@@ -110,6 +110,11 @@ def test_enough_tasks_of_each_kind_ship() -> None:
     kinds = Counter(task.kind for task in TASKS)
     assert len(TASKS) >= FEWEST_TASKS
     assert all(kinds[kind] >= LEAST_OF_A_KIND for kind in WANTED_KINDS), kinds
+
+
+def test_every_method_has_a_task() -> None:
+    used = {method for task in TASKS for method in (task.method or "sft").split(", ")}
+    assert used == set(METHODS)
 
 
 def test_most_goals_bring_no_recipe() -> None:

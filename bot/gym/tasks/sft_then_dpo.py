@@ -1,17 +1,20 @@
-"""Write a word backwards: taught by a few rows, then by what is wrong with the answers."""
+"""Write a word backwards: taught briefly, then by what is wrong with the answers."""
 
 KIND = "chain"
 METHOD = "sft, dpo"
 TARGET = 0.85
-ROWS = 800
-KNOWN_GOOD = """\
+ROWS = 1500
+RECIPE = """\
 learning_rate: 3.0e-3
 lr_scheduler_type: constant_with_warmup
 warmup_steps: 5
-max_steps: 60
+max_steps: 30
 per_device_train_batch_size: 32
-max_length: 128
----
+max_length: 128"""
+KNOWN_GOOD = (
+    RECIPE
+    + "\n---\n"
+    + """\
 learning_rate: 5.0e-4
 lr_scheduler_type: constant_with_warmup
 warmup_steps: 5
@@ -21,6 +24,7 @@ max_length: 128
 beta: 0.1
 loss_type: sigmoid,sft
 loss_weights: 1,0.2"""
+)
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 

@@ -1,26 +1,30 @@
-"""Write a word backwards: taught by a few rows, then by reward on them."""
+"""Write a word backwards: taught briefly, then by reward."""
 
 KIND = "chain"
 METHOD = "sft, grpo"
-TARGET = 0.9
-ROWS = 400
-KNOWN_GOOD = """\
+TARGET = 0.85
+ROWS = 1500
+RECIPE = """\
 learning_rate: 3.0e-3
 lr_scheduler_type: constant_with_warmup
 warmup_steps: 5
-max_steps: 60
+max_steps: 30
 per_device_train_batch_size: 32
-max_length: 128
----
-learning_rate: 5.0e-4
+max_length: 128"""
+KNOWN_GOOD = (
+    RECIPE
+    + "\n---\n"
+    + """\
+learning_rate: 1.0e-3
 lr_scheduler_type: constant_with_warmup
 warmup_steps: 5
-max_steps: 60
+max_steps: 80
 per_device_train_batch_size: 64
 num_generations: 8
 max_completion_length: 20
 beta: 0.01
 reward_functions: exact_match"""
+)
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
