@@ -270,8 +270,16 @@ class Training:
             return b""
 
     def _placed(self, found: tuple[Diagnosis, ...]) -> tuple[Diagnosis, ...]:
-        """With the recipe's path in the repository instead of its name."""
-        return tuple(replace(each, file=self._recipe.file) if each.file == RECIPE else each for each in found)
+        """With paths of the repository instead of names. A shipped script is not in it: its lines are the recipe's."""
+        return tuple(self._in_repository(each) for each in found)
+
+    def _in_repository(self, found: Diagnosis) -> Diagnosis:
+        own = self._recipe.folder / found.file
+        if found.file == RECIPE:
+            return replace(found, file=self._recipe.file)
+        if own.is_file():
+            return replace(found, file=checkout.relative(self._request, own))
+        return replace(found, file=self._recipe.file, line=None)
 
     def _evaluated(self, name: str, model: str) -> evaluating.Evaluated | None:
         if not self._request.benchmark:

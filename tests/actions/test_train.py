@@ -86,7 +86,7 @@ def test_crash_uploads_what_there_is_and_says_why(place: Place) -> None:
     assert "no such tokenizer" in run.summary
     assert run.step("Artifact").conclusion == "success"
     [told] = [each for each in run.annotations if each.file]
-    assert (told.level, told.file) == ("error", "experiments/1/recipe.yaml")
+    assert (told.level, told.file) == ("error", "experiments/1/train.py")
 
 
 @pytest.mark.slow

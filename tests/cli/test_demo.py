@@ -66,7 +66,7 @@ def test_goal_survives_the_form() -> None:
 
 def test_outcome_has_exactly_the_published_form() -> None:
     result = Outcome(story().experiment, 152.3456, Path("/somewhere/tiny-speller.git")).as_dict()
-    assert list(result) == ["target", "state", "seconds", "runs", "pull_request", "repository", "model"]
+    assert list(result) == ["target", "metric", "state", "seconds", "runs", "pull_request", "repository", "model"]
     assert (result["target"], result["state"], result["seconds"], result["pull_request"]) == (0.9, "met", 152.35, 2)
     keys = ["n", "method", "value", "n_items", "standard_error", "verdict", "symptoms", "changed", "seconds"]
     assert [list(run) for run in result["runs"]] == [keys, keys]
@@ -82,8 +82,8 @@ def test_outcome_of_a_refused_goal_failed_and_has_no_runs() -> None:
     assert outcome.failed
     assert over(told.experiment)
     assert outcome.as_dict() | {"repository": ""} == {
-        "target": None, "state": "needs author", "seconds": 1.0, "runs": [], "pull_request": None, "repository": "",
-        "model": None,
+        "target": None, "metric": None, "state": "needs author", "seconds": 1.0, "runs": [], "pull_request": None,
+        "repository": "", "model": None,
     }  # fmt: skip
     assert ending_sentence(outcome) == "The goal ended after 0 runs and 1 s: refused. No such benchmark."
 

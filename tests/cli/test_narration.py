@@ -105,7 +105,7 @@ def test_every_kind_of_event_is_told_or_passed_over_on_purpose(kind: EventKind) 
 TOLD_ELSEWHERE = {
     "refused", "consent_asked", "head_moved", "command", "crashed", "pull_request_closed", "pull_request_reopened",
     "goal_edited", "goal_read", "goal_adopted", "issue_closed", "budget_raised", "spending_refused", "published",
-    "ablation_opened", "ablation_reported", "outputs_gone",
+    "ablation_opened", "ablation_reported", "outputs_gone", "monitored",
 }  # fmt: skip
 
 
@@ -123,6 +123,11 @@ def event(kind: str, data: dict[str, Any]) -> list[str]:
         ("consent_asked", {"head_sha": "a" * 40}, "waiting: a person has to agree to this spending: /postdoc run"),
         ("head_moved", {"head_sha": "abcdef0123", "by": "maya"}, "push: abcdef0 by @maya"),
         ("issue_closed", {"by": "maya"}, "closed: issue #1, by @maya"),
+        (
+            "monitored",
+            {"job_id": "x", "step": 40, "total_steps": 200, "diagnoses": [{"cause": "The loss is no number."}]},
+            "monitor: ends the job at step 40/200: The loss is no number.",
+        ),
         (
             "outputs_gone",
             {"job_id": "x", "role": "train", "run": 1},

@@ -94,7 +94,7 @@ def test_two_processes_train_as_one_with_twice_the_batch_and_one_of_them_writes(
 
 def test_launcher_passes_on_the_scripts_own_words_and_code(tmp_path: Path) -> None:
     (tmp_path / CONFIG_FILE).write_text(accelerate_config(Sharding.REPLICATED, 2, cpu=True))
-    (tmp_path / "train.py").write_text("import sys\nprint('train.py: no', file=sys.stderr)\nsys.exit(2)\n")
+    (tmp_path / "train.py").write_text("import os, sys\nos.write(2, b'train.py: no\\n')\nsys.exit(2)\n")
     command = [sys.executable, str(ROOT / "templates" / SCRIPT_FILE), "--config_file", CONFIG_FILE, "train.py"]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 2

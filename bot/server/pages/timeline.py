@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bot.conversation.messages.monitoring import stopped_sentence
 from bot.conversation.messages.wording import (
     changes,
     clock,
@@ -268,6 +269,7 @@ SENTENCES: dict[str, Callable[[Data], Said]] = {
     "consented": _consented,
     "consent_asked": _consent_asked,
     "budget_raised": _budget_raised,
+    "monitored": lambda d: ("The monitor ended a job.", stopped_sentence(d), "bad"),
     "spending_refused": lambda d: ("A job was not started: spending is not allowed now.", str(d["reason"]), "wait"),
     "llm_spent": lambda d: (f"A language model was asked for {usd(d['usd'])}.", str(d.get("what", "")), ""),
     "run_started": _run_started,
