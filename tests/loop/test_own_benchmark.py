@@ -116,7 +116,7 @@ def test_example_that_ships_is_a_benchmark(world: World) -> None:
 
 BROKEN = {
     "typo": (OWN.replace("prompt:", "promt:"), "4:1 unknown key promt"),
-    "metric": (OWN + "metric: bleu\n", "11:1 metric bleu is not one of engine generate; write exact_match"),
+    "metric": (OWN + "metric: bleu\n", "11:1 metric bleu is not known; write exact_match"),
     "yaml": ("items: [", "is not YAML: 1:9"),
     "bomb": ("a: &a [1]\nb: [*a, *a]\n", "2:5 uses YAML aliases"),
     "split": (OWN.replace("sealed: {n: 60}", "sealed: {n: many}"), "10:12 splits.sealed.n needs a whole number"),
