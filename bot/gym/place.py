@@ -55,10 +55,11 @@ def clean_rows(task: Task, seed: int) -> list[Row]:
     """
     rows, drawn = task.training_rows(seed), task.items(seed)
     with tempfile.TemporaryDirectory(prefix="postdoc-gym-") as folder:
+        # Of too many items the first by their ids are taken, and an id depends on the benchmark's name.
         path = Path(folder, f"{task.name}.yaml")
         path.write_text(benchmark_text(task, drawn[0]), encoding="utf-8")
         path.with_suffix(".jsonl").write_text(jsonl(drawn), encoding="utf-8")
-        benchmark = read_benchmark_file(task.name, path)
+        benchmark = read_benchmark_file(f"benchmarks/{task.name}", path)
         asked = [items(benchmark, split, seed) for split in Split]
     # Wording that many items share is no evidence, so each split alone shows other rows than both together.
     flagged = {

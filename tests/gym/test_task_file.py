@@ -153,7 +153,7 @@ def divides_cleanly(task: Task, folder: Path) -> None:
     assert len(rows) >= 0.9 * len(task.training_rows(0)), task.name
     (folder / f"{task.name}.yaml").write_text(benchmark_text(task, drawn[0]))
     (folder / f"{task.name}.jsonl").write_text(jsonl(drawn))
-    benchmark = read_benchmark_file(task.name, folder / f"{task.name}.yaml")
+    benchmark = read_benchmark_file(f"benchmarks/{task.name}", folder / f"{task.name}.yaml")
     for split, size in (("dev", task.dev), ("sealed", task.sealed)):
         asked = items(benchmark, split)
         assert len(asked) == size, task.name
