@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.loop.test_spending import pull_of, say, serving
 from tests.world import GOOD, POLICY, World, goal_body
 
@@ -104,6 +106,7 @@ def test_ablation_that_makes_no_sense_says_what_to_write(tmp_path: Path) -> None
         world.until_ended(issue)
 
 
+@pytest.mark.slow
 def test_stop_ends_an_ablation_and_resuming_does_not_bring_it_back(tmp_path: Path) -> None:
     with serving(tmp_path, POLICY, GOOD | ARMS | {"train-01": {"curve": "flat", "hold": True}}) as world:
         issue = world.open_goal()

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.loop.test_spending import pull_of, serving
 from tests.world import GOOD, POLICY
 
@@ -37,6 +39,7 @@ def test_lost_run_goes_on_from_its_checkpoint_and_the_sticky_comment_says_so(tmp
         assert sticky.count("Run 1 lost its machine; attempt 2 went on from step 40.") == 1
 
 
+@pytest.mark.slow
 def test_lost_run_without_a_checkpoint_begins_again(tmp_path: Path) -> None:
     with serving(tmp_path, POLICY, GOOD | {"train-01": {"state": "lost"}, "train-01-2": {"curve": "flat"}}) as world:
         issue = world.open_goal()

@@ -68,6 +68,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
         yield Places(world, fake, folder)
 
 
+@pytest.mark.slow
 def test_admin_publishes_a_private_model_with_its_card_and_again_without_harm(places: Places) -> None:
     world, models = places.world, places.hub.models.models
     issue, pull, repo = places.met()

@@ -132,6 +132,7 @@ def test_consent_given_while_the_database_was_lost_is_heard(asking: tuple[World,
     assert len(keys) == len(set(keys)) == comments + 1  # and the ending
 
 
+@pytest.mark.slow
 def test_goal_that_had_ended_comes_back_without_a_word(held: tuple[World, int, int]) -> None:
     world, issue, pull = held
     world.runner.release("train-01")
@@ -215,6 +216,7 @@ def test_older_record_that_is_put_back_does_not_undo_what_came_after(held: tuple
     assert len(endings) == 1
 
 
+@pytest.mark.slow
 def test_halt_outlives_the_database(held: tuple[World, int, int]) -> None:
     world, issue, pull = held
     world.comment(pull, "/postdoc halt", login="ada")
@@ -230,6 +232,7 @@ def test_halt_outlives_the_database(held: tuple[World, int, int]) -> None:
     assert len(trained(world)) == 1
 
 
+@pytest.mark.slow
 def test_goal_without_a_pull_request_is_opened_again_from_its_issue(tmp_path: Path) -> None:
     with practice_world(tmp_path) as world:
         world.runner.script(GOOD | {"baseline-00": {"value": 0.0, "hold": True}})

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.world import GOOD, POLICY, REPOSITORY, World, goal_body, practice_world
 
 HELD = GOOD | {"train-01": {"curve": "flat", "hold": True}}
@@ -150,6 +152,7 @@ def test_remedy_beyond_the_envelope_is_priced_and_waits_for_a_person(tmp_path: P
         assert world.first(issue, "revised")["by"] == "bob"
 
 
+@pytest.mark.slow
 def test_plan_prices_the_next_run_from_the_last_one(tmp_path: Path) -> None:
     policy = "consent:\n  auto_approve:\n    runs: 6\n    gpu_hours: 2\n    recipe_keys: [max_length]\n"
     with serving(tmp_path, policy) as world:
@@ -173,6 +176,7 @@ def test_every_command_gets_eyes_and_then_its_result(tmp_path: Path) -> None:
             assert reactions(world, comment) == ["eyes", result]
 
 
+@pytest.mark.slow
 def test_commands_where_there_is_no_goal_get_one_comment_that_holds_the_answers(tmp_path: Path) -> None:
     with serving(tmp_path, POLICY) as world:
         number = int(
@@ -193,6 +197,7 @@ def test_commands_where_there_is_no_goal_get_one_comment_that_holds_the_answers(
         assert world.until_ended(number) == "met"
 
 
+@pytest.mark.slow
 def test_vouching_copies_a_forks_head_and_trains_nothing(tmp_path: Path) -> None:
     with serving(tmp_path, POLICY) as world:
         fork = world.forge.fork(REPOSITORY, "mallory")
@@ -209,6 +214,7 @@ def test_vouching_copies_a_forks_head_and_trains_nothing(tmp_path: Path) -> None
         assert world.runner.launches() == []
 
 
+@pytest.mark.slow
 def test_edited_goal_is_offered_as_a_difference_and_adopted_by_command(tmp_path: Path) -> None:
     with serving(tmp_path, None) as world:
         issue = world.open_goal()

@@ -24,6 +24,7 @@ from tests.world import REPOSITORY, practice_world
 DAY = 86_400.0
 
 
+@pytest.mark.slow
 def test_whole_goal_is_pursued_without_a_public_address(tmp_path: Path) -> None:
     with practice_world(tmp_path) as world:
         # Nobody listens where GitHub delivers, and the server knows no secret that could sign anything.
