@@ -99,7 +99,8 @@ def test_goal_form_offers_the_methods_that_have_a_script() -> None:
 def rewrite() -> None:
     text = README.read_text(encoding="utf-8")
     for name, table in TABLES.items():
-        text = text.replace(section(name, text), table())
+        before, after = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
+        text = text.replace(f"{before}{section(name, text)}{after}", f"{before}{table()}{after}")
     README.write_text(text, encoding="utf-8")
 
 
