@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from bot.diagnosis.learning_rates import tidy
 from bot.diagnosis.remedies import DEFAULT_BATCH_SIZE, DEFAULT_MAX_LENGTH, duration_key, scaled_duration
 from bot.domain.diagnosis import Symptom
+from bot.domain.goal import DEFAULT_METHOD
+from bot.domain.methods import METHODS
 from bot.domain.recipe import normalised_value
 
 Values = Mapping[str, Any]
@@ -67,6 +69,21 @@ def at_most(key: str, value: float, default: float) -> Change:
         return {key: value} if before is not None and (before > value or before == 0) else {}
 
     return change
+
+
+def sampling(change: Change) -> Change:
+    """The change, for a method that samples answers while it trains; another's script does not know the key."""
+
+    def of_sampling(values: Values) -> dict[str, Any]:
+        method = METHODS.get(str(values.get("method", DEFAULT_METHOD)))
+        return change(values) if method is not None and method.generates else {}
+
+    return of_sampling
+
+
+def only_grpo(change: Change) -> Change:
+    """The change, where the script's settings are GRPO's."""
+    return lambda values: change(values) if values.get("method") == "grpo" else {}
 
 
 def unset(key: str, value: Any = None) -> Change:
@@ -237,8 +254,8 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
         Step(longer(1 / 2), "Gao et al. (2210.10760): the gold score peaks, then falls"),
     ),
     _S.CLIPPED_COMPLETIONS: (
-        Step(scaled("max_completion_length", 2, default=512), f"{_TRL}/grpo_trainer"),
-        Step(to("mask_truncated_completions", True, False), _DAPO),
+        Step(sampling(scaled("max_completion_length", 2, default=512)), f"{_TRL}/grpo_trainer"),
+        Step(only_grpo(to("mask_truncated_completions", True, False)), _DAPO),
     ),
     _S.ROLLOUT_MISMATCH: (Step(to("vllm_importance_sampling_correction", True, True), f"{_TRL}/grpo_trainer"),),
     _S.OOM: (

@@ -12,6 +12,7 @@ from bot.domain.diagnosis import DiagnosisReport, Severity, Symptom
 from tests.brain.place import RECIPE, found
 
 RICH = {
+    "method": "grpo",
     "learning_rate": 1e-4, "max_steps": 100, "per_device_train_batch_size": 16, "max_length": 256, "fp16": True,
     "packing": True, "use_peft": True, "lora_r": 16, "lora_target_modules": "q_proj", "optim": "sgd", "beta": 0.001,
     "temperature": 0.1, "eos_token": "<end>", "pad_token": "<end>", "assistant_only_loss": True, "max_grad_norm": 0,
@@ -38,6 +39,13 @@ def test_step_that_has_nothing_to_change_is_passed_over() -> None:
         for step in steps:
             for key, value in step.change(quiet).items():
                 assert quiet.get(key) != value, (symptom, key)
+
+
+def test_script_is_never_given_a_key_of_another_methods_settings() -> None:
+    keys = {key for step in STEPS[Symptom.CLIPPED_COMPLETIONS] for key in step.change(RICH | {"method": "sft"})}
+    assert keys == set()
+    keys = {key for step in STEPS[Symptom.CLIPPED_COMPLETIONS] for key in step.change(RICH | {"method": "rft"})}
+    assert keys == {"max_completion_length"}
 
 
 def test_scope() -> None:
