@@ -54,7 +54,8 @@ def test_doomed_run_makes_a_checkpoint_is_ended_and_the_next_one_follows(world: 
     diagnosed = world.first(issue, "diagnosed")
     assert diagnosed["report"]["diagnoses"][0]["symptom"] == "reward_zero"
     assert diagnosed["failure"].startswith("Ended by the monitor at step 30 of 100, because no further step can take")
-    assert "That saved about" in diagnosed["failure"]
+    # The scripted steps take no time: on a quick machine there is nothing to have saved.
+    assert ("That saved about" in diagnosed["failure"]) == (ended["saved_seconds"] > 0)
     assert diagnosed["remedy"]["symptom"] == "reward_zero"
     assert "Ended by the monitor" in summary(world, issue)
 
