@@ -1,17 +1,10 @@
 """The `postdoc` command: one function for each subcommand, thin, importing what it needs when it is called.
 
-<<<<<<< HEAD
 `practice` holds the demo and pursuing without GitHub, `serving` what a server's owner needs, `workflow` the bot without
-a server, `tools` what works on files alone, `schedules` what runs by the clock, `proving` what shows how good the
-diagnosis is. Exit codes: 0 done, 1 the job or goal
-failed, 2 the caller's words or settings are wrong (one line on stderr says which), 130 interrupted with everything
-saved. No traceback reaches a person: a bug is one line with where its log lies.
-=======
-`practice` holds the demo and pursuing without GitHub, `gym` many goals on tiny models, `serving` what a server's owner
-needs, `workflow` the bot without a server, `tools` what works on files alone, `schedules` what runs by the clock. Exit
-codes: 0 done, 1 the job or goal failed, 2 the caller's words or settings are wrong (one line on stderr says which), 130
-interrupted with everything saved. No traceback reaches a person: a bug is one line with where its log lies.
->>>>>>> gym
+a server, `tools` what works on files alone, `schedules` what runs by the clock, `gym` many goals on tiny models, `zoo`
+the diagnosis on faulty and healthy runs. Exit codes: 0 done, 1 the job or goal failed, 2 the caller's words or settings
+are wrong (one line on stderr says which), 130 interrupted with everything saved. No traceback reaches a person: a bug
+is one line with where its log lies.
 """
 
 from __future__ import annotations
@@ -25,7 +18,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bot.cli import gym, practice, proving, schedules, serving, tools, workflow
+from bot.cli import gym, practice, schedules, serving, tools, workflow, zoo
 from bot.cli.common import DONE, FAILED, INTERRUPTED, WRONG_WORDS, complain
 from bot.errors import PostdocError, UserError
 
@@ -40,7 +33,7 @@ for command in (
     *tools.COMMANDS,
     *schedules.COMMANDS,
     *gym.COMMANDS,
-    *proving.COMMANDS,
+    *zoo.COMMANDS,
 ):
     app.command()(command)
 
