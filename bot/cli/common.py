@@ -54,6 +54,18 @@ def say(lines: Sequence[str], json_file: str | None) -> None:
     print("\n".join(lines), file=sys.stderr if json_file == "-" else sys.stdout)
 
 
+def empty_folder(folder: Path) -> Path:
+    """What `--folder` names, made where it is not there. Raises: UserError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = any(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"--folder {folder}: {error.strerror}. Name a folder that can be made.") from error
+    if taken:
+        raise UserError(f"--folder {folder} is not empty. Name a new one.")
+    return folder.resolve()
+
+
 def screen(json_file: str | None) -> Screen:
     from bot.practice.terminal import Screen, new_console
 

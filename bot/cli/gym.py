@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bot.cli.common import DONE, FAILED, INTERRUPTED, JsonFile, check_json, complain, write_json
+from bot.cli.common import DONE, FAILED, INTERRUPTED, JsonFile, check_json, complain, empty_folder, write_json
 from bot.errors import PostdocError, UserError
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _pursue_all(
 
     known = {(result.name, result.seed) for result in done}
     left = {seed: [task for task in tasks if (task.name, seed) not in known] for seed in seeds}
-    place = _empty(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="postdoc-gym-"))
+    place = empty_folder(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="postdoc-gym-"))
     kept = folder is not None
     console = new_console(to_stderr=json_file == "-")
 
@@ -149,17 +149,6 @@ def _pursue_all(
     console.print(final_table(done))
     for line in summary_lines(report["summary"]):
         console.print(line, soft_wrap=True)
-
-
-def _empty(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        taken = any(folder.iterdir())
-    except OSError as error:
-        raise UserError(f"--folder {folder}: {error.strerror}. Name a folder that can be made.") from error
-    if taken:
-        raise UserError(f"--folder {folder} is not empty. Name a new one.")
-    return folder.resolve()
 
 
 COMMANDS = (gym,)

@@ -19,6 +19,7 @@ from bot.cli.common import (
     Seed,
     check_json,
     complain,
+    empty_folder,
     screen,
     write_json,
 )
@@ -137,14 +138,7 @@ def _empty_folder(folder: Path | None, purpose: str) -> Path:
 
     if folder is None:
         return Path(tempfile.mkdtemp(prefix=f"postdoc-{purpose}-"))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        taken = any(folder.iterdir())
-    except OSError as error:
-        raise UserError(f"--folder {folder}: {error.strerror}. Name a folder that can be made.") from error
-    if taken:
-        raise UserError(f"--folder {folder} is not empty. Name a new one.")
-    return folder.resolve()
+    return empty_folder(folder)
 
 
 def _runner_settings(runner: str) -> dict[str, str]:

@@ -62,9 +62,6 @@ RULES: tuple[Rule, ...] = (
     *retention.RULES,
 )
 
-_SEVERITY_ORDER_SEVERITY_ORDER = {Severity.FATAL: 0, Severity.HARMFUL: 1, Severity.ADVICE: 2}
-
-
 _SEVERITY_ORDER = {Severity.FATAL: 0, Severity.HARMFUL: 1, Severity.ADVICE: 2}
 
 

@@ -118,11 +118,6 @@ def judged(
     return Judgement(Tier.ADVICE, found, step, signals) if found else None
 
 
-def doomed(recipe_text: str, rows: Rows) -> Diagnosis | None:
-    """The diagnosis that no further step can refute, or None; `rows` are those of metrics.jsonl so far."""
-    return _dead(recipe_text, rows, {})
-
-
 # --- what no further step takes back
 
 

@@ -271,8 +271,9 @@ def only_builder(path: Path) -> Iterator[None]:
         yield
 
 
-def build(path: Path, configuration: Configuration, report: Callable[[int, float], None]) -> Path:
-    """The model at `path`, built unless it is there already. It appears whole (one rename) or not at all."""
+def built_once(path: Path, make: Callable[[Path], None]) -> Path:
+    """The model at `path`, made unless it is there already; `make` fills the folder that it is given. It appears whole
+    (one rename) or not at all."""
     if is_built(path):
         return path
     with only_builder(path):
@@ -282,7 +283,7 @@ def build(path: Path, configuration: Configuration, report: Callable[[int, float
             shutil.rmtree(leftover, ignore_errors=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.building-", dir=path.parent))
         try:
-            _build_into(folder, configuration, report)
+            make(folder)
             folder.chmod(0o755)
             for file in folder.iterdir():
                 file.chmod(0o644)
@@ -292,6 +293,11 @@ def build(path: Path, configuration: Configuration, report: Callable[[int, float
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     return path
+
+
+def build(path: Path, configuration: Configuration, report: Callable[[int, float], None]) -> Path:
+    """The model at `path`, built unless it is there already."""
+    return built_once(path, lambda folder: _build_into(folder, configuration, report))
 
 
 def _build_into(folder: Path, configuration: Configuration, report: Callable[[int, float], None]) -> None:

@@ -19,16 +19,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from bot.domain.goal import digest_of
 from bot.practice import sense_tasks
-from bot.practice.tiny_base import cache_folder, is_built, only_builder
+from bot.practice.tiny_base import built_once, cache_folder
 
 Parts = tuple[Any, Any]
 """A model and its tokenizer or processor."""
@@ -217,26 +215,7 @@ def cached_path(name: str, seed: int = 0) -> Path:
 
 def build(name: str, seed: int = 0, path: Path | None = None) -> Path:
     """The model's folder, built unless it is there already."""
-    path = path or cached_path(name, seed)
-    if is_built(path):
-        return path
-    with only_builder(path):
-        if is_built(path):
-            return path
-        for leftover in path.parent.glob(f".{path.name}.building-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.building-", dir=path.parent))
-        try:
-            _build_into(folder, name, seed)
-            folder.chmod(0o755)
-            for file in folder.iterdir():
-                file.chmod(0o644)
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
-            folder.rename(path)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    return path
+    return built_once(path or cached_path(name, seed), lambda folder: _build_into(folder, name, seed))
 
 
 def _build_into(folder: Path, name: str, seed: int) -> None:

@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from bot.diagnosis.monitor import Judgement, Tier, doomed, judged, lasting_signals
-from bot.domain.diagnosis import Symptom
+from bot.diagnosis.monitor import Judgement, Tier, judged, lasting_signals
+from bot.domain.diagnosis import Diagnosis, Symptom
 
 TRACES = Path(__file__).parent / "traces"
 RECIPE = "learning_rate: 1.0e-03\nmax_length: 64\n"
+
+
+def doomed(recipe: str, so_far: list[dict[str, object]]) -> Diagnosis | None:
+    """What no further step can take back, where the monitor says so."""
+    found = judged(recipe, so_far, advise=False)
+    return found.diagnoses[0] if found is not None and found.tier.ends else None
 
 
 def rows(*values: tuple[object, object]) -> list[dict[str, object]]:

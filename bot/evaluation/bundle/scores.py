@@ -21,7 +21,6 @@ COUNTING = {
     "perplexity": "log",
     "word_perplexity": "log",
 }
-SHARES = ("exact_match", "accuracy", "pairwise_accuracy", "macro_f1", "wer", "cer")
 
 
 def value_and_error(metric: str, samples: list[dict[str, Any]]) -> tuple[float, float]:
