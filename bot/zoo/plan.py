@@ -154,10 +154,10 @@ class Choice:
             return False
         if self.methods is not None and case.method not in self.methods:
             return False
+        if self.seeds is not None and case.seed % len(SEEDS) not in self.seeds:
+            return False
         if case.kind == HEALTHY:
             return True
-        if self.seeds is not None and case.seed not in self.seeds:
-            return False
         if self.faults is not None and not self.faults.issuperset(case.faults):
             return False
         return case.kind == PAIR or case.severity in self.severities

@@ -178,7 +178,8 @@ def test_job_outlives_a_step_that_is_killed_and_the_next_workflow_follows_it(dis
     assert run.conclusion == "failure"
     assert "ended without a result" in run.summary
     assert len(dispatched.wrappers()) == 1
-    assert dispatched.told().state is JobState.RUNNING
+    # The step read the job's own folder; the store hears of it when the wrapper next looks.
+    dispatched.until(lambda: dispatched.told().state is JobState.RUNNING, "the store hears that it runs")
     work = LocalRunner(dispatched.jobs).folder(dispatched.job)
 
     def let_go(line: str) -> bool:
