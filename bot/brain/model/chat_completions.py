@@ -43,7 +43,7 @@ class ChatModel:
         self.name = name
         self.context_tokens = context_tokens
         self._key = key
-        self._price = price
+        self.price = price
         self._model = model
         self._provider = provider
         self._url = url
@@ -66,7 +66,7 @@ class ChatModel:
             ]  # fmt: skip
         if self._effort:
             request["extra_body"] = {"reasoning_effort": self._effort}
-        return await patiently(lambda attempt: self._once(request, attempt), self._price)
+        return await patiently(lambda attempt: self._once(request, attempt), self.price)
 
     async def close(self) -> None:
         """Nothing is kept between turns: the library's client keeps every response it ever streamed."""

@@ -43,7 +43,7 @@ class MessagesModel:
         self.name = f"{PROVIDER}:{model}"
         self.context_tokens = context_tokens
         self._model = model
-        self._price = price
+        self.price = price
         self._effort = effort
         # Retries are ours (`patience`), and so is the key: none that lies about in the environment is taken.
         self._client = anthropic.AsyncAnthropic(
@@ -63,7 +63,7 @@ class MessagesModel:
             request["tools"] = _tools(tools)
         if self._effort:
             request["output_config"] = {"effort": self._effort}
-        return await patiently(lambda attempt: self._once(request, attempt), self._price)
+        return await patiently(lambda attempt: self._once(request, attempt), self.price)
 
     async def close(self) -> None:
         await self._client.close()

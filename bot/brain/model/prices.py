@@ -45,6 +45,10 @@ class Price:
             + usage.cache_write * self.cache_write
         ) / 1e6
 
+    def most(self, context: int, reply_tokens: int) -> float:
+        """USD that a turn can cost at most: everything written to the cache, nothing read from it."""
+        return (context * max(self.input, self.cache_write) + reply_tokens * self.output) / 1e6
+
 
 # Beginning of the model's name -> list price, as of READ_ON.
 _LISTED = {

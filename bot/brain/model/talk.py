@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from bot.brain.model.prices import Price
 
 
 class Role(StrEnum):
@@ -56,6 +59,8 @@ class Result:
     id: str
     text: str
     failed: bool = False
+    finishes: str = ""
+    """What the work was finished with; the model is not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +156,7 @@ class Model(Protocol):
     """`provider:model`, as the setting has it."""
     context_tokens: int
     """The largest conversation that it takes."""
+    price: Price
 
     async def reply(
         self, system: str, said: Sequence[Said], tools: Sequence[Tool] = (), *, most_tokens: int = 8192
