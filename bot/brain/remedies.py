@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from bot.diagnosis.learning_rates import tidy
+from bot.diagnosis.learning_rates import rate_of, tidy
 from bot.diagnosis.remedies import DEFAULT_BATCH_SIZE, DEFAULT_MAX_LENGTH, duration_key, scaled_duration
 from bot.domain.diagnosis import Symptom
 from bot.domain.goal import DEFAULT_METHOD
@@ -42,6 +42,17 @@ def scaled(key: str, factor: float, *, default: float | None = None, low: float 
         whole = isinstance(normalised_value(values.get(key, default)), int) and after >= 1
         found = round(after) if whole else after
         return {} if found == before or (after > before) != (factor > 1) else {key: found}
+
+    return change
+
+
+def rate_times(factor: float) -> Change:
+    """The learning rate, or what holds where none is written, times `factor`; never further out of its band."""
+
+    def change(values: Values) -> dict[str, Any]:
+        rate = rate_of(values)
+        after = tidy(rate.current * factor)
+        return {} if rate.leaves_band(after) else {"learning_rate": after}
 
     return change
 
@@ -142,7 +153,7 @@ _OWN = "†"
 _S = Symptom
 STEPS: dict[Symptom, tuple[Step, ...]] = {
     _S.DIVERGENCE: (
-        Step(scaled("learning_rate", 1 / 3, default=2e-5), _AX),
+        Step(rate_times(1 / 3), _AX),
         Step(to("warmup_steps", 0.1, 0), _AX),
         Step(at_most("max_grad_norm", 1.0, 1.0), _AX),
         Step(_other_optimizer, _AUTOTRAINER),
@@ -150,23 +161,23 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
     _S.LOSS_SPIKE: (
         Step(at_most("max_grad_norm", 0.3, 1.0), _AX),
         Step(to("adam_beta2", 0.95, 0.999), "https://arxiv.org/abs/2304.13013: a lower beta2 after spikes"),
-        Step(scaled("learning_rate", 1 / 2, default=2e-5), _PALM),
+        Step(rate_times(1 / 2), _PALM),
     ),
     _S.GRAD_EXPLOSION: (
         Step(at_most("max_grad_norm", 1.0, 1.0), _AX),
-        Step(scaled("learning_rate", 1 / 3, default=2e-5), _AX),
+        Step(rate_times(1 / 3), _AX),
         Step(scaled("gradient_accumulation_steps", 2, default=1), _AX),
         Step(_other_optimizer, _AUTOTRAINER),
     ),
     _S.NAN_INF: (
         Step(unset("fp16", False), _AX),
-        Step(scaled("learning_rate", 1 / 10, default=2e-5), _AX),
+        Step(rate_times(1 / 10), _AX),
         Step(at_most("max_grad_norm", 1.0, 1.0), _AX),
         Step(to_adamw, _AUTOTRAINER),
         Step(unset("dtype", "float32"), _AX),
     ),
     _S.PLATEAU: (
-        Step(scaled("learning_rate", 3, default=2e-5), _AX),
+        Step(rate_times(3), _AX),
         Step(to_adamw, _AUTOTRAINER),
         Step(scaled("lora_r", 2, high=256), "https://thinkingmachines.ai/blog/lora/: rank limits what is learned"),
         Step(longer(2), _AX),
@@ -175,7 +186,7 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
     _S.FROZEN: (
         Step(unset("lora_target_modules", "all-linear"), _PEFT),
         Step(to_adamw, _PEFT),
-        Step(scaled("learning_rate", 10, default=2e-5), _OWN),
+        Step(rate_times(10), _OWN),
     ),
     _S.OVERFIT: (
         Step(longer(1 / 2), _AX),
@@ -185,7 +196,7 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
         Step(unset("data_max_rows"), _OWN),
     ),
     _S.FORGETTING: (
-        Step(scaled("learning_rate", 1 / 3, default=2e-5), "https://arxiv.org/abs/2509.04259"),
+        Step(rate_times(1 / 3), "https://arxiv.org/abs/2509.04259"),
         Step(longer(1 / 2), "https://arxiv.org/abs/2509.04259"),
         Step(to("use_peft", True, False), "https://arxiv.org/abs/2405.09673: LoRA forgets less"),
     ),
@@ -221,12 +232,12 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
         Step(unset("dtype", "float32"), _PEFT),
     ),
     _S.DPO_OVERSHOOT: (
-        Step(scaled("learning_rate", 1 / 3, default=1e-6), "https://github.com/huggingface/trl/issues/1236"),
+        Step(rate_times(1 / 3), "https://github.com/huggingface/trl/issues/1236"),
         Step(scaled("beta", 3, default=0.1, high=1.0), f"{_TRL}/dpo_trainer"),
         Step(longer(1 / 2), f"{_TRL}/dpo_trainer"),
     ),
     _S.DPO_DISPLACEMENT: (
-        Step(scaled("learning_rate", 1 / 3, default=1e-6), f"{_TRL}/dpo_trainer"),
+        Step(rate_times(1 / 3), f"{_TRL}/dpo_trainer"),
         Step(scaled("beta", 3, default=0.1, high=1.0), f"{_TRL}/dpo_trainer"),
         Step(longer(1 / 2), _OWN),
     ),
@@ -235,11 +246,11 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
     _S.ENTROPY_COLLAPSE: (
         Step(at_least("epsilon_high", 0.28, 0.2), _DAPO),
         Step(at_least("temperature", 1.0, 1.0), _AX),
-        Step(scaled("learning_rate", 1 / 3, default=1e-6), _AX),
+        Step(rate_times(1 / 3), _AX),
         Step(at_least("beta", 0.01, 0.0), _AX),
     ),
     _S.KL_BLOWUP: (
-        Step(scaled("learning_rate", 1 / 3, default=1e-6), _AX),
+        Step(rate_times(1 / 3), _AX),
         Step(at_least("beta", 0.04, 0.0), _AX),
         Step(scaled("beta", 3, high=1.0), _OWN),
         Step(longer(1 / 2), _OWN),
@@ -250,7 +261,7 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
     ),
     _S.REWARD_HACK: (
         Step(at_least("beta", 0.04, 0.0), _OWN),
-        Step(scaled("learning_rate", 1 / 3, default=1e-6), _OWN),
+        Step(rate_times(1 / 3), _OWN),
         Step(longer(1 / 2), "Gao et al. (2210.10760): the gold score peaks, then falls"),
     ),
     _S.CLIPPED_COMPLETIONS: (
