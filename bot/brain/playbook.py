@@ -20,8 +20,8 @@ import yaml
 
 from bot.brain.remedies import STEPS, scope_change
 from bot.diagnosis.learning_rates import Rate, rate_of
-from bot.diagnosis.remedies import companion_of, null_is_the_remedy, wants_range_probe
-from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity
+from bot.diagnosis.remedies import companion_of, duration_key, null_is_the_remedy, wants_range_probe
+from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity, Symptom
 from bot.domain.goal import DEFAULT_METHOD, Goal
 from bot.domain.recipe import as_yaml, differences, line_of, normalised_value, recipe_hash, with_value
 from bot.errors import UserError
@@ -292,6 +292,8 @@ def _suggested(
         if key == "learning_rate" and isinstance(value, int | float) and rate.leaves_band(value):
             continue
         companion = companion_of(diagnosis, values)
+        if diagnosis.symptom is Symptom.PLATEAU and key == duration_key(values) and rate.below_band:
+            yield from _rate_first(diagnosis, rate, probe=not probed and _can_probe(values))
         # The evidence of a flat or exploding loss gives the direction, not the distance; a range test gives the
         # distance for less than a run costs.
         probe = wants_range_probe(diagnosis) and not probed and _can_probe(values)
@@ -303,6 +305,15 @@ def _suggested(
         at = tried.get(recipe_hash({**values, key: value}, script_digest=script_digest))
         before = rate.current if key == "learning_rate" else normalised_value(values.get(key))
         yield from _stretched(diagnosis, before, value, halved=at in overshot)
+
+
+def _rate_first(diagnosis: Diagnosis, rate: Rate, *, probe: bool) -> Iterator[Remedy]:
+    """More steps at a rate that is below its band are the expensive way to where a higher rate gets for nothing."""
+    raised = rate.raised()
+    if raised is not None:
+        why = f"{diagnosis.cause} learning_rate {rate.current:g} is below what usually moves a model of this size."
+        rates = rate.probes(diagnosis.symptom)[:MOST_PROBED_RATES] if probe else ()
+        yield Remedy("learning_rate", raised, str(diagnosis.symptom), why, probe=probe, rates=rates)
 
 
 def _stretched(diagnosis: Diagnosis, before: Any, value: Any, *, halved: bool) -> Iterator[Remedy]:

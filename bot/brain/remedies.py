@@ -57,6 +57,12 @@ def rate_times(factor: float) -> Change:
     return change
 
 
+def usual_rate(values: Values) -> dict[str, Any]:
+    """The middle of the learning rates that usually work, for a recipe at less than half of it."""
+    rate = rate_of(values)
+    return {"learning_rate": rate.middle} if rate.size_known and rate.current < rate.middle / 2 else {}
+
+
 def to(key: str, value: Any, default: Any = None, **also: Any) -> Change:
     """The value, where the recipe has another."""
 
@@ -221,6 +227,7 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
     ),
     _S.DUPLICATES: (Step(to("data_deduplicate", True, True), _OWN), Step(longer(1 / 2), _OWN)),
     _S.LABEL_NOISE: (
+        Step(usual_rate, "† a loss at chance is blamed on the labels only where the rate could have moved it"),
         Step(at_least("label_smoothing_factor", 0.1, 0.0), "https://arxiv.org/abs/2003.02819"),
         Step(longer(1 / 2), _OWN),
     ),
@@ -265,6 +272,7 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
         Step(longer(1 / 2), "Gao et al. (2210.10760): the gold score peaks, then falls"),
     ),
     _S.CLIPPED_COMPLETIONS: (
+        Step(usual_rate, "† a model that has hardly learned anything does not end its answers either"),
         Step(sampling(scaled("max_completion_length", 2, default=512)), f"{_TRL}/grpo_trainer"),
         Step(only_grpo(to("mask_truncated_completions", True, False)), _DAPO),
     ),

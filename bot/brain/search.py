@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from bot.brain.keeping import best_of, comparable_runs, kept_run, metric_of, overshot_runs
+from bot.brain.keeping import best_of, comparable_runs, is_worse, kept_run, metric_of, overshot_runs
 from bot.brain.playbook import Kind, Means, Remedy, remedies_for
 from bot.brain.remedies import family_of
 from bot.brain.space import Dimension, Trial, random_edits, seed_of, space_of, tpe_proposals
@@ -169,11 +169,14 @@ def _attempt(remedy: Remedy) -> tuple[str, str]:
 
 
 def _failed_remedies(x: Experiment) -> Iterator[Remedy]:
-    """Repairs that left their symptom standing, or that crashed."""
+    """Repairs that left their symptom standing, crashed, or made the result worse."""
     for before, after in pairwise(comparable_runs(x)):
-        if before.remedy is not None and after.changed_by == "postdoc" and before.remedy["symptom"]:
-            if before.remedy["symptom"] in after.symptoms or after.failure is not None:
-                yield Remedy.from_dict(before.remedy)
+        if before.remedy is None or after.changed_by != "postdoc" or not before.remedy["symptom"]:
+            continue
+        remedy = Remedy.from_dict(before.remedy)
+        changed = x.runs[remedy.base - 1] if remedy.base else before
+        if remedy.symptom in after.symptoms or after.failure is not None or is_worse(x, after, changed):
+            yield remedy
 
 
 def _failed_repairs(x: Experiment) -> Counter[tuple[str, str]]:
@@ -247,12 +250,15 @@ def drafts_wanted(runs: int) -> int:
 
 
 def draft_settings(x: Experiment, values: Mapping[str, Any], means: Means) -> Iterator[dict[str, Any]]:
-    """Where other starts lie: longer, at the upper and the lower end of the learning-rate band, and, where the goal
-    left it open, an adapter instead of all weights or the other way round."""
+    """Where other starts lie: at the learning rate that usually works, where the recipe is far below it; longer; at
+    the upper and the lower end of the band; and, where the goal left it open, an adapter instead of all weights or the
+    other way round."""
     assert x.goal is not None
     method = str(values.get("method", "sft"))
     found = rate_of(values, means.parameters, method)
     rate, band = found.current, found.band
+    if found.size_known and rate < found.middle / 2:
+        yield {"learning_rate": found.middle}
     yield {duration_key(values): scaled_duration(values, 2.0)}
     if rate > 0:
         yield {"learning_rate": tidy(min(rate * 3, band.ceiling))}

@@ -93,6 +93,11 @@ class Rate:
         """At most a thirtieth of the lowest rate that usually moves such a model.†"""
         return self.current <= self.band.low / 30
 
+    @property
+    def middle(self) -> float:
+        """Of the band, on the logarithm: where a run that learned nothing has been given its chance."""
+        return tidy(math.sqrt(self.band.low * self.band.high))
+
     def leaves_band(self, rate: float) -> bool:
         """Whether going to `rate` is the wrong direction: up from the ceiling, or down from far below the band.
 
@@ -103,11 +108,19 @@ class Rate:
             return self.size_known and self.current <= self.band.low / 3
         return rate > max(self.current, self.band.ceiling)
 
+    @property
+    def below_band(self) -> bool:
+        """Lower than what usually moves a model of this size, which is known."""
+        return self.size_known and self.current < self.band.low
+
     def raised(self, factor: float = 10.0) -> float | None:
-        """The rate times `factor`, at most the band's ceiling; None when it is there already."""
+        """The rate times `factor`, at most the band's ceiling; one below its band comes up to its middle at least. None
+        when it is at the ceiling already."""
         if self.current <= 0:
             return self.band.low
         raised = min(self.current * factor, self.band.ceiling)
+        if self.below_band:
+            raised = max(raised, self.middle)
         return tidy(raised) if raised > self.current * 1.05 else None
 
     def lowered(self, factor: float = 10.0) -> float:
