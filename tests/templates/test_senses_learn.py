@@ -27,7 +27,7 @@ FAMILIES = {"postdoc/tiny-bert": "bert", "postdoc/tiny-resnet": "resnet", "postd
 @pytest.mark.parametrize(
     ("task", "n", "target"),
     [
-        ("sentiment", 1500, 0.95), ("topic", 1500, 0.95), ("negation", 1500, 0.95), ("first", 1500, 0.95),
+        ("sentiment", 1500, 0.95), ("topic", 1500, 0.95), ("negation", 1500, 0.95), ("first", 1500, 0.95), ("parity", 1500, 0.75),
         ("shapes", 1500, 0.95), ("stripes", 1500, 0.95), ("numerals", 1500, 0.95), ("colours", 1500, 0.95),
         ("orders", 1000, 0.10),
     ],
