@@ -103,6 +103,11 @@ def only_grpo(change: Change) -> Change:
     return lambda values: change(values) if values.get("method") == "grpo" else {}
 
 
+def classifying(change: Change) -> Change:
+    """The change, for a method that answers with one of a few labels."""
+    return lambda values: change(values) if values.get("method") in ("classify", "vision") else {}
+
+
 def unset(key: str, value: Any = None) -> Change:
     """`value` where the recipe sets the key at all."""
 
@@ -228,6 +233,7 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
     _S.DUPLICATES: (Step(to("data_deduplicate", True, True), _OWN), Step(longer(1 / 2), _OWN)),
     _S.LABEL_NOISE: (
         Step(usual_rate, "† a loss at chance is blamed on the labels only where the rate could have moved it"),
+        Step(classifying(longer(2)), "† a small classifier stays at chance for hundreds of steps before it learns"),
         Step(at_least("label_smoothing_factor", 0.1, 0.0), "https://arxiv.org/abs/2003.02819"),
         Step(longer(1 / 2), _OWN),
     ),
@@ -325,6 +331,13 @@ _FAMILY = {key: family for family, keys in _FAMILIES.items() for key in keys}
 def family_of(key: str) -> str:
     """The kind of change that setting `key` is; changes of one kind that fail three times are not tried again."""
     return _FAMILY.get(key, "data" if key.startswith("data_") else key)
+
+
+def is_shorter(before: Values, settings: Values) -> bool:
+    """Whether the change is a shorter training and nothing else."""
+    (key, *others), length = settings, duration_key(before)
+    value, old = _number(settings, key, None), scaled_duration(before, 1.0)
+    return not others and key == length and value is not None and value < old
 
 
 def scope_change(before: Values, after: Values) -> str | None:

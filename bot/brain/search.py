@@ -19,7 +19,7 @@ import yaml
 
 from bot.brain.keeping import best_of, comparable_runs, is_worse, kept_run, metric_of, overshot_runs
 from bot.brain.playbook import Kind, Means, Remedy, remedies_for
-from bot.brain.remedies import family_of
+from bot.brain.remedies import family_of, is_shorter
 from bot.brain.space import Dimension, Trial, random_edits, seed_of, space_of, tpe_proposals
 from bot.brain.stages import next_stage, sft_first
 from bot.brain.suspects import suspects
@@ -131,12 +131,12 @@ def _repairs(x: Experiment, run: Run, base: Run, means: Means) -> Iterator[Remed
     """Untried changes of the recipe that is built on, for what its run showed."""
     scripts = digest_of(run.digests)
     probed = any(job.role is JobRole.PROBE and x.runs[job.run - 1].stage == run.stage for job in x.jobs.values())
-    useless = _useless(x)
+    useless = {(failed.symptom, what) for failed, changed in _failed_remedies(x) for what in _ideas(failed, changed)}
     for remedy in remedies_for(
         base.report, base.recipe, tried=x.tried, script_digest=scripts, probed=probed, overshot=overshot_runs(x, base),
         parameters=means.parameters,
     ):  # fmt: skip
-        if (remedy.symptom, digest_of(remedy.settings)) not in useless:
+        if not useless & {(remedy.symptom, what) for what in _ideas(remedy, base)}:
             yield _on(remedy, run, base)
 
 
@@ -168,26 +168,27 @@ def _attempt(remedy: Remedy) -> tuple[str, str]:
     return remedy.symptom, family_of(remedy.key)
 
 
-def _failed_remedies(x: Experiment) -> Iterator[Remedy]:
-    """Repairs that left their symptom standing, crashed, or made the result worse."""
+def _failed_remedies(x: Experiment) -> Iterator[tuple[Remedy, Run]]:
+    """(repair, the run it changed) of those that left their symptom standing, crashed, or made the result worse."""
     for before, after in pairwise(comparable_runs(x)):
         if before.remedy is None or after.changed_by != "postdoc" or not before.remedy["symptom"]:
             continue
         remedy = Remedy.from_dict(before.remedy)
         changed = x.runs[remedy.base - 1] if remedy.base else before
         if remedy.symptom in after.symptoms or after.failure is not None or is_worse(x, after, changed):
-            yield remedy
+            yield remedy, changed
 
 
 def _failed_repairs(x: Experiment) -> Counter[tuple[str, str]]:
     """(symptom, family of the change) -> repairs of it that failed."""
-    return Counter(_attempt(remedy) for remedy in _failed_remedies(x))
+    return Counter(_attempt(remedy) for remedy, _ in _failed_remedies(x))
 
 
-def _useless(x: Experiment) -> set[tuple[str, str]]:
-    """(symptom, digest of the keys set) of repairs that failed: the same words on another run's recipe are no new
-    idea."""
-    return {(remedy.symptom, digest_of(remedy.settings)) for remedy in _failed_remedies(x)}
+def _ideas(remedy: Remedy, changed: Run) -> tuple[str, ...]:
+    """What is not worth a second try where it has failed: the same words, on whichever run's recipe, and an even
+    shorter training."""
+    shorter = is_shorter(yaml.safe_load(changed.recipe) or {}, remedy.settings)
+    return (digest_of(remedy.settings), *(["shorter"] if shorter else []))
 
 
 def _doom(x: Experiment, run: Run, named: Collection[str], failed: Mapping[tuple[str, str], int]) -> str | None:

@@ -270,3 +270,15 @@ def test_samples_that_are_never_rewarded_ask_for_sft_first() -> None:
     place.revised().ran(0.5)
     again = place.remedy()
     assert (again.value, again.also) == ("grpo", {"init_from": "runs/02"})
+
+
+def test_shorter_training_that_did_not_help_is_not_made_shorter_still() -> None:
+    """At chance a classifier is first given a rate and a length that could have moved it."""
+    recipe = RECIPE.replace("method: sft", "method: classify")
+    noisy = found(Symptom.LABEL_NOISE)
+    place, lengths = Place(recipe, method="classify", runs=12).ran(0.5, noisy), []
+    for _ in range(5):
+        place.revised().ran(0.5, noisy)
+        lengths.append(place.values()["max_steps"])
+    assert lengths[0] == 200
+    assert sum(length < 100 for length in lengths) <= 1
