@@ -183,6 +183,7 @@ _TOGETHER = (
     {"lora_r", "lora_alpha"},
     {"lora_target_modules", "lora_target_parameters"},
     {"loss_type", "loss_weights", "beta"},
+    {"on_policy", "beta", "temperature"},  # without it a teacher's outputs are imitated, and nothing is sampled
     {"bf16", "fp16", "dtype", "torch_dtype"},
     {"save_strategy", "save_steps", "save_total_limit"},
     {"packing", "padding_free", "attn_implementation"},

@@ -107,6 +107,9 @@ def _playbook(x: Experiment, run: Run, means: Means) -> Decision:
     asked = first or next((each for each in repairs if each.symptom in named), None)
     if asked is not None and any(found.severity is Severity.FATAL for found in harmful):
         return Decision(asked, "", said)
+    if base.failure is not None:
+        # Other starts and searches are for recipes that train.
+        return Decision(asked, f"run {base.n} ended in a crash, and no change is known against it. {_ledger(x)}", said)
     found = _draft(x, run, base, means) or _proposal(x, run, means, base=base)
     return Decision(found or asked, "nothing is left to try that has not been tried", said)
 

@@ -282,3 +282,10 @@ def test_shorter_training_that_did_not_help_is_not_made_shorter_still() -> None:
         lengths.append(place.values()["max_steps"])
     assert lengths[0] == 200
     assert sum(length < 100 for length in lengths) <= 1
+
+
+def test_crash_that_nothing_is_known_against_is_a_persons() -> None:
+    """Another rate or a longer training does not mend a script that does not start."""
+    decision = Place(RECIPE, runs=12).ran(None, found(Symptom.SCRIPT_ERROR, severity=Severity.FATAL)).decided()
+    assert decision.remedy is None
+    assert "run 1 ended in a crash, and no change is known against it" in decision.stuck

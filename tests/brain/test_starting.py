@@ -47,6 +47,7 @@ def test_every_brought_value_stays_however_bad_it_is() -> None:
         ("sft", "llama", 8e9, "use_peft: true\n", "load_in_8bit"),
         ("grpo", "qwen3", 3.3e5, "num_generations: 6\n", "per_device_train_batch_size"),
         ("pretrain", "qwen3", 3.3e5, "learning_rate: 1.0e-3\n", "from_scratch"),
+        ("distill", "qwen3", 3.3e5, "teacher: org/teacher\non_policy: false\n", "beta"),
     ],
 )
 def test_what_goes_with_a_brought_value_is_not_taken_from_elsewhere(
