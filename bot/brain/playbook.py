@@ -185,11 +185,14 @@ _TOGETHER = (
     {"loss_type", "loss_weights", "beta"},
     {"on_policy", "beta", "temperature"},  # without it a teacher's outputs are imitated, and nothing is sampled
     {"bf16", "fp16", "dtype", "torch_dtype"},
-    {"save_strategy", "save_steps", "save_total_limit"},
     {"packing", "padding_free", "attn_implementation"},
 )
-_NOT_ADDED = frozenset({"from_scratch", "use_peft", "load_in_4bit", "load_in_8bit", "eos_token", "chat_template_path"})
-"""What is trained, and on which tokens: a person who brings a recipe has decided that by leaving it out."""
+_NOT_ADDED = frozenset(
+    {"from_scratch", "use_peft", "load_in_4bit", "load_in_8bit", "eos_token", "chat_template_path"}
+    | {"save_strategy", "save_steps", "save_total_limit"}
+)
+"""What is trained, and on which tokens: a person who brings a recipe has decided that by leaving it out. And what is
+kept of it on the way, which trains nothing."""
 
 
 def unsaid(values: Mapping[str, Any], row: Row) -> dict[str, Any]:

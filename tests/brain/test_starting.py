@@ -25,7 +25,8 @@ def values(found: StartingRecipe) -> dict[str, Any]:
 
 def test_brought_recipe_is_completed_from_the_row_of_its_kind() -> None:
     found = started("use_peft: true\n")
-    assert {key: values(found)[key] for key in LORA.recipe} == LORA.recipe
+    trained = {key: value for key, value in LORA.recipe.items() if key != "save_strategy"}
+    assert {key: value for key, value in values(found).items() if key in LORA.recipe} == trained
     assert found.source.startswith("brought by the goal, completed (learning_rate, ")
     assert found.source.endswith(LORA.source)
 
@@ -65,8 +66,7 @@ def test_recipe_of_somebodys_own_script_is_left_alone() -> None:
 
 
 def test_recipe_that_says_everything_is_simply_the_goals() -> None:
-    text = "".join(f"{key}: {value}\n" for key, value in LORA.recipe.items() if key != "save_strategy")
-    found = started(text + 'save_strategy: "no"\n')
+    found = started("".join(f"{key}: {value}\n" for key, value in LORA.recipe.items()))
     assert found.source == "brought by the goal"
 
 
