@@ -70,7 +70,8 @@ class Tools(Protocol):
 
     async def carry_out(self, call: Call) -> Result:
         """The call's answer, whatever happens: a mistake of the model is a failed result and not an exception. It may
-        come again after a kill, so what it does must bear being done twice. What finishes the work says so in `finishes`."""
+        come again after a kill, so what it does must bear being done twice. What finishes the work says so in
+        `finishes`."""
         ...
 
 
