@@ -56,8 +56,12 @@ class Conversation:
 class Transcript:
     """One file, which one process writes at a time."""
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path, *, clean: Callable[[Any], Any] = lambda value: value, clock: Callable[[], float] = time.time
+    ) -> None:
+        """`clean` takes secrets out of whatever is written; what was cleaned is also what is sent from then on."""
         self.path = path
+        self._clean = clean
         self._clock = clock
         path.parent.mkdir(parents=True, exist_ok=True)
         self.conversation = Conversation()
@@ -99,12 +103,18 @@ class Transcript:
         yield from self._whole_lines()
 
     def _write(self, entry: dict[str, Any]) -> None:
-        entry = {"at": round(self._clock(), 3)} | entry
+        entry = {"at": round(self._clock(), 3)} | self._cleaned(entry)
         with self.path.open("ab") as file:
             file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
         _take(self.conversation, entry)
+
+    def _cleaned(self, entry: dict[str, Any]) -> dict[str, Any]:
+        cleaned: dict[str, Any] = self._clean(entry)
+        if cleaned != entry:
+            cleaned.pop("native", None)  # its signature was another text's; the message is rebuilt from its parts
+        return cleaned
 
     def _whole_lines(self) -> Iterator[dict[str, Any]]:
         """A line that a kill cut off is cut away, so that the next one does not grow onto it."""
