@@ -220,6 +220,15 @@ def _on_job_launched(x: Experiment, event: Event) -> None:
     x.state = states.get(role, x.state)
 
 
+def _on_job_refused(x: Experiment, event: Event) -> None:
+    d = event.data
+    status = {"state": "refused", "started_at": None, "ended_at": None, "failure": None, "exit_code": None}
+    x.jobs[d["job_id"]] = Job(
+        d["job_id"], JobRole(d["role"]), d["run"], d["attempt"], event.at, status, d["expects"],
+        stopped=dict(d), refused=True,
+    )  # fmt: skip
+
+
 def _on_job_ended(x: Experiment, event: Event) -> None:
     job = x.jobs.get(event.data["job_id"])
     if job is not None and job.status is None:
@@ -429,6 +438,7 @@ _FOLDS = {
     EventKind.OUTPUTS_GONE: _on_outputs_gone,
     EventKind.CONTRACT_READ: _on_contract_read,
     EventKind.JOB_LAUNCHED: _on_job_launched,
+    EventKind.JOB_REFUSED: _on_job_refused,
     EventKind.REFUSED: _on_refused,
     EventKind.BASELINE_RECORDED: _on_baseline_recorded,
     EventKind.DATA_CHECKED: _on_data_checked,

@@ -96,7 +96,7 @@ def _gone_before(world: World, x: Experiment, role: JobRole, run: int) -> Job | 
 
 def is_gone(world: World, job: Job) -> bool:
     """Whether the folder of an ended job is not on this machine (any more)."""
-    return not job.gone and not world.runner.folder(JobId(job.job_id)).exists()
+    return not job.gone and not job.refused and not world.runner.folder(JobId(job.job_id)).exists()
 
 
 def outputs_gone(job: Job) -> NewEvent:

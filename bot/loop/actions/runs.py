@@ -82,6 +82,8 @@ async def diagnose_run(world: World, x: Experiment, action: Action) -> list[NewE
     key = f"run/{run.n}/diagnosed"
     after = foreseen(x, [NewEvent(EventKind.DIAGNOSED, key, found)], world.clock())
     decision = await _decided(world, after)
+    if train is not None and train.refused:
+        decision = _only_what_helps(decision, report)
     found |= {"remedy": decision.remedy.as_dict() if decision.remedy else None, "kept": decision.kept}
     if decision.remedy is None and decision.stuck:
         found["stuck"] = decision.stuck
@@ -102,6 +104,15 @@ async def _decided(world: World, x: Experiment) -> Decision:
     if decision.remedy is None or decision.remedy.stage is None:
         return decision
     return decision._replace(remedy=_with_scripts(world, x, decision.remedy))
+
+
+def _only_what_helps(decision: Decision, report: DiagnosisReport) -> Decision:
+    """After a run that was not even started, another is tried only where it mends what stood in the way."""
+    fatal = [each.symptom for each in report.diagnoses if each.severity is Severity.FATAL]
+    if decision.remedy is None or not fatal or decision.remedy.symptom in fatal:
+        return decision
+    stuck = f"`{fatal[0]}` stands in the way of every run with these rows, and no change of the recipe mends it"
+    return decision._replace(remedy=None, stuck=stuck)
 
 
 def _with_scripts(world: World, x: Experiment, remedy: Remedy) -> Remedy:
