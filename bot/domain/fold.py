@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from bot.domain.ablation import Ablation
 from bot.domain.budget import Spend
-from bot.domain.diagnosis import DiagnosisReport
+from bot.domain.diagnosis import DiagnosisReport, verdict_in
 from bot.domain.experiment import (
     RESUMABLE_STATES,
     Command,
@@ -233,6 +233,8 @@ def _on_job_ended(x: Experiment, event: Event) -> None:
     job = x.jobs.get(event.data["job_id"])
     if job is not None and job.status is None:
         job.status = dict(event.data["status"])
+        # The wrapper ended it while nobody listened, so that no event of its own tells of it.
+        job.stopped = job.stopped or verdict_in(job.status)
 
 
 def _on_monitored(x: Experiment, event: Event) -> None:

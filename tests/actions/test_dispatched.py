@@ -73,7 +73,7 @@ class Dispatched:
             time.sleep(0.05)
 
     def wrappers(self) -> list[str]:
-        return [line for line in command_lines_with("runners.remote.wrapper", self.began) if self.job in line]
+        return [line for line in command_lines_with("actions.wrapping", self.began) if self.job in line]
 
     def close(self) -> None:
         if self.jobs.exists():
@@ -124,7 +124,7 @@ def test_token_is_masked_and_in_no_log_environment_command_or_file(dispatched: D
     assert run.conclusion == "success", run.log.text
     assert TOKEN in run.log.masks
     assert TOKEN not in run.log.text + run.summary
-    assert any("runners.remote.wrapper" in text for text in seen)
+    assert any("actions.wrapping" in text for text in seen)
     assert not any(TOKEN in text for text in seen)
     event = dispatched.place.folder / "machine" / "run-1" / "event.json"
     holding = [

@@ -130,8 +130,8 @@ def event(kind: str, data: dict[str, Any]) -> list[str]:
         ),
         (
             "job_refused",
-            {"job_id": "x", "role": "train", "run": 2, "attempt": 1, "expects": "", "refused": True, "tier": "preflight", "step": 0,
-             "diagnoses": [{"cause": "The completion repeats the prompt."}]},
+            {"job_id": "x", "role": "train", "run": 2, "attempt": 1, "expects": "", "refused": True,
+             "tier": "preflight", "step": 0, "diagnoses": [{"cause": "The completion repeats the prompt."}]},
             "preflight: does not start run 2: The completion repeats the prompt.",
         ),
         (

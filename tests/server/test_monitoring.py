@@ -14,7 +14,7 @@ DEAD = "".join(
     json.dumps({"step": n, "loss": 0.0, "grad_norm": 0.0, "reward": 0.0, "frac_reward_zero_std": 1.0}) + "\n"
     for n in range(1, 31)
 )
-DOOMED = {"hold": True, "files": {"out/metrics.jsonl": DEAD}}
+DOOMED = {"hold": True, "saves": True, "files": {"out/metrics.jsonl": DEAD}}
 
 
 @pytest.fixture

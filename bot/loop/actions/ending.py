@@ -11,7 +11,7 @@ from bot.domain.experiment import EventKind, Experiment, JobRole, NewEvent, Stat
 from bot.domain.redaction import redact
 from bot.domain.statistics import confirmation
 from bot.loop.actions.card import experiment_card
-from bot.loop.actions.jobs import settle, status_of
+from bot.loop.actions.jobs import end_job, settle, status_of
 from bot.loop.actions.planning import post_sticky, result_of, score_of
 from bot.loop.actions.runs import complete_check
 from bot.loop.actions.specs import trained_model
@@ -48,7 +48,7 @@ async def conclude(world: World, x: Experiment, action: Action) -> list[NewEvent
     """End the goal's jobs, commit its report, and say how it ended on the issue and the pull request."""
     state, reason = State(action.args["state"]), str(action.args["reason"])
     for job in x.running_jobs:
-        await asyncio.to_thread(world.runner.cancel, JobId(job.job_id))
+        await end_job(world, x, job)
     x.state, x.reason = state, reason
     events = []
     for job in x.running_jobs:

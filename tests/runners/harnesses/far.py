@@ -26,6 +26,7 @@ class _FarMachine:
 
     name = "far"
     isolates = True
+    hears = True
     poll_seconds = 0.05
 
     def __init__(self, folder: Path) -> None:
