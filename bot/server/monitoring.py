@@ -75,10 +75,10 @@ class Monitor:
             if advise:
                 self._advice.pop(job.job_id, None)
             return None
-        if found.tier.ends and status.watched:
-            return None  # whoever stands beside the job sees the same, and ends it
-        if not found.tier.ends or how == "advise":
-            self._advice[job.job_id] = messages.monitor_advice(found.diagnoses, would_end=found.tier.ends)
+        # Of a watched job: whoever stands beside it sees the same, and ends it.
+        if not found.tier.ends or how == "advise" or status.watched:
+            would_end = found.tier.ends and how == "advise"
+            self._advice[job.job_id] = messages.monitor_advice(found.diagnoses, would_end=would_end)
             return None
         return self._ending(x, job, found, setup)
 

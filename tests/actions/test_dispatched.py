@@ -44,13 +44,14 @@ class Dispatched:
         self.jobs = place.folder / "home" / ".postdoc" / "jobs"
         self.began = now_ticks()
 
-    def put(self, script: str) -> None:
+    def put(self, script: str, **changed: Any) -> None:
         work = self.place.folder / "inputs"
         work.mkdir()
         (work / "job.py").write_text(script)
+        (work / "recipe.yaml").write_text("learning_rate: 1.0e-06\nmethod: grpo\n")
         spec = JobSpec(
-            self.job, ("{python}", "job.py"), files={"job.py": str(work / "job.py")}, trusted=True,
-            caps=Caps(memory_gib=1, timeout_seconds=60),
+            self.job, ("{python}", "job.py"), files={name: str(work / name) for name in ("job.py", "recipe.yaml")},
+            trusted=True, caps=Caps(memory_gib=1, timeout_seconds=60), **changed,
         )  # fmt: skip
         package.pack(spec, work, self.store.folder / INPUTS)
 
@@ -131,6 +132,38 @@ def test_token_is_masked_and_in_no_log_environment_command_or_file(dispatched: D
         path for path in dispatched.place.folder.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()
     ]
     assert holding == [event]
+
+
+DOOMED = """
+import json, os, time
+os.makedirs('out/checkpoint-30')
+json.dump({'max_steps': 100}, open('out/setup.json', 'w'))
+with open('out/metrics.jsonl', 'w') as file:
+    for step in range(1, 31):
+        row = {'step': step, 'loss': 0.0, 'grad_norm': 0.0, 'reward': 0.0, 'frac_reward_zero_std': 1.0}
+        file.write(json.dumps(row) + chr(10))
+while not os.path.exists('out/checkpoint_now'): time.sleep(0.02)
+open('out/checkpoint-30/weights', 'w').write('kept')
+os.unlink('out/checkpoint_now')
+time.sleep(600)
+"""
+
+
+def test_doomed_job_is_ended_beside_it_with_a_checkpoint_and_the_store_hears_why(
+    dispatched: Dispatched, tmp_path: Path
+) -> None:
+    """Nobody reads the store here: the server is away."""
+    dispatched.put(DOOMED, monitor="abort", checkpoints="out")
+    run = dispatched.run()
+    assert run.conclusion == "failure"
+    told = dispatched.told()
+    assert (told.state, told.watched) == (JobState.CANCELLED, True), told
+    assert told.judged is not None
+    assert (told.judged["tier"], told.judged["step"], told.judged["total_steps"]) == ("hard", 30, 100)
+    assert [each["symptom"] for each in told.judged["diagnoses"]] == ["reward_zero"]
+    package.unpack_outputs(dispatched.store.folder / OUTPUTS, tmp_path / "home-again", 1 << 20)
+    assert (tmp_path / "home-again" / "out" / "checkpoint-30" / "weights").read_text() == "kept"
+    assert "was ended by the monitor at step 30" in run.summary
 
 
 @pytest.mark.slow

@@ -26,7 +26,8 @@ class ScriptedRunner:
     Outcome keys: `value` (share of items answered right), `curve` (`good`, `flat`, `diverged`, or `unseen`: no
     metrics), `fail` (log text of a failed job), `state` (of a failed job), `suggested` (a probe's
     rate), `checkpoint` (the step of one that training left), `hold` (true: runs until `release(name)`), `log`
-    (of a job that succeeds), `saves` (true: it can be asked for a checkpoint), `files` (path in the job's folder ->
+    (of a job that succeeds), `saves` (true: it can be asked for a checkpoint),
+    `watched` and `judged` (what its wrapper says of itself), `files` (path in the job's folder ->
     text, written last).
     """
 
@@ -80,6 +81,8 @@ class ScriptedRunner:
             0 if state is JobState.SUCCEEDED else 1,
             failure,
             tier="scripted",
+            watched=bool(outcome.get("watched")),
+            judged=outcome.get("judged"),
         )
         self._write(status)
         return self.status(spec.job_id) or status
@@ -91,7 +94,7 @@ class ScriptedRunner:
         status = JobStatus.from_dict(data)
         held = self._outcome(job_id).get("hold") and not (self.root / f"released-{_name(job_id)}").exists()
         if held and status.state is not JobState.CANCELLED:
-            return JobStatus(job_id, JobState.RUNNING, status.started_at, tier="scripted")
+            return JobStatus(job_id, JobState.RUNNING, status.started_at, tier="scripted", watched=status.watched)
         return status
 
     def cancel(self, job_id: JobId) -> JobStatus | None:

@@ -130,6 +130,38 @@ def test_job_past_its_time_out_is_ended(harness, runner, script):
     assert status.fault is Fault.SCRIPT
 
 
+SAVES = (
+    "import json, os, time\n"
+    "os.makedirs('out/checkpoint-7')\n"
+    "print('under way', flush=True)\n"
+    "while not os.path.exists('out/checkpoint_now'): time.sleep(0.02)\n"
+    "open('out/checkpoint-7/weights', 'w').write('kept')\n"
+    "open('out/latest', 'w').write('checkpoint-7')\n"
+    "os.unlink('out/checkpoint_now')\n"
+    "time.sleep(600)\n"
+)
+
+
+def test_job_that_is_to_end_makes_a_checkpoint_first_where_it_can_be_asked(harness, runner, script):
+    runner.launch(script(SAVES, checkpoints="out"))
+    running(harness, runner)
+    most = runner.checkpoint_first(JOB)
+    assert (most > 0) == getattr(harness, "hears", True)
+    if most:
+        wait(lambda: runner.checkpoint_is_made(JOB), harness.seconds)
+    assert runner.cancel(JOB).state is JobState.CANCELLED
+    if most:
+        assert (runner.folder(JOB) / "out" / "checkpoint-7" / "weights").read_text() == "kept"
+        assert (runner.folder(JOB) / "out" / "latest").read_text() == "checkpoint-7"
+
+
+def test_silence_of_a_running_job_is_told(harness, runner, script):
+    runner.launch(script(f"{UNDER_WAY}time.sleep(600)"))
+    running(harness, runner)
+    wait(lambda: runner.status(JOB).seconds_since_output is not None, harness.seconds)
+    runner.cancel(JOB)
+
+
 def test_cancelled_job_is_gone_and_stays_cancelled(harness, runner, script):
     runner.launch(script(f"{UNDER_WAY}time.sleep(600)"))
     running(harness, runner)

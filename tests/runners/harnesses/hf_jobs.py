@@ -40,6 +40,7 @@ class Harness:
     slow = True
     seconds = 60.0
     loses_outputs = True
+    hears = False
 
     @staticmethod
     def missing() -> str:
