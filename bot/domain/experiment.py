@@ -269,6 +269,8 @@ class Run:
     """What the next change builds on: {"run", "why"}; None in a journal from before it was said."""
     stuck: str = ""
     """Why nothing follows, where nothing does; a sentence without its full stop."""
+    generated: dict[str, Any] | None = None
+    """Rows that its training job made itself: {"file", "rows", "verdict", "flagged", "flagged_rows", "card"}."""
     yardstick: str = ""
     """`Experiment.yardstick` when it was started: values of another one cannot be compared with this one's."""
 
