@@ -68,7 +68,7 @@ class Dispatched:
         return JobStatus.from_dict(json.loads(found))
 
     def until(self, condition: Callable[[], Any], what: str) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not condition():
             assert time.monotonic() < deadline, what
             time.sleep(0.05)

@@ -190,6 +190,8 @@ def test_checkpoint_of_a_lost_machine_is_at_hand_for_the_next_attempt(harness, r
         checkpoints="out",
     ))  # fmt: skip
     running(harness, runner)
+    if hasattr(harness, "checkpoint_is_away"):
+        wait(lambda: harness.checkpoint_is_away(JOB), harness.seconds)
     harness.lose_machine(JOB)
     assert ended(harness, runner).state is JobState.LOST
     kept = runner.folder(JOB) / "out"
@@ -258,7 +260,9 @@ def test_progress_can_be_followed_while_the_job_runs(harness, runner, script):
         "file.write('{\"step\": 1, \"loss\": 2.0}\\n'); file.flush()\nprint('under way', flush=True)\ntime.sleep(600)"
     ))  # fmt: skip
     wait(lambda: runner.status(JOB) and runner.metrics(JOB), harness.seconds)
-    assert runner.status(JOB).state is JobState.RUNNING
+    # What was logged may arrive before the word that the job runs.
+    wait(lambda: runner.status(JOB).state is JobState.RUNNING, harness.seconds)
+    assert runner.metrics(JOB) == [{"step": 1, "loss": 2.0}]
     runner.cancel(JOB)
 
 
