@@ -32,8 +32,8 @@ class Monitor:
 
     def __init__(self) -> None:
         self._pace: Pace | None = None
-        self._seen: tuple[int, bool] | None = None
-        """Rows that have been judged, and whether the audit was there."""
+        self._seen: tuple[int, bool, bool] | None = None
+        """Rows that have been judged, and whether setup and audit were there."""
         self._rows: list[dict[str, Any]] = []
         self._size = 0
 
@@ -44,9 +44,10 @@ class Monitor:
         now, step = time.time(), int(rows[-1]["step"]) if rows else 0
         self._pace = self._pace or Pace(status.started_at or now)
         self._pace.see(step, now)
-        if self._seen == (len(rows), bool(audit)) and not quiet.worth_saying:
+        seen = (len(rows), bool(setup), bool(audit))
+        if seen == self._seen and not quiet.worth_saying:
             return None
-        self._seen = (len(rows), bool(audit))
+        self._seen = seen
         try:
             recipe = read_output(folder, RECIPE).decode("utf-8", "replace")
             found = watched(recipe, rows, setup=setup, audit=audit, advise=False, quiet=quiet)

@@ -104,7 +104,7 @@ class World:
         )
         log.close()
 
-    def wait_ready(self, timeout_seconds: float = 120.0) -> bool:
+    def wait_ready(self, timeout_seconds: float = 90.0) -> bool:
         """True once it serves; False when its process ended first."""
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
@@ -224,14 +224,14 @@ class World:
                     return str(goal["state"])
         return None
 
-    def until(self, condition: Callable[[], object], what: str, timeout_seconds: float = 120.0) -> None:
+    def until(self, condition: Callable[[], object], what: str, timeout_seconds: float = 90.0) -> None:
         deadline = time.monotonic() + timeout_seconds
         while not condition():
             if time.monotonic() > deadline:
                 raise AssertionError(f"{what} did not come about:\n{self.log()}")
             time.sleep(0.03)
 
-    def until_ended(self, issue: int, timeout_seconds: float = 120.0) -> str:
+    def until_ended(self, issue: int, timeout_seconds: float = 90.0) -> str:
         """Wait for the goal's ending; returns its state."""
 
         def ended() -> bool:

@@ -373,9 +373,8 @@ class RemoteRunner:
             # The wrapper's last word may have come between the two looks.
             said, remote = self._wrapper_said(job_id, store, remote)
             if said is not None and said.state.ended:
-                return self._collect(folder, spec, store, replace(status, state=said.state, failure=said.failure,
-                    evidence=said.evidence, exit_code=said.exit_code, started_at=said.started_at,
-                    ended_at=said.ended_at, peak_memory_gib=said.peak_memory_gib))  # fmt: skip
+                last = replace(said, cost_usd=status.cost_usd, machine=status.machine, detail=status.detail)
+                return self._collect(folder, spec, store, last)
             if not (sighting.machine_may_live and self._is_heard(said, remote)):
                 return self._ended_without_a_word(folder, spec, store, status, sighting)
             write_json(folder / REMOTE, remote, durable=False)

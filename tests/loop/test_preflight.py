@@ -5,10 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from bot.domain.experiment import Experiment, Job, JobRole, Run
+from bot.domain.goal import GoalId
+from bot.loop.actions.preflight import earlier_audit, prepares_alike
+from bot.loop.world import World as World_
+from runners.job import JobId
+from tests.fakes.runner import ScriptedRunner
 from tests.world import GOOD, POLICY, RECIPE, World, goal_body, practice_world
 
 ECHOES: list[dict[str, Any]] = [
@@ -61,6 +68,32 @@ def test_what_no_remedy_mends_is_left_to_a_person_and_not_tried_in_vain(world: W
     assert world.until_ended(issue) == "needs human"
     assert "`wrong_columns` stands in the way" in world.first(issue, "ended")["reason"]
     assert trained(world) == []
+
+
+def test_audit_of_an_earlier_job_stands_while_only_how_long_is_trained_has_changed() -> None:
+    def run(recipe: str, **digests: str) -> Run:
+        return Run(1, recipe, "h", "s", digests=digests)
+
+    first = run("method: sft\nlearning_rate: 1e-5\nmax_length: 64\n", train="a")
+    assert prepares_alike(first, run("method: sft\nlearning_rate: 3e-5\nmax_length: 64\n", train="a"))
+    assert not prepares_alike(first, run("method: sft\nlearning_rate: 1e-5\nmax_length: 128\n", train="a"))
+    assert not prepares_alike(first, run("method: sft\nlearning_rate: 1e-5\nmax_length: 64\n", train="b"))
+
+
+def test_audit_is_that_of_the_latest_job_that_ran_and_says_nothing_of_the_warm_up(tmp_path: Path) -> None:
+    runner = ScriptedRunner(tmp_path)
+    world = cast(World_, SimpleNamespace(runner=runner))
+    runs = [Run(n, f"max_length: 64\nlearning_rate: {n}e-5\n", "h", "s") for n in (1, 2, 3)]
+    jobs = {f"job-{n}": Job(f"job-{n}", JobRole.TRAIN, n, refused=n == 2) for n in (1, 2)}
+    x = Experiment(GoalId("acme/lab#1"), runs=runs, jobs=jobs)
+    for n in (1, 2):
+        out = runner.folder(JobId(f"job-{n}")) / "out"
+        out.mkdir(parents=True)
+        (out / "data_audit.json").write_text(json.dumps({"rows": n, "warm_up_steps": 9}))
+    assert earlier_audit(world, x, runs[2]) == {"rows": 1}
+    assert earlier_audit(world, x, Run(4, "max_length: 8\n", "h", "s")) is None
+    (runner.folder(JobId("job-1")) / "out" / "data_audit.json").write_text("[" * 100_000)
+    assert earlier_audit(world, x, runs[2]) is None
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """What is known of a run before its training job is submitted, and whether that says it cannot work.
 
-Asked are the rules that need no training, over the recipe, the built rows, the benchmark's own items as the base model
-was asked them, and the audit of an earlier job that prepared the same rows with the same keys. What a job writes about
+Asked are the rules that need no training, over the recipe, the built rows, the benchmark's items of dev, and the audit
+of an earlier job that prepared the same rows with the same keys. What a job writes about
 its tokens, masks and weights before its first step the server cannot find out without the job's libraries: of a recipe
 whose rows were never tokenised like that, the monitor judges it in the job, at step 0.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -19,12 +18,14 @@ import yaml
 from bot.conversation.policy import Policy
 from bot.diagnosis import preflight
 from bot.domain.diagnosis import Diagnosis, Severity
-from bot.domain.experiment import BASELINE, EventKind, Experiment, Job, JobRole, NewEvent, Run
+from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent, Run
 from bot.domain.recipe import differences
 from bot.errors import UserError
+from bot.evaluation.benchmarks import Item, items
 from bot.loop.actions import jobs
-from bot.loop.actions.specs import goal_folder
-from bot.loop.actions.traces import EVALUATION, built_rows, goal_of, job_path, output
+from bot.loop.actions.specs import goal_folder, jsonl
+from bot.loop.actions.traces import built_rows, goal_of, output
+from bot.loop.own_benchmark import benchmark_of
 from bot.loop.policy import Action
 from bot.loop.world import World
 from runners.job import JobId
@@ -48,7 +49,7 @@ async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
         job_id = jobs.job_id_of(x, role, run, int(action.args["attempt"]), str(action.args["expects"]))
         # What an interrupted attempt has started already is watched like any other.
         if await asyncio.to_thread(world.runner.status, job_id) is None:
-            fatal = await asyncio.to_thread(fatal_findings, world, x, x.runs[run - 1])
+            fatal = await fatal_findings(world, x, x.runs[run - 1])
             if fatal:
                 return [_refused(job_id, action, fatal)]
     return await jobs.launch(world, x, action)
@@ -66,16 +67,23 @@ def _refused(job_id: JobId, action: Action, fatal: Sequence[Diagnosis]) -> NewEv
     return NewEvent(EventKind.JOB_REFUSED, f"job/{job_id}/refused", data)
 
 
-def fatal_findings(world: World, x: Experiment, run: Run) -> tuple[Diagnosis, ...]:
+async def fatal_findings(world: World, x: Experiment, run: Run) -> tuple[Diagnosis, ...]:
     """What makes this run not worth starting, most harmful first; nothing where nothing does."""
+    assert x.goal is not None
+    asked = items(await benchmark_of(world, x), "dev", x.goal.seed)
+    return await asyncio.to_thread(_fatal, world, x, run, asked)
+
+
+def _fatal(world: World, x: Experiment, run: Run, asked: Sequence[Item]) -> tuple[Diagnosis, ...]:
     folder = goal_folder(world, x) / "runs" / f"{run.n:02d}" / "preflight"
     folder.mkdir(parents=True, exist_ok=True)
-    audit = _earlier_audit(world, x, run)
+    audit = earlier_audit(world, x, run)
     found: dict[str, bytes | None] = {
         "recipe.yaml": run.recipe.encode(),
         "goal.json": json.dumps(goal_of(x)).encode(),
         "train.jsonl": built_rows(world, x, run),
-        "eval.jsonl": _items(job_path(world, x, JobRole.BASELINE, BASELINE)),
+        # Right pairs of this task: without them rows that repeat their prompt would look wrong where that is asked.
+        "eval.jsonl": jsonl([{"prompt": item.prompt, "completion": item.reference} for item in asked]),
         "data_audit.json": json.dumps(audit).encode() if audit else None,
     }
     for name, content in found.items():
@@ -89,24 +97,10 @@ def fatal_findings(world: World, x: Experiment, run: Run) -> tuple[Diagnosis, ..
     return tuple(each for each in report.diagnoses if each.severity is Severity.FATAL)
 
 
-def _items(baseline: Path | None) -> bytes | None:
-    """The items of dev as the base model was asked them, the form of eval.jsonl."""
-    try:
-        samples = json.loads(output(baseline, EVALUATION) or b"{}").get("samples")
-    except (ValueError, AttributeError, RecursionError):
-        return None
-    rows = [
-        {"prompt": sample["prompt"], "completion": sample["reference"]}
-        for sample in (samples if isinstance(samples, list) else ())
-        if isinstance(sample, dict) and sample.get("prompt") and sample.get("reference")
-    ]
-    return "".join(json.dumps(row) + "\n" for row in rows).encode() or None
-
-
-def _earlier_audit(world: World, x: Experiment, run: Run) -> Mapping[str, Any] | None:
+def earlier_audit(world: World, x: Experiment, run: Run) -> Mapping[str, Any] | None:
     """What the latest job wrote that prepared the same rows with the same scripts and keys; None where none did."""
     for job in reversed(x.jobs.values()):
-        if job.role is JobRole.TRAIN and not job.refused and _prepares_alike(x.runs[job.run - 1], run):
+        if job.role is JobRole.TRAIN and not job.refused and prepares_alike(x.runs[job.run - 1], run):
             audit = _audit_of(world, job)
             if audit:
                 return audit
@@ -122,6 +116,7 @@ def _audit_of(world: World, job: Job) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key != "warm_up_steps"} if isinstance(found, dict) else {}
 
 
-def _prepares_alike(one: Run, other: Run) -> bool:
+def prepares_alike(one: Run, other: Run) -> bool:
+    """Whether two runs tokenise the same rows in the same way."""
     changed = differences(yaml.safe_load(one.recipe) or {}, yaml.safe_load(other.recipe) or {})
     return one.digests == other.digests and changed.keys() <= NOT_AUDITED
