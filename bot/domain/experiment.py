@@ -265,6 +265,8 @@ class Run:
     """What the next change builds on: {"run", "why"}; None in a journal from before it was said."""
     stuck: str = ""
     """Why nothing follows, where nothing does; a sentence without its full stop."""
+    lineage: dict[str, Any] | None = None
+    """`bot.domain.lineage.Lineage.as_dict()`, or {"error"} where it could not be checked; None before."""
     yardstick: str = ""
     """`Experiment.yardstick` when it was started: values of another one cannot be compared with this one's."""
 

@@ -313,6 +313,7 @@ def _on_diagnosed(x: Experiment, event: Event) -> None:
     run.report = DiagnosisReport.from_dict(d["report"])
     run.remedy = dict(d["remedy"]) if d["remedy"] else None
     run.kept, run.stuck = d.get("kept"), d.get("stuck", "")
+    run.lineage = d.get("lineage")
     run.diagnosed = True
     x.state = State.REVIEWING
 

@@ -41,10 +41,14 @@ class Change:
     """What it can do to a score, one phrase; empty where nothing is known of it."""
 
     def said(self) -> str:
-        """`generation_config.json: suppress_tokens, null -> [12]`, with the values in code."""
-        values = f"`{self.before if self.before is not None else 'nothing'}` became "
-        values += f"`{self.after if self.after is not None else 'nothing'}`"
-        return f"`{self.file}`, {self.key}: {values}{f' ({self.consequence})' if self.consequence else ''}"
+        """One line of Markdown with every value in code."""
+        before, after = (_code("nothing" if value is None else value) for value in (self.before, self.after))
+        end = f" ({self.consequence})" if self.consequence else ""
+        return f"{_code(self.file)}, {_code(self.key)}: {before} became {after}{end}"
+
+
+def _code(text: str) -> str:
+    return "`" + text.replace("`", "'") + "`"
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,9 @@ SPECIMENS = (
     Specimen("sibling-seed-1", "sft", "upper", changes={"seed": 1}),
     Specimen("sibling-then-sft", "sft", "reverse", start="sibling"),
     Specimen("sibling-then-lora", "sft", "reverse", peft=True, start="sibling"),
-    Specimen("sibling-then-gentle", "sft", "reverse", start="sibling", changes={"learning_rate": 2e-5, "max_steps": 20}),
+    Specimen(
+        "sibling-then-gentle", "sft", "reverse", start="sibling", changes={"learning_rate": 2e-5, "max_steps": 20}
+    ),
     Specimen("from-scratch", "pretrain", "documents"),
 )
 

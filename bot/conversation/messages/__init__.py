@@ -18,6 +18,7 @@ from bot.conversation.messages.contract import (
 )
 from bot.conversation.messages.endings import VERDICT_CHECK, crash_apology, ending, ending_name, verdict_check
 from bot.conversation.messages.keys import hidden_key, key, key_of, message, within_limit
+from bot.conversation.messages.lineage import known_lineage, lineage_failure, lineage_section
 from bot.conversation.messages.monitoring import monitor_advice, stopped_sentence, stopping_check
 from bot.conversation.messages.progress import (
     Conclusion,
@@ -127,7 +128,10 @@ __all__ = [
     "inline_comment",
     "key",
     "key_of",
+    "known_lineage",
     "labels_of",
+    "lineage_failure",
+    "lineage_section",
     "message",
     "monitor_advice",
     "next_step_of",

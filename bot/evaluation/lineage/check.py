@@ -17,8 +17,8 @@ from bot.errors import UserError
 from bot.evaluation.lineage import files
 from bot.evaluation.lineage.adapter import CONFIGURATION, AdapterUse, adapter_use
 from bot.evaluation.lineage.distance import Counterparts, ModelDistance, counterparts, measured
-from bot.evaluation.lineage.published import Fingerprint, Likeness, likeness
-from bot.evaluation.lineage.weights import Tensor, weights_in
+from bot.evaluation.lineage.published import Fingerprint, Likeness, is_copy, likeness
+from bot.evaluation.lineage.weights import Tensor, weight_files, weights_in
 
 # Measured on the models of tests/bench/lineage_models.py; see `python -m tests.bench.lineage`.
 LEAST_COSINE = 0.5
@@ -65,7 +65,10 @@ def lineage(
     use, unread = _adapter(adapter, weights_in(start) if start is not None else theirs, ours)
     likenesses = [found for each in published if (found := likeness(each, theirs, ours)) is not None]
     nearest = min(likenesses, key=lambda each: each.apart, default=None)
-    verdict, reason = _verdict(pairs, far, use, nearest, changed, from_scratch=from_scratch, asked=template_asked)
+    copied = _copied(published, base, model)
+    verdict, reason = copied or _verdict(
+        pairs, far, use, nearest, changed, from_scratch=from_scratch, asked=template_asked
+    )
     cosines = far.cosines
     return Lineage(
         verdict,
@@ -80,10 +83,22 @@ def lineage(
         missing=pairs.missing[:_NAMED],
         adapter=use.as_dict() if use is not None else None,
         nearest=nearest.as_dict() if nearest is not None else None,
-        compared_with=len(likenesses),
+        compared_with=len(published),
         changes=changed,
         notes=tuple(_notes(model, pairs, far, nearest, unread)),
     )
+
+
+def _copied(published: Sequence[Fingerprint], base: Path, model: Path) -> tuple[LineageVerdict, str] | None:
+    """Among those whose weights may not be read, the one that the model is byte for byte, unless the base is it too."""
+    for each in published:
+        if each.probes or not is_copy(each, weight_files(model)) or is_copy(each, weight_files(base)):
+            continue
+        return LineageVerdict.PUBLISHED, (
+            f"The files of weights are byte for byte those of the published model `{each.name}`, not of a training from "
+            "the base."
+        )
+    return None
 
 
 def _without_weights(model: Path, why: str, changed: tuple[Change, ...]) -> Lineage:

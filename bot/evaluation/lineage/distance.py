@@ -99,7 +99,9 @@ def _comparable(left: Tensor, right: Tensor) -> bool:
     if left.dtype not in FLOATS or right.dtype not in FLOATS or not left.size or not right.size:
         return False
     return left.shape == right.shape or (
-        len(left.shape) == len(right.shape) == 2 and left.shape[1:] == right.shape[1:] and min(left.shape[0], right.shape[0]) > 16
+        len(left.shape) == len(right.shape) == 2
+        and left.shape[1:] == right.shape[1:]
+        and min(left.shape[0], right.shape[0]) > 16
     )
 
 
@@ -122,9 +124,7 @@ def distance(base: Tensor, model: Tensor) -> TensorDistance:
         difference = right - left
         sums += [np.dot(left, left), np.dot(right, right), np.dot(difference, difference), np.dot(left, right)]
     squares, others, differences, dot = map(float, sums)
-    return TensorDistance(
-        model.name, count, identical, squares, others, differences, dot, base.is_matrix, broken
-    )
+    return TensorDistance(model.name, count, identical, squares, others, differences, dot, base.is_matrix, broken)
 
 
 @dataclass(frozen=True, slots=True)

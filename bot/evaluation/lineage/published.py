@@ -11,6 +11,7 @@ Not covered: a model whose neurons were put in another order, and what nobody ha
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -115,9 +116,7 @@ def chosen(tensors: Mapping[str, Tensor]) -> list[Chosen]:
     matrices = [tensors[name] for name in sorted(tensors) if tensors[name].is_matrix and tensors[name].dtype in FLOATS]
     if len(matrices) > MATRICES:
         matrices = [matrices[round(i * (len(matrices) - 1) / (MATRICES - 1))] for i in range(MATRICES)]
-    return [
-        Chosen(tensor, max(0, tensor.size // 2 - VALUES // 2), min(VALUES, tensor.size)) for tensor in matrices
-    ]
+    return [Chosen(tensor, max(0, tensor.size // 2 - VALUES // 2), min(VALUES, tensor.size)) for tensor in matrices]
 
 
 def fingerprint_of(folder: Path, name: str, revision: str = "") -> Fingerprint:
@@ -171,9 +170,7 @@ def _range(each: Chosen) -> tuple[str, int, int]:
     return str(each.tensor.file), start, start + each.count * width
 
 
-def likeness(
-    published: Fingerprint, base: Mapping[str, Tensor], model: Mapping[str, Tensor]
-) -> Likeness | None:
+def likeness(published: Fingerprint, base: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> Likeness | None:
     """How near the model is to a published one; None where nothing of them can be compared, and where the published one
     is the base itself."""
     theirs, ours, apart = [], [], []
@@ -196,6 +193,18 @@ def likeness(
         return None
     cosine = float(np.dot(their, our) / (far * moved)) if moved > _NOTHING else 0.0
     return Likeness(published.name, published.revision, float(np.linalg.norm(between)) / far, cosine, len(their))
+
+
+def is_copy(published: Fingerprint, files: Sequence[Path]) -> bool:
+    """Whether the files of weights are the published ones byte for byte: all that can be asked of a model whose weights
+    may not be read, since the Hub tells everybody a large file's SHA-256."""
+    wanted = set(published.files.values())
+    return bool(wanted) and wanted == {sha256_of(file) for file in files}
+
+
+def sha256_of(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_table(file: Path) -> list[Fingerprint]:

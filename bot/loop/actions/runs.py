@@ -29,6 +29,7 @@ from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
 from bot.loop.actions.planning import post_sticky, result_of, score_of
 from bot.loop.actions.specs import base_model, keep_script, script_of
 from bot.loop.actions.traces import collect_trace, committed_files, job_path, metrics_of, number, output_json
+from bot.loop.lineage import lineage_of
 from bot.loop.policy import Action, arm_chosen, head_recipe_hash
 from bot.loop.spending import data_key, remedy_waits, spend_of
 from bot.loop.world import PREPARE, World, shipped_scripts
@@ -78,6 +79,8 @@ async def diagnose_run(world: World, x: Experiment, action: Action) -> list[NewE
         if (best := x.best_run) is not None and best.n != run.n:
             best_result = await result_of(world, x, x.job_for(JobRole.EVALUATE, best.n))
             found["against_best"] = {"run": best.n} | compare(best_result, result).as_dict()
+    if train is not None and train.succeeded:
+        found |= await _with_lineage(world, x, run)
     found |= {"report": report.as_dict(), "remedy": None}
     key = f"run/{run.n}/diagnosed"
     after = foreseen(x, [NewEvent(EventKind.DIAGNOSED, key, found)], world.clock())
@@ -86,6 +89,16 @@ async def diagnose_run(world: World, x: Experiment, action: Action) -> list[NewE
     if decision.remedy is None and decision.stuck:
         found["stuck"] = decision.stuck
     return [NewEvent(EventKind.DIAGNOSED, key, found)]
+
+
+async def _with_lineage(world: World, x: Experiment, run: Run) -> dict[str, Any]:
+    """What the run's lineage adds to its DIAGNOSED, or takes away: weights of another origin have no value here."""
+    lineage = await lineage_of(world, x, run)
+    found = messages.known_lineage(lineage)
+    if found is None or found.verdict.counts:
+        return {"lineage": lineage}
+    nothing = {"score": None, "verdict": None, "against_baseline": None, "against_best": None}
+    return {"lineage": lineage, "failure": messages.lineage_failure(found)} | nothing
 
 
 async def _decided(world: World, x: Experiment) -> Decision:
