@@ -40,16 +40,6 @@ class Change:
     consequence: str = ""
     """What it can do to a score, one phrase; empty where nothing is known of it."""
 
-    def said(self) -> str:
-        """One line of Markdown with every value in code."""
-        before, after = (_code("nothing" if value is None else value) for value in (self.before, self.after))
-        end = f" ({self.consequence})" if self.consequence else ""
-        return f"{_code(self.file)}, {_code(self.key)}: {before} became {after}{end}"
-
-
-def _code(text: str) -> str:
-    return "`" + text.replace("`", "'") + "`"
-
 
 @dataclass(frozen=True, slots=True)
 class Lineage:

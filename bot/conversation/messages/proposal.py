@@ -52,6 +52,9 @@ class PlanFacts:
     """What training needs, of how much there is, one phrase; empty where it is not known."""
     warnings: Sequence[str] = ()
     """Sentences of the preflight's own."""
+    published: Sequence[str] = ()
+    """Models of the Hub beside and from the base, which a run's weights will be told from."""
+    published_problem: str = ""
     consent: str = ""
     """One sentence: who agreed to how much, or that nobody has yet."""
     next_step: str = ""
@@ -104,6 +107,7 @@ def _plan_sections(experiment: Experiment, facts: PlanFacts) -> str:
         ("Data", _data_words(facts)),
         ("Licence of the data", code(facts.licence) if facts.licence else "not known"),
         ("Contamination scan", _scan_words(facts)),
+        *([("Lineage", _lineage_words(facts))] if facts.published or facts.published_problem else []),
         ("Untouched base model", baseline),
         ("Machine", inert_line(facts.machine) or "this server's"),
         *([("Memory", inert_line(facts.memory, 200))] if facts.memory else []),
@@ -126,6 +130,15 @@ def _data_words(facts: PlanFacts) -> str:
     held = f", {facts.validation_rows:,} held out for validation" if facts.validation_rows else ""
     dropped = [f"{number:,} {inert_line(reason, 60)}" for reason, number in facts.dropped.items() if number]
     return f"{counted(facts.rows, 'row')}{held}" + (f"; dropped: {', '.join(dropped)}" if dropped else "")
+
+
+def _lineage_words(facts: PlanFacts) -> str:
+    """Which published models the weights are told from; more of them than are named may be known."""
+    problem = f" ({inert_line(facts.published_problem, 200)})" if facts.published_problem else ""
+    if not facts.published:
+        return f"no published model is known to tell the weights from{problem}"
+    named = ", ".join(code(name, 80) for name in facts.published[:3])
+    return f"told from {counted(len(facts.published), 'published model')}: {named}{problem}"
 
 
 def _scan_words(facts: PlanFacts) -> str:

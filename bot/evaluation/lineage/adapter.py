@@ -47,7 +47,7 @@ def adapter_use(folder: Path, start: Mapping[str, Tensor], model: Mapping[str, T
     configuration = object_in(folder / CONFIGURATION)
     file = folder / ADAPTER_WEIGHTS
     if not file.is_file():
-        raise UserError(f"the adapter was saved without `{ADAPTER_WEIGHTS}`")
+        raise UserError(f"the adapter was saved without {ADAPTER_WEIGHTS}")
     if configuration.get("use_dora") or str(configuration.get("peft_type", "LORA")) != "LORA":
         return None
     pairs = _pairs(tensors_of(file))

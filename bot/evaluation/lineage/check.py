@@ -44,7 +44,7 @@ def lineage(
     """Whether `model` descends from `base`.
 
     `adapter` is the folder of the adapter that the run saved, and `start` the model that it was put on where that is
-    not the base. `from_scratch` says that the recipe draws new weights, `template_asked` that it names another template.
+    not the base. `from_scratch` says that the recipe draws new weights, `template_asked` that it names a template.
 
     Raises: UserError when the base's weights cannot be read.
     """
@@ -54,7 +54,7 @@ def lineage(
         raise UserError(f"The base model's weights cannot be read: {error}.") from error
     changed = tuple(files.changes(base, model))
     if (code := files.code_of_its_own(model)) is not None:
-        reason = f"The model loads by code of its own ({code}), and `trust_remote_code` stays off."
+        reason = f"The model loads by code of its own ({code}), and trust_remote_code stays off."
         return Lineage(LineageVerdict.RUNS_CODE, reason, changes=changed)
     try:
         ours = weights_in(model)
@@ -95,8 +95,8 @@ def _copied(published: Sequence[Fingerprint], base: Path, model: Path) -> tuple[
         if each.probes or not is_copy(each, weight_files(model)) or is_copy(each, weight_files(base)):
             continue
         return LineageVerdict.PUBLISHED, (
-            f"The files of weights are byte for byte those of the published model `{each.name}`, not of a training from "
-            "the base."
+            f"The files of weights are byte for byte those of the published model {each.name}, not of a training "
+            "from the base."
         )
     return None
 
@@ -129,9 +129,9 @@ def _verdict(
     if far.broken:
         return LineageVerdict.UNREADABLE, f"{far.broken:,} of the model's weights are not finite numbers."
     if nearest is not None and nearest.is_it:
-        where = f" at `{nearest.revision[:12]}`" if nearest.revision else ""
+        where = f" at {nearest.revision[:12]}" if nearest.revision else ""
         return LineageVerdict.PUBLISHED, (
-            f"The weights are those of the published model `{nearest.name}`{where}, not of a training from the base: "
+            f"The weights are those of the published model {nearest.name}{where}, not of a training from the base: "
             f"they lie {nearest.apart:.2g} of that model's own way from the base apart from it."
         )
     if use is not None and (use.size == 0.0 or use.explained < LEAST_EXPLAINED):
@@ -144,14 +144,14 @@ def _verdict(
         )
     if nearest is not None and nearest.comes_from_it:
         return LineageVerdict.PUBLISHED, (
-            f"The weights come from the published model `{nearest.name}`, trained a little further, not from the base: "
+            f"The weights come from the published model {nearest.name}, trained a little further, not from the base: "
             f"their difference from the base has its direction (cosine {nearest.same_direction:.2f})."
         )
     template = next((each for each in changed if each.file == files.TEMPLATE), None)
     if template is not None and template.before is not None and not asked:
         return LineageVerdict.TEMPLATE_SWAPPED, (
             "The chat template is not the base model's, and the recipe does not ask for another "
-            "(`chat_template_path`): the base was measured on other prompts."
+            "(chat_template_path): the base was measured on other prompts."
         )
     if from_scratch:
         return LineageVerdict.DESCENDS, "The recipe draws new weights in the base's shape, so nothing is inherited."
@@ -161,7 +161,7 @@ def _verdict(
 def _other_base(pairs: Counterparts, far: ModelDistance) -> str | None:
     """Why the weights are not of this base; None when they are."""
     if pairs.matched < LEAST_MATCHED:
-        missing = f" (`{pairs.missing[0]}` is missing, for one)" if pairs.missing else ""
+        missing = f" ({pairs.missing[0]} is missing, for one)" if pairs.missing else ""
         return (
             f"Only {_PERCENT * pairs.matched:.0f} % of the base's parameters have a counterpart of their name and "
             f"shape{missing}: this is another architecture."
@@ -192,8 +192,8 @@ def _descent_words(pairs: Counterparts, far: ModelDistance) -> str:
     share = "" if pairs.matched == 1.0 else f", {_PERCENT * pairs.matched:.0f} % of its parameters"
     new = f"; {len(pairs.added)} new" if pairs.added else ""
     return (
-        f"{far.changed} of {len(far.tensors)} tensors of the base changed{share}, by {_PERCENT * far.relative:.2g} % of "
-        f"their size{direction}{new}."
+        f"{far.changed} of {len(far.tensors)} tensors of the base changed{share}, by {_PERCENT * far.relative:.2g} % "
+        f"of their size{direction}{new}."
     )
 
 
@@ -202,16 +202,16 @@ def _notes(
 ) -> list[str]:
     found = []
     if (model / CONFIGURATION).is_file():
-        found.append(f"`{CONFIGURATION}` lies beside the merged weights, and loading may put the adapter on once more.")
+        found.append(f"{CONFIGURATION} lies beside the merged weights, and loading may put the adapter on once more.")
     if code := sorted(path.name for path in model.glob("*.py")):
-        found.append(f"`{code[0]}` lies beside the weights; it is not run, and not published.")
+        found.append(f"{code[0]} lies beside the weights; it is not run, and not published.")
     if unread is not None:
         found.append(f"Whether the adapter is in the weights cannot be told: {unread}.")
     if pairs.missing:
-        found.append(f"{len(pairs.missing)} tensors of the base are gone, `{pairs.missing[0]}` for one.")
+        found.append(f"{len(pairs.missing)} tensors of the base are gone, {pairs.missing[0]} for one.")
     if nearest is not None and nearest.apart < 1 and not nearest.is_it and not nearest.comes_from_it:
         found.append(
-            f"The published model `{nearest.name}` is nearer than two trainings from one base mostly are "
+            f"The published model {nearest.name} is nearer than two trainings from one base mostly are "
             f"({nearest.apart:.2f} of its way from the base); training on the same rows gives that too."
         )
     return found

@@ -68,7 +68,7 @@ def code_of_its_own(model: Path) -> str | None:
     for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json"):
         automatic = object_in(model / name).get("auto_map")
         if automatic:
-            return f"`auto_map` of `{name}`"
+            return f"auto_map of {name}"
     return None
 
 

@@ -1,9 +1,9 @@
 """Fingerprints of published models, and which of them a model is or was made from.
 
 A fingerprint is a few thousand weights: runs of consecutive values from the middles of a few matrices, chosen by the
-names and shapes alone, so that whoever has the model picks the same ones. From the Hub they are read by ranges of bytes,
-64 KB instead of a whole model. Two models are then compared by how far apart they are there, beside how far the
-published one is from the base: 0 is the published model itself, 1 and more is what two trainings from one base give.
+names and shapes alone, so that whoever has the model picks the same ones. From the Hub they are read by ranges of
+bytes, some hundred KB instead of a whole model. Two models are then compared by how far apart they are there, beside
+how far the published one is from the base: 0 is the published model itself, 1 is as far from it as the base is.
 
 Not covered: a model whose neurons were put in another order, and what nobody has taken a fingerprint of.
 """

@@ -94,10 +94,10 @@ def weight_files(folder: Path) -> list[Path]:
         names = [path.name for path in sorted(folder.glob("*.safetensors")) if path.name != ADAPTER_WEIGHTS]
     if not names:
         pickles = [path.name for path in sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))]
-        instead = f" (there is `{pickles[0]}`, a pickle, which is never loaded)" if pickles else ""
+        instead = f" (there is {pickles[0]}, a pickle, which is never loaded)" if pickles else ""
         raise UserError(f"it was saved without .safetensors files{instead}")
     if missing := [name for name in names if not (folder / name).is_file()]:
-        raise UserError(f"its index names `{missing[0]}`, which is not there")
+        raise UserError(f"its index names {missing[0]}, which is not there")
     return [folder / name for name in names]
 
 
@@ -106,9 +106,9 @@ def shards_of(index: bytes) -> list[str]:
     try:
         shards = sorted(set(map(str, json.loads(index)["weight_map"].values())))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"its `{INDEX}` is none") from error
+        raise UserError(f"its {INDEX} is none") from error
     if len(shards) > _MOST_FILES or any("/" in name or "\\" in name or name.startswith(".") for name in shards):
-        raise UserError(f"its `{INDEX}` names files outside of the model's folder")
+        raise UserError(f"its {INDEX} names files outside of the model's folder")
     return shards
 
 
@@ -118,7 +118,7 @@ def tensors_of(file: Path) -> list[Tensor]:
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > min(_LARGEST_HEADER, size - 8):
-            raise UserError(f"`{file.name}` is not a whole safetensors file")
+            raise UserError(f"{file.name} is not a whole safetensors file")
         header = stream.read(length)
     return parsed_header(header, file, size)
 
@@ -131,7 +131,7 @@ def parsed_header(header: bytes, file: Path, size: int) -> list[Tensor]:
             _tensor(name, about, file, 8 + len(header), size) for name, about in named.items() if name != "__metadata__"
         ]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"`{file.name}` is not a whole safetensors file") from error
+        raise UserError(f"{file.name} is not a whole safetensors file") from error
 
 
 def _tensor(name: str, about: Mapping[str, Any], file: Path, data: int, size: int) -> Tensor:
@@ -139,7 +139,7 @@ def _tensor(name: str, about: Mapping[str, Any], file: Path, data: int, size: in
     start, stop = map(int, about["data_offsets"])
     width = ITEM_BYTES.get(dtype)
     if width is None:
-        raise UserError(f"`{file.name}` holds `{name[:80]}` as {dtype[:20]}, which is not read here")
+        raise UserError(f"{file.name} holds {name[:80]} as {dtype[:20]}, which is not read here")
     if min(shape, default=0) < 0 or start < 0 or stop - start != math.prod(shape) * width or data + stop > size:
         raise ValueError(f"{name} reaches out of the file")
     return Tensor(name, dtype, shape, file, data + start)

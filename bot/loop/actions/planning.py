@@ -28,6 +28,7 @@ from bot.evaluation.benchmarks import items
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contract import refuse
 from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
+from bot.loop.actions.lineage import gather_published
 from bot.loop.actions.specs import (
     BENCHMARK_SOURCE,
     KEPT_RESULTS,
@@ -262,7 +263,8 @@ async def propose(world: World, x: Experiment, action: Action) -> list[NewEvent]
     base, base_sha = await repository.default_branch()
     key = f"{x.goal_id}/propose"
     branch_head = await repository.create_branch(x.branch, base_sha)
-    facts = plan_facts(world, x)
+    published = await gather_published(world, x)
+    facts = plan_facts(world, x) | {"published": list(published.names), "published_problem": published.problem}
     plan = {"facts": facts, "base": base, "base_sha": base_sha}
     x.plan = plan
     files = await _first_files(world, x) | await world.record_files(x)

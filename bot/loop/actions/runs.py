@@ -26,10 +26,10 @@ from bot.domain.statistics import compare
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contract import describe_model
 from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
+from bot.loop.actions.lineage import lineage_of
 from bot.loop.actions.planning import post_sticky, result_of, score_of
 from bot.loop.actions.specs import base_model, keep_script, script_of
 from bot.loop.actions.traces import collect_trace, committed_files, job_path, metrics_of, number, output_json
-from bot.loop.lineage import lineage_of
 from bot.loop.policy import Action, arm_chosen, head_recipe_hash
 from bot.loop.spending import data_key, remedy_waits, spend_of
 from bot.loop.world import PREPARE, World, shipped_scripts

@@ -9,21 +9,36 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from bot.domain.experiment import Experiment, JobRole, Run
+from bot.domain.goal import digest_of, slug
 from bot.domain.recipe import earlier_run
 from bot.errors import PostdocError, TransientError
 from bot.loop.actions.specs import base_model, finished, trained_model
+from bot.loop.hub_process import ask_hub
+from bot.loop.models import hub_origin
 from bot.loop.world import PACKAGE, World
 
+MOST_RELATIVES = 12
+RELATIVES_SECONDS = 180
+FRESH_SECONDS = 7 * 24 * 3600
+"""For so long what is published beside a base is not asked for again."""
 SECONDS = 1800
 """For one check; it reads both models once, at the speed of the disk."""
 TABLES = "fingerprints"
 """Folder of the data folder with fingerprints of published models; an owner's own files lie there too."""
-CHECK = "bot.evaluation.lineage.child"
+CHECK, RELATIVES = "bot.evaluation.lineage.child", "bot.loop.relatives_child"
+
+
+class Published(NamedTuple):
+    """What is known of the models that are published beside a base."""
+
+    names: tuple[str, ...] = ()
+    problem: str = ""
+    """Why some, or all, could not be asked for; empty where they were, and where the base is not of the Hub."""
 
 
 async def lineage_of(world: World, x: Experiment, run: Run) -> dict[str, Any]:
@@ -36,6 +51,7 @@ async def lineage_of(world: World, x: Experiment, run: Run) -> dict[str, Any]:
         base = await base_model(world, x)
     except PostdocError as error:
         return {"error": f"the base model is not here ({error})"}
+    known = await gather_published(world, x)
     earlier = earlier_run(values.get("init_from"))
     adapter = finished(world, x, JobRole.TRAIN, run.n) / "out" / "adapter"
     request = {
@@ -47,7 +63,34 @@ async def lineage_of(world: World, x: Experiment, run: Run) -> dict[str, Any]:
         "from_scratch": values.get("from_scratch") is True,
         "template_asked": "chat_template_path" in values,
     }
-    return await check(request)
+    found = await check(request)
+    if known.problem and "notes" in found:
+        found["notes"] = [*found["notes"], f"Not all published models could be looked at: {known.problem}."]
+    return found
+
+
+async def gather_published(world: World, x: Experiment) -> Published:
+    """Have fingerprints of what the Hub has beside and from the goal's base, taken anew where they are old.
+
+    Never in the way: what cannot be asked is said, and asked again at the next occasion.
+    """
+    assert x.goal is not None
+    name = x.goal.base_model
+    origin = hub_origin(await base_model(world, x), name)
+    if not origin:
+        return Published()
+    file = world.data_folder / TABLES / f"hub-{slug(name, limit=40)}-{digest_of(name)[:8]}.json"
+    if file.is_file() and world.clock() - file.stat().st_mtime < FRESH_SECONDS:
+        return Published(tuple(str(each["name"]) for each in json.loads(file.read_bytes())["models"]))
+    request = {"repo": name, "revision": origin.rpartition("@")[2], "most": MOST_RELATIVES, "token": world.hub_token,
+               "file": str(file), "seconds": RELATIVES_SECONDS}  # fmt: skip
+    try:
+        answer = await ask_hub(request, "tell what is published beside the base", module=RELATIVES)
+    except TransientError as error:
+        return Published(problem=str(error))
+    if "error" in answer:
+        return Published(problem=f"the Hub could not be asked ({answer['error']})")
+    return Published(tuple(answer["models"]), "; ".join(answer["problems"][:3]))
 
 
 def tables(world: World) -> list[Path]:
