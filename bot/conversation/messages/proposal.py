@@ -40,6 +40,10 @@ class PlanFacts:
     validation_rows: int | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
     licence: str | None = None
+    licence_verdict: str = ""
+    """Of base, teacher and data together: one sentence."""
+    licence_duties: Sequence[str] = ()
+    """What the licences ask of a published model, one sentence each."""
     scan_verdict: str | None = None
     """clean, contaminated or unclear."""
     scan_flagged: int = 0
@@ -106,6 +110,7 @@ def _plan_sections(experiment: Experiment, facts: PlanFacts) -> str:
         ("Recipe", inert_line(facts.recipe_source, 400) or "given in `recipe.yaml`"),
         ("Data", _data_words(facts)),
         ("Licence of the data", code(facts.licence) if facts.licence else "not known"),
+        *([("Licences together", inert_line(facts.licence_verdict, 400))] if facts.licence_verdict else []),
         ("Contamination scan", _scan_words(facts)),
         *([("Lineage", _lineage_words(facts))] if facts.published or facts.published_problem else []),
         ("Untouched base model", baseline),
@@ -117,6 +122,9 @@ def _plan_sections(experiment: Experiment, facts: PlanFacts) -> str:
     parts = [table(("", ""), rows)]
     if facts.warnings:
         parts.append("\n".join(f"- {inert_line(warning, 500)}" for warning in facts.warnings))
+    if facts.licence_duties:
+        lines = "\n".join(f"- {inert_line(duty, 500)}" for duty in facts.licence_duties)
+        parts.append(folded("What the licences ask of the trained model", lines))
     if facts.consent:
         parts.append(facts.consent)
     first = "" if experiment.baseline is not None else "the untouched base model is evaluated, then "

@@ -20,6 +20,7 @@ def experiment_card(world: World, x: Experiment, *, published_as: str = "") -> b
     assert x.goal is not None
     checked = x.data.get(data_key(x.recipe, x.recipe_digests), {})
     licences = checked.get("licences", {})
+    together = checked.get("combination", {})
     best = x.best_run
     context: dict[str, Any] = {
         "goal": x.goal.as_dict() | {"title": x.goal.title or x.title},
@@ -35,7 +36,8 @@ def experiment_card(world: World, x: Experiment, *, published_as: str = "") -> b
                       for ablation in x.ablations if ablation.rows],
         "licences": [{"what": name, "identifier": gate["found"], "source": "", "cautions": gate["cautions"]}
                      for name, gate in licences.items()],
-        "model_licence": licences.get(x.goal.base_model, {}).get("found"),
+        "combination": together,
+        "model_licence": together.get("output") or licences.get(x.goal.base_model, {}).get("found"),
         "contamination": checked.get("scan"),
         "spend": spend_of(x).as_dict(),
         "reproduce": f"uv run train.py --config recipe.yaml  # {', '.join(sources_of(x.recipe))}, seed {x.goal.seed}",
