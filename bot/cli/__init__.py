@@ -2,8 +2,8 @@
 
 `practice` holds the demo and pursuing without GitHub, `serving` what a server's owner needs, `workflow` the bot without
 a server, `tools` what works on files alone, `provenance` what tells whose weights a model has, `schedules` what runs by
-the clock, `gym` many goals on tiny models, `zoo` the diagnosis on faulty and healthy runs. Exit codes: 0 done, 1 the job
-or goal failed, 2 the caller's words or settings are wrong (one line on stderr says which), 130 interrupted with
+the clock, `gym` many goals on tiny models, `zoo` the diagnosis on faulty and healthy runs. Exit codes: 0 done, 1 the
+job or goal failed, 2 the caller's words or settings are wrong (one line on stderr says which), 130 interrupted with
 everything saved. No traceback reaches a person: a bug is one line with where its log lies.
 """
 

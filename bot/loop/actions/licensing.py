@@ -1,4 +1,4 @@
-"""The licences that a goal trains under: of the base, the teacher, the data and a script of its own, and all together."""
+"""The licences that a goal trains under: of base, teacher, data and a script of its own, and what they come to."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from bot.diagnosis import preflight
 from bot.domain.evaluation import Evaluation
 from bot.domain.experiment import BASELINE, EventKind, Experiment, Job, JobRole, NewEvent
 from bot.domain.goal import DEFAULT_METHOD
+from bot.domain.languages import shares_of
 from bot.domain.methods import METHODS
 from bot.domain.statistics import value_interval
 from bot.errors import UserError
@@ -182,6 +183,7 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
             for name, (each, gate) in licences.items()
         },
         "combination": together.as_dict(),
+        "asked_in": shares_of(f"{item.prompt} {item.reference}" for item in held_out),
     }  # fmt: skip
     found["blocked"] = _blocked(report, [gate for _, gate in licences.values()]) or forbidden(together, licences)
     events = [NewEvent(EventKind.DATA_CHECKED, name, found)]
@@ -325,7 +327,7 @@ def data_card(x: Experiment) -> str:
     title = f"Training data of {x.folder}"
     return dataset_card(
         checked.get("build", {}), scan=checked.get("scan"), audit=checked.get("audit"), title=title,
-        licence=licences[0] if len(licences) == 1 else None,
+        licence=licences[0] if len(licences) == 1 else None, asked_in=checked.get("asked_in"),
     )  # fmt: skip
 
 
