@@ -31,11 +31,12 @@ GPUS: tuple[Gpu, ...] = (
     Gpu("B200", 179, 2250, 8000, watts=1000),  # https://www.nvidia.com/en-us/data-center/dgx-b200/
     Gpu("H200", 131, 989, 4800, watts=700),  # https://www.nvidia.com/en-us/data-center/h200/
     Gpu("H100", 79.6, 989, 3350, watts=700),  # https://www.nvidia.com/en-us/data-center/h100/
-    Gpu("A100", 79.2, 312, 2039, watts=400),  # https://www.nvidia.com/en-us/data-center/a100/; the 40 GB one is told by its flavor
+    # The A100 with 40 GB is told by its flavor.
+    Gpu("A100", 79.2, 312, 2039, watts=400),  # https://www.nvidia.com/en-us/data-center/a100/
     Gpu("RTX PRO 6000", 95, 504, 1792, watts=600),  # https://www.nvidia.com/en-us/data-center/rtx-pro-6000-blackwell-server-edition/
     Gpu("L40S", 44.6, 362, 864, watts=350),  # https://www.nvidia.com/en-us/data-center/l40s/
     Gpu("RTX A6000", 47.5, 155, 768, watts=300),  # https://www.nvidia.com/en-us/design-visualization/rtx-a6000/
-    Gpu("A10G", 22.2, 70, 600, watts=300),  # https://d1.awsstatic.com/product-marketing/ec2/NVIDIA_AWS_A10G_DataSheet_FINAL_02_17_2022.pdf
+    Gpu("A10G", 22.2, 70, 600),  # https://d1.awsstatic.com/product-marketing/ec2/NVIDIA_AWS_A10G_DataSheet_FINAL_02_17_2022.pdf
     Gpu("A10", 22.2, 125, 600, watts=150),  # https://www.nvidia.com/en-us/data-center/products/a10-gpu/
     Gpu("L4", 22.2, 121, 300, watts=72),  # https://www.nvidia.com/en-us/data-center/l4/
     Gpu("T4", 14.7, 65, 320, bfloat16=False, watts=70),  # https://www.nvidia.com/en-us/data-center/tesla-t4/

@@ -4,6 +4,7 @@ Text from outside passes `inert` on its way in; whoever posts passes the whole t
 """
 
 from bot.conversation.messages.ablations import ablation, ablation_name, reply_ablate
+from bot.conversation.messages.cards import card_comment, card_review, card_review_name
 from bot.conversation.messages.charts import Curve, sparkline, told, xychart
 from bot.conversation.messages.contract import (
     agreed_contract,
@@ -103,6 +104,9 @@ __all__ = [
     "agreed_contract",
     "answers",
     "boxes_ticked",
+    "card_comment",
+    "card_review",
+    "card_review_name",
     "check_conclusion",
     "check_done_summary",
     "check_done_title",
