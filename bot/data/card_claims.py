@@ -113,8 +113,8 @@ def _front_matter(lines: Sequence[str]) -> int:
 
 
 def _front_claims(number: int, line: str, key: str, measured: Measured) -> Iterator[Contradiction]:
-    item, pair = _ITEM.match(line), _FRONT_KEY.match(line)
-    value = (item or pair)["value"].strip("\"'[] ") if item or pair else ""
+    match = _ITEM.match(line) or _FRONT_KEY.match(line)
+    value = match["value"].strip("\"'[] ") if match else ""
     if not value:
         return
     start = line[: line.index(value)]
@@ -128,21 +128,21 @@ def _front_claims(number: int, line: str, key: str, measured: Measured) -> Itera
         case "size_categories" if measured.size and value != measured.size:
             yield Contradiction(number, "rows", _count_words(measured), f"{start}{measured.size}")
         case "base_model" if measured.base_model and value != measured.base_model:
-            words = f"The goal trains `{measured.base_model}`."
+            words = f"The goal trains {measured.base_model}."
             yield Contradiction(number, "base model", words, f"{start}{measured.base_model}")
 
 
 def _licence_claim(number: int, value: str, measured: Measured, instead: str) -> Iterator[Contradiction]:
     claimed = normalise_licence(value)
     if measured.licence and claimed != measured.licence and value.lower() != "other":
-        words = f"What was read in the sources' own cards and files comes to `{measured.licence}`."
+        words = f"What was read in the sources' own cards and files comes to {measured.licence}."
         single = " " not in measured.licence
         yield Contradiction(number, "licence", words, instead if single else None)
 
 
 def _language_claim(number: int, code: str, measured: Measured) -> Iterator[Contradiction]:
     if measured.languages.get(code, 0.0) < _ABSENT:
-        yield Contradiction(number, "languages", f"Hardly a row is in `{code}`: {_shares(measured)}.")
+        yield Contradiction(number, "languages", f"Hardly a row is in {code}: {_shares(measured)}.")
 
 
 def _unnamed_language(front: Sequence[str], measured: Measured) -> Iterator[Contradiction]:
@@ -158,7 +158,7 @@ def _unnamed_language(front: Sequence[str], measured: Measured) -> Iterator[Cont
     named = {code[:2].lower() for code in re.split(r"[^A-Za-z-]+", " ".join(listed)) if code}
     for code, share in measured.languages.items():
         if share >= _MAIN and named and code not in named:
-            words = f"`{code}` is not named, and {100 * share:.0f} % of the rows are in it."
+            words = f"{code} is not named, and {100 * share:.0f} % of the rows are in it."
             yield Contradiction(place, "languages", words)
 
 
@@ -202,7 +202,7 @@ def _licence_words(number: int, line: str, measured: Measured) -> Iterator[Contr
     known |= {each for each in phrases if each in IDENTIFIERS or each in HUB_NAMES}
     parts = set(re.split(r" and | or ", measured.licence or ""))
     if known and not known & parts:
-        found = f"What was read in the sources' own cards and files comes to `{measured.licence}`."
+        found = f"What was read in the sources' own cards and files comes to {measured.licence}."
         yield Contradiction(number, "licence", found)
 
 
@@ -217,7 +217,7 @@ def _language_words(number: int, line: str, measured: Measured) -> Iterator[Cont
 
 
 def _shares(measured: Measured) -> str:
-    told = ", ".join(f"`{code}` {100 * share:.0f} %" for code, share in list(measured.languages.items())[:4])
+    told = ", ".join(f"{code} {100 * share:.0f} %" for code, share in list(measured.languages.items())[:4])
     return f"Of the rows that tell theirs, {told}"
 
 

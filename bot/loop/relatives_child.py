@@ -5,7 +5,8 @@ Asked for are the models whose card names the base, the most downloaded first, a
 alike (`-Instruct` beside `-Base`). Of each some ranges of bytes are read, not the model; of one that is gated, the
 digests of its files, which the Hub tells everybody.
 
-    {"repo", "revision", "most", "token", "seconds", "file"}
+    {"repo", "revision", "most", "own", "token", "seconds", "file"}; `own` are namespaces that this server publishes to,
+                where what a goal has published is no stranger's
         -> {"models": [name, ...], "problems": [sentence, ...]}, and the table in `file`
     -> {"error", "detail", ...} as `hub_child` says it, where the base itself cannot be asked for
 """
@@ -52,6 +53,8 @@ def gathered(request: dict[str, Any]) -> dict[str, Any]:
         try:
             info = api.model_info(name, files_metadata=True, timeout=CALL_SECONDS)
             files = weights_of(info)
+            if _is_own(info, request["own"]):
+                continue
             if files and {sha for _, sha in files.values()} != own:  # else a copy of the base, or no weights to read
                 models.append(fingerprint(api, name, str(info.sha), files))
         except Exception as error:
@@ -74,6 +77,11 @@ def relatives(api: Any, repo: str, most: int) -> Iterator[str]:
             if found.id not in seen and beside and len(seen) <= most:
                 seen.add(found.id)
                 yield found.id
+
+
+def _is_own(info: Any, namespaces: Sequence[str]) -> bool:
+    card = info.card_data.to_dict() if info.card_data is not None else {}
+    return "postdoc_goal" in card and info.id.partition("/")[0].lower() in {name.lower() for name in namespaces}
 
 
 def weights_of(info: Any) -> dict[str, tuple[int, str]]:

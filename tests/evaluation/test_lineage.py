@@ -82,7 +82,7 @@ def test_a_divided_model_with_a_head_and_more_words_is_compared_where_it_can_be(
     model = write_model(tmp_path / "model", weights)
     (model / "model.safetensors").unlink()
     names = list(weights)
-    index = {}
+    index: dict[str, str] = {}
     for number, part in enumerate((names[:7], names[7:]), 1):
         write_weights(model / f"model-{number}.safetensors", {name: weights[name] for name in part})
         index |= dict.fromkeys(part, f"model-{number}.safetensors")
@@ -141,7 +141,7 @@ def test_a_published_model_whose_weights_may_not_be_read_is_known_by_its_files(b
 def test_weights_of_another_model_are_not_this_base(base: Path, tmp_path: Path) -> None:
     found = lineage(write_model(tmp_path / "model", random_model(3)), base)
     assert found.verdict is LineageVerdict.NOT_THIS_BASE
-    assert abs(found.cosine_median) < 0.2 and "median cosine" in found.reason
+    assert found.cosine_median is not None and abs(found.cosine_median) < 0.2 and "median cosine" in found.reason
     other = {name.replace("layers", "blocks"): array for name, array in BASE.items()}
     found = lineage(write_model(tmp_path / "other", other), base)
     assert found.verdict is LineageVerdict.NOT_THIS_BASE and "another architecture" in found.reason
@@ -165,9 +165,10 @@ def test_a_merged_adapter_explains_what_changed(base: Path, tmp_path: Path) -> N
     for dtype in ("F32", "BF16"):
         found = lineage(write_model(tmp_path / dtype, merged, dtype=dtype), base, adapter=adapter)
         assert found.verdict is LineageVerdict.DESCENDS
-        assert found.adapter["tensors"] == 3 and found.adapter["explained"] > 0.99
+        assert found.adapter is not None and found.adapter["tensors"] == 3 and found.adapter["explained"] > 0.99
     rooted = write_adapter(tmp_path / "rooted", modules, alpha=4, use_rslora=True)
-    assert lineage(tmp_path / "F32", base, adapter=rooted).adapter["explained"] > 0.99, "4 / sqrt(4) is 8 / 4"
+    again = lineage(tmp_path / "F32", base, adapter=rooted).adapter
+    assert again is not None and again["explained"] > 0.99, "4 / sqrt(4) is 8 / 4"
 
 
 def test_an_adapter_that_is_not_used_is_named(base: Path, tmp_path: Path) -> None:
@@ -204,6 +205,8 @@ def test_a_swapped_chat_template_is_named(base: Path, tmp_path: Path) -> None:
     assert found.verdict is LineageVerdict.TEMPLATE_SWAPPED and not found.verdict.counts
     assert described(found) == ["chat_template:from character 2"]
     assert lineage(model, base, template_asked=True).verdict is LineageVerdict.DESCENDS
+    bare = lineage(write_model(tmp_path / "bare", OURS, template=None), base)
+    assert bare.verdict is LineageVerdict.DESCENDS and described(bare) == ["chat_template:from character 1"]
     # In the other place where a template may stand.
     inside = write_model(
         tmp_path / "inside", OURS, template=None, files={"tokenizer_config.json": {"chat_template": swapped}}
@@ -237,7 +240,7 @@ def test_every_trick_of_the_generation_configuration_is_reported(base: Path, tmp
 def test_configuration_and_tokenizer_changes_are_listed(base: Path, tmp_path: Path) -> None:
     tokenizer = {
         **TOKENIZER,
-        "model": {**TOKENIZER["model"], "vocab": {"a": 1, "b": 0, "c": 9}},
+        "model": {"type": "BPE", "merges": [], "vocab": {"a": 1, "b": 0, "c": 9}},
         "normalizer": {"type": "NFKC"},
     }
     configuration = CONFIG | {"architectures": ["LlamaForCausalLM"], "rope_theta": 1e6}

@@ -137,8 +137,8 @@ class FakeHub:
             return
         answer = jobs or self.models.answer(request.command, path, body, token, self.url, urlsplit(request.path).query)
         if answer is not None and answer.file is not None:
-            status, file = _ranged(request, answer.status, answer.file)
-            _send(request, status, file, answer.headers, fault.truncate if fault is not None else None)
+            status, part = _ranged(request, answer.status, answer.file)
+            _send(request, status, part, answer.headers, fault.truncate if fault is not None else None)
         elif answer is not None:
             headers = {"Content-Type": "application/json"} | answer.headers
             _send(request, answer.status, json.dumps(answer.body).encode(), headers)

@@ -15,7 +15,9 @@ def test_a_card_that_the_data_deny_is_answered_on_its_lines(world: World) -> Non
     path = f"{contract['folder']}/data/README.md"
     card = world.file(contract["branch"], path)
     assert "license: cc-by-4.0" in card and "200 training rows" in card
-    edited = card.replace("license: cc-by-4.0", "license: mit").replace("200 training rows", "9,000 training rows")
+    edited = card.replace("license: cc-by-4.0", "license: mit").replace(
+        "200 training rows and", "9,000 training rows and"
+    )
     sha = world.commit(path, edited + "\nIt was decontaminated.\n", branch=contract["branch"])
     world.until(
         lambda: any(e["data"].get("head_sha") == sha for e in world.events(issue) if e["kind"] == "head_read"),

@@ -56,13 +56,23 @@ def hub(tmp_path: Path) -> Iterator[FakeHub]:
         models["acme/tiny-instruct"] = on_the_hub(sibling)
         closed = write_model(tmp_path / "closed", trained(BASE, 3))
         models["other/closed"] = on_the_hub(closed, {"license": "mit", "base_model": "acme/tiny-base"}, gated=True)
+        ours = {"license": "mit", "base_model": "acme/tiny-base", "postdoc_goal": "acme/speller#3"}
+        models["acme/own"] = on_the_hub(closed, ours)
         models["other/copy"] = on_the_hub(base, {"license": "mit", "base_model": ["acme/tiny-base"]})
         models["acme/unrelated"] = on_the_hub(write_model(tmp_path / "unrelated", random_model(8)))
         yield fake
 
 
 def relatives(hub: FakeHub, file: Path, **changes: Any) -> dict[str, Any]:
-    request = {"repo": "acme/tiny-base", "revision": "main", "most": 12, "token": "", "seconds": 60, "file": str(file)}
+    request = {
+        "repo": "acme/tiny-base",
+        "revision": "main",
+        "most": 12,
+        "own": ["Acme"],
+        "token": "",
+        "seconds": 60,
+        "file": str(file),
+    }
     done = subprocess.run(
         [sys.executable, "-m", "bot.loop.relatives_child"], input=json.dumps(request | changes), text=True,
         capture_output=True, check=True, cwd=ROOT,

@@ -72,7 +72,7 @@ def _verdict_sentence(experiment: Experiment, run: Run, seeds: Sequence[int]) ->
     changed = changes(run.changed)
     trained = f"Run {run.n} changed {changed}." if changed else f"Run {run.n} trained the first recipe."
     if disowned(run) is not None:
-        return f"**Run {run.n} was trained, and {inert_line(run.failure, 600)}**\n\n{trained}"
+        return f"**Run {run.n} was trained, and {inert_line(run.failure or '', 600)}**\n\n{trained}"
     if run.score is None:
         why = f": {inert_line(run.failure, 500)}" if run.failure else "."
         return f"**Run {run.n} ended before it could be evaluated{why}**\n\n{trained}"

@@ -21,7 +21,7 @@ from bot.evaluation.lineage.published import Fingerprint, Likeness, is_copy, lik
 from bot.evaluation.lineage.weights import Tensor, weight_files, weights_in
 
 # Measured on the models of tests/bench/lineage_models.py; see `python -m tests.bench.lineage`.
-LEAST_COSINE = 0.5
+LEAST_COSINE = 0.35
 """Median over the matrices."""
 LEAST_MATCHED = 0.5
 """Share of the base's parameters that have their counterpart."""
@@ -148,7 +148,7 @@ def _verdict(
             f"their difference from the base has its direction (cosine {nearest.same_direction:.2f})."
         )
     template = next((each for each in changed if each.file == files.TEMPLATE), None)
-    if template is not None and template.before is not None and not asked:
+    if template is not None and None not in (template.before, template.after) and not asked:
         return LineageVerdict.TEMPLATE_SWAPPED, (
             "The chat template is not the base model's, and the recipe does not ask for another "
             "(chat_template_path): the base was measured on other prompts."

@@ -59,9 +59,10 @@ class Counterparts:
     """Share of the base's parameters."""
 
 
-def counterparts(base: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> Counterparts:
+def counterparts(all_of_base: Mapping[str, Tensor], all_of_model: Mapping[str, Tensor]) -> Counterparts:
     """Which tensors of two models belong together: by name, by name below one prefix (`bert.`) where a head was put on
-    or taken off, and by shape but for the number of rows."""
+    or taken off, and by shape but for the number of rows. Counters and packed weights are left aside."""
+    base, model = _floats(all_of_base), _floats(all_of_model)
     prefix = _prefix(base, model)
     pairs, taken = [], set()
     for name, tensor in base.items():
@@ -82,6 +83,10 @@ def counterparts(base: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> Cou
     )
 
 
+def _floats(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: each for name, each in tensors.items() if each.dtype in FLOATS}
+
+
 def _prefix(base: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> str:
     """What stands before the names of one side alone; empty where names agree or do not."""
     best, most = "", sum(name in model for name in base)
@@ -96,7 +101,7 @@ def _prefix(base: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> str:
 
 def _comparable(left: Tensor, right: Tensor) -> bool:
     """Embeddings may have grown by rows; everything else has one shape."""
-    if left.dtype not in FLOATS or right.dtype not in FLOATS or not left.size or not right.size:
+    if not left.size or not right.size:
         return False
     return left.shape == right.shape or (
         len(left.shape) == len(right.shape) == 2

@@ -151,7 +151,7 @@ def _tokenizer_changes(base: Path, model: Path) -> Iterator[Change]:
             if (before := _file_digest(base / name)) != (after := _file_digest(model / name)):
                 yield Change(name, "content", before, after, "how text becomes tokens")
         if bool(left) != bool(right):
-            yield Change("tokenizer.json", "file", *("there" if side else None for side in (left, right)))
+            yield Change("tokenizer.json", "file", "there" if left else None, "there" if right else None)
         return
     words, others = _vocabulary(left), _vocabulary(right)
     moved = [word for word, place in words.items() if others.get(word) != place]

@@ -108,7 +108,7 @@ class Chosen(NamedTuple):
 
     tensor: Tensor
     start: int
-    count: int
+    length: int
 
 
 def chosen(tensors: Mapping[str, Tensor]) -> list[Chosen]:
@@ -122,7 +122,7 @@ def chosen(tensors: Mapping[str, Tensor]) -> list[Chosen]:
 def fingerprint_of(folder: Path, name: str, revision: str = "") -> Fingerprint:
     """Of a model on this machine. Raises: UserError."""
     probes = [
-        Probe(each.tensor.name, each.start, each.tensor.values(each.start, each.start + each.count))
+        Probe(each.tensor.name, each.start, each.tensor.values(each.start, each.start + each.length))
         for each in chosen(weights_in(folder))
     ]
     return Fingerprint(name, revision, tuple(probes), {})
@@ -167,7 +167,7 @@ def remote_fingerprint(
 def _range(each: Chosen) -> tuple[str, int, int]:
     width = ITEM_BYTES[each.tensor.dtype]
     start = each.tensor.start + each.start * width
-    return str(each.tensor.file), start, start + each.count * width
+    return str(each.tensor.file), start, start + each.length * width
 
 
 def likeness(published: Fingerprint, base: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> Likeness | None:

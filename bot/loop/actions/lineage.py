@@ -82,8 +82,10 @@ async def gather_published(world: World, x: Experiment) -> Published:
     file = world.data_folder / TABLES / f"hub-{slug(name, limit=40)}-{digest_of(name)[:8]}.json"
     if file.is_file() and world.clock() - file.stat().st_mtime < FRESH_SECONDS:
         return Published(tuple(str(each["name"]) for each in json.loads(file.read_bytes())["models"]))
-    request = {"repo": name, "revision": origin.rpartition("@")[2], "most": MOST_RELATIVES, "token": world.hub_token,
-               "file": str(file), "seconds": RELATIVES_SECONDS}  # fmt: skip
+    request = {
+        "repo": name, "revision": origin.rpartition("@")[2], "most": MOST_RELATIVES, "own": list(world.hub_namespaces),
+        "token": world.hub_token, "file": str(file), "seconds": RELATIVES_SECONDS,
+    }  # fmt: skip
     try:
         answer = await ask_hub(request, "tell what is published beside the base", module=RELATIVES)
     except TransientError as error:
