@@ -66,6 +66,12 @@ def test_the_untouched_base_is_named_whatever_precision_it_is_saved_in(base: Pat
         assert not found.verdict.counts
 
 
+def test_the_base_without_one_of_its_tensors_is_still_the_base(base: Path, tmp_path: Path) -> None:
+    weights = {name: array for name, array in BASE.items() if name != "model.norm.weight"}
+    found = lineage(write_model(tmp_path / "model", weights), base)
+    assert found.verdict is LineageVerdict.EQUALS_BASE and found.missing == ("model.norm.weight",)
+
+
 def test_one_changed_number_is_a_change(base: Path, tmp_path: Path) -> None:
     weights = {name: array.copy() for name, array in BASE.items()}
     weights["model.layers.1.mlp.up_proj.weight"][3, 4] += 0.01

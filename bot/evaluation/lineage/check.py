@@ -138,7 +138,7 @@ def _verdict(
         return LineageVerdict.ADAPTER_NOT_USED, _adapter_words(use, far)
     if not from_scratch and (other := _other_base(pairs, far)) is not None:
         return LineageVerdict.NOT_THIS_BASE, other
-    if far.tensors and not far.changed and pairs.matched == 1.0 and not pairs.added:
+    if far.tensors and not far.changed and not pairs.added:
         return LineageVerdict.EQUALS_BASE, (
             "Every weight is the base model's: nothing was trained, or what was trained is not in the saved model."
         )

@@ -6,7 +6,6 @@ written by a job: what goes wrong in reading it ends here. It ends itself at its
 
     {"model", "base", "published": [FILE, ...], "adapter", "start", "from_scratch", "template_asked", "seconds"}
         -> Lineage.as_dict()
-    {"fingerprint": {"name", "revision", "files", "index", "ranges"}} is not asked here; see `bot.loop.fingerprints`.
     -> {"error": one sentence}
 """
 
@@ -23,14 +22,15 @@ from bot.errors import UserError
 from bot.evaluation.lineage.check import lineage
 from bot.evaluation.lineage.published import read_table
 
-MOST_MEMORY = 8 << 30
-"""Bytes of address space beyond the mapped files, of which a piece at a time is read."""
+MOST_MEMORY = 4 << 30
+"""Bytes of data beside the mapped files, of which a piece at a time is read: for headers and tokenizers."""
 
 
 def main() -> None:
     request: dict[str, Any] = json.load(sys.stdin)
     signal.alarm(int(request["seconds"]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
     try:
         answer = checked(request)
     except (UserError, OSError, MemoryError) as error:
