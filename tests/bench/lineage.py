@@ -1,6 +1,7 @@
 """Measures what the lineage check's thresholds rest on, on models that were really trained.
 
     python -m tests.bench.lineage FOLDER [--json FILE]
+    python -m tests.bench.lineage FOLDER --speed MIB      # how long one check takes, and its peak memory
 
 FOLDER is what `python -m tests.bench.lineage_models FOLDER` made. Two tables: each model against the base, and each
 model against what somebody published from the same base (`sibling`), beside pairs of honest trainings.
@@ -10,10 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from bot.evaluation.lineage.check import LEAST_COSINE, lineage
 from bot.evaluation.lineage.published import SAME, SAME_DIRECTION, fingerprint_of, likeness
@@ -73,11 +78,35 @@ def mixtures(folder: Path, base: Mapping[str, Tensor], work: Path) -> list[dict[
     return rows
 
 
+def speed(folder: Path, mebibytes: int) -> None:
+    """One check of two bfloat16 models of this size, in a process of its own: seconds of processor time, and memory."""
+    rows = np.random.default_rng(0).normal(0, 0.02, (1 << 12, 1 << 12)).astype(np.float32)
+    for name, factor in (("base", 1.0), ("model", 1.01)):
+        tensors = {f"layers.{n}.weight": rows * np.float32(factor) for n in range(max(1, mebibytes // 32))}
+        write_weights(folder / ".speed" / name / "model.safetensors", tensors, "BF16")
+    code = (
+        "import resource; from pathlib import Path; from bot.evaluation.lineage.check import lineage; "
+        f"found = lineage(Path({str(folder / '.speed' / 'model')!r}), Path({str(folder / '.speed' / 'base')!r})); "
+        "used = resource.getrusage(resource.RUSAGE_SELF); "
+        # Not ru_maxrss, which a process takes over from the one that started it.
+        "peak = next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM')); "
+        "print(found.verdict, round(used.ru_utime + used.ru_stime, 2), peak // 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    verdict, seconds, peak = done.stdout.rsplit(" ", 2)
+    shutil.rmtree(folder / ".speed")
+    print(f"two models of {mebibytes} MiB: {verdict}, {seconds} s of processor time, peak memory {peak.strip()} MiB")
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.lineage", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--speed", type=int, metavar="MIB")
     options = parser.parse_args(arguments)
+    if options.speed is not None:
+        speed(options.folder.resolve(), options.speed)
+        return 0
     base = tiny_base.cached_path()
     rows = against_base(options.folder, base)
     pairs = against_published(options.folder, weights_in(base))

@@ -109,7 +109,10 @@ def test_an_instruct_checkpoint_submitted_as_own_reaches_nothing(hub: FakeHub, t
         tmp_path / "honest", trained(BASE, 1), files={"generation_config.json": {"eos_token_id": [2, 5]}}
     )
     stolen = write_model(tmp_path / "stolen", INSTRUCT)
-    script = {"train-01": {"curve": "flat", "model": str(honest)}, "train-02": {"curve": "good", "model": str(stolen)}}
+    script: dict[str, dict[str, Any]] = {
+        "train-01": {"curve": "flat", "model": str(honest)},
+        "train-02": {"curve": "good", "model": str(stolen)},
+    }
     script |= {f"train-0{n}": {"curve": "good", "model": str(honest)} for n in range(3, 7)}
     script |= {f"evaluate-0{n}": {"value": 0.03} for n in range(3, 7)}
     settings = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
