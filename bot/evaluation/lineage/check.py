@@ -83,7 +83,8 @@ def lineage(
         missing=pairs.missing[:_NAMED],
         adapter=use.as_dict() if use is not None else None,
         nearest=nearest.as_dict() if nearest is not None else None,
-        compared_with=len(published),
+        # Others share no tensor with the base, or are the base.
+        compared_with=len(likenesses) + sum(not each.probes for each in published),
         changes=changed,
         notes=tuple(_notes(model, pairs, far, nearest, unread)),
     )
