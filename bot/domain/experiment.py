@@ -271,6 +271,8 @@ class Run:
     """Why nothing follows, where nothing does; a sentence without its full stop."""
     generated: dict[str, Any] | None = None
     """Rows that its training job made itself: {"file", "rows", "verdict", "flagged", "flagged_rows", "card"}."""
+    lineage: dict[str, Any] | None = None
+    """`bot.domain.lineage.Lineage.as_dict()`, or {"error"} where it could not be checked; None before."""
     yardstick: str = ""
     """`Experiment.yardstick` when it was started: values of another one cannot be compared with this one's."""
 

@@ -325,6 +325,7 @@ def _on_diagnosed(x: Experiment, event: Event) -> None:
     run.remedy = dict(d["remedy"]) if d["remedy"] else None
     run.kept, run.stuck = d.get("kept"), d.get("stuck", "")
     run.generated = d.get("generated")
+    run.lineage = d.get("lineage")
     run.diagnosed = True
     x.state = State.REVIEWING
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,10 +26,10 @@ class ScriptedRunner:
 
     Outcome keys: `value` (share of items answered right), `curve` (`good`, `flat`, `diverged`, or `unseen`: no
     metrics), `fail` (log text of a failed job), `state` (of a failed job), `suggested` (a probe's
-    rate), `checkpoint` (the step of one that training left), `hold` (true: runs until `release(name)`), `log`
-    (of a job that succeeds), `saves` (true: it can be asked for a checkpoint),
-    `watched` and `judged` (what its wrapper says of itself), `files` (path in the job's folder ->
-    text, written last).
+    rate), `model` (a folder that training leaves a copy of), `checkpoint` (the step of one that training left), `hold`
+    (true: runs until `release(name)`), `log` (of a job that succeeds), `saves` (true: it can be asked for a
+    checkpoint), `watched` and `judged` (what its wrapper says of itself), `files` (path in the job's folder -> text,
+    written last).
     """
 
     name = "scripted"
@@ -181,7 +182,10 @@ def _produce(work: Path, name: str, outcome: dict[str, Any]) -> None:
             _jsonl(out / "metrics.jsonl", _curve(outcome.get("curve", "good")))
         (out / "setup.json").write_text(json.dumps({"max_steps": 100}))
         (out / "summary.json").write_text(json.dumps({"steps": 100}))
-        (out / "model").mkdir()
+        if source := outcome.get("model"):
+            shutil.copytree(source, out / "model")
+        else:
+            (out / "model").mkdir()
         if step := outcome.get("checkpoint"):
             (out / f"checkpoint-{step}").mkdir()
             (out / "latest").write_text(f"checkpoint-{step}")

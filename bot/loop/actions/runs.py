@@ -27,6 +27,7 @@ from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contract import describe_model
 from bot.loop.actions.generated import card_of, generated_rows, spoiled
 from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
+from bot.loop.actions.lineage import lineage_of
 from bot.loop.actions.planning import data_card, post_sticky, result_of, score_of
 from bot.loop.actions.specs import base_model, keep_script, script_of
 from bot.loop.actions.traces import collect_trace, committed_files, job_path, metrics_of, number, output_json
@@ -87,6 +88,7 @@ async def diagnose_run(world: World, x: Experiment, action: Action) -> list[NewE
             report = replace(report, diagnoses=(blame, *report.diagnoses))
             nothing = dict.fromkeys(("score", "verdict", "against_baseline", "against_best"))
             found |= nothing | {"failure": spoiled(facts)}
+        found |= await _with_lineage(world, x, run)
     found |= {"report": report.as_dict(), "remedy": None}
     key = f"run/{run.n}/diagnosed"
     after = foreseen(x, [NewEvent(EventKind.DIAGNOSED, key, found)], world.clock())
@@ -97,6 +99,16 @@ async def diagnose_run(world: World, x: Experiment, action: Action) -> list[NewE
     if decision.remedy is None and decision.stuck:
         found["stuck"] = decision.stuck
     return [NewEvent(EventKind.DIAGNOSED, key, found)]
+
+
+async def _with_lineage(world: World, x: Experiment, run: Run) -> dict[str, Any]:
+    """What the run's lineage adds to its DIAGNOSED, or takes away: weights of another origin have no value here."""
+    lineage = await lineage_of(world, x, run)
+    found = messages.known_lineage(lineage)
+    if found is None or found.verdict.counts:
+        return {"lineage": lineage}
+    nothing = {"score": None, "verdict": None, "against_baseline": None, "against_best": None}
+    return {"lineage": lineage, "failure": messages.lineage_failure(found)} | nothing
 
 
 async def _decided(world: World, x: Experiment) -> Decision:

@@ -202,6 +202,7 @@ def provenance(world: World, x: Experiment, run: Run) -> dict[str, Any]:
                   "ci": [run.score.ci_low, run.score.ci_high], "harness_digest": run.score.harness_digest}
         if run.score else None,
         "verdict": run.verdict,
+        "lineage": run.lineage,
         "symptoms": run.symptoms,
         "probe": run.probe,
         "jobs": jobs,
