@@ -235,8 +235,8 @@ def adapter_unused(observations: Observations) -> Answer:
         cause=f"{percent(share)} of {len(pairs)} answers are the base model's, word for word, although training "
         f"changed it: what was evaluated is not what was trained"
         f"{' (the adapter was not loaded or merged)' if adapter else ''}.",
-        key=observations.first_key("use_peft", "eval_model", "init_from") if adapter else None,
-        file="recipe.yaml" if adapter else "train.py",
+        # The evaluator chose the weights: no line of the experiment did, unless the recipe names what to evaluate.
+        key="eval_model" if "eval_model" in observations.recipe else None,
         runner_up="learning_rate: a change too small to show in greedy answers",
         refuted_by="a weight of the evaluated folder that differs from the base model's",
     )

@@ -5,10 +5,15 @@ from __future__ import annotations
 
 from bot.diagnosis.curves import observed
 from bot.diagnosis.observations import Observations
-from bot.diagnosis.readings import count
+from bot.diagnosis.readings import Record, count
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, percent, seen
 from bot.diagnosis.rules.tokens import EOS_SHARE, WORTH_SAYING, eos_blame, pads_with_an_end
 from bot.domain.diagnosis import Severity, Symptom
+
+# Logged steps of exactly no loss and no gradient, from which on the batches lack labels: a solved batch has a loss of
+# 1e-6, not of 0.†
+EMPTY_BATCHES = 3
+EMPTY_SHARE = 0.03
 
 
 def pad_is_end(observations: Observations) -> Answer:
@@ -116,8 +121,9 @@ def all_labels_masked(observations: Observations) -> Answer:
     if observations.reinforcement or observations.method == "grpo":
         return None  # nothing is supervised there; a loss of 0 is the groups' lack of spread
     cut = max(count(audit.get("truncated_rows", 0)) or 0, count(audit.get("dropped_rows", 0)) or 0)
-    loss, norm = observed(observations, "loss"), observed(observations, "grad_norm")
-    dead = len(loss) >= 3 and not any(loss.values) and len(norm) >= 3 and not any(norm.values) and not norm.bad_steps
+    dead = _nothing_supervised(observations)
+    if masked == 0 and (emptied := _emptied_batches(observations, rows)) is not None:
+        return emptied
     if masked is not None and masked <= WORTH_SAYING * rows and not dead:
         return RuledOut(Symptom.ALL_LABELS_MASKED, f"{masked} of {rows} rows have no supervised token")
     if (masked is not None and masked and masked <= cut) or (masked is None and not dead):
@@ -129,7 +135,7 @@ def all_labels_masked(observations: Observations) -> Answer:
         (k for k in ("assistant_only_loss", "completion_only_loss") if observations.recipe.get(k) is True),
         "completion_only_loss",
     )
-    last = loss.last_step if len(loss) else None
+    last = observations.last_step or None
     evidence = [seen("zero_label_rows", None, masked), seen("rows", None, rows)] if masked is not None else []
     evidence += [seen("loss", last, 0.0), seen("grad_norm", last, 0.0)] if dead else []
     by = (
@@ -152,6 +158,50 @@ def all_labels_masked(observations: Observations) -> Answer:
         runner_up="wrong_columns: the completions are empty",
         refuted_by="a decoded label row with a token that is not -100",
     )
+
+
+def _nothing_supervised(observations: Observations) -> bool:
+    """Loss and gradient of exactly 0 at every step: no token was scored."""
+    loss, norm = observed(observations, "loss"), observed(observations, "grad_norm")
+    return len(loss) >= 3 and not any(loss.values) and len(norm) >= 3 and not any(norm.values) and not norm.bad_steps
+
+
+def _emptied_batches(observations: Observations, rows: int) -> Answer:
+    """Every row has labels as it was prepared, and batches reach the model without any: what collates them, which is
+    the script's, takes the labels away. Rounding never makes a loss and a gradient exactly 0 together."""
+    empty = [int(record["step"]) for record in observations.steps if _without_labels(record)]
+    logged = len(observations.steps)
+    if len(empty) < max(EMPTY_BATCHES, EMPTY_SHARE * logged) or not observations.imitation:
+        return None
+    share = len(empty) / logged
+    return finding(
+        observations,
+        Symptom.ALL_LABELS_MASKED,
+        Basis.DATA,
+        severity=Severity.FATAL if share > 0.9 else Severity.HARMFUL,
+        confidence=0.95 if share > 0.5 else 0.85,
+        evidence=[
+            seen("zero_label_rows", None, 0),
+            seen("rows", None, rows),
+            seen("loss", empty[-1], 0.0),
+            seen("grad_norm", empty[-1], 0.0),
+            seen("steps_without_labels", empty[-1], len(empty)),
+        ],
+        cause=f"All {rows} rows have supervised tokens as they were prepared, and {len(empty)} of {logged} logged steps "
+        f"had none (loss and grad_norm exactly 0, last at step {empty[-1]}): what makes the batches masks the labels, "
+        "by a marker that the rows do not hold, say.",
+        key=None,
+        file="train.py",
+        harm=share,
+        runner_up="max_length: answers that are cut away whole",
+        refuted_by="a decoded batch, as the model gets it, with a label in every row",
+        certain_at=empty[EMPTY_BATCHES - 1],
+    )
+
+
+def _without_labels(record: Record) -> bool:
+    """Nothing was scored: of a batch that is solved to the last digit the tokens are right, of this one none."""
+    return record.get("loss") == 0 and record.get("grad_norm") == 0 and not record.get("mean_token_accuracy")
 
 
 RULES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from bot.diagnosis.curves import LossShape, Series, held_out_of, observed, shape_of
+from bot.diagnosis.curves import LossShape, Series, held_out_of, last_run, observed, shape_of
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import shown
 from bot.diagnosis.remedies import (
@@ -24,6 +24,11 @@ FLAT = 0.02
 # Logged steps past the warm-up after which a loss that has not moved is not a matter of patience, at a rate below its
 # band.†
 EARLY_STEPS = 15
+# A schedule has let go once so many logged steps in a row had no rate left (a restart would have come by then), while
+# more than this share of the run was still to come or is wasted.†
+STOPPED_STEPS = 10
+STOPPED = 1e-6
+WASTED = 0.2
 # Nothing is left to learn from the training set.
 SOLVED_LOSS = 0.02
 SOLVED_TOKEN_ACCURACY = 0.985
@@ -34,18 +39,54 @@ def plateau(observations: Observations) -> Answer:
     if shape is None or len(shape.series) < 8 or observations.reinforcement or shape.initial <= 0:
         return None
     level = level_of(observations, shape)
-    if observations.running:
-        return _hardly_moves(observations, shape, level)
     solved = shape.final < SOLVED_LOSS or (level.accuracy is not None and level.accuracy >= SOLVED_TOKEN_ACCURACY)
+    if observations.running:
+        stopped = None if solved else _stopped(observations, shape, level)
+        return stopped or _hardly_moves(observations, shape, level)
     fall = f"the loss fell {100 * shape.fall:.0f} %, from {shown(shape.initial)} to {shown(shape.final)}"
     if solved or observations.met:
         return RuledOut(Symptom.PLATEAU, fall + (" and the target was met" if observations.met else ""))
-    # Any of the three may say no; the order is from the more to the less certain.
-    for question in (_too_slow, _too_short, _too_high):
+    # Any of them may say no; the order is from the more to the less certain.
+    for question in (_stopped, _too_slow, _too_short, _too_high):
         answer = question(observations, shape, level)
         if answer is not None:
             return answer
     return RuledOut(Symptom.PLATEAU, fall)
+
+
+def let_go_at(observations: Observations) -> int | None:
+    """The last step that had a learning rate worth the name, where the schedule has long been at zero since."""
+    rate = observed(observations, "learning_rate")
+    if not len(rate) or max(rate.values) <= 0:
+        return None
+    none = last_run(rate, lambda value: value <= STOPPED * max(rate.values))
+    return rate.steps[-none - 1] if STOPPED_STEPS <= none < len(rate) else None
+
+
+def _stopped(observations: Observations, shape: LossShape, level: Level) -> Answer:
+    """The schedule reached zero long before the run's end, with something left to learn."""
+    at, last = let_go_at(observations), observations.last_step
+    total = max(last, observations.planned_steps or last)
+    if at is None or total - at <= WASTED * total:
+        return None
+    if not (observations.running or observations.unimproved or observations.poor):
+        return None
+    known = [k for k in ("lr_scheduler_kwargs", "lr_scheduler_type") if k in observations.recipe]
+    return finding(
+        observations,
+        Symptom.PLATEAU,
+        Basis.CURVE,
+        severity=Severity.HARMFUL,
+        confidence=0.9,
+        evidence=[seen("learning_rate", last, 0.0), *loss_evidence(observations, shape, level)],
+        cause=f"The schedule had let the learning rate go at step {at} of {total}, and every step since changed "
+        f"nothing: the loss is {shown(shape.final)}{missed_words(observations)}.",
+        key=known[-1] if known else "lr_scheduler_type",
+        suggested="cosine",
+        runner_up="learning_rate: a higher rate learns more in the steps that it is given",
+        refuted_by="a weight that differs between two checkpoints after that step",
+        certain_at=at + STOPPED_STEPS,
+    )
 
 
 def _hardly_moves(observations: Observations, shape: LossShape, level: Level) -> Answer:
