@@ -30,7 +30,7 @@ from bot.diagnosis.signals import KINDS, WINDOW, Rows, idle_signals, lasting_sig
 from bot.domain.diagnosis import Diagnosis, Evidence, Severity, Symptom
 from bot.domain.recipe import line_of
 
-FATAL_RULES = tuple(rule for rule in RULES if rule.symptom is Symptom.NAN_INF)
+FATAL_RULES = tuple(rule for rule in RULES if rule.symptom in (Symptom.NAN_INF, Symptom.DIVERGENCE))
 TELLING_ROWS = 3
 """So many logged steps in a row without a number: fp16 loss scaling skips one or two and goes on."""
 DEAD_STEPS = 20
@@ -97,7 +97,7 @@ def judged(
     Raises: UserError for the recipe.
     """
     step = int(rows[-1].get("step", len(rows))) if rows else 0
-    if (dead := _dead(recipe_text, rows, setup or {})) is not None:
+    if (dead := _dead(recipe_text, rows, setup or {}, audit or {})) is not None:
         return Judgement(Tier.HARD, (dead,), step)
     signals = lasting_signals(rows) if _past_grace(recipe_text, rows, setup or {}) else ()
     idle = idle_signals(rows) if _past_grace(recipe_text, rows, setup or {}) else ()
@@ -125,12 +125,12 @@ def judged(
 # --- what no further step takes back
 
 
-def _dead(recipe_text: str, rows: Rows, setup: Mapping[str, Any]) -> Diagnosis | None:
+def _dead(recipe_text: str, rows: Rows, setup: Mapping[str, Any], audit: Mapping[str, Any]) -> Diagnosis | None:
     return (
         _lost_weights(recipe_text, rows)
         or _nothing_trains(recipe_text, setup)
         or _dead_reward(recipe_text, rows)
-        or _nothing_scored(recipe_text, rows)
+        or _nothing_scored(recipe_text, rows, audit)
     )
 
 
@@ -191,14 +191,14 @@ def _untaught(recipe_text: str, rows: Rows, last: Rows) -> Diagnosis | None:
     return next((each for each in report.diagnoses if each.symptom in dead and each.severity is Severity.FATAL), None)
 
 
-def _nothing_scored(recipe_text: str, rows: Rows) -> Diagnosis | None:
+def _nothing_scored(recipe_text: str, rows: Rows, audit: Mapping[str, Any]) -> Diagnosis | None:
     """Batch after batch without one supervised token: loss, gradient and right tokens are exactly 0."""
     last = [row for row in rows if "loss" in row][-WINDOW:]
     if len(last) < WINDOW or any("reward" in row for row in last):
         return None
     if any(row["loss"] != 0 or row.get("grad_norm") != 0 or row.get("mean_token_accuracy") for row in last):
         return None
-    report = diagnosis_of(observations_of(recipe_text, rows))
+    report = diagnosis_of(observations_of(recipe_text, rows, audit=audit))
     named = (each for each in report.diagnoses if each.symptom is Symptom.ALL_LABELS_MASKED)
     return next((each for each in named if each.severity is Severity.FATAL), None)
 
@@ -238,7 +238,9 @@ def _for_good(seen: Observations, idle: Sequence[Evidence], cause: Diagnosis) ->
     still = {signal.key: signal for signal in idle}
     asked = any("probe/exact_match" in record for record in seen.probes)
     wrong = "probe/exact_match" in still or not asked
-    if cause.symptom is Symptom.OVERFIT:
+    if cause.symptom is Symptom.DIVERGENCE:
+        wanted: tuple[str, ...] = ("probe/exact_match",) if seen.rate.implausible else ()
+    elif cause.symptom is Symptom.OVERFIT:
         wanted = ("eval_loss",) if wrong and _rising(seen) else ()
     elif cause.symptom is Symptom.FROZEN:
         wanted = ("loss", "eval_loss")

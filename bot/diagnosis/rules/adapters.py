@@ -213,7 +213,7 @@ def adapter_unused(observations: Observations) -> Answer:
     shape = shape_of(observations)
     learned = shape is not None and shape.fall > 0.3 and not observations.rate.far_below
     rewarded = _reward_rose(observations)
-    if not (learned or rewarded) or after.value >= 0.95:
+    if not (learned or rewarded) or (observations.share_right or 0.0) >= 0.95:
         return None  # nothing was learned, or nothing was left to learn: equal answers are no surprise
     evidence = [
         seen("identical_share", None, share),

@@ -244,7 +244,7 @@ def _cap_for(observations: Observations, cap: int | None) -> int | None:
 
 def extraction_fail(observations: Observations) -> Answer:
     evaluation = observations.evaluation
-    if evaluation is None or evaluation.lenient is None or not evaluation.n:
+    if evaluation is None or evaluation.lenient is None or not evaluation.n or observations.lower_is_better:
         return None
     strict = evaluation.strict if evaluation.strict is not None else evaluation.value
     gap = evaluation.lenient - strict

@@ -187,8 +187,8 @@ def _emptied_batches(observations: Observations, rows: int) -> Answer:
             seen("grad_norm", empty[-1], 0.0),
             seen("steps_without_labels", empty[-1], len(empty)),
         ],
-        cause=f"All {rows} rows have supervised tokens as they were prepared, and {len(empty)} of {logged} logged steps "
-        f"had none (loss and grad_norm exactly 0, last at step {empty[-1]}): what makes the batches masks the labels, "
+        cause=f"All {rows} rows have supervised tokens as they were prepared, and {len(empty)} of {logged} logged "
+        f"steps had none (loss and grad_norm exactly 0, last at step {empty[-1]}): what makes the batches masks the labels, "
         "by a marker that the rows do not hold, say.",
         key=None,
         file="train.py",

@@ -47,7 +47,7 @@ def plateau(observations: Observations) -> Answer:
     if solved or observations.met:
         return RuledOut(Symptom.PLATEAU, fall + (" and the target was met" if observations.met else ""))
     # Any of them may say no; the order is from the more to the less certain.
-    for question in (_stopped, _too_slow, _too_short, _too_high):
+    for question in (_stopped, _too_slow, _too_short, _at_a_low_rate, _too_high):
         answer = question(observations, shape, level)
         if answer is not None:
             return answer
@@ -225,7 +225,8 @@ def _too_short(observations: Observations, shape: LossShape, level: Level) -> An
         f"{late.first_step} and {late.last_step}, to {shown(shape.final)}{missed_words(observations)}.",
         key=key,
         suggested=suggested,
-        harm=0.6,
+        # Where hardly a token is right yet, nothing else that the answers show is a cause of its own.
+        harm=1.0 if level.high or _below_band(observations) else 0.6,
         runner_up=runner_up,
         refuted_by=refuted_by,
     )
@@ -235,8 +236,41 @@ def _raise_first(observations: Observations) -> bool:
     """A rate at the low end of its band (or below) and less than half of the way: a higher rate costs no more steps."""
     rate, evaluation = observations.rate, observations.evaluation
     low = rate.size_known and rate.current <= rate.band.low
-    far = evaluation is not None and evaluation.value < 0.5 * (observations.target or 1.0)
-    return low and far and rate.raised(3) is not None
+    target = observations.target or 1.0
+    if evaluation is None:
+        far = False
+    elif observations.lower_is_better:
+        far = evaluation.value > 2 * target
+    else:
+        far = evaluation.value < 0.5 * target
+    return (_below_band(observations) or (low and far)) and rate.raised(3) is not None
+
+
+def _below_band(observations: Observations) -> bool:
+    rate = observations.rate
+    return rate.size_known and rate.current < rate.band.low
+
+
+def _at_a_low_rate(observations: Observations, shape: LossShape, level: Level) -> Answer:
+    """Whatever the curve looks like: a rate below what usually trains such a model, and a target that is far away."""
+    rate = observations.rate
+    if not _below_band(observations) or not observations.missed_by_far or rate.raised() is None:
+        return None
+    return finding(
+        observations,
+        Symptom.PLATEAU,
+        Basis.CURVE,
+        severity=Severity.HARMFUL,
+        confidence=0.6,
+        evidence=loss_evidence(observations, shape, level),
+        cause=f"learning_rate {shown(rate.current)} is below what usually trains such a model "
+        f"({shown(rate.band.low)} to {shown(rate.band.high)}), and the loss came down to {shown(shape.final)} only{missed_words(observations)}.",
+        key="learning_rate",
+        suggested=rate.raised(),
+        harm=0.9,
+        runner_up="max_steps: more steps at this rate, at their price",
+        refuted_by="a run at ten times the rate that ends at the same score",
+    )
 
 
 def _still_falling(held_out: Series) -> bool:

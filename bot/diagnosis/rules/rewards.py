@@ -231,7 +231,12 @@ def _hollow(observations: Observations, rewards: Rewards) -> str:
             return f"{shadow.key} went from {shown(shadow.head(WINDOW))} to {shown(last)}"
         return ""
     evaluation = observations.evaluation
-    if evaluation is None or rewards.reward.tail(WINDOW) < 0.6 * rewards.largest or observations.met:
+    if (
+        evaluation is None
+        or observations.share_right is None
+        or rewards.reward.tail(WINDOW) < 0.6 * rewards.largest
+        or observations.met
+    ):
         return ""
     if observations.poor and evaluation.value < 0.5 * rewards.reward.tail(WINDOW) / rewards.largest:
         return f"the score is {shown(evaluation.value)} (n = {evaluation.n})"

@@ -68,7 +68,9 @@ def template_mismatch(observations: Observations) -> Answer:
     """It knows the held-out rows as they were rendered for training, and fails on the same questions as served."""
     evaluation = observations.evaluation
     learned, how = _learned(observations)
-    if evaluation is None or learned is None or not learned:
+    if evaluation is None or observations.share_right is None:
+        return None  # what training promises is a share of right answers
+    if learned is None or not learned:
         return RuledOut(Symptom.TEMPLATE_MISMATCH, how) if how else None
     key = "chat_template_path"
     own = observations.recipe.get(key) is not None
@@ -158,7 +160,7 @@ def _learned_numbers(observations: Observations) -> list[tuple[str, int, float]]
 def asked_otherwise(observations: Observations) -> Answer:
     """Asked as it is served the model answers right, and the evaluation finds hardly a right answer."""
     evaluation = observations.evaluation
-    if evaluation is None or observations.lower_is_better or observations.met:
+    if evaluation is None or observations.share_right is None or observations.met:
         return None
     exact = [(int(r["step"]), r["probe/exact_match"]) for r in observations.probes if "probe/exact_match" in r]
     compared, equal = (observations.counted(k, "template") for k in ("compared_rows", "train_prefix_equal_rows"))
