@@ -173,7 +173,7 @@ def median_interval(values: Sequence[float]) -> list[float] | None:
     if not n:
         return None
     ordered = sorted(values)
-    outside = max((k for k in range(n // 2) if 2 * _at_most(k, n) <= 0.05), default=-1) + 1
+    outside = max((k for k in range(n // 2) if 2 * _at_most(k, n) <= 0.05), default=0)
     return [round(ordered[outside], 4), round(ordered[n - 1 - outside], 4)]
 
 

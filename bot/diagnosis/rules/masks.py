@@ -26,7 +26,7 @@ def pad_is_end(observations: Observations) -> Answer:
     rows, ended = observations.counted("rows") or 0, observations.counted("supervised_eos_rows")
     masked = ended is not None and rows > 0 and ended < EOS_SHARE * rows
     key, suggested, why = eos_blame(observations)
-    rate = observations.evaluation.termination_rate if observations.evaluation is not None else None
+    rate = _ends_now(observations)
     # The audit reads labels as they are prepared; a collator that masks padding masks the ends after that.
     runs_on = rate is not None and rate < 0.7 and _ended_before(observations) - rate > 0.2
     harmless = not runs_on and (not masked or (rate is not None and rate >= 0.9))
@@ -57,10 +57,24 @@ def pad_is_end(observations: Observations) -> Answer:
     )
 
 
+def _ends_now(observations: Observations) -> float | None:
+    """Share of answers that the model ends by itself: in the evaluation, or in the last probe of a run that goes on."""
+    if observations.evaluation is not None:
+        return observations.evaluation.termination_rate
+    ended = _probed_ends(observations)
+    return ended[-1] if len(ended) >= 2 else None
+
+
 def _ended_before(observations: Observations) -> float:
     """Share of answers that the base model ended by itself; all of them when it was not asked."""
     rate = observations.baseline.termination_rate if observations.baseline is not None else None
+    if rate is None and observations.running:
+        rate = max(_probed_ends(observations), default=None)
     return 1.0 if rate is None else rate
+
+
+def _probed_ends(observations: Observations) -> list[float]:
+    return [r["probe/termination_rate"] for r in observations.probes if "probe/termination_rate" in r]
 
 
 def assistant_mask(observations: Observations) -> Answer:
@@ -188,8 +202,8 @@ def _emptied_batches(observations: Observations, rows: int) -> Answer:
             seen("steps_without_labels", empty[-1], len(empty)),
         ],
         cause=f"All {rows} rows have supervised tokens as they were prepared, and {len(empty)} of {logged} logged "
-        f"steps had none (loss and grad_norm exactly 0, last at step {empty[-1]}): what makes the batches masks the labels, "
-        "by a marker that the rows do not hold, say.",
+        f"steps had none (loss and grad_norm exactly 0, last at step {empty[-1]}): what makes the batches "
+        "masks the labels, by a marker that the rows do not hold, say.",
         key=None,
         file="train.py",
         harm=share,
@@ -205,7 +219,7 @@ def _without_labels(record: Record) -> bool:
 
 
 RULES = (
-    Rule(Symptom.PAD_EQ_EOS, pad_is_end, "TRL issues 1623, 2059 and 3091; 99 % of rows †", preflight=True),
+    Rule(Symptom.PAD_EQ_EOS, pad_is_end, "TRL issues 1623, 2059 and 3091; 99 % of rows †", preflight=True, online=True),
     Rule(Symptom.ASSISTANT_MASK_EMPTY, assistant_mask, "TRL issues 3927 and 5988: generation markers", preflight=True),
     Rule(
         Symptom.ALL_LABELS_MASKED,

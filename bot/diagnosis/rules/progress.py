@@ -142,10 +142,13 @@ def _slow_finding(
         "logged",
     )
     last = shape.series.last_step
+    # A rate that moves nothing is a fault of its own, whatever the rows are like: the curve only confirms it.
+    alone = key == "learning_rate" and rate.size_known and rate.far_below
     return finding(
         observations,
         Symptom.PLATEAU,
-        Basis.CURVE,
+        Basis.DATA if alone else Basis.CURVE,
+        certain_at=last,
         severity=severity,
         confidence=confidence,
         evidence=loss_evidence(observations, shape, level),
@@ -264,7 +267,8 @@ def _at_a_low_rate(observations: Observations, shape: LossShape, level: Level) -
         confidence=0.6,
         evidence=loss_evidence(observations, shape, level),
         cause=f"learning_rate {shown(rate.current)} is below what usually trains such a model "
-        f"({shown(rate.band.low)} to {shown(rate.band.high)}), and the loss came down to {shown(shape.final)} only{missed_words(observations)}.",
+        f"({shown(rate.band.low)} to {shown(rate.band.high)}), and the loss came down to {shown(shape.final)} only"
+        f"{missed_words(observations)}.",
         key="learning_rate",
         suggested=rate.raised(),
         harm=0.9,
