@@ -236,7 +236,7 @@ def complaint(one: Judged) -> Json | None:
     aborted = one.reading.aborted
     if truth.healthy and not one.detected and aborted is None:
         return None
-    if not truth.healthy and one.named and one.located:
+    if not truth.healthy and (one.both_named if truth.second else one.named and one.located):
         return None
     return {
         "trace": one.name, "case": truth.case, "wanted": list(truth.labels), "lines": list(truth.line_keys),

@@ -24,6 +24,8 @@ FLAT = 0.02
 # Logged steps past the warm-up after which a loss that has not moved is not a matter of patience, at a rate below its
 # band.†
 EARLY_STEPS = 15
+# At a rate that is a thirtieth of the lowest useful one or less the curve only confirms what the recipe says.†
+CONFIRMING_STEPS = 8
 # A schedule has let go once so many logged steps in a row had no rate left (a restart would have come by then), while
 # more than this share of the run was still to come or is wasted.†
 STOPPED_STEPS = 10
@@ -96,7 +98,8 @@ def _hardly_moves(observations: Observations, shape: LossShape, level: Level) ->
     low = rate.current < rate.band.low / 2
     known = rate.size_known or rate.current < 1e-5
     adapted = level.entropy is not None and not level.unadapted and not rate.far_below
-    if past < EARLY_STEPS or not low or not known or fall > BARELY_MOVED or adapted or _healthy_start(shape):
+    patience = CONFIRMING_STEPS if rate.size_known and rate.far_below else EARLY_STEPS
+    if past < patience or not low or not known or fall > BARELY_MOVED or adapted or _healthy_start(shape):
         return None
     return _slow_finding(observations, shape, level, Severity.HARMFUL, 0.7)
 
