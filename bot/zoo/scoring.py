@@ -179,7 +179,7 @@ def median_interval(values: Sequence[float]) -> list[float] | None:
 
 def _at_most(k: int, n: int) -> float:
     """Probability of at most k heads in n throws."""
-    return sum(math.comb(n, i) for i in range(k + 1)) / 2**n
+    return float(sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
 
 
 def ratio_interval(pairs: Sequence[tuple[int, int]], draws: int = 1000) -> list[float] | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.diagnosis.monitor import Judgement, Tier, judged, lasting_signals
+from bot.diagnosis.monitor import Judgement, Tier, judged
+from bot.diagnosis.signals import lasting_signals
 from bot.domain.diagnosis import Diagnosis, Symptom
 
 TRACES = Path(__file__).parent / "traces"
@@ -127,17 +128,21 @@ def probe(step: int, right: float) -> dict[str, object]:
     return {"step": step, "probe/termination_rate": 1.0, "probe/exact_match": right}
 
 
+def held_out(step: int, loss: float) -> dict[str, object]:
+    return {"step": step, "eval_loss": loss}
+
+
 def test_schedule_that_let_go_ends_the_run_unless_its_answers_are_right() -> None:
     def rate(n: int) -> float:
         return max(0.0, 3e-3 * (1 - n / 20))
 
-    rows = [*supervised(40, learning_rate=rate), {"step": 40, "eval_loss": 1.7}, probe(40, 0.0)]
+    rows = [*supervised(40, learning_rate=rate), held_out(40, 1.7), probe(40, 0.0)]
     found = judged(TINY, rows, setup=PLAN, advise=False)
     assert found is not None
     assert (found.tier, found.diagnoses[0].symptom, found.diagnoses[0].key) == (
         Tier.SOFT, Symptom.PLATEAU, "lr_scheduler_type",
     )  # fmt: skip
-    goes_on = [*supervised(40), {"step": 40, "eval_loss": 1.7}, probe(40, 0.0)]
+    goes_on = [*supervised(40), held_out(40, 1.7), probe(40, 0.0)]
     may_restart = [*rows[:25], probe(25, 0.0)]
     for others in ([*rows[:-1], probe(40, 0.9)], may_restart, goes_on):
         again = judged(TINY, others, setup=PLAN, advise=False)
@@ -146,7 +151,8 @@ def test_schedule_that_let_go_ends_the_run_unless_its_answers_are_right() -> Non
 
 def test_constant_reward_ends_the_run_unless_what_is_wanted_is_there() -> None:
     def rows(right: float, norm: float = 0.0) -> list[dict[str, object]]:
-        row = {"loss": 0.0, "grad_norm": norm, "reward": 1.0, "reward_std": 0.0, "frac_reward_zero_std": 1.0,
+        row: dict[str, object] = {
+               "loss": 0.0, "grad_norm": norm, "reward": 1.0, "reward_std": 0.0, "frac_reward_zero_std": 1.0,
                "rewards/ours/mean": 1.0, "rewards/exact_match/mean": right, "entropy": 0.2, "kl": 0.0}  # fmt: skip
         return [row | {"step": n} for n in range(1, 21)]
 
@@ -174,17 +180,15 @@ def test_batches_without_labels_end_the_run_and_solved_ones_do_not() -> None:
 
 
 def test_rows_known_by_heart_end_the_run_where_held_out_ones_get_worse() -> None:
-    def held_out(*values: float) -> list[dict[str, object]]:
-        return [{"step": 12 * n, "eval_loss": value} for n, value in enumerate(values, start=1)]
-
-    def run(evals: list[dict[str, object]], right: float) -> list[dict[str, object]]:
+    def run(values: tuple[float, ...], right: float) -> list[dict[str, object]]:
+        evals = [held_out(12 * n, value) for n, value in enumerate(values, start=1)]
         rows = supervised(70, loss=lambda n: 5 * 0.8**n, mean_token_accuracy=lambda n: 1 - 0.8**n)
         return sorted([*rows, *evals, probe(10, 0.0), probe(60, right)], key=lambda row: float(str(row["step"])))
 
-    worse = held_out(2.0, 2.2, 2.5, 2.6, 2.8)
+    worse = (2.0, 2.2, 2.5, 2.6, 2.8)
     found = judged(TINY, run(worse, 0.1), setup=PLAN, advise=False)
     assert found is not None and (found.tier, found.diagnoses[0].symptom) == (Tier.SOFT, Symptom.OVERFIT)
-    for others in (run(worse, 0.9), run(held_out(2.0, 1.5, 1.0, 0.7, 0.5), 0.1)):
+    for others in (run(worse, 0.9), run((2.0, 1.5, 1.0, 0.7, 0.5), 0.1)):
         again = judged(TINY, others, setup=PLAN, advise=False)
         assert again is None or not again.tier.ends
 
