@@ -114,8 +114,8 @@ CONTROL_SCORES: dict[str, dict[str, tuple[float, ...]]] = {
     DPO: {"last": (1.0,), "upper": (0.965, 0.975, 0.96), "max": (0.475, 0.42, 0.35)},
     GRPO: {"last": (0.98,), "upper": (0.85, 0.955, 0.885), "max": (0.275, 0.24, 0.245)},
 }  # fmt: skip
-"""Exact match of the plain controls of seeds 0, 1 and 2, over 200 items, as `postdoc zoo --make` tells it; of tasks whose
-control of seed 0 is near the top that one alone, and of two none (their level is the highest)."""
+"""Exact match of the plain controls of seeds 0, 1 and 2, over 200 items, as `postdoc zoo --make` tells it;
+where that of seed 0 is near the top, that one alone, and of two tasks none was made (their level is the highest)."""
 LEAST_LEVEL, MOST_LEVEL = 0.75, 0.9
 
 
