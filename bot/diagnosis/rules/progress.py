@@ -232,7 +232,7 @@ def _too_short(observations: Observations, shape: LossShape, level: Level) -> An
         key=key,
         suggested=suggested,
         # Where hardly a token is right yet, nothing else that the answers show is a cause of its own.
-        harm=1.0 if level.high or _below_band(observations) else 0.6,
+        harm=1.0 if level.high or observations.rate.below_band else 0.6,
         runner_up=runner_up,
         refuted_by=refuted_by,
     )
@@ -249,18 +249,13 @@ def _raise_first(observations: Observations) -> bool:
         far = evaluation.value > 2 * target
     else:
         far = evaluation.value < 0.5 * target
-    return (_below_band(observations) or (low and far)) and rate.raised(3) is not None
-
-
-def _below_band(observations: Observations) -> bool:
-    rate = observations.rate
-    return rate.size_known and rate.current < rate.band.low
+    return (observations.rate.below_band or (low and far)) and rate.raised(3) is not None
 
 
 def _at_a_low_rate(observations: Observations, shape: LossShape, level: Level) -> Answer:
     """Whatever the curve looks like: a rate below what usually trains such a model, and a target that is far away."""
     rate = observations.rate
-    if not _below_band(observations) or not observations.missed_by_far or rate.raised() is None:
+    if not rate.below_band or not observations.missed_by_far or rate.raised() is None:
         return None
     return finding(
         observations,
