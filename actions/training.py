@@ -20,11 +20,11 @@ from actions.workflow_commands import annotate, group, others_words
 from bot.diagnosis import diagnose
 from bot.diagnosis.monitor import judged
 from bot.diagnosis.preflight import preflight
+from bot.domain.comparison import compare
 from bot.domain.curves import sparkline
 from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity
 from bot.domain.evaluation import Comparison
 from bot.domain.redaction import redact
-from bot.domain.statistics import compare
 from bot.errors import UserError
 from runners.checkpoints import ask_for_checkpoint, checkpoint_is_made
 from runners.job import Caps, FailureKind, JobId, JobSpec, JobState, JobStatus

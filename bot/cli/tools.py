@@ -63,7 +63,7 @@ def _evaluated(
     from runners.local import LocalRunner
     from runners.outputs import read_output
 
-    if split not in list(Split):
+    if split not in (Split.DEV, Split.SEALED):
         raise UserError(f"--split {split}: write dev or sealed.")
     chosen = _benchmark(benchmark_name)
     path = _model_folder(model)

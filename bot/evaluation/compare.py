@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from bot.domain.comparison import compare
 from bot.domain.evaluation import Comparison, Evaluation
 from bot.domain.metrics import metric_named
-from bot.domain.statistics import compare
 from bot.errors import UserError
 
 _TEXTS = ("benchmark", "harness_digest", "model", "metric", "split")

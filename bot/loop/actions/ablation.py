@@ -9,13 +9,13 @@ import yaml
 from bot.brain.playbook import Remedy
 from bot.conversation import messages
 from bot.domain.ablation import Ablation, Arm
+from bot.domain.comparison import compare
 from bot.domain.evaluation import Evaluation
 from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent
 from bot.domain.fold import foreseen
 from bot.domain.goal import digest_of
 from bot.domain.recipe import recipe_hash, with_value
 from bot.domain.redaction import redact
-from bot.domain.statistics import compare
 from bot.loop.actions.consent import left_of
 from bot.loop.actions.jobs import status_of
 from bot.loop.actions.planning import post_sticky, result_of, score_of

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from bot.conversation import messages
 from bot.conversation.github import Refused, StaleHead
-from bot.domain.experiment import EventKind, Experiment, JobRole, NewEvent, State
+from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent, State
 from bot.domain.redaction import redact
-from bot.domain.statistics import confirmation
+from bot.domain.sealing import Confirmation, confirmation
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.jobs import settle, status_of
 from bot.loop.actions.planning import post_sticky, result_of, score_of
 from bot.loop.actions.runs import complete_check
 from bot.loop.actions.specs import trained_model
 from bot.loop.actions.traces import committed_files
+from bot.loop.judging import chance
 from bot.loop.policy import Action
 from bot.loop.spending import spend_of
 from bot.loop.world import World
@@ -23,7 +25,8 @@ from runners.job import JobId
 
 
 async def confirm(world: World, x: Experiment, action: Action) -> list[NewEvent]:
-    """Read what the sealed split said about the best run. It is opened once; a failed seal is not asked again."""
+    """Read what the sealed split said about the run. It is opened once; a failed seal is not asked again. Where the run
+    reached the target and may still be no better than the base model, that one is asked on the same items first."""
     assert x.goal is not None and x.baseline is not None
     n = int(action.args["run"])
     job = x.job_for(JobRole.CONFIRM, n)
@@ -33,15 +36,34 @@ async def confirm(world: World, x: Experiment, action: Action) -> list[NewEvent]
         data: dict[str, Any] = {"run": n, "confirmed": False, "reason": reason, "score": None}
         return [NewEvent(EventKind.CONFIRMED, "confirmed", data)]
     result = await result_of(world, x, job)
-    found = confirmation(result, target=x.goal.target, baseline=x.baseline.value)
+    score, why = score_of(result, job.job_id), str(action.args.get("why") or "")
+    opened = x.seal or {"run": n, "score": score, "chance": chance(x, x.runs[n - 1]), "why": why}
+    events = [] if x.seal is not None else [NewEvent(EventKind.SEAL_OPENED, f"seal/{n}", opened)]
+    base = x.job_for(JobRole.CONFIRM, BASELINE)
+    on_seal = await result_of(world, x, base) if base is not None and base.succeeded else None
+    if on_seal is not None and base is not None:
+        asked = {"run": BASELINE, "score": score_of(on_seal, base.job_id)}
+        events.append(NewEvent(EventKind.SEAL_OPENED, f"seal/{BASELINE}", asked))
+    found = confirmation(result, target=x.goal.target, baseline=x.baseline, base_on_seal=on_seal)
+    if found is None and base is None:
+        return events  # the base model is asked next
     data = {
         "run": n,
-        "confirmed": found.confirmed,
-        "reason": found.reason,
-        "lower_bound": found.lower_bound,
-        "score": score_of(result, job.job_id),
+        "confirmed": False,
+        "score": score,
+        "reason": "the base model could not be evaluated on the sealed items, so nothing says that the run is better",
     }
-    return [NewEvent(EventKind.CONFIRMED, "confirmed", data)]
+    if found is not None:
+        data |= {"confirmed": found.confirmed, "reason": _reason(found, opened), "lower_bound": found.lower_bound}
+    return [*events, NewEvent(EventKind.CONFIRMED, "confirmed", data)]
+
+
+def _reason(found: Confirmation, opened: Mapping[str, Any]) -> str:
+    """With why the seal was opened where it was known that it might well fail."""
+    why = str(opened["why"]).rstrip(".")
+    if found.confirmed or not why:
+        return found.reason
+    return f"{found.reason} It was opened at an estimated chance of {100 * opened['chance']:.0f} % ({why})."
 
 
 async def conclude(world: World, x: Experiment, action: Action) -> list[NewEvent]:

@@ -18,26 +18,26 @@ from bot.data.card import dataset_card
 from bot.data.licences import GateResult, find_licence, licence_gate, normalise_licence
 from bot.data.scan import ScanReport, scan
 from bot.diagnosis import preflight
-from bot.domain.evaluation import Evaluation
+from bot.domain.evaluation import Evaluation, Split
 from bot.domain.experiment import BASELINE, EventKind, Experiment, Job, JobRole, NewEvent
 from bot.domain.goal import DEFAULT_METHOD
 from bot.domain.methods import METHODS
 from bot.domain.statistics import value_interval
 from bot.errors import UserError
-from bot.evaluation.benchmarks import items
+from bot.evaluation.benchmarks import items, split_sizes
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contract import refuse
 from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
 from bot.loop.actions.specs import (
     BENCHMARK_SOURCE,
-    KEPT_RESULTS,
     base_model,
     goal_folder,
+    kept_name,
     script_of,
     sources_of,
     teacher_model,
 )
-from bot.loop.actions.traces import output, output_json
+from bot.loop.actions.traces import EVALUATION, HOLDOUT, output, output_json
 from bot.loop.hardware import hardware_facts, plan_words
 from bot.loop.own_benchmark import benchmark_of
 from bot.loop.policy import Action
@@ -83,11 +83,29 @@ async def result_of(world: World, x: Experiment, job: Job | None) -> Evaluation:
         raise UserError("an evaluation that is needed was never made")
     folder = world.runner.folder(JobId(job.job_id))
     if world.kept_file is not None and not folder.exists():
-        kept = await world.kept_file(x.goal_id, f"{KEPT_RESULTS}/{job.job_id}.json")
+        kept = await raw_result(world, x, job)
         if kept is None:
             raise UserError(f"what {job.role} job `{job.job_id}` found is gone with the machine that it ran on")
-        return Evaluation.from_dict(json.loads(kept))
+        return Evaluation.from_dict(kept)
     return load_result(folder)
+
+
+async def raw_result(world: World, x: Experiment, job: Job | None, path: str = EVALUATION) -> dict[str, Any] | None:
+    """What the evaluator wrote to `path`, with what an `Evaluation` leaves out; None when it is not there."""
+    if job is None:
+        return None
+    folder = world.runner.folder(JobId(job.job_id))
+    if world.kept_file is not None and not folder.exists():
+        name = kept_name(job.job_id, path)
+        kept = await world.kept_file(x.goal_id, name)
+        return json.loads(kept) if kept is not None else None
+    return output_json(folder, path)
+
+
+async def holdout_of(world: World, x: Experiment, run: int) -> Evaluation | None:
+    """What the evaluator found on the holdout for a run; None without a holdout, or when its machine is gone."""
+    found = await raw_result(world, x, x.job_for(JobRole.EVALUATE, run), HOLDOUT)
+    return Evaluation.from_dict(found) if found is not None else None
 
 
 def score_of(evaluation: Evaluation, job_id: str) -> dict[str, Any]:
@@ -119,7 +137,9 @@ async def record_baseline(world: World, x: Experiment, action: Action) -> list[N
         raise UserError(f"the base model could not be evaluated ({status_of(job).get('failure')}: {' '.join(tail)})")
     evaluation = await result_of(world, x, job)
     key = f"baseline/{x.contract_version}/{action.args['goal_hash']}"
-    events = [NewEvent(EventKind.BASELINE_RECORDED, key, {"score": score_of(evaluation, job.job_id)})]
+    splits = await asyncio.to_thread(split_sizes, await benchmark_of(world, x), _seed(x))
+    data = {"score": score_of(evaluation, job.job_id), "splits": splits}
+    events = [NewEvent(EventKind.BASELINE_RECORDED, key, data)]
     if x.goal.reached(evaluation.value):
         side, other = ("above", "higher") if x.goal.measure.higher_is_better else ("below", "lower")
         reason = (
@@ -149,7 +169,7 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
         return [NewEvent(EventKind.DATA_CHECKED, name, found)]
     folder = world.runner.folder(JobId(job.job_id))
     benchmark = await benchmark_of(world, x)
-    held_out = [item for split in ("dev", "sealed") for item in items(benchmark, split, _seed(x))]
+    held_out = [item for split in Split for item in items(benchmark, split, _seed(x))]
     content = output(folder, "data/train.jsonl") or b""
     try:
         rows = [json.loads(line) for line in content.decode().split("\n") if line]

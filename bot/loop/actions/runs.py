@@ -19,16 +19,16 @@ from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity, Symptom
 from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent, Run
 from bot.domain.fold import foreseen
 from bot.domain.goal import digest_of
-from bot.domain.metrics import metric_named
 from bot.domain.recipe import as_yaml, differences, line_with, with_value
 from bot.domain.redaction import redact
-from bot.domain.statistics import compare
+from bot.domain.sealing import climbed
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contract import describe_model
 from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
-from bot.loop.actions.planning import post_sticky, result_of, score_of
+from bot.loop.actions.planning import holdout_of, post_sticky, raw_result, result_of, score_of
 from bot.loop.actions.specs import base_model, keep_script, script_of
 from bot.loop.actions.traces import collect_trace, committed_files, job_path, metrics_of, number, output_json
+from bot.loop.judging import forgotten, judged, reached_run, wise
 from bot.loop.policy import Action, arm_chosen, head_recipe_hash
 from bot.loop.spending import data_key, remedy_waits, spend_of
 from bot.loop.world import PREPARE, World, shipped_scripts
@@ -73,27 +73,45 @@ async def diagnose_run(world: World, x: Experiment, action: Action) -> list[NewE
     if train is not None and train.succeeded and evaluate is not None and evaluate.succeeded:
         result = await result_of(world, x, evaluate)
         found["score"] = score_of(result, evaluate.job_id)
-        against = compare(await result_of(world, x, x.job_for(JobRole.BASELINE, BASELINE)), result)
-        found["verdict"], found["against_baseline"] = str(against.verdict), against.as_dict()
-        if (best := x.best_run) is not None and best.n != run.n:
-            best_result = await result_of(world, x, x.job_for(JobRole.EVALUATE, best.n))
-            found["against_best"] = {"run": best.n} | compare(best_result, result).as_dict()
+        best = x.best_run
+        best_result = await result_of(world, x, x.job_for(JobRole.EVALUATE, best.n)) if best is not None else None
+        baseline = x.job_for(JobRole.BASELINE, BASELINE)
+        found |= judged(
+            x, result, await result_of(world, x, baseline),
+            (best.n, best_result) if best is not None and best_result is not None else None,
+        )  # fmt: skip
+        found["forgetting"] = forgotten(await raw_result(world, x, baseline), await raw_result(world, x, evaluate))
     found |= {"report": report.as_dict(), "remedy": None}
     key = f"run/{run.n}/diagnosed"
-    after = foreseen(x, [NewEvent(EventKind.DIAGNOSED, key, found)], world.clock())
+    asked = await _ask_holdout(world, foreseen(x, [NewEvent(EventKind.DIAGNOSED, key, found)], world.clock()), run)
+    after = foreseen(x, [*asked, NewEvent(EventKind.DIAGNOSED, key, found)], world.clock())
     decision = await _decided(world, after)
     found |= {"remedy": decision.remedy.as_dict() if decision.remedy else None, "kept": decision.kept}
     if decision.remedy is None and decision.stuck:
         found["stuck"] = decision.stuck
-    return [NewEvent(EventKind.DIAGNOSED, key, found)]
+    return [*asked, NewEvent(EventKind.DIAGNOSED, key, found)]
+
+
+async def _ask_holdout(world: World, after: Experiment, run: Run) -> list[NewEvent]:
+    """Hold a run that reaches the target on dev, as `after` has it, against the holdout; what the Ladder answers is all
+    that is ever told of it. Nothing where another run is the better one, or the benchmark has no holdout."""
+    reached = reached_run(after)
+    if reached is None or reached.n != run.n:
+        return []
+    asked = await holdout_of(world, after, run.n)
+    if asked is None:
+        return []
+    before = await holdout_of(world, after, after.rung.run) if after.rung is not None else None
+    rung = climbed(asked, run.n, after.rung, before)
+    data = {"run": run.n, "n": asked.n, "told": rung.run == run.n, "rung": rung.as_dict()}
+    return [NewEvent(EventKind.HOLDOUT_ASKED, f"run/{run.n}/holdout", data)]
 
 
 async def _decided(world: World, x: Experiment) -> Decision:
     """What follows the run that has just been diagnosed, as `x` will be with that."""
     assert x.goal is not None
-    best = x.best_run
-    metric = metric_named(x.goal.metric)
-    if best is not None and best.score is not None and metric.reached(best.score.value, x.goal.target):
+    reached = reached_run(x)
+    if reached is not None and wise(x, reached):
         return Decision(None)  # the sealed test comes next
     family, parameters = await asyncio.to_thread(describe_model, await base_model(world, x))
     covered = frozenset(x.consent["envelope"]["keys"]) if x.consent is not None else None
