@@ -460,7 +460,8 @@ class Experiment:
     @property
     def scored_runs(self) -> list[Run]:
         """Evaluated on what the goal is measured on now."""
-        return [run for run in self.runs if run.score is not None and run.yardstick in ("", self.yardstick)]
+        here = ("", self.yardstick)
+        return [run for run in self.runs if run.score is not None and run.yardstick in here]
 
     @property
     def candidate(self) -> Run | None:

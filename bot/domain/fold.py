@@ -52,11 +52,16 @@ def experiment_of(goal_id: GoalId, journal: Iterable[Event]) -> Experiment:
 def foreseen(experiment: Experiment, events: Iterable[NewEvent], at: float) -> Experiment:
     """The experiment as it will be once `events` are in its journal; the one that was given stays as it is."""
     after = copy.deepcopy(experiment)
-    for new in events:
-        event = Event(after.length, new.kind, new.key, at, json.loads(json.dumps(new.data)))
-        after.length, after.last_at = after.length + 1, at
-        _FOLDS[event.kind](after, event)
+    tell(after, events, at)
     return after
+
+
+def tell(experiment: Experiment, events: Iterable[NewEvent], at: float) -> None:
+    """Add `events` to what `experiment` knows, in place: for whoever keeps no journal, such as a simulation."""
+    for new in events:
+        event = Event(experiment.length, new.kind, new.key, at, json.loads(json.dumps(new.data)))
+        experiment.length, experiment.last_at = experiment.length + 1, at
+        _FOLDS[event.kind](experiment, event)
 
 
 def _on_conversation_opened(x: Experiment, event: Event) -> None:

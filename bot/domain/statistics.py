@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from bot.domain.distributions import beta_quantile, expected_largest_normal, normal_quantile, t_quantile
@@ -85,6 +86,7 @@ def wilson_interval(successes: float, n: int, confidence: float = CONFIDENCE) ->
     return Interval(min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share))
 
 
+@lru_cache(maxsize=4096)
 def clopper_pearson_interval(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
     """Exact interval of a proportion: never covers less than it says. It inverts the two-sided binomial test."""
     tail = (1 - confidence) / 2

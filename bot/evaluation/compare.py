@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from bot.domain.comparison import compare
+from bot.domain.comparison import compare_seeds
 from bot.domain.evaluation import Comparison, Evaluation
 from bot.domain.metrics import metric_named
 from bot.errors import UserError
@@ -37,9 +37,24 @@ def load_evaluation(path: Path) -> Evaluation:
         raise UserError(f"{path} has samples of another form than `id`, `score`, `finish`. Evaluate again.") from None
 
 
+def load_evaluations(path: Path) -> list[Evaluation]:
+    """The evaluation in a file, or those in a folder: its evaluation.json, else one file for each seed of a recipe.
+
+    Raises: UserError.
+    """
+    if not path.is_dir():
+        return [load_evaluation(path)]
+    whole = path / "evaluation.json"
+    files = [whole] if whole.is_file() else sorted(path.glob("*.json"))
+    if not files:
+        raise UserError(f"{path} is a folder without a .json file. Put one evaluation of each seed there, or name one.")
+    return [load_evaluation(file) for file in files]
+
+
 def compare_files(a: Path, b: Path) -> Comparison:
-    """B against A. Raises: UserError for files that cannot be read or do not compare."""
-    return compare(load_evaluation(a), load_evaluation(b))
+    """B against A, each a file or a folder of several seeds, which are pooled. Raises: UserError for files that cannot
+    be read or do not compare."""
+    return compare_seeds(load_evaluations(a), load_evaluations(b))
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from bot.domain.comparison import compare
 from bot.domain.evaluation import Evaluation, Sample, Verdict
-from bot.domain.experiment import Experiment, Run
-from bot.domain.sealing import chance_of_confirming, wise_to_open
+from bot.domain.experiment import EventKind, Experiment, NewEvent, Run
+from bot.domain.sealing import chance_of_confirming, climbed, confirmation, wise_to_open
 from bot.domain.sequential import holm_levels, level_after
 
 BASELINE_FAMILY, BEST_FAMILY = "against_baseline", "against_best"
@@ -109,3 +109,30 @@ def wise(x: Experiment, run: Run) -> bool:
     assert x.goal is not None and run.score is not None
     sealed = x.splits.get("sealed", run.score.n)
     return wise_to_open(run.score, len(x.scored_runs), x.rung, target=x.goal.target, sealed=sealed)
+
+
+def holdout_events(after: Experiment, run: int, asked: Evaluation, before: Evaluation | None) -> list[NewEvent]:
+    """The Ladder's answer for a run that was `asked` on the holdout, all that is ever told of it; `before` is what the
+    run of the last answer was found to have there, where that is still known."""
+    rung = climbed(asked, run, after.rung, before)
+    data = {"run": run, "n": asked.n, "told": rung.run == run, "rung": rung.as_dict()}
+    return [NewEvent(EventKind.HOLDOUT_ASKED, f"run/{run}/holdout", data)]
+
+
+def seal_events(
+    x: Experiment, run: int, result: Evaluation, score: Mapping[str, Any], why: str, base: Evaluation | None
+) -> list[NewEvent]:
+    """What the sealed items said of a run: that they were read, and whether they confirm it. Without the second, the
+    base model is to be asked on them too; `base` is what it said. `why` made the seal be opened against the odds."""
+    assert x.goal is not None and x.baseline is not None
+    opened = x.seal or {"run": run, "score": dict(score), "chance": chance(x, x.runs[run - 1]), "why": why}
+    events = [] if x.seal is not None else [NewEvent(EventKind.SEAL_OPENED, f"seal/{run}", opened)]
+    found = confirmation(result, target=x.goal.target, baseline=x.baseline, base_on_seal=base)
+    if found is None:
+        return events
+    reason, against = found.reason, str(opened["why"]).rstrip(".")
+    if not found.confirmed and against:
+        reason += f" It was opened at an estimated chance of {100 * opened['chance']:.0f} % ({against})."
+    data = {"run": run, "confirmed": found.confirmed, "reason": reason, "lower_bound": found.lower_bound,
+            "score": dict(score)}  # fmt: skip
+    return [*events, NewEvent(EventKind.CONFIRMED, "confirmed", data)]

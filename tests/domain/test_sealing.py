@@ -90,7 +90,7 @@ def test_a_step_is_a_standard_error_of_the_paired_difference() -> None:
 
 
 def test_a_hundred_questions_at_random_are_answered_a_few_times() -> None:
-    n, told, flattered = 100, 0, 0
+    n, told = 100, 0
     for seed in range(8):
         rng = random.Random(seed)
         asked = [evaluation([float(rng.random() < 0.5) for _ in range(n)], split="holdout") for _ in range(100)]
@@ -98,9 +98,7 @@ def test_a_hundred_questions_at_random_are_answered_a_few_times() -> None:
         for number, one in enumerate(asked[1:], 1):
             rungs.append(climbed(one, number, rungs[-1], asked[rungs[-1].run]))
         told += len({rung.run for rung in rungs})
-        flattered += rungs[-1].value < max(one.value for one in asked)
-    assert told <= 8 * 4
-    assert flattered >= 6  # the plain best of a hundred is flattered more
+    assert 8 <= told <= 8 * 4  # of 800 questions
 
 
 # --- When
@@ -137,11 +135,11 @@ def test_chance_is_what_a_simulation_finds() -> None:
     rng = random.Random(1)
     n, sealed, target, value = 100, 150, 0.7, 73
     passed = found = 0
-    while found < 3000:
+    while found < 1200:
         truth = rng.uniform(0.5, 0.95)
         if sum(rng.random() < truth for _ in range(n)) != value:
             continue
         found += 1
         passed += sum(rng.random() < truth for _ in range(sealed)) >= target * sealed
     said = chance_of_confirming(score(value / n, n), 1, None, target=target, sealed=sealed)
-    assert passed / found == pytest.approx(said, abs=0.06)
+    assert passed / found == pytest.approx(said, abs=0.07)

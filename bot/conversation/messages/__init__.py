@@ -55,6 +55,7 @@ from bot.conversation.messages.replies import (
     reply_adopted,
     reply_budget,
     reply_changed,
+    reply_compared,
     reply_denied,
     reply_halt,
     reply_help,
@@ -84,7 +85,7 @@ from bot.conversation.messages.review import (
     review,
     review_name,
 )
-from bot.conversation.messages.wording import short
+from bot.conversation.messages.wording import counted, short
 
 __all__ = [
     "ANSWERS",
@@ -113,6 +114,7 @@ __all__ = [
     "consent_check",
     "consent_question",
     "contract",
+    "counted",
     "crash_apology",
     "diagnosis_labels",
     "diagnosis_named",
@@ -148,6 +150,7 @@ __all__ = [
     "reply_adopted",
     "reply_budget",
     "reply_changed",
+    "reply_compared",
     "reply_denied",
     "reply_halt",
     "reply_help",

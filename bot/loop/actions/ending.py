@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 from bot.conversation import messages
 from bot.conversation.github import Refused, StaleHead
 from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent, State
 from bot.domain.redaction import redact
-from bot.domain.sealing import Confirmation, confirmation
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.jobs import settle, status_of
 from bot.loop.actions.planning import post_sticky, result_of, score_of
 from bot.loop.actions.runs import complete_check
 from bot.loop.actions.specs import trained_model
 from bot.loop.actions.traces import committed_files
-from bot.loop.judging import chance
+from bot.loop.judging import seal_events
 from bot.loop.policy import Action
 from bot.loop.spending import spend_of
 from bot.loop.world import World
@@ -36,34 +34,18 @@ async def confirm(world: World, x: Experiment, action: Action) -> list[NewEvent]
         data: dict[str, Any] = {"run": n, "confirmed": False, "reason": reason, "score": None}
         return [NewEvent(EventKind.CONFIRMED, "confirmed", data)]
     result = await result_of(world, x, job)
-    score, why = score_of(result, job.job_id), str(action.args.get("why") or "")
-    opened = x.seal or {"run": n, "score": score, "chance": chance(x, x.runs[n - 1]), "why": why}
-    events = [] if x.seal is not None else [NewEvent(EventKind.SEAL_OPENED, f"seal/{n}", opened)]
     base = x.job_for(JobRole.CONFIRM, BASELINE)
     on_seal = await result_of(world, x, base) if base is not None and base.succeeded else None
-    if on_seal is not None and base is not None:
+    why = str(action.args.get("why") or "")
+    events = seal_events(x, n, result, score_of(result, job.job_id), why, on_seal)
+    if base is None:
+        return events
+    if on_seal is not None:
         asked = {"run": BASELINE, "score": score_of(on_seal, base.job_id)}
-        events.append(NewEvent(EventKind.SEAL_OPENED, f"seal/{BASELINE}", asked))
-    found = confirmation(result, target=x.goal.target, baseline=x.baseline, base_on_seal=on_seal)
-    if found is None and base is None:
-        return events  # the base model is asked next
-    data = {
-        "run": n,
-        "confirmed": False,
-        "score": score,
-        "reason": "the base model could not be evaluated on the sealed items, so nothing says that the run is better",
-    }
-    if found is not None:
-        data |= {"confirmed": found.confirmed, "reason": _reason(found, opened), "lower_bound": found.lower_bound}
-    return [*events, NewEvent(EventKind.CONFIRMED, "confirmed", data)]
-
-
-def _reason(found: Confirmation, opened: Mapping[str, Any]) -> str:
-    """With why the seal was opened where it was known that it might well fail."""
-    why = str(opened["why"]).rstrip(".")
-    if found.confirmed or not why:
-        return found.reason
-    return f"{found.reason} It was opened at an estimated chance of {100 * opened['chance']:.0f} % ({why})."
+        return [NewEvent(EventKind.SEAL_OPENED, f"seal/{BASELINE}", asked), *events]
+    reason = "the base model could not be evaluated on the sealed items, so nothing says that the run is better"
+    data = {"run": n, "confirmed": False, "reason": reason, "score": score_of(result, job.job_id)}
+    return [NewEvent(EventKind.CONFIRMED, "confirmed", data)]
 
 
 async def conclude(world: World, x: Experiment, action: Action) -> list[NewEvent]:

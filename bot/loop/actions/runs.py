@@ -21,14 +21,13 @@ from bot.domain.fold import foreseen
 from bot.domain.goal import digest_of
 from bot.domain.recipe import as_yaml, differences, line_with, with_value
 from bot.domain.redaction import redact
-from bot.domain.sealing import climbed
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contract import describe_model
 from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
 from bot.loop.actions.planning import holdout_of, post_sticky, raw_result, result_of, score_of
 from bot.loop.actions.specs import base_model, keep_script, script_of
 from bot.loop.actions.traces import collect_trace, committed_files, job_path, metrics_of, number, output_json
-from bot.loop.judging import forgotten, judged, reached_run, wise
+from bot.loop.judging import forgotten, holdout_events, judged, reached_run, wise
 from bot.loop.policy import Action, arm_chosen, head_recipe_hash
 from bot.loop.spending import data_key, remedy_waits, spend_of
 from bot.loop.world import PREPARE, World, shipped_scripts
@@ -102,9 +101,7 @@ async def _ask_holdout(world: World, after: Experiment, run: Run) -> list[NewEve
     if asked is None:
         return []
     before = await holdout_of(world, after, after.rung.run) if after.rung is not None else None
-    rung = climbed(asked, run.n, after.rung, before)
-    data = {"run": run.n, "n": asked.n, "told": rung.run == run.n, "rung": rung.as_dict()}
-    return [NewEvent(EventKind.HOLDOUT_ASKED, f"run/{run.n}/holdout", data)]
+    return holdout_events(after, run.n, asked, before)
 
 
 async def _decided(world: World, x: Experiment) -> Decision:
