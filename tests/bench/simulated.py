@@ -19,7 +19,7 @@ from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewE
 from bot.domain.fold import tell
 from bot.domain.goal import Budget, Goal, GoalId
 from bot.loop.judging import holdout_events, judged, reached_run, seal_events, wise
-from bot.loop.policy import Action, next_action
+from bot.loop.policy import Action, head_recipe_hash, next_action
 from bot.loop.spending import data_key
 
 CORRELATION = 0.5
@@ -105,8 +105,8 @@ class SimulatedGoal:
 
     def _start_run(self, action: Action) -> list[NewEvent]:
         n = action.args["run"]
-        data = {"run": n, "recipe_hash": f"r{n}", "head_sha": self.x.head_sha, "method": "sft", "changed": {},
-                "check_run_id": None}  # fmt: skip
+        data = {"run": n, "recipe_hash": head_recipe_hash(self.x), "head_sha": self.x.head_sha, "method": "sft",
+                "changed": {}, "check_run_id": None}  # fmt: skip
         return [NewEvent(EventKind.RUN_STARTED, f"run/{n}", data)]
 
     def _launch(self, action: Action) -> list[NewEvent]:
