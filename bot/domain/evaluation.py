@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from bot.domain.goal import digest_of
 from bot.domain.metrics import DEFAULT, Counting, Metric, metric_named
 
 
@@ -78,6 +79,11 @@ class Evaluation:
 
     def scores(self) -> dict[str, float]:
         return {sample.id: sample.score for sample in self.samples}
+
+    @property
+    def results_digest(self) -> str:
+        """Over the value and every item's score: whoever edits one of them changes it."""
+        return digest_of([self.value, [[sample.id, sample.score, sample.weight] for sample in self.samples]])[:16]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"samples": [asdict(sample) for sample in self.samples]}

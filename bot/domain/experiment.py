@@ -219,6 +219,8 @@ class Score:
     termination_rate: float | None = None
     metric: str = DEFAULT
     """In a journal from before others existed, exact_match."""
+    results: str = ""
+    """Digest of the items' scores when they were read; empty in a journal from before it was kept."""
 
     @property
     def measure(self) -> Metric:

@@ -10,6 +10,7 @@ from typing import Any
 from bot.domain.comparison import compare_seeds
 from bot.domain.evaluation import Comparison, Evaluation
 from bot.domain.metrics import metric_named
+from bot.domain.statistics import weighted_mean
 from bot.errors import UserError
 
 _TEXTS = ("benchmark", "harness_digest", "model", "metric", "split")
@@ -32,9 +33,26 @@ def load_evaluation(path: Path) -> Evaluation:
     if wrong is not None:
         raise UserError(f"{path} is not a usable evaluation: {wrong}. Evaluate again.")
     try:
-        return Evaluation.from_dict(data)
+        found = Evaluation.from_dict(data)
+        if (edited := _edited(found)) is not None:
+            raise UserError(f"{path} has been edited: {edited}. Evaluate again.")
+        return found
     except (TypeError, ValueError, KeyError, AttributeError):
         raise UserError(f"{path} has samples of another form than `id`, `score`, `finish`. Evaluate again.") from None
+
+
+def _edited(found: Evaluation) -> str | None:
+    """What in a file does not fit together as the evaluator wrote it; None where all of it does."""
+    if not found.samples:
+        return None
+    ids = {sample.id for sample in found.samples}
+    if found.n not in (len(found.samples), len(ids)):
+        return f"it says n = {found.n} and holds {len(found.samples)} samples"
+    scores = [sample.score for sample in found.samples]
+    value = found.measure.of_mean(weighted_mean(scores, [sample.weight for sample in found.samples]))
+    if abs(value - found.value) > 1e-6 * max(1.0, abs(value)):
+        return f"its samples make {value:.6g}, and it says {found.value:.6g}"
+    return None
 
 
 def load_evaluations(path: Path) -> list[Evaluation]:

@@ -233,6 +233,17 @@ def spend_words(spend: Spend) -> str:
     return listed([*parts, money])
 
 
+def head_without_effect(experiment: Experiment, sha: str, files: Sequence[str]) -> str:
+    """A push changed files that say how, or on what, the goal is measured: they are named, and count nowhere."""
+    return message(
+        experiment.goal_id,
+        f"head/{sha[:12]}/measured",
+        f"**{short(sha)} changes what measures this goal, and that has no effect.**",
+        "\n".join(f"- {line}" for line in files),
+        "The evaluator is not in this pull request either: it is a bundle of Postdoc's, named by its digest.",
+    )
+
+
 def head_refused(experiment: Experiment, sha: str, problems: Sequence[str]) -> str:
     """A person's push holds a recipe that cannot be trained; what stood there before still holds."""
     return message(

@@ -86,8 +86,16 @@ async def result_of(world: World, x: Experiment, job: Job | None) -> Evaluation:
         kept = await raw_result(world, x, job)
         if kept is None:
             raise UserError(f"what {job.role} job `{job.job_id}` found is gone with the machine that it ran on")
-        return Evaluation.from_dict(kept)
-    return load_result(folder)
+        found = Evaluation.from_dict(kept)
+    else:
+        found = load_result(folder)
+    known = [score for score in (x.baseline, *(run.score for run in x.runs)) if score is not None]
+    if any(score.job_id == job.job_id and score.results not in ("", found.results_digest) for score in known):
+        raise UserError(
+            f"the results of job `{job.job_id}` are not those that were recorded when it ended: somebody has edited "
+            "them, so nothing is compared with them"
+        )
+    return found
 
 
 async def raw_result(world: World, x: Experiment, job: Job | None, path: str = EVALUATION) -> dict[str, Any] | None:
@@ -124,6 +132,7 @@ def score_of(evaluation: Evaluation, job_id: str) -> dict[str, Any]:
         "lenient": evaluation.lenient,
         "termination_rate": evaluation.termination_rate,
         "metric": evaluation.metric,
+        "results": evaluation.results_digest,
     }
 
 
