@@ -18,6 +18,8 @@ from bot.errors import UserError
 
 CONFIDENCE = 0.95
 POWER = 0.8
+USUAL_CORRELATION = 0.5
+"""Of two models' answers over items, before anything is known of them; GPQA's published arithmetic assumes it."""
 # Six discordant pairs, all in one favour, are the fewest that the exact test calls significant: 2 * 0.5**6 = 0.031.
 FEWEST_TELLING_PAIRS = 6
 
