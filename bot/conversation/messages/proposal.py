@@ -133,10 +133,11 @@ def _blind_words(experiment: Experiment) -> str:
     least = minimum_detectable_unpaired(base.value, base.n, correlation=USUAL_CORRELATION)
     if wanted >= least:
         return ""
+    far, least_said = base.measure.said_size(wanted), base.measure.said_size(least)
     return (
-        f"**Few items for this target:** it lies {base.measure.said_size(wanted)} from the base model, and {base.n} dev "
-        f"items show differences from about {base.measure.said_size(least)} on (paired, power 0.8, two models' answers "
-        "correlating by .5). A run may reach the target and still not be told from the base model."
+        f"**Few items for this target:** it lies {far} from the base model, and {base.n} dev items show differences "
+        f"from about {least_said} on (paired, power 0.8, two models' answers correlating by .5). A run may reach the "
+        "target and still not be told from the base model."
     )
 
 
