@@ -456,8 +456,9 @@ class Experiment:
 
     @property
     def best_run(self) -> Run | None:
-        """Best dev value; the earliest among equals, because a later tie is more often luck."""
-        return self._best(self.scored_runs)
+        """Best dev value, of those that count where any does; the earliest among equals, because a later tie is more
+        often luck."""
+        return self.candidate or self._best(self.scored_runs)
 
     @property
     def scored_runs(self) -> list[Run]:

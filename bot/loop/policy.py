@@ -261,13 +261,12 @@ def _confirm(x: Experiment, run: Run, why: str = "") -> Action | None:
 
 def _blocked(x: Experiment, action: Action | None) -> Action | None:
     """An ending says so where a run reached the target and does not count."""
-    best = x.best_run
-    if action is None or action.kind is not ActionKind.CONCLUDE or best is None or best.score is None:
-        return action
     assert x.goal is not None
-    if not best.forgets or not x.goal.reached(best.score.value):
+    found = [run for run in x.scored_runs if run.forgets and run.score and x.goal.reached(run.score.value)]
+    if action is None or action.kind is not ActionKind.CONCLUDE or not found:
         return action
-    reason = f"run {best.n} reached the target but forgot {', '.join(best.forgets)}, which this goal does not allow; "
+    run = found[-1]
+    reason = f"run {run.n} reached the target but forgot {', '.join(run.forgets)}, which this goal does not allow; "
     return _conclude(State(action.args["state"]), reason + action.args["reason"])
 
 

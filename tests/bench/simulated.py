@@ -79,7 +79,7 @@ class SimulatedGoal:
         self.answers: dict[tuple[str, int], Evaluation] = {}
         baseline = self.answer("dev", BASELINE)
         goal = Goal("g", "m", "b", target=baseline.value + gain, budget=Budget(runs=runs, gpu_hours=1000.0))
-        envelope = Envelope(goal.hash, Budget(runs=runs, gpu_hours=1000.0, wall_hours=1e6), ("*",)).as_dict()
+        envelope = Envelope(goal.hash, Budget(runs=runs, gpu_hours=1000.0, wall_hours=1e6), frozenset({"*"})).as_dict()
         self.x = Experiment(
             GoalId("o/r#1"), is_goal=True, contract_version=0, goal=goal, pull_request=1, head_sha="h0",
             recipe="learning_rate: 1\n", consent={"by": "ada", "head_sha": "h0", "envelope": envelope}, splits=sizes,

@@ -122,7 +122,7 @@ def test_changed_evaluator_has_another_digest(bundle: ModuleType, tmp_path: Path
 def test_items_of_one_cluster_make_the_error_larger_as_the_bot_computes_it(scores: ModuleType) -> None:
     from bot.domain.statistics import clustered_standard_error
 
-    samples = [{"score": float(i % 8 < 3), "cluster": f"c{i // 4}"} for i in range(40)]
+    samples: list[dict[str, Any]] = [{"score": float(i % 8 < 3), "cluster": f"c{i // 4}"} for i in range(40)]
     alone = scores.value_and_error("exact_match", [{"score": each["score"]} for each in samples])[1]
     value, error = scores.value_and_error("exact_match", samples)
     assert error > 1.2 * alone

@@ -202,6 +202,7 @@ def test_blocking_keeps_a_run_that_forgot_from_being_confirmed() -> None:
     reported, blocked = forgetful(Scripted(shares), "report"), forgetful(Scripted(shares), "block")
     assert pursued(reported).x.confirmation is not None and reported.x.confirmation["run"] == 1  # type: ignore[index]
     assert pursued(blocked).x.confirmation is not None and blocked.x.confirmation["run"] == 2  # type: ignore[index]
+    assert blocked.x.best_run is blocked.x.runs[1]  # what would be published
     body = messages.review(blocked.x, blocked.x.runs[0])
     assert "### What it could do before" in body and "**forgotten**" in body and "does not count" in body
     assert "not held against the run" in messages.review(reported.x, reported.x.runs[0])
