@@ -84,7 +84,13 @@ def lost_machine(experiment: Experiment) -> str:
     job = again[-1]
     what = f"Run {job.run}" if job.role is JobRole.TRAIN else "A value of the ablation"
     where = f"from step {job.resumed_from:,}" if job.resumed_from is not None else "from the beginning"
-    return f"{what} lost its machine; attempt {job.attempt} went on {where}."
+    stopped = any(
+        (each.role, each.run, each.attempt) == (job.role, job.run, job.attempt - 1)
+        and (each.status or {}).get("state") == "cancelled"
+        for each in experiment.jobs.values()
+    )
+    why = "was stopped" if stopped else "lost its machine"
+    return f"{what} {why}; attempt {job.attempt} went on {where}."
 
 
 def boxes_ticked(body: str) -> frozenset[str]:

@@ -18,13 +18,14 @@ from bot.data.card import dataset_card
 from bot.data.licences import GateResult, find_licence, licence_gate, normalise_licence
 from bot.data.scan import ScanReport, scan
 from bot.diagnosis import preflight
-from bot.domain.evaluation import Evaluation, Split
+from bot.domain.evaluation import Evaluation
 from bot.domain.experiment import BASELINE, EventKind, Experiment, Job, JobRole, NewEvent
 from bot.domain.goal import DEFAULT_METHOD
 from bot.domain.methods import METHODS
 from bot.domain.statistics import value_interval
 from bot.errors import UserError
-from bot.evaluation.benchmarks import items, split_sizes
+from bot.evaluation.benchmark_file import Benchmark
+from bot.evaluation.benchmarks import Item, items, split_sizes
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contract import refuse
 from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
@@ -178,7 +179,7 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
         return [NewEvent(EventKind.DATA_CHECKED, name, found)]
     folder = world.runner.folder(JobId(job.job_id))
     benchmark = await benchmark_of(world, x)
-    held_out = [item for split in Split for item in items(benchmark, split, _seed(x))]
+    held_out = held_out_items(x, benchmark)
     content = output(folder, "data/train.jsonl") or b""
     try:
         rows = [json.loads(line) for line in content.decode().split("\n") if line]
@@ -216,6 +217,11 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
     if found["blocked"] and x.pull_request is None:
         events.append(await refuse(world, x, found["blocked"]))
     return events
+
+
+def held_out_items(x: Experiment, benchmark: Benchmark) -> list[Item]:
+    """Everything that this goal is ever measured on, whatever split it stands in."""
+    return [item for split in Split for item in items(benchmark, split, _seed(x))]
 
 
 def rows_problem(recipe: str, rows: Sequence[Mapping[str, Any]]) -> str | None:
@@ -367,8 +373,8 @@ async def _first_files(world: World, x: Experiment) -> dict[str, bytes | None]:
     return {f"{x.folder}/{path}": content for path, content in files.items()}
 
 
-def data_card(x: Experiment) -> str:
-    """The dataset card of the head's training set."""
+def data_card(x: Experiment, *, synthetic: Mapping[str, Any] | None = None) -> str:
+    """The dataset card of the head's training set, and of what a run made beside it."""
     checked = x.data.get(data_key(x.recipe, x.recipe_digests), {})
     licences = [
         gate["found"] for name, gate in checked.get("licences", {}).items() if x.goal and name != x.goal.base_model
@@ -376,7 +382,7 @@ def data_card(x: Experiment) -> str:
     title = f"Training data of {x.folder}"
     return dataset_card(
         checked.get("build", {}), scan=checked.get("scan"), audit=checked.get("audit"), title=title,
-        licence=licences[0] if len(licences) == 1 else None,
+        licence=licences[0] if len(licences) == 1 else None, synthetic=synthetic,
     )  # fmt: skip
 
 

@@ -23,8 +23,9 @@ from bot.domain.recipe import as_yaml, differences, line_with, with_value
 from bot.domain.redaction import redact
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contract import describe_model
+from bot.loop.actions.generated import card_of, generated_rows, spoiled
 from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
-from bot.loop.actions.planning import holdout_of, post_sticky, raw_result, result_of, score_of
+from bot.loop.actions.planning import data_card, holdout_of, post_sticky, raw_result, result_of, score_of
 from bot.loop.actions.specs import base_model, keep_script, script_of
 from bot.loop.actions.traces import collect_trace, committed_files, job_path, metrics_of, number, output_json
 from bot.loop.judging import forgotten, holdout_events, judged, reached_run, wise
@@ -80,11 +81,21 @@ async def diagnose_run(world: World, x: Experiment, action: Action) -> list[NewE
             (best.n, best_result) if best is not None and best_result is not None else None,
         )  # fmt: skip
         found["forgetting"] = forgotten(await raw_result(world, x, baseline), await raw_result(world, x, evaluate))
+    blame = None
+    if train is not None and train.succeeded:
+        facts, blame = await generated_rows(world, x, run)
+        found["generated"] = facts
+        if facts is not None and blame is not None:
+            report = replace(report, diagnoses=(blame, *report.diagnoses))
+            nothing = dict.fromkeys(("score", "verdict", "against_baseline", "against_best"))
+            found |= nothing | {"failure": spoiled(facts)}
     found |= {"report": report.as_dict(), "remedy": None}
     key = f"run/{run.n}/diagnosed"
     asked = await _ask_holdout(world, foreseen(x, [NewEvent(EventKind.DIAGNOSED, key, found)], world.clock()), run)
     after = foreseen(x, [*asked, NewEvent(EventKind.DIAGNOSED, key, found)], world.clock())
     decision = await _decided(world, after)
+    if blame is not None or (train is not None and train.refused):
+        decision = _only_what_helps(decision, report)
     found |= {"remedy": decision.remedy.as_dict() if decision.remedy else None, "kept": decision.kept}
     if decision.remedy is None and decision.stuck:
         found["stuck"] = decision.stuck
@@ -117,6 +128,15 @@ async def _decided(world: World, x: Experiment) -> Decision:
     if decision.remedy is None or decision.remedy.stage is None:
         return decision
     return decision._replace(remedy=_with_scripts(world, x, decision.remedy))
+
+
+def _only_what_helps(decision: Decision, report: DiagnosisReport) -> Decision:
+    """After a run that was never started, or whose own rows spoiled it, another is tried only where it mends that."""
+    fatal = [each.symptom for each in report.diagnoses if each.severity is Severity.FATAL]
+    if decision.remedy is None or not fatal or decision.remedy.symptom in fatal:
+        return decision
+    stuck = f"`{fatal[0]}` stands in the way of every run with these rows, and no change of the recipe mends it"
+    return decision._replace(remedy=None, stuck=stuck)
 
 
 def _with_scripts(world: World, x: Experiment, remedy: Remedy) -> Remedy:
@@ -313,6 +333,8 @@ async def _commit_recipe(
         if run.reviewed:
             files |= committed_files(world, x, run)
     files |= {f"{x.folder}/README.md": experiment_card(world, x)} | await world.record_files(x)
+    if card_of(x) is not None:
+        files[f"{x.folder}/data/README.md"] = data_card(x, synthetic=card_of(x)).encode()
     reason, method = f"{symptom}: {why}" if symptom else why, stage["method"] if stage is not None else ""
     message = messages.commit_message(x, len(x.runs), changed, reason, method=method)
     key = f"{x.goal_id}/change/{digest_of([x.head_sha, text])[:12]}"
