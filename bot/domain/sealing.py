@@ -30,9 +30,10 @@ from bot.domain.statistics import (
     proportion_standard_error,
 )
 
-WISE = 0.7
-"""† Chance of being confirmed from which on the seal is opened while runs are left. Of 0, .5, .7, .8 and .9, .7 had the
-fewest goals lost for the runs it took (`make bench ARGS=statistics` prints them)."""
+WISE = 0.6
+"""† Chance of being confirmed from which on the seal is opened while runs are left. Every tenth more loses fewer goals
+at the seal and takes more runs (`make bench ARGS=statistics` prints both); below .6 a first run that meets the target
+by a hair would open it."""
 FAR = 0.99
 """Confidence of two bounds that do not meet: then nobody needs to ask the base model on the seal."""
 

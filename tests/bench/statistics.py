@@ -32,7 +32,7 @@ def measure(goals: int = GOALS) -> tuple[list[str], dict[str, Any]]:
     claimed = sum(one.better for one in ended)
     met = sum(one.state is State.MET for one in ended)
     powers = {share: power_at(share) for share in POWER_BARS}
-    opened = {need: opening(need) for need in (0.0, 0.5, WISE, 0.8, 0.9)}
+    opened = {need: opening(need) for need in (0.0, 0.5, WISE, 0.7, 0.8)}
     lines = [
         f"Statistics, {goals} simulated goals of 1 to {MOST_RUNS} runs without any effect (448 items, base 30 %)",
         _share("`better` said", claimed, goals),

@@ -18,7 +18,7 @@ from bot.data.card import dataset_card
 from bot.data.licences import GateResult, find_licence, licence_gate, normalise_licence
 from bot.data.scan import ScanReport, scan
 from bot.diagnosis import preflight
-from bot.domain.evaluation import Evaluation
+from bot.domain.evaluation import Evaluation, Split
 from bot.domain.experiment import BASELINE, EventKind, Experiment, Job, JobRole, NewEvent
 from bot.domain.goal import DEFAULT_METHOD
 from bot.domain.methods import METHODS
