@@ -45,8 +45,8 @@ def write(folder: Path, content: object, rows: int = 100, name: str = "faq") -> 
 
 
 def test_every_shipped_benchmark_loads_with_both_splits_and_a_licence() -> None:
-    assert known_benchmarks() == sorted(f"practice/{task}" for task in TASKS)
-    for name in known_benchmarks():
+    assert set(known_benchmarks()) >= {f"practice/{task}" for task in TASKS}
+    for name in sorted(f"practice/{task}" for task in TASKS):
         benchmark = load_benchmark(name)
         assert benchmark.licence == "Apache-2.0"
         dev, sealed = items(benchmark, "dev"), items(benchmark, "sealed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,16 @@ def score_of(evaluation: Evaluation, job_id: str) -> dict[str, Any]:
         "lenient": evaluation.lenient,
         "termination_rate": evaluation.termination_rate,
         "metric": evaluation.metric,
+        **({"few_shot": _with_interval(evaluation)} if evaluation.few_shot else {}),
     }
+
+
+def _with_interval(evaluation: Evaluation) -> dict[str, Any]:
+    """What the same model reached with examples before each prompt."""
+    found = evaluation.few_shot or {}
+    value, error, n = float(found["value"]), float(found["standard_error"]), int(found["n"])
+    low, high = value_interval(replace(evaluation, value=value, standard_error=error, n=n, samples=()))
+    return {"shots": found["shots"], "value": value, "standard_error": error, "n": n, "ci_low": low, "ci_high": high}
 
 
 async def record_baseline(world: World, x: Experiment, action: Action) -> list[NewEvent]:
