@@ -141,8 +141,8 @@ def _items_problem(content: Mapping[str, Any]) -> Problem | None:
     choices = source.get("choices")
     if choices is not None and not (isinstance(choices, str) or (isinstance(choices, list) and len(choices) > 1)):
         return Problem(("items", "choices"), "items.choices is a column that holds a list, or a list of columns")
-    if (join := source.get("join")) is not None and not (isinstance(join, dict) and set(join) == {"file", "on"}):
-        return Problem(("items", "join"), "items.join needs file and on; write join: {file: answers.jsonl, on: id}")
+    if (join := source.get("join")) is not None and not (isinstance(join, dict) and set(join) == {"file", "key"}):
+        return Problem(("items", "join"), "items.join needs file and key; write join: {file: answers.jsonl, key: id}")
     return (
         _hub_problem(source) or _pattern_problem(("items", "pattern"), source.get("pattern")) or _names_problem(content)
     )

@@ -23,7 +23,7 @@ in its repository is named by its path, `benchmarks/ours.yaml`, and read as it s
                                         right one's number from 0, letter, digit from 1, text, or one of those columns
       shuffle: true                     choices in an order that their hash decides
       messages: turns                   column with a conversation [{role, content}] that is asked instead of `prompt`
-      join: {file: answers.jsonl, on: id}   columns of another file, by a key
+      join: {file: answers.jsonl, key: id}   columns of another file, by a key
     splits:                             dev is iterated on; sealed is opened once, to confirm
       dev: {n: 200}                     n items at most; each item belongs to one split by a hash of its content,
       sealed: {n: 200}                  or each split has a `file`; what is sealed is then taken out of dev

@@ -136,7 +136,9 @@ def _each(benchmark: Benchmark, files: Iterable[str]) -> Iterator[Item]:
     for file in files:
         for _, row in rows_of(benchmark.folder / file):
             item = item_of(benchmark, joined(row))
-            if item.id not in seen:
+            # The lines between paragraphs are rows of their own in some corpora.
+            blank = benchmark.engine == "likelihood" and not item.prompt.strip()
+            if item.id not in seen and not blank:
                 seen.add(item.id)
                 yield item
 
@@ -146,12 +148,12 @@ def _joined(benchmark: Benchmark) -> Callable[[Row], Row]:
     join = benchmark.configuration["items"].get("join")
     if not join:
         return lambda row: row
-    on = str(join["on"])
-    others = {str(row.get(on)): row for _, row in rows_of(benchmark.folder / str(join["file"]))}
+    key = str(join["key"])
+    others = {str(row.get(key)): row for _, row in rows_of(benchmark.folder / str(join["file"]))}
 
     def with_other(row: Row) -> Row:
-        if (other := others.get(str(row.get(on)))) is None:
-            raise UserError(f"`{join['file']}` has no row whose {on} is {str(row.get(on))[:60]}: correct `items.join`.")
+        if (other := others.get(str(row.get(key)))) is None:
+            raise UserError(f"`{join['file']}` has no row whose {key} is {str(row.get(key))[:60]}: correct `items.join`.")
         return {**other, **row}
 
     return with_other

@@ -47,7 +47,8 @@ def run(arguments: argparse.Namespace, benchmark: dict[str, Any], items: list[di
         raise refused(f"inspect: {log.error.message.splitlines()[0] if log.error else log.status}")
     found = {str(sample.id): sample for sample in log.samples}
     print(f"answered {len(found)}", flush=True)
-    return [sample_of(item, found[item["id"]]) for item in items]
+    most = int((benchmark.get("generation") or {}).get("max_gen_toks", 256))
+    return [sample_of(item, found[item["id"]], most) for item in items]
 
 
 def model_of(arguments: argparse.Namespace, benchmark: dict[str, Any]) -> Any:
@@ -60,9 +61,8 @@ def model_of(arguments: argparse.Namespace, benchmark: dict[str, Any]) -> Any:
         "hf/local",
         model_path=arguments.model,
         device="cuda" if torch.cuda.is_available() else "cpu",
-        config=GenerateConfig(
-            max_tokens=int(generation.get("max_gen_toks", 256)), do_sample=False, max_connections=1, seed=0
-        ),
+        do_sample=False,
+        config=GenerateConfig(max_tokens=int(generation.get("max_gen_toks", 256)), max_connections=1, seed=0),
         **more,
     )
 
@@ -94,14 +94,17 @@ def task_of(benchmark: dict[str, Any], items: list[dict[str, Any]]) -> Any:
     )
 
 
-def sample_of(item: dict[str, Any], sample: Any) -> dict[str, Any]:
+def sample_of(item: dict[str, Any], sample: Any, most: int) -> dict[str, Any]:
+    """`most` tokens in one turn mean that it was cut: inspect's provider does not say so itself."""
     score = next(iter(sample.scores.values()))
+    usage = sample.output.usage
+    cut = sample.limit is not None or (usage is not None and usage.output_tokens >= most)
     return {
         "id": item["id"],
         "prompt": item["prompt"],
         "response": sample.output.completion if sample.output.choices else "",
         "reference": item["reference"],
-        "finish": "stop" if sample.limit is None and sample.output.stop_reason in ("stop", "tool_calls") else "length",
+        "finish": "length" if cut else "stop",
         "turns": sum(message.role == "assistant" for message in sample.messages),
         "score": float(score.value in ("C", 1, 1.0, True)),
     }

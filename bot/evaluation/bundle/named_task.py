@@ -11,6 +11,8 @@ Not covered: groups of tasks (name one task per benchmark), tasks that are Pytho
 from __future__ import annotations
 
 import argparse
+import re
+from pathlib import Path
 from typing import Any
 
 import generate
@@ -33,6 +35,8 @@ def run(
     lm = language_model.load(arguments, benchmark)
     chat = benchmark.get("chat") or {}
     config = config_of(benchmark["lm_eval"]["task"], [item["row"] for item in items], [shot["row"] for shot in shots])
+    if own := {key: value for key, value in (benchmark.get("generation") or {}).items() if value is not None}:
+        config["generation_kwargs"] = {**(config.get("generation_kwargs") or {}), **own}
     template = bool(chat.get("template", False)) and lm.tokenizer.chat_template is not None
     task = ConfigurableTask(config=config)
     results = evaluate(
@@ -55,13 +59,9 @@ def run(
 def config_of(name: str, rows: list[dict[str, Any]], shots: list[dict[str, Any]]) -> dict[str, Any]:
     """The task's own configuration with our rows in the place of its data set. SystemExit for an unknown name."""
     from datasets import Dataset
-    from lm_eval.tasks import TaskManager
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    entry = TaskManager().task_index.get(name)
-    if entry is None or entry.yaml_path is None or "task_list" in (entry.cfg or {}):
-        raise refused(f"lm_eval: there is no task {name} with a file of its own; `lm_eval ls tasks` lists them")
-    config = dict(load_yaml(entry.yaml_path, resolve_func=True))
+    config = dict(load_yaml(file_of(name), resolve_func=True))
     if not isinstance(config.get("task"), str) or "class" in config or not config.get("output_type"):
         raise refused(f"lm_eval: {name} is no single task; name one that it consists of")
     for key in ("tag", "group", "dataset_path", "dataset_name", "dataset_kwargs", "training_split", "validation_split",
@@ -74,6 +74,17 @@ def config_of(name: str, rows: list[dict[str, Any]], shots: list[dict[str, Any]]
         "num_fewshot": len(shots),
         **({"fewshot_split": "shots", "fewshot_config": {"sampler": "first_n", "split": "shots"}} if shots else {}),
     }
+
+
+def file_of(name: str) -> Path:
+    """The task's own file. The harness's index of all fourteen thousand takes a minute to build."""
+    import lm_eval.tasks
+
+    line = re.compile(rb"^task:[ \t]*['\"]?" + re.escape(name.encode()) + rb"['\"]?[ \t\r]*(?:#.*)?$", re.MULTILINE)
+    for path in sorted(Path(lm_eval.tasks.__file__).parent.rglob("*.yaml")):
+        if line.search(path.read_bytes()):
+            return path
+    raise refused(f"lm_eval: there is no task {name} with a file of its own; `lm_eval ls tasks` lists them")
 
 
 def in_order(logged: list[dict[str, Any]], wanted: str | None) -> list[dict[str, Any]]:
@@ -90,11 +101,14 @@ def sample_of(item: dict[str, Any], sample: dict[str, Any], theirs: str, lm: Any
     responses = [response[0] for response in sample["resps"]]
     likelihoods = all(isinstance(each, (list, tuple)) for each in responses)
     best = max(range(len(responses)), key=lambda n: float(responses[n][0])) if likelihoods else 0
+    target = str(sample["target"])
+    if likelihoods and target.isdigit() and int(target) < len(responses):
+        target = sample["arguments"][int(target)][1].strip()
     return {
         "id": item["id"],
         "prompt": context,
         "response": sample["arguments"][best][1].strip() if likelihoods else str(responses[0]),
-        "reference": str(sample["target"]),
+        "reference": target,
         "finish": lm.finishes.get(context, "stop"),
         "score": float(sample[theirs]),
     }
