@@ -45,7 +45,7 @@ _ITEMS = frozenset(
 _SETTINGS: dict[str, frozenset[str]] = {
     "generation": frozenset({"max_gen_toks", "until", "do_sample"}),
     "extraction": frozenset({"strict", "lenient"}),
-    "chat": frozenset({"template", "system", "enable_thinking"}),
+    "chat": frozenset({"template", "system", "enable_thinking", "think_end_token"}),
     "code": frozenset({"prefix", "entry_point", "test", "call", "timeout_seconds"}),
     "instructions": frozenset({"kinds", "arguments"}),
     "rubric": frozenset({"items"}),
@@ -220,9 +220,14 @@ def _engine_problem(content: Mapping[str, Any]) -> Problem | None:
 
 
 def _harness_problem(content: Mapping[str, Any]) -> Problem | None:
-    backend = content.get("backend") or "transformers"
+    backend, chat = content.get("backend") or "transformers", content.get("chat") or {}
     if backend not in BACKENDS:
         return Problem(("backend",), f"there is no backend {str(backend)[:60]}; write {' or '.join(BACKENDS)}")
+    if backend == "vllm" and isinstance(chat, dict) and chat.get("enable_thinking") and not chat.get("think_end_token"):
+        return Problem(
+            ("chat", "enable_thinking"),
+            'backend vllm needs to know where thinking ends; write think_end_token: "</think>"',
+        )
     if content.get("engine") == "lm_eval":
         named = (content.get("lm_eval") or {}).get("task") if isinstance(content.get("lm_eval"), dict) else None
         if not isinstance(named, str) or not re.fullmatch(r"[\w./-]{1,100}", named) or named.endswith(".yaml"):

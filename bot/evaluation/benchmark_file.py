@@ -36,7 +36,8 @@ in its repository is named by its path, `benchmarks/ours.yaml`, and read as it s
       strict: {pattern: null}           regular expression whose last match (first group) is compared; null: all of it;
                                         or take: whole, answer_line, letter, number, boxed, code
       lenient: {pattern: '(?:is|:)\\s+(\\S.*)$', ignore_case: true}
-    chat: {template: true, system: "", enable_thinking: false}       all optional
+    chat: {template: true, system: "", enable_thinking: false}       all optional;
+                                        think_end_token: "</think>" takes away what comes before it
     backend: transformers               or vllm, for generate, choices and lm_eval; then
                                         vllm: {max_model_len: 4096, tensor_parallel_size: 1}
 

@@ -153,7 +153,9 @@ def _joined(benchmark: Benchmark) -> Callable[[Row], Row]:
 
     def with_other(row: Row) -> Row:
         if (other := others.get(str(row.get(key)))) is None:
-            raise UserError(f"`{join['file']}` has no row whose {key} is {str(row.get(key))[:60]}: correct `items.join`.")
+            raise UserError(
+                f"`{join['file']}` has no row whose {key} is {str(row.get(key))[:60]}: correct `items.join`."
+            )
         return {**other, **row}
 
     return with_other

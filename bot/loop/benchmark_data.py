@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from bot.domain.data_source import HubSource
 from bot.domain.goal import digest_of
 from bot.evaluation.benchmark_file import Benchmark
 from bot.loop import hub
@@ -26,13 +27,16 @@ async def with_data(benchmark: Benchmark, folder: Path, token: str, commit: str 
     source = benchmark.hub
     if source is None:
         return benchmark
-    if commit is None:
-        commit = source.revision if source.pinned else await hub.commit_of(source, token)
-    files = benchmark.hub_files
-    kept = folder / "benchmarks" / "hub" / digest_of([source.repo, commit, sorted(files)])[:20]
+    source, files = source.at(commit) if commit else source, benchmark.hub_files
+    if source.pinned and (kept := _folder(folder, source, files)).is_dir():
+        return benchmark.fetched(source.revision, kept)
+    found = await hub.named_files(source, files, token, MOST_BYTES)
+    kept = _folder(folder, found.source, files)
     if not kept.is_dir():
         await asyncio.to_thread(kept.parent.mkdir, parents=True, exist_ok=True)
-        await hub.fetch(
-            hub.HubData(source.at(commit), benchmark.licence or None, {}, tuple(files)), kept, token, MOST_BYTES
-        )
-    return benchmark.fetched(commit, kept)
+        await hub.fetch(found, kept, token, MOST_BYTES)
+    return benchmark.fetched(found.source.revision, kept)
+
+
+def _folder(folder: Path, source: HubSource, files: list[str]) -> Path:
+    return folder / "benchmarks" / "hub" / digest_of([source.repo, source.revision, sorted(files)])[:20]

@@ -66,10 +66,16 @@ async def resolve(source: HubSource, token: str) -> HubData:
     return HubData(source.at(str(answer["sha"])), licence, card, tuple(chosen))
 
 
-async def commit_of(source: HubSource, token: str) -> str:
-    """The commit that the source's revision is now. Raises: UserError, TransientError."""
+async def named_files(source: HubSource, files: Sequence[str], token: str, most_bytes: int) -> HubData:
+    """The data set at its commit, with these files of it. Raises: UserError, TransientError."""
     request = {"do": "resolve", "repo": source.repo, "revision": source.revision, "token": token}
-    return str((await _ask(source, request | {"seconds": RESOLVE_SECONDS}))["sha"])
+    answer = await _ask(source, request | {"seconds": RESOLVE_SECONDS})
+    sizes = {str(name): int(size) for name, size in answer["files"]}
+    if missing := [name for name in files if name not in sizes]:
+        raise UserError(f"The data set `{source}` has no file `{missing[0]}`. It holds {_shown(list(sizes))}.")
+    if (total := sum(sizes[name] for name in files)) > most_bytes:
+        raise UserError(_too_large(source, total, len(files), most_bytes))
+    return HubData(source.at(str(answer["sha"])), None, answer["card"], tuple(files))
 
 
 async def fetch(data: HubData, folder: Path, token: str, most_bytes: int = MOST_BYTES) -> None:

@@ -44,7 +44,7 @@ def _load(arguments: argparse.Namespace, benchmark: dict[str, Any]) -> Any:
     transformers_logging.disable_progress_bar()
     torch.manual_seed(0)
     chat = benchmark.get("chat") or {}
-    thinking = {"enable_thinking": chat["enable_thinking"]} if "enable_thinking" in chat else {}
+    thinking = {key: chat[key] for key in ("enable_thinking", "think_end_token") if key in chat}
     if benchmark.get("backend") == "vllm":
         lm = vllm(arguments, benchmark, thinking)
     else:
@@ -78,6 +78,7 @@ def vllm(arguments: argparse.Namespace, benchmark: dict[str, Any], thinking: dic
         seed=0,
         batch_size="auto",
         enable_thinking=bool(thinking.get("enable_thinking", False)),
+        think_end_token=thinking.get("think_end_token"),
     )
 
 
