@@ -173,34 +173,42 @@ def split_of_prompt(prompt: str, benchmark: Benchmark) -> str:
 
 def item_of(benchmark: Benchmark, row: Row) -> Item:
     """What the row asks, with its id. Raises: UserError naming a column that is not there."""
-    engine, source = benchmark.engine, benchmark.configuration["items"]
-    reference, asked, media, prompt = "", {}, {}, ""
-    places: dict[str, Any] = {}
-    if "choices" in source:
-        texts, answer = _choices(benchmark, row, source)
-        places["choices"] = "\n".join(f"{letter}) {text}" for letter, text in zip(LETTERS, texts, strict=False))
-        reference = LETTERS[answer]
-        asked = {"choices": texts, "answer": answer} if engine == "choices" else {}
-    elif engine not in ("likelihood", "pairs", "lm_eval") and benchmark.metric not in _WITHOUT_REFERENCE:
-        reference = _reference(benchmark, row, source)
-    if engine == "lm_eval":
+    source = benchmark.configuration["items"]
+    reference, places, asked = _answered(benchmark, row)
+    media = _media_of(benchmark, row)
+    if benchmark.engine == "lm_eval":
         prompt, asked = _all_text(row), {"row": json.loads(json.dumps(row, default=str))}
-    elif engine not in MEDIA:
-        prompt = _prompt(benchmark, row, places)
-    if engine in MEDIA:
-        media = {
-            MEDIA[engine]: _media(benchmark, _needed(benchmark, row, str(source.get(MEDIA[engine]) or MEDIA[engine])))
-        }
-    elif engine == "pairs":
-        media = {
-            side: text_of(_needed(benchmark, row, str(source.get(side) or side))) for side in ("chosen", "rejected")
-        }
-    if source.get("messages"):
+    elif source.get("messages"):
         asked["messages"] = _messages(benchmark, row, str(source["messages"]))
         prompt = "\n\n".join(f"{message['role']}: {message['content']}" for message in asked["messages"])
+    else:
+        prompt = "" if benchmark.engine in MEDIA else _prompt(benchmark, row, places)
     asked |= _extras(benchmark, row)
-    found = Item("", prompt, reference, media, asked)
-    return Item(_id(benchmark.name, found.content), prompt, reference, media, asked)
+    content = Item("", prompt, reference, media).content
+    return Item(_id(benchmark.name, content), prompt, reference, media, asked)
+
+
+def _answered(benchmark: Benchmark, row: Row) -> tuple[str, dict[str, str], dict[str, Any]]:
+    """(reference, what {{choices}} stands for, what engine `choices` needs to know)"""
+    source = benchmark.configuration["items"]
+    if "choices" in source:
+        texts, answer = _choices(benchmark, row, source)
+        lettered = "\n".join(f"{letter}) {text}" for letter, text in zip(LETTERS, texts, strict=False))
+        asked = {"choices": texts, "answer": answer} if benchmark.engine == "choices" else {}
+        return LETTERS[answer], {"choices": lettered}, asked
+    none = benchmark.engine in ("likelihood", "pairs", "lm_eval") or benchmark.metric in _WITHOUT_REFERENCE
+    return "" if none else _reference(benchmark, row, source), {}, {}
+
+
+def _media_of(benchmark: Benchmark, row: Row) -> dict[str, str]:
+    engine, source = benchmark.engine, benchmark.configuration["items"]
+    if engine in MEDIA:
+        kind = MEDIA[engine]
+        return {kind: _media(benchmark, _needed(benchmark, row, str(source.get(kind) or kind)))}
+    if engine == "pairs":
+        sides = ("chosen", "rejected")
+        return {side: text_of(_needed(benchmark, row, str(source.get(side) or side))) for side in sides}
+    return {}
 
 
 _WITHOUT_REFERENCE = ("pass_at_1", "instructions_followed", "rubric_score")
@@ -208,8 +216,6 @@ _WITHOUT_REFERENCE = ("pass_at_1", "instructions_followed", "rubric_score")
 
 def _prompt(benchmark: Benchmark, row: Row, places: Row) -> str:
     template = benchmark.configuration.get("prompt") or PROMPTS.get(benchmark.engine, "{{prompt}}")
-    if (benchmark.configuration["items"]).get("messages") and not benchmark.configuration.get("prompt"):
-        return ""
     return _filled(benchmark, str(template), row, places)
 
 
@@ -342,15 +348,15 @@ def _media(benchmark: Benchmark, value: Any) -> str:
         value = value.get("bytes")
     if isinstance(value, bytes):
         return base64.b64encode(_small_enough(value, f"An item of `{benchmark.name}`")).decode()
-    value = str(value)
-    if len(value) < 200 and "." in value:  # base64 has no full stop
-        file = benchmark.folder / value
+    text = str(value)
+    if len(text) < 200 and "." in text:  # base64 has no full stop
+        file = benchmark.folder / text
         if not file.resolve().is_relative_to(benchmark.folder.resolve()) or not file.is_file():
-            raise UserError(f"Benchmark `{benchmark.name}` names `{value[:80]}`, and no such file lies beside it.")
-        return base64.b64encode(_small_enough(_read(file), f"`{value[:80]}`")).decode()
-    if len(value) > LARGEST_MEDIA_BYTES * 4 // 3:
+            raise UserError(f"Benchmark `{benchmark.name}` names `{text[:80]}`, and no such file lies beside it.")
+        return base64.b64encode(_small_enough(_read(file), f"`{text[:80]}`")).decode()
+    if len(text) > LARGEST_MEDIA_BYTES * 4 // 3:
         raise UserError(f"An item of `{benchmark.name}` holds more than {LARGEST_MEDIA_BYTES // 1_000_000} MB.")
-    return value
+    return text
 
 
 def _read(file: Path) -> bytes:

@@ -142,14 +142,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluated(
     warm: Warm, own: Benchmark, model: Path, folder: Path, *, beside: bool = False, path: str = ""
 ) -> dict[str, Any]:
+    """`path` is looked through for modules first, in a process of its own."""
     files = write_job_files(own, "dev", folder / "job", beside=beside)
-    job = warm.start(
-        [str(BUNDLE / "evaluate.py"), "--model", str(model), "--benchmark", files["benchmark.yaml"], "--items",
-         files["items.jsonl"], "--split", "dev", "--output", "out.json", "--run_code"],
-        cwd=folder, log=folder / "log.txt", environment={"PYTHONPATH": path} if path else {},
-    )  # fmt: skip
-    ended = job.wait(300)
-    assert ended is not None and ended.exit_code == 0, (folder / "log.txt").read_text()
+    words = [
+        str(BUNDLE / "evaluate.py"), "--model", str(model), "--benchmark", files["benchmark.yaml"], "--items",
+        files["items.jsonl"], "--split", "dev", "--output", "out.json", "--run_code",
+    ]  # fmt: skip
+    if path:
+        done = subprocess.run([sys.executable, *words], cwd=folder, env={**os.environ, "PYTHONPATH": path})
+        assert done.returncode == 0
+    else:
+        ended = warm.start(words, cwd=folder, log=folder / "log.txt").wait(300)
+        assert ended is not None and ended.exit_code == 0, (folder / "log.txt").read_text()
     found: dict[str, Any] = json.loads((folder / "out.json").read_text())
     return found
 
@@ -217,6 +221,9 @@ sys.path.insert(0, {str(BUNDLE)!r})
 os.environ.update(HOME={str(tmp_path)!r}, XDG_DATA_HOME={str(tmp_path)!r}, POSTDOC_RUN_CODE="1")
 import agentic
 from inspect_ai.model import ModelOutput, get_model
+from inspect_ai.model._providers.mockllm import MockLLM
+async def counted(self, text): return len(text.split())  # by a table from the network otherwise
+MockLLM.count_text_tokens = counted
 outputs = [ModelOutput.for_tool_call("mockllm/model", "bash", {{"cmd": "echo $((6 * 7))"}}),
            ModelOutput.for_tool_call("mockllm/model", "submit", {{"answer": "42"}})]
 agentic.model_of = lambda *_: get_model("mockllm/model", custom_outputs=outputs)

@@ -56,7 +56,7 @@ def scores(
     rule = (benchmark.get("extraction") or {}).get("strict") or {"take": "code"}
     seconds = float((benchmark.get("code") or {}).get("timeout_seconds", SECONDS))
     with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
-        return list(pool.map(lambda pair: _score(*pair, rule, seconds), zip(samples, items, strict=True)))
+        return list(pool.map(lambda sample, item: _score(sample, item, rule, seconds), samples, items))
 
 
 def _score(sample: dict[str, Any], item: dict[str, Any], rule: dict[str, Any], seconds: float) -> tuple[float, float]:

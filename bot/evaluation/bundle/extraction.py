@@ -18,6 +18,7 @@ Both scores of an answer come from here:
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -48,15 +49,7 @@ def extracted(response: str, rule: dict[str, Any]) -> str | None:
     if take == "pattern":
         matches = list(re.finditer(rule["pattern"], response))
         return (matches[-1].group(1 if matches[-1].re.groups else 0) or "").strip() if matches else None
-    found: str | None = {
-        "whole": str.strip,
-        "answer_line": answer_line,
-        "letter": letter,
-        "number": number,
-        "boxed": boxed,
-        "code": code,
-    }[take](response)
-    return found
+    return FINDERS[take](response)
 
 
 def answer_line(response: str) -> str | None:
@@ -96,6 +89,16 @@ def boxed(response: str) -> str | None:
 def code(response: str) -> str:
     match = _FENCE.search(response)
     return match[1] if match else response
+
+
+FINDERS: dict[str, Callable[[str], str | None]] = {
+    "whole": str.strip,
+    "answer_line": answer_line,
+    "letter": letter,
+    "number": number,
+    "boxed": boxed,
+    "code": code,
+}
 
 
 def same(found: str | None, reference: str, rule: dict[str, Any]) -> bool:

@@ -1,7 +1,8 @@
 """Engine `speech`: a speech-to-text model writes what it hears, and its errors are counted.
 
 Recordings are WAV files with whole-number samples, read by the standard library, or FLAC files, read by soundfile where
-it is installed; they are mixed to one channel and brought to the model's rate. Before words are compared both texts are normalised as `speech.normalise` says:
+it is installed; they are mixed to one channel and brought to the model's rate. Before words are compared both texts are
+normalised as `speech.normalise` says:
 
     basic     lower case, no marks, single spaces (the default)
     english   Whisper's own normaliser for English: numbers, contractions, spelling

@@ -59,8 +59,8 @@ def anywhere(response: str) -> list[Call]:
     if found := _tagged(response):
         return found
     for text in [response, *_FENCE.findall(response)]:
-        if found := whole(text):
-            return found
+        if calls := whole(text):
+            return calls
     return _calls_between_words(response)
 
 
