@@ -21,7 +21,7 @@ RUBRIC = [
 ]
 ITEMS = [Item(str(n), f"user: My knee hurts, day {n}.", "", asked={"rubric": RUBRIC}) for n in range(3)]
 RESPONSES = ["asks; doctor", "asks; dose", "nothing"]
-EVALUATION = {
+EVALUATION: dict[str, Any] = {
     "metric": "rubric_score", "value": 0.0, "standard_error": 0.0, "n": 3, "judged": False, "harness_digest": "x",
     "strict": 0.0, "lenient": 0.0, "harness": {"bundle": "b"},
     "samples": [

@@ -248,7 +248,9 @@ async def _evaluation_spec(
     inputs = goal_folder(world, x) / "inputs" / job_id
     benchmark = await benchmark_of(world, x)
     files = write_job_files(benchmark, split, inputs, _seed(x), beside=beside)
-    environment = world.engine_environments.get(benchmark.environment or "")
+    # A folder of this machine is of use on this machine alone; elsewhere the jobs' image has what a benchmark needs.
+    here = world.engine_environments if world.runner.name == "local" else {}
+    environment = here.get(benchmark.environment or "")
     caps = _caps(world, memory_gib=world.train_memory_gib)
     return JobSpec(
         job_id,
