@@ -80,6 +80,12 @@ async def read_own_benchmark(world: World, repository: Repository, path: str, re
         pin |= {"beside": {str(place / file): digest(rows[file]) for file in others}} if others else {}
     folder = await asyncio.to_thread(_keep, world, pin, {PurePosixPath(path).name: text, **rows})
     benchmark = await asyncio.to_thread(read_benchmark_file, name, folder / PurePosixPath(path).name)
+    if benchmark.configuration["items"].get("pattern"):
+        # It would run in this server, on rows and with a pattern that anybody with a repository chooses.
+        raise UserError(
+            f"The benchmark `{path}` uses `items.pattern`, which is for benchmarks of the server: write the answers "
+            "into a column of their own, and name it in `items.reference`."
+        )
     benchmark = await with_data(benchmark, world.data_folder, world.hub_token)
     return OwnBenchmark(benchmark, pin, await asyncio.to_thread(_notes, benchmark, b"".join(rows.values())))
 

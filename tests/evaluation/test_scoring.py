@@ -51,6 +51,7 @@ def calls() -> ModuleType:
         ("letter", r"so \boxed{D}", "D"),
         ("letter", "(B)", "B"),
         ("letter", "All of them", None),
+        ("letter", "A dog is an animal", None),
         ("boxed", r"first \boxed{1}, then \boxed{\frac{1}{2}}", r"\frac{1}{2}"),
         ("boxed", r"\boxed{1", None),
         ("code", "Here:\n```python\nx = 1\n```\nand\n```\ny\n```", "x = 1\n"),
@@ -64,7 +65,8 @@ def test_answer_is_found_by_its_rule(extraction: ModuleType, take: str, response
 def test_numbers_are_equal_by_value_where_a_number_is_asked(extraction: ModuleType) -> None:
     sample = {"response": "so\nANSWER: 1,234.0", "reference": "1234", "finish": "stop"}
     rule = {"strict": {"take": "answer_line"}, "lenient": {"take": "number"}}
-    assert extraction.score(sample, rule) == (0, 1), "strictly it is not what was asked for"
+    assert extraction.score(sample, rule) == (1, 1)
+    assert extraction.score(sample | {"response": "1,234.0"}, {"strict": {"take": "whole"}}) == (0, 0)
     assert extraction.score(sample, {"strict": {"take": "number"}}) == (1, 1)
     assert extraction.score(sample | {"response": "12340"}, {"strict": {"take": "number"}}) == (0, 0)
 

@@ -114,6 +114,8 @@ def world(hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wo
         found.environment |= {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(folder / "hf")}
         found.commit("benchmarks/quiz.yaml", (quiz(folder).path).read_text())
         found.commit("benchmarks/judged.yaml", (quiz(folder, metric="rubric_score")).path.read_text())
+        source = {"hub": "acme/quiz", "file": "test.jsonl", "reference": "answer", "pattern": "(a+)+$"}
+        found.commit("benchmarks/slow.yaml", quiz(folder, items=source).path.read_text())
         found.start()
         found.wait_ready()
         yield found
@@ -148,3 +150,9 @@ def test_goal_on_a_benchmark_that_needs_a_judge_is_told_what_to_do(world: World)
     issue = world.open_goal(goal_body(Benchmark="benchmarks/judged.yaml", Metric="rubric_score"))
     world.until_event(issue, "contract_read")
     assert "`postdoc evaluate --judge`" in world.bot_comments(issue)[-1]
+
+
+def test_pattern_of_a_repositorys_benchmark_never_runs_in_the_server(world: World) -> None:
+    issue = world.open_goal(goal_body(Benchmark="benchmarks/slow.yaml"))
+    world.until_event(issue, "contract_read")
+    assert "uses `items.pattern`, which is for benchmarks of the server" in world.bot_comments(issue)[-1]

@@ -70,7 +70,7 @@ def _score(sample: dict[str, Any], item: dict[str, Any], rule: dict[str, Any], s
 def candidates(response: str, code: dict[str, str], rule: dict[str, Any]) -> list[str]:
     """Programs that the response may stand for, what the strict rule finds first."""
     blocks = re.findall(r"```[\w+-]*[ \t]*\n(.*?)(?:```|\Z)", response, re.DOTALL)
-    found = [extracted(response, rule) or "", *blocks, *blocks[1:2], "\n".join(blocks), response]
+    found = [extracted(response, rule) or "", *blocks, "\n".join(blocks), response]
     whole = [_whole(each, code) for each in found]
     return list(dict.fromkeys(whole))
 

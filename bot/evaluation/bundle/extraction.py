@@ -4,9 +4,11 @@
     pattern       what the last match of `pattern` (its first group) holds
     answer_line   what stands after `ANSWER:` on the last line that says so
     letter        the letter of a choice: after ANSWER:, in \\boxed{}, or alone on the last line
-    number        the last number; 1,234.0 and 1234 are equal
+    number        the last number
     boxed         what the last \\boxed{} holds
     code          the first fenced block, or all of it where there is none
+
+After answer_line, number and boxed, 1,234.0 and 1234 are equal.
 
 Both scores of an answer come from here:
 
@@ -25,11 +27,13 @@ from typing import Any
 TRIM = " \t\n\r\"'`*."
 """What lenient scoring ignores around an answer: white space, quotes, Markdown emphasis, a final full stop."""
 TAKES = ("whole", "pattern", "answer_line", "letter", "number", "boxed", "code")
+NUMERIC = ("answer_line", "number", "boxed")
 _NUMBER = re.compile(r"-?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|-?\.\d+")
 _ANSWER_LINE = re.compile(
     r"^[ \t>*_#]*(?:final\s+)?answer[ \t*_]*:[ \t*_]*(.+?)[ \t*_]*$", re.IGNORECASE | re.MULTILINE
 )
-_LETTER = re.compile(r"^\W*([A-Z])(?:[\s.):*\]}].*)?$")
+# Not "A dog": a letter that ends the line, or has a mark behind it.
+_LETTER = re.compile(r"^\W*([A-Z])(?:\s*|[.):*\]}].*)$")
 _FENCE = re.compile(r"```[\w+-]*[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
@@ -104,7 +108,7 @@ FINDERS: dict[str, Callable[[str], str | None]] = {
 def same(found: str | None, reference: str, rule: dict[str, Any]) -> bool:
     if found is None:
         return False
-    return found == reference or (rule.get("take") in ("number", "boxed") and _equal_numbers(found, reference))
+    return found == reference or (rule.get("take") in NUMERIC and _equal_numbers(found, reference))
 
 
 def near(found: str | None, reference: str, rule: dict[str, Any]) -> bool:

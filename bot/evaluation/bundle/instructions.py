@@ -16,6 +16,8 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any
 
+from scores import refused
+
 Arguments = dict[str, Any]
 
 
@@ -34,6 +36,8 @@ def scores(
 
 
 def follows(response: str, instruction: Arguments) -> bool:
+    if instruction["kind"] not in KINDS:
+        raise refused(f"there is no instruction {instruction['kind']}; the kinds are {', '.join(KINDS)}")
     return bool(response.strip()) and KINDS[instruction["kind"]](response, instruction)
 
 

@@ -159,7 +159,9 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
         return [NewEvent(EventKind.DATA_CHECKED, name, found)]
     folder = world.runner.folder(JobId(job.job_id))
     benchmark = await benchmark_of(world, x)
-    held_out = [item for split in ("dev", "sealed") for item in items(benchmark, split, _seed(x))]
+    held_out = await asyncio.to_thread(
+        lambda: [item for split in ("dev", "sealed") for item in items(benchmark, split, _seed(x))]
+    )
     content = output(folder, "data/train.jsonl") or b""
     try:
         rows = [json.loads(line) for line in content.decode().split("\n") if line]

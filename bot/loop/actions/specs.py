@@ -247,7 +247,7 @@ async def _evaluation_spec(
 ) -> JobSpec:
     inputs = goal_folder(world, x) / "inputs" / job_id
     benchmark = await benchmark_of(world, x)
-    files = write_job_files(benchmark, split, inputs, _seed(x), beside=beside)
+    files = await asyncio.to_thread(write_job_files, benchmark, split, inputs, _seed(x), beside=beside)
     # A folder of this machine is of use on this machine alone; elsewhere the jobs' image has what a benchmark needs.
     here = world.engine_environments if world.runner.name == "local" else {}
     environment = here.get(benchmark.environment or "")
