@@ -53,6 +53,12 @@ class Settings(BaseSettings):
     benchmark_folders: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Folders of your own benchmark files, separated by `:`."
     )
+    inspect_environment: Path | None = Field(
+        None, description="Folder of a Python environment with inspect-ai, for benchmarks with `engine: inspect`."
+    )
+    vllm_environment: Path | None = Field(
+        None, description="Folder of a Python environment with vLLM and lm-eval, for benchmarks with `backend: vllm`."
+    )
     runner: Literal["local", "docker", "actions", "hf_jobs", "ray", "warm"] = Field(
         "local",
         description="Where jobs run: `local`, `docker`, `actions`, `hf_jobs` or `ray`; `warm` is the gym's own.",

@@ -67,7 +67,7 @@ def _add(
     import tempfile
 
     from bot.domain.evaluation import Split
-    from bot.evaluation.benchmarks import load_benchmark, write_job_files
+    from bot.evaluation.benchmarks import evaluation_words, load_benchmark, write_job_files
     from runners.hf_jobs.schedule import schedule_name
     from runners.job import Caps, JobId, JobSpec
 
@@ -81,14 +81,17 @@ def _add(
             "alone: publish it openly, or evaluate it here with `postdoc evaluate`."
         )
     about = {"model": model, "benchmark": benchmark, "split": split, "seed": seed}
-    argv = ("{python}", "bundle/evaluate.py", "--model", "{mount:model}", "--benchmark", "benchmark.yaml",
-            "--items", "items.jsonl", "--split", split, "--output", "out/evaluation.json",
-            "--model_name", model)  # fmt: skip
+    chosen = load_benchmark(benchmark, folders)
+    if chosen.hub is not None or chosen.runs_code or chosen.environment or chosen.needs_judge:
+        raise UserError(
+            f"{benchmark} needs items from the Hub, a sandbox, a judge or an environment of its own, which a scheduled "
+            "job has not: name another benchmark, or use `postdoc evaluate`."
+        )
     with tempfile.TemporaryDirectory(prefix="postdoc-reevaluate-") as inputs:
-        files = write_job_files(load_benchmark(benchmark, folders), split, Path(inputs), seed)
+        files = write_job_files(chosen, split, Path(inputs), seed)
         # The newest revision each time: that one is what people load.
         spec = JobSpec(
-            JobId(schedule_name(about)), argv, files=files, mounts={"model": ""},
+            JobId(schedule_name(about)), evaluation_words(chosen, split, model), files=files, mounts={"model": ""},
             origins={"model": f"hub:{model}@main"}, caps=Caps(memory_gib=8.0, pids=512, timeout_seconds=minutes * 60),
             trusted=True,
         )  # fmt: skip

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,17 +28,26 @@ def evaluate(
     split: Annotated[str, typer.Option("--split", help="dev, or sealed.")] = "dev",
     seed: Seed = 0,
     memory_gib: Annotated[float, typer.Option("--memory-gib", min=0.5, help="Memory cap of the job.")] = 8.0,
+    judge: Annotated[
+        str, typer.Option("--judge", help="Model that scores answers by a rubric: OWNER/NAME, or an address.")
+    ] = "",
 ) -> int:
-    """Evaluate a model on a benchmark, in a sandboxed job."""
+    """Evaluate a model on a benchmark, in a sandboxed job.
+
+    A benchmark's data come from the Hub with POSTDOC_HUB_TOKEN, a judge is asked with POSTDOC_JUDGE_TOKEN.
+    """
+    from bot.domain.evaluation import Evaluation
     from bot.domain.statistics import value_interval
     from bot.practice.narration import score_text
 
     check_json(json_file)
-    result, seconds = _evaluated(model, benchmark, split, seed, memory_gib, screen("-"))
-    write_json(json_file, result.as_dict())
+    found, seconds = _evaluated(model, benchmark, split, seed, memory_gib, judge, screen("-"))
+    write_json(json_file, found)
+    result = Evaluation.from_dict(found)
     low, high = value_interval(result)
     row = {"value": result.value, "ci_low": low, "ci_high": high, "n": result.n, "metric": result.metric}
     lines = [f"{score_text(row)} · {result.metric} of {result.model} on {result.benchmark}, {result.split} split"]
+    lines += _beside(found, result)
     lines.append(
         f"standard error {result.measure.said_size(result.standard_error)} · harness {result.harness_digest[:12]}"
     )
@@ -46,18 +56,36 @@ def evaluate(
     return DONE
 
 
+def _beside(found: dict[str, Any], result: Evaluation) -> list[str]:
+    """What is reported beside the value: strict and lenient, other metrics, with examples."""
+    said = result.measure.said
+    lines = []
+    if result.strict is not None and result.lenient is not None:
+        lines.append(f"strict {said(result.strict)} · lenient {said(result.lenient)}")
+    others = [f"{name} {value:.3f}" for name, value in (found.get("metrics") or {}).items() if name != result.metric]
+    if others:
+        lines.append(" · ".join(others))
+    if result.few_shot is not None:
+        lines.append(f"with {result.few_shot['shots']} examples {said(float(result.few_shot['value']))}")
+    return lines
+
+
 def _evaluated(
-    model: str, benchmark_name: str, split: str, seed: int, memory_gib: float, screen: Screen
-) -> tuple[Evaluation, float]:
-    """The evaluation, and the seconds its job took. Raises: UserError, or PlatformError when the job fails."""
+    model: str, benchmark_name: str, split: str, seed: int, memory_gib: float, judge: str, screen: Screen
+) -> tuple[dict[str, Any], float]:
+    """What the evaluator wrote, and the seconds its job took.
+
+    Raises: UserError, or PlatformError when the job fails.
+    """
     import secrets
     import tempfile
 
     from bot.config import cache_folder
-    from bot.domain.evaluation import Evaluation, Split
+    from bot.domain.evaluation import Split
     from bot.domain.goal import slug
     from bot.errors import PlatformError
-    from bot.evaluation.benchmarks import write_job_files
+    from bot.evaluation.benchmarks import evaluation_words, items, write_job_files
+    from bot.evaluation.judge import ask, judged
     from bot.practice.narration import Activity
     from runners.job import Caps, JobId, JobSpec, JobState
     from runners.local import LocalRunner
@@ -65,17 +93,23 @@ def _evaluated(
 
     if split not in (Split.DEV, Split.SEALED):
         raise UserError(f"--split {split}: write dev or sealed.")
-    chosen = _benchmark(benchmark_name)
+    chosen = _with_data(_benchmark(benchmark_name))
+    if chosen.needs_judge != bool(judge):
+        raise UserError(
+            f"{benchmark_name} is scored by a judge model: name it, `--judge OWNER/NAME`."
+            if chosen.needs_judge
+            else f"--judge {judge}: {benchmark_name} needs no judge; leave it out."
+        )
     path = _model_folder(model)
+    environment = os.environ.get(f"POSTDOC_{chosen.environment.upper()}_ENVIRONMENT") if chosen.environment else None
     runner = LocalRunner(cache_folder() / "jobs")
     job_id = JobId(f"evaluate-{slug(chosen.name)}-{secrets.token_hex(4)}")
     with tempfile.TemporaryDirectory(prefix="postdoc-evaluate-") as inputs:
-        argv = ("{python}", "bundle/evaluate.py", "--model", "{mount:model}", "--benchmark", "benchmark.yaml",
-                "--items", "items.jsonl", "--split", split, "--output", "out/evaluation.json",
-                "--model_name", model)  # fmt: skip
-        files = write_job_files(chosen, split, Path(inputs), seed)
+        argv = evaluation_words(chosen, split, model, environment=bool(environment))
+        files = write_job_files(chosen, split, Path(inputs), seed, beside=split == Split.DEV)
+        mounts = {"model": str(path)} | ({"environment": str(Path(environment).resolve())} if environment else {})
         caps = Caps(memory_gib=memory_gib, pids=512)
-        runner.launch(JobSpec(job_id, argv, files=files, mounts={"model": str(path)}, caps=caps, trusted=True))
+        runner.launch(JobSpec(job_id, argv, files=files, mounts=mounts, caps=caps, trusted=not chosen.runs_code))
     try:
         with screen:
             since = time.time()
@@ -89,9 +123,25 @@ def _evaluated(
         said = (runner.log_tail(job_id, 5).strip().splitlines() or ["it wrote nothing"])[-1]
         why = status.failure or status.state if status is not None else "lost"
         raise PlatformError(f"the evaluation failed ({why}): {said} (folder: {runner.folder(job_id)})")
-    result = Evaluation.from_dict(json.loads(read_output(runner.folder(job_id), "out/evaluation.json")))
+    found: dict[str, Any] = json.loads(read_output(runner.folder(job_id), "out/evaluation.json"))
+    if judge:
+        found = judged(found, items(chosen, split, seed), ask(judge, os.environ.get("POSTDOC_JUDGE_TOKEN", "")), judge)
     runner.remove(job_id)
-    return result, status.seconds or 0.0
+    return found, status.seconds or 0.0
+
+
+def _with_data(benchmark: Benchmark) -> Benchmark:
+    """With its items fetched from the Hub, where they lie there. Raises: UserError, PlatformError."""
+    import asyncio
+
+    from bot.config import cache_folder
+    from bot.errors import PlatformError, TransientError
+    from bot.loop.benchmark_data import with_data
+
+    try:
+        return asyncio.run(with_data(benchmark, cache_folder(), os.environ.get("POSTDOC_HUB_TOKEN", "")))
+    except TransientError as error:
+        raise PlatformError(str(error)) from error
 
 
 def _benchmark(name: str) -> Benchmark:

@@ -64,6 +64,9 @@ class Evaluation:
     strict: float | None = None
     lenient: float | None = None
     """The same answers scored after lenient extraction: strict far below lenient means the format is wrong."""
+    few_shot: Mapping[str, Any] | None = None
+    """{"shots", "value", "standard_error", "n"} of the same items with examples before them, where that was asked for:
+    how much of a gain is knowing the form."""
     samples: tuple[Sample, ...] = field(default=())
 
     @property
@@ -86,7 +89,10 @@ class Evaluation:
         return digest_of([self.value, [[sample.id, sample.score, sample.weight] for sample in self.samples]])[:16]
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"samples": [asdict(sample) for sample in self.samples]}
+        data = asdict(self) | {"samples": [asdict(sample) for sample in self.samples]}
+        if self.few_shot is None:
+            del data["few_shot"]
+        return data
 
     def public(self) -> dict[str, Any]:
         """The form that may be committed: no benchmark text, only item hashes, scores and finish reasons."""

@@ -8,7 +8,7 @@ database, on a git ref or in a test.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -225,10 +225,20 @@ class Score:
     """In a journal from before others existed, exact_match."""
     results: str = ""
     """Digest of the items' scores when they were read; empty in a journal from before it was kept."""
+    few_shot: dict[str, Any] | None = None
+    """{"shots", "value", "ci_low", "ci_high", "n"} of the base model with examples before each prompt."""
 
     @property
     def measure(self) -> Metric:
         return metric_named(self.metric)
+
+    @property
+    def with_shots(self) -> Score | None:
+        """The score with `few_shot["shots"]` examples, to be shown beside this one and never compared with."""
+        if self.few_shot is None:
+            return None
+        found = {key: self.few_shot[key] for key in ("value", "standard_error", "n", "ci_low", "ci_high")}
+        return replace(self, **found, strict=None, lenient=None, termination_rate=None, few_shot=None)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Score:

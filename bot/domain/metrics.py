@@ -7,8 +7,11 @@ score and weight make up the value in one of three ways:
     MEAN     the value is the weighted mean of the scores (word errors per word, weighted by words)
     LOG      the value is exp of that mean (perplexity of nats per token, weighted by tokens)
 
+Where a metric is no mean of items by nature (F1, macro F1, area under the ROC curve), its items carry pseudo-values
+with that mean, so that its error and its paired comparisons hold to first order.
+
 The weights follow lm-evaluation-harness (`weighted_perplexity`, `bits_per_byte` in its api/metrics.py) and jiwer's
-corpus-level word error rate. Not covered: metrics that judge a whole conversation.
+corpus-level word error rate.
 """
 
 from __future__ import annotations
@@ -144,8 +147,16 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("exact_match", "exact match"),
+        Metric("pass_at_1", "share of programs that pass their tests at the first try"),
+        Metric("instructions_followed", "share of prompts with every instruction followed"),
+        Metric("tool_call_match", "share of prompts answered by the one right tool call"),
+        Metric("rubric_score", "share of a rubric's points, as a judge model gives them", counting=Counting.MEAN),
+        Metric("task_success", "share of tasks that the agent solved"),
         Metric("accuracy", "accuracy", of_answers=False),
+        Metric("accuracy_norm", "accuracy by likelihood per character of each choice", of_answers=False),
         Metric("macro_f1", "macro-averaged F1", counting=Counting.MEAN, of_answers=False),
+        Metric("f1", "F1 of the positive label", counting=Counting.MEAN, of_answers=False),
+        Metric("roc_auc", "area under the ROC curve", counting=Counting.MEAN, of_answers=False),
         Metric("pairwise_accuracy", "pairwise accuracy", of_answers=False),
         # More errors than words are possible, when much is inserted.
         Metric("wer", "word error rate", **_ERRORS),  # type: ignore[arg-type]

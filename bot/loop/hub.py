@@ -66,7 +66,19 @@ async def resolve(source: HubSource, token: str) -> HubData:
     return HubData(source.at(str(answer["sha"])), licence, card, tuple(chosen))
 
 
-async def fetch(data: HubData, folder: Path, token: str) -> None:
+async def named_files(source: HubSource, files: Sequence[str], token: str, most_bytes: int) -> HubData:
+    """The data set at its commit, with these files of it. Raises: UserError, TransientError."""
+    request = {"do": "resolve", "repo": source.repo, "revision": source.revision, "token": token}
+    answer = await _ask(source, request | {"seconds": RESOLVE_SECONDS})
+    sizes = {str(name): int(size) for name, size in answer["files"]}
+    if missing := [name for name in files if name not in sizes]:
+        raise UserError(f"The data set `{source}` has no file `{missing[0]}`. It holds {_shown(list(sizes))}.")
+    if (total := sum(sizes[name] for name in files)) > most_bytes:
+        raise UserError(_too_large(source, total, len(files), most_bytes))
+    return HubData(source.at(str(answer["sha"])), None, answer["card"], tuple(files))
+
+
+async def fetch(data: HubData, folder: Path, token: str, most_bytes: int = MOST_BYTES) -> None:
     """Put the files of `data` into the new folder `folder`, under their own names, all of them or none.
 
     Raises: UserError, TransientError.
@@ -74,11 +86,11 @@ async def fetch(data: HubData, folder: Path, token: str) -> None:
     with kept_folder(folder) as partial:
         request = {
             "do": "download", "repo": data.source.repo, "revision": data.source.revision, "token": token,
-            "files": list(data.files), "folder": str(partial), "bytes": MOST_BYTES, "seconds": DOWNLOAD_SECONDS,
+            "files": list(data.files), "folder": str(partial), "bytes": most_bytes, "seconds": DOWNLOAD_SECONDS,
         }  # fmt: skip
         answer = await _ask(data.source, request)
-        if (total := sum(size for _, size, _ in answer["files"])) > MOST_BYTES:
-            raise UserError(_too_large(data.source, total, len(answer["files"])))
+        if (total := sum(size for _, size, _ in answer["files"])) > most_bytes:
+            raise UserError(_too_large(data.source, total, len(answer["files"]), most_bytes))
         await asyncio.to_thread(_finish, partial, {"licence": data.licence, "files": answer["files"]})
 
 
@@ -172,10 +184,10 @@ def _without_rows(name: str, source: HubSource, files: Sequence[tuple[str, int]]
     return f"{name} holds {found}. Rows are read from {', '.join(SUFFIXES)} files alone: name a data set that has them."
 
 
-def _too_large(source: HubSource, size: int, count: int) -> str:
+def _too_large(source: HubSource, size: int, count: int, most_bytes: int = MOST_BYTES) -> str:
     held = f"{size / 2**20:,.0f} MiB in {count:,} file{'' if count == 1 else 's'}"
     return (
-        f"The data set `{source}` holds {held}; at most {MOST_BYTES // 2**20} MiB and {MOST_FILES} files are fetched. "
+        f"The data set `{source}` holds {held}; at most {most_bytes // 2**20} MiB and {MOST_FILES} files are fetched. "
         f"Write a file or folder of it, `hf:{source.repo}/path`."
     )
 

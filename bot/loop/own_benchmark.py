@@ -17,8 +17,9 @@ from bot.domain.evaluation import Split
 from bot.domain.experiment import Experiment
 from bot.domain.goal import digest_of
 from bot.errors import UserError
-from bot.evaluation.benchmark_file import LARGEST_FILE_BYTES, Benchmark, items_path, read_benchmark_file
+from bot.evaluation.benchmark_file import LARGEST_FILE_BYTES, Benchmark, local_files, read_benchmark_file
 from bot.evaluation.benchmarks import items, load_benchmark
+from bot.loop.benchmark_data import with_data
 from bot.loop.kept import kept_folder
 from bot.loop.world import World, digest
 
@@ -59,20 +60,34 @@ async def read_own_benchmark(world: World, repository: Repository, path: str, re
         raise UserError(f"The benchmark `{path}` must be called `{name}.yaml`: rename it.")
     text = await _content(repository, path, ref, LARGEST_FILE_BYTES, "benchmark")
     try:
-        beside = items_path(name, text.decode())
+        files = local_files(name, text.decode())
     except UnicodeDecodeError:
         raise UserError(f"The benchmark `{path}` is not UTF-8 text: save it as UTF-8.") from None
-    if beside is None:
+    if files is None:
         raise UserError(
             f"The benchmark `{path}` draws its items from a practice task. Write `items: {{file: ...}}`, or the name "
             "of the practice benchmark itself."
         )
-    where = str(PurePosixPath(path).parent / beside)
-    rows = await _content(repository, where, ref, LARGEST_ITEMS_BYTES, "benchmark's items")
-    pin = {"path": path, "commit": ref, "digest": digest(text), "items_path": where, "items_digest": digest(rows)}
-    folder = await asyncio.to_thread(_keep, world, pin, {PurePosixPath(path).name: text, beside: rows})
+    place = PurePosixPath(path).parent
+    rows = {
+        file: await _content(repository, str(place / file), ref, LARGEST_ITEMS_BYTES, "benchmark's items")
+        for file in files
+    }
+    pin: dict[str, Any] = {"path": path, "commit": ref, "digest": digest(text), "items_path": "", "items_digest": ""}
+    if rows:  # none lie here where the items are in a data set of the Hub
+        first, *others = rows
+        pin |= {"items_path": str(place / first), "items_digest": digest(rows[first])}
+        pin |= {"beside": {str(place / file): digest(rows[file]) for file in others}} if others else {}
+    folder = await asyncio.to_thread(_keep, world, pin, {PurePosixPath(path).name: text, **rows})
     benchmark = await asyncio.to_thread(read_benchmark_file, name, folder / PurePosixPath(path).name)
-    return OwnBenchmark(benchmark, pin, await asyncio.to_thread(_notes, benchmark, rows))
+    if benchmark.configuration["items"].get("pattern"):
+        # It would run in this server, on rows and with a pattern that anybody with a repository chooses.
+        raise UserError(
+            f"The benchmark `{path}` uses `items.pattern`, which is for benchmarks of the server: write the answers "
+            "into a column of their own, and name it in `items.reference`."
+        )
+    benchmark = await with_data(benchmark, world.data_folder, world.hub_token)
+    return OwnBenchmark(benchmark, pin, await asyncio.to_thread(_notes, benchmark, b"".join(rows.values())))
 
 
 async def benchmark_of(world: World, x: Experiment) -> Benchmark:
@@ -81,15 +96,17 @@ async def benchmark_of(world: World, x: Experiment) -> Benchmark:
     Raises: UserError, TransientError.
     """
     assert x.goal is not None
-    pin = x.pins.get("benchmark")
+    pin, commit = x.pins.get("benchmark"), x.pins.get("benchmark_data")
     if pin is None:
-        return load_benchmark(x.goal.benchmark, world.benchmark_folders)
+        named = load_benchmark(x.goal.benchmark, world.benchmark_folders)
+        return await with_data(named, world.data_folder, world.hub_token, commit)
     file = _folder(world, pin) / PurePosixPath(pin["path"]).name
     if not file.is_file():
         found = await read_own_benchmark(world, world.repository(x), pin["path"], pin["commit"])
         if found.pin != pin:
             raise UserError(f"The benchmark `{pin['path']}` is not what it was at commit {pin['commit'][:12]}.")
-    return await asyncio.to_thread(read_benchmark_file, _name_of(pin["path"]), file)
+    benchmark = await asyncio.to_thread(read_benchmark_file, _name_of(pin["path"]), file)
+    return await with_data(benchmark, world.data_folder, world.hub_token, commit)
 
 
 def _name_of(path: str) -> str:
@@ -113,7 +130,8 @@ async def _content(repository: Repository, path: str, ref: str, most: int, what:
 
 
 def _folder(world: World, pin: Mapping[str, Any]) -> Path:
-    return world.data_folder / "benchmarks" / digest_of([pin["path"], pin["digest"], pin["items_digest"]])[:20]
+    more = [pin["beside"]] if "beside" in pin else []
+    return world.data_folder / "benchmarks" / digest_of([pin["path"], pin["digest"], pin["items_digest"], *more])[:20]
 
 
 def _keep(world: World, pin: Mapping[str, Any], files: Mapping[str, bytes]) -> Path:

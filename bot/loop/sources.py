@@ -80,10 +80,14 @@ def check_independence(
                     f"The training data `{source}` is, or is made from, `{own}`, which the benchmark "
                     f"`{benchmark.name}` takes its items from. {instead}"
                 )
-    if isinstance(source, RepositorySource) and pinned is not None and _holds(source, str(pinned["items_path"])):
-        raise UserError(
-            f"The training data `{source}` holds `{pinned['items_path']}`, the benchmark's own items. {instead}"
-        )
+    if isinstance(source, RepositorySource) and pinned is not None and (held := _held(source, pinned)) is not None:
+        raise UserError(f"The training data `{source}` holds `{held}`, the benchmark's own items. {instead}")
+
+
+def _held(source: RepositorySource, pinned: Mapping[str, Any]) -> str | None:
+    """The first file of the pinned benchmark that the source is, or that lies in it."""
+    paths = [str(path) for path in (pinned["items_path"], *pinned.get("beside", {})) if path]
+    return next((path for path in paths if _holds(source, path)), None)
 
 
 def _holds(source: RepositorySource, path: str) -> bool:
@@ -159,7 +163,7 @@ async def _check_path(repository: Repository, path: str, ref: str) -> None:
 
 async def _repository_files(world: World, x: Experiment, source: RepositorySource) -> dict[str, bytes]:
     pinned = x.pins.get("benchmark")
-    if pinned is not None and _holds(source, str(pinned["items_path"])):
+    if pinned is not None and _held(source, pinned) is not None:
         raise UserError(f"`data_sources` names `{source}`, which holds the benchmark's own items. Name other data.")
     repository = world.repository(x)
     ref = x.head_sha or (await repository.default_branch())[1]

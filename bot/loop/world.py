@@ -48,6 +48,8 @@ class World:
     """Looked through in order for `<name>/config.json`."""
     benchmark_folders: tuple[Path, ...] = ()
     """Beside the shipped benchmarks."""
+    engine_environments: Mapping[str, Path] = field(default_factory=dict)
+    """`inspect` and `vllm` -> the folder of an environment that has it, where jobs do not have it themselves."""
     known_secrets: tuple[str, ...] = ()
     """Exact values that no comment, commit, check or log may carry."""
     train_memory_gib: float = 8.0

@@ -110,6 +110,11 @@ class Bot:
             data_folder=folder,
             model_folders=(*settings.model_folders, folder / "models"),
             benchmark_folders=settings.benchmark_folders,
+            engine_environments={
+                name: folder.absolute()
+                for name, folder in (("inspect", settings.inspect_environment), ("vllm", settings.vllm_environment))
+                if folder is not None
+            },
             known_secrets=known_secrets,
             train_memory_gib=settings.job_memory_gib,
             cpu_threads=settings.job_threads,

@@ -568,7 +568,7 @@ def test_target_is_read_as_its_metric_has_it(metric: str, target: str, value: fl
         ("perplexity", "1", "cannot be reached by anything"),
         ("wer", "0 %", "leaves wer no room for a single error: write a percentage between 0 and 100"),
         ("accuracy", "25", None),
-        ("bleu", "25", "Metric `bleu` is not known: write one of exact_match, accuracy, macro_f1"),
+        ("bleu", "25", "Metric `bleu` is not known: write one of exact_match, pass_at_1"),
     ],
 )
 def test_target_of_another_kind_is_refused_with_an_example(metric: str, target: str, words: str | None) -> None:

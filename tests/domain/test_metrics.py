@@ -32,7 +32,8 @@ def evaluation(metric: str, scores: list[float], weights: list[float] | None = N
 
 def test_direction_and_range_of_every_metric() -> None:
     assert {name for name, metric in METRICS.items() if metric.higher_is_better} == {
-        "exact_match", "accuracy", "macro_f1", "pairwise_accuracy",
+        "exact_match", "pass_at_1", "instructions_followed", "tool_call_match", "rubric_score", "task_success",
+        "accuracy", "accuracy_norm", "macro_f1", "f1", "roc_auc", "pairwise_accuracy",
     }  # fmt: skip
     for metric in METRICS.values():
         better, worse = (0.9, 0.1) if metric.higher_is_better else (1.5, 3.0)

@@ -40,8 +40,8 @@ def bundle() -> Iterator[ModuleType]:
 
 
 @pytest.fixture(scope="module")
-def generate() -> ModuleType:
-    return loaded(BUNDLE, "generate")
+def extraction() -> ModuleType:
+    return loaded(BUNDLE, "extraction")
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +49,10 @@ def scores() -> ModuleType:
     return loaded(BUNDLE, "scores")
 
 
-def scored(generate: ModuleType, response: str, reference: str, finish: str = "stop", **extraction: Any) -> tuple:
+def scored(extraction: ModuleType, response: str, reference: str, finish: str = "stop", **rules: Any) -> tuple:
     sample = {"response": response, "reference": reference, "finish": finish}
-    return generate.score(sample, extraction or PRACTICE.configuration["extraction"])
+    found: tuple = extraction.score(sample, rules or PRACTICE.configuration["extraction"])
+    return found
 
 
 @pytest.mark.parametrize(
@@ -71,27 +72,27 @@ def scored(generate: ModuleType, response: str, reference: str, finish: str = "s
     ],
 )
 def test_strict_needs_the_whole_answer_and_an_end_lenient_finds_it(
-    generate: ModuleType, response: str, finish: str, strict: int, lenient: int
+    extraction: ModuleType, response: str, finish: str, strict: int, lenient: int
 ) -> None:
-    assert scored(generate, response, "cba", finish) == (strict, lenient)
+    assert scored(extraction, response, "cba", finish) == (strict, lenient)
 
 
-def test_json_answer_is_not_cut_at_its_colon(generate: ModuleType) -> None:
-    assert scored(generate, '{"ab": 12}', '{"ab": 12}') == (1, 1)
-    assert scored(generate, '{"ab": 12}', "12}") == (0, 1), "the pattern takes what follows a colon"
+def test_json_answer_is_not_cut_at_its_colon(extraction: ModuleType) -> None:
+    assert scored(extraction, '{"ab": 12}', '{"ab": 12}') == (1, 1)
+    assert scored(extraction, '{"ab": 12}', "12}") == (0, 1), "the pattern takes what follows a colon"
 
 
-def test_strict_pattern_extracts_its_last_match(generate: ModuleType) -> None:
+def test_strict_pattern_extracts_its_last_match(extraction: ModuleType) -> None:
     pattern = {"pattern": r"#### (-?[\d,]+)"}
-    assert scored(generate, "#### 3 no\n#### 72", "72", strict=pattern) == (1, 1)
-    assert scored(generate, "the answer is 72", "72", strict=pattern) == (0, 0)
+    assert scored(extraction, "#### 3 no\n#### 72", "72", strict=pattern) == (1, 1)
+    assert scored(extraction, "the answer is 72", "72", strict=pattern) == (0, 0)
     lenient = {"pattern": r"(\d+)\D*$"}
-    assert scored(generate, "the answer is 72!", "72", strict=pattern, lenient=lenient) == (0, 1)
+    assert scored(extraction, "the answer is 72!", "72", strict=pattern, lenient=lenient) == (0, 1)
 
 
-def test_letter_case_counts_unless_the_benchmark_says_otherwise(generate: ModuleType) -> None:
-    assert scored(generate, "Paris", "paris", lenient={"ignore_case": True}) == (0, 1)
-    assert scored(generate, "Paris", "paris", lenient={"ignore_case": False}) == (0, 0)
+def test_letter_case_counts_unless_the_benchmark_says_otherwise(extraction: ModuleType) -> None:
+    assert scored(extraction, "Paris", "paris", lenient={"ignore_case": True}) == (0, 1)
+    assert scored(extraction, "Paris", "paris", lenient={"ignore_case": False}) == (0, 0)
 
 
 def test_standard_error_is_the_samples_own(scores: ModuleType) -> None:

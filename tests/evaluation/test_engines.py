@@ -19,7 +19,8 @@ import yaml
 
 from bot.domain.metrics import METRICS
 from bot.errors import UserError
-from bot.evaluation.benchmark_file import ENGINES, Benchmark, read_benchmark_file
+from bot.evaluation.benchmark_checks import BACKENDS, ENGINES, TAKES
+from bot.evaluation.benchmark_file import Benchmark, read_benchmark_file
 from bot.evaluation.benchmarks import BUNDLE, fresh_items, items, load_benchmark, write_job_files
 from bot.practice.sense_tasks import SENSE_TASKS, rows
 from bot.practice.tiny_models import build
@@ -49,39 +50,70 @@ ENGINE_OF = {"classify": "classify", "vision": "vision", "speech": "speech", "pr
 
 def test_bundle_and_bot_know_the_same_engines_and_count_alike() -> None:
     assert loaded(BUNDLE).ENGINES == ENGINES
+    assert loaded(BUNDLE, "extraction").TAKES == TAKES and loaded(BUNDLE, "language_model").BACKENDS == BACKENDS
     counting = loaded(BUNDLE, "scores").COUNTING
     assert counting == {name: str(metric.counting) for name, metric in METRICS.items()}
     assert {metric for metrics in ENGINES.values() for metric in metrics} == set(METRICS)
 
 
+def labelled(rng: random.Random, n: int, labels: str = "abc") -> list[dict[str, Any]]:
+    """Samples of a classifier that is right more often than not, with the last label as the positive one of two."""
+    found = []
+    for _ in range(n):
+        wanted = rng.choice(labels + labels[0])
+        weights = {label: rng.random() + (label == wanted) * 0.6 for label in labels}
+        shares = {label: weight / sum(weights.values()) for label, weight in weights.items()}
+        positive = labels[-1] if len(labels) == 2 else ""
+        given = max(shares, key=lambda label: shares[label])
+        found.append({"response": given, "reference": wanted, "_shares": shares, "_positive": positive})
+    return found
+
+
 @pytest.mark.slow  # importing scikit-learn takes seconds
-def test_macro_f1_is_scikit_learns_and_the_mean_of_its_items() -> None:
-    f1_score = pytest.importorskip("sklearn.metrics").f1_score
+def test_metrics_of_labels_are_scikit_learns_and_the_mean_of_their_items() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
     scores, rng = loaded(BUNDLE, "scores"), random.Random(0)
-    for _ in range(20):
-        wanted = [rng.choice("aabc") for _ in range(40)]
-        given = [one if rng.random() < 0.7 else rng.choice("abcd") for one in wanted]
-        samples: list[dict[str, Any]] = [{"response": g, "reference": w} for g, w in zip(given, wanted, strict=True)]
-        value, _ = scores.value_and_error("macro_f1", samples)
-        assert value == pytest.approx(f1_score(wanted, given, average="macro", zero_division=0))
-        assert sum(sample["score"] for sample in samples) / 40 == pytest.approx(value)
+    for labels in ("abc", "ab", "abcd"):
+        for _ in range(10):
+            samples = labelled(rng, 60, labels)
+            wanted, given = [s["reference"] for s in samples], [s["response"] for s in samples]
+            shares = [[s["_shares"][label] for label in labels] for s in samples]
+            of_last = [row[-1] for row in shares]
+            theirs = {"macro_f1": metrics.f1_score(wanted, given, average="macro", zero_division=0)}
+            if len(labels) == 2:
+                theirs["f1"] = metrics.f1_score(wanted, given, pos_label=labels[-1], zero_division=0)
+                theirs["roc_auc"] = metrics.roc_auc_score([w == labels[-1] for w in wanted], of_last)
+            else:
+                theirs["roc_auc"] = metrics.roc_auc_score(wanted, shares, multi_class="ovr", labels=list(labels))
+            for metric, value in theirs.items():
+                assert scores.value_and_error(metric, samples)[0] == pytest.approx(value), metric
+                assert sum(sample["score"] for sample in samples) / 60 == pytest.approx(value), metric
 
 
-def test_macro_f1s_standard_error_is_what_resampling_finds() -> None:
+@pytest.mark.parametrize(
+    ("metric", "labels"), [("macro_f1", "abc"), ("f1", "ab"), ("roc_auc", "ab"), ("roc_auc", "abc")]
+)
+def test_pseudo_values_standard_error_is_what_resampling_finds(metric: str, labels: str) -> None:
     scores, rng = loaded(BUNDLE, "scores"), random.Random(1)
-    wanted = [rng.choice("aaaabc") for _ in range(300)]
-    given = [one if rng.random() < 0.75 else rng.choice("abc") for one in wanted]
-    pairs = list(zip(given, wanted, strict=True))
+    samples = labelled(rng, 200, labels)
 
-    def value(chosen: list[tuple[str, str]]) -> tuple[float, float]:
-        return scores.value_and_error("macro_f1", [{"response": g, "reference": w} for g, w in chosen])
+    def value(chosen: list[dict[str, Any]]) -> tuple[float, float]:
+        found: tuple[float, float] = scores.value_and_error(metric, [dict(sample) for sample in chosen])
+        return found
 
-    drawn = [value(rng.choices(pairs, k=len(pairs)))[0] for _ in range(300)]
+    drawn = [value(rng.choices(samples, k=len(samples)))[0] for _ in range(300)]
     mean = sum(drawn) / len(drawn)
     spread = math.sqrt(sum((one - mean) ** 2 for one in drawn) / len(drawn))
-    samples: list[dict[str, Any]] = [{"response": g, "reference": w} for g, w in pairs]
-    assert scores.value_and_error("macro_f1", samples)[0] == pytest.approx(sum(one["score"] for one in samples) / 300)
-    assert value(pairs)[1] == pytest.approx(spread, rel=0.15)
+    assert value(samples)[1] == pytest.approx(spread, rel=0.15)
+
+
+def test_area_under_the_curve_counts_ties_half_and_leaves_out_a_label_that_nobody_has() -> None:
+    values = loaded(BUNDLE, "pseudo_values")
+    rows = [("b", 0.5), ("a", 0.5), ("b", 0.9), ("a", 0.1)]
+    samples = [{"reference": r, "response": r, "_shares": {"a": 1 - p, "b": p}, "_positive": "b"} for r, p in rows]
+    assert values.roc_auc(samples)[0] == pytest.approx(3.5 / 4)
+    only = [{**sample, "reference": "b"} for sample in samples]
+    assert values.roc_auc(only)[0] == 0.5, "nothing to tell apart"
 
 
 def test_weighted_values_are_ratios_of_sums() -> None:
@@ -174,7 +206,10 @@ def test_only_the_dev_job_gets_fresh_items_and_old_tasks(tmp_path: Path) -> None
     content |= {"fresh": {"n": 3}, "old_tasks": ["upper", "old.jsonl"]}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
     own = read_benchmark_file("own", tmp_path / "own.yaml")
-    for split, sets in (("dev", {None: 200, "fresh": 3, "old:upper": 50, "old:old": 1}), ("sealed", {None: 200})):
+    for split, sets in (
+        ("dev", {None: 200, "holdout": 100, "fresh": 3, "old:upper": 50, "old:old": 1}),
+        ("sealed", {None: 200}),
+    ):
         job = write_job_files(own, split, tmp_path / split)
         written = [json.loads(line) for line in Path(job["items.jsonl"]).read_text().splitlines()]
         found = [row.get("set") for row in written]

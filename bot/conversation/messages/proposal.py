@@ -103,6 +103,14 @@ def plan(experiment: Experiment, facts: PlanFacts) -> str:
     return f"{heading}{f': {changed}' if changed else ''}.\n\n{_plan_sections(experiment, facts)}"
 
 
+def _with_examples(experiment: Experiment) -> list[tuple[str, str]]:
+    """The base model's few-shot score beside its zero-shot one: a gain up to there may be the form alone."""
+    base = experiment.baseline
+    if base is None or (shown := base.with_shots) is None:
+        return []
+    return [(f"The same with {counted(int((base.few_shot or {})['shots']), 'example')}", scored(shown))]
+
+
 def _plan_sections(experiment: Experiment, facts: PlanFacts) -> str:
     baseline = (
         scored(experiment.baseline) if experiment.baseline is not None else "measured first, before anything is trained"
@@ -116,6 +124,7 @@ def _plan_sections(experiment: Experiment, facts: PlanFacts) -> str:
         ("Contamination scan", _scan_words(facts)),
         *([("Lineage", _lineage_words(facts))] if facts.published or facts.published_problem else []),
         ("Untouched base model", baseline),
+        *_with_examples(experiment),
         ("Machine", inert_line(facts.machine) or "this server's"),
         *([("Memory", inert_line(facts.memory, 200))] if facts.memory else []),
         ("One run", _run_words(facts)),

@@ -100,6 +100,9 @@ def ledger(experiment: Experiment) -> str:
     rows: list[tuple[str, ...]] = []
     if experiment.baseline is not None:
         rows.append(("base", "", "untouched", scored_briefly(experiment.baseline), "", "", ""))
+        if (shown := experiment.baseline.with_shots) is not None:
+            examples = counted(int((experiment.baseline.few_shot or {})["shots"]), "example")
+            rows.append(("base", "", f"untouched, with {examples}", scored_briefly(shown), "", "", ""))
     best = experiment.best_run
     for run in experiment.runs:
         number = f"**{run.n}**" if best is not None and run.n == best.n and len(experiment.runs) > 1 else str(run.n)

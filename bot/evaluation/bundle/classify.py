@@ -1,4 +1,4 @@
-"""Engine `classify`: a sequence classifier gives each text a label and its probability."""
+"""Engine `classify`: a sequence classifier gives each text a probability for every label."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def run(arguments: argparse.Namespace, benchmark: dict[str, Any], items: list[di
     longest = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or 10**9)
     # Like lengths together, so that little is padded; the answers go back to the items' order.
     order = sorted(range(len(items)), key=lambda n: -len(items[n]["prompt"]))
-    answers: list[tuple[str, float]] = [("", 0.0)] * len(items)
+    answers: list[dict[str, float]] = [{}] * len(items)
+    names = [str(model.config.id2label[n]) for n in range(model.config.num_labels)]
     for start in range(0, len(order), arguments.batch_size):
         chosen = order[start : start + arguments.batch_size]
         texts = [items[n]["prompt"] for n in chosen]
         inputs = tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
         with torch.inference_mode():
             shares = model(**inputs.to(model.device)).logits.float().softmax(-1)
-        best = shares.max(-1)
-        for n, probability, label in zip(chosen, best.values.tolist(), best.indices.tolist(), strict=True):
-            answers[n] = (str(model.config.id2label[label]), probability)
+        for n, row in zip(chosen, shares.tolist(), strict=True):
+            answers[n] = dict(zip(names, row, strict=True))
         print(f"answered {start + len(chosen)}", flush=True)
-    samples: list[dict[str, Any]] = judged(items, answers, "prompt")
+    samples: list[dict[str, Any]] = judged(benchmark, items, answers, "prompt")
     return samples
 
 

@@ -5,18 +5,27 @@
 It runs in a job of its own, never from the branch that is being judged, and reads only the items of the split that it
 is asked for. The benchmark's `engine` says how a model is asked; each is a file beside this one:
 
-    generate     the model answers, with lm-evaluation-harness; exact_match
+    generate     the model answers, with lm-evaluation-harness; exact_match, pass_at_1, instructions_followed,
+                 tool_call_match, rubric_score
+    choices      it picks the likeliest of several answers; accuracy, accuracy_norm
+    lm_eval      a task of lm-evaluation-harness by its name, on the benchmark's own rows; the metric that it has
+    inspect      it works with tools, in several turns, with inspect-ai; task_success
     likelihood   how well it predicts a text: perplexity, word_perplexity, bits_per_byte
-    classify     a text's label: accuracy, macro_f1
-    vision       an image's label: accuracy, macro_f1
+    classify     a text's label: accuracy, macro_f1, f1, roc_auc
+    vision       an image's label: the same
     speech       what is said in a recording: wer, cer
     pairs        which of two answers a reward model prefers: pairwise_accuracy
 
 Items may come in sets: those without one are the split's, `fresh` ones were seen by nothing else, `old:NAME` ones test
 what the model could do before, and what is found on `holdout` ones goes to holdout.json beside the result, without
-their texts, and into no log. Only the split's own are kept one by one in `samples`.
+their texts, and into no log. Only the split's own are kept one by one in `samples`. Rows of the sets `shots` and
+`shots_beside` are no items but examples with their answers: the first stand before every prompt, with the second the
+split is asked once more, and `few_shot` says how that went.
 
-Not covered: several GPUs; benchmarks that need tools or a judge.
+inspect-ai and vLLM do not go together with what training needs, so each may have an environment of its own: a folder
+named by --environment, whose Python takes over where the module is missing here.
+
+Not covered: several GPUs, but by vLLM; asking a judge, which `postdoc evaluate` does when this has ended.
 """
 
 from __future__ import annotations
@@ -32,6 +41,7 @@ os.environ.update(
 import argparse
 import hashlib
 import importlib
+import importlib.util
 import json
 import sys
 import time
@@ -43,14 +53,22 @@ from scores import COUNTING, headline, refused, value_and_error
 
 # Engine -> its metrics, the usual one first.
 ENGINES = {
-    "generate": ("exact_match",),
+    "generate": ("exact_match", "pass_at_1", "instructions_followed", "tool_call_match", "rubric_score"),
+    "choices": ("accuracy", "accuracy_norm"),
+    "lm_eval": ("accuracy", "accuracy_norm", "exact_match"),
+    "inspect": ("task_success",),
     "likelihood": ("perplexity", "word_perplexity", "bits_per_byte"),
-    "classify": ("accuracy", "macro_f1"),
-    "vision": ("accuracy", "macro_f1"),
+    "classify": ("accuracy", "macro_f1", "f1", "roc_auc"),
+    "vision": ("accuracy", "macro_f1", "f1", "roc_auc"),
     "speech": ("wer", "cer"),
     "pairs": ("pairwise_accuracy",),
 }
-OLD, HOLDOUT = "old:", "holdout"
+# Engines whose file beside this one is not called like them: it would hide a library's or Python's own module.
+FILES = {"lm_eval": "named_task", "inspect": "agentic"}
+WITH_SHOTS = ("generate", "choices", "lm_eval")
+OLD, HOLDOUT, SHOTS, SHOTS_BESIDE = "old:", "holdout", "shots", "shots_beside"
+
+Rows = list[dict[str, Any]]
 
 
 def main() -> int:
@@ -58,11 +76,13 @@ def main() -> int:
     started = time.monotonic()
     written = read_benchmark(arguments.benchmark)
     benchmark = settled(written, arguments.benchmark)
-    items = read_items(arguments.items)
-    engine = importlib.import_module(benchmark["engine"])
-    samples = engine.run(arguments, benchmark, items)
-    by_set: dict[str, list[dict[str, Any]]] = {}
-    for item, sample in zip(items, samples, strict=True):
+    elsewhere(arguments, benchmark)
+    if arguments.run_code:
+        os.environ["POSTDOC_RUN_CODE"] = "1"
+    items, shots, beside = divided(read_items(arguments.items))
+    engine = importlib.import_module(FILES.get(benchmark["engine"], benchmark["engine"]))
+    by_set: dict[str, Rows] = {}
+    for item, sample in zip(items, asked(engine, arguments, benchmark, items, shots), strict=True):
         if item.get("cluster"):
             sample["cluster"] = item["cluster"]
         by_set.setdefault(str(item.get("set") or ""), []).append(sample)
@@ -71,7 +91,8 @@ def main() -> int:
     own, held = by_set.pop(""), by_set.pop(HOLDOUT, [])
     metric = benchmark["metric"]
     value, error = value_and_error(metric, own)
-    harness = harness_parts(written, engine.LIBRARIES)
+    own_items = [item for item in items if not item.get("set")]
+    harness = harness_parts(written, libraries_of(engine, benchmark))
     evaluation = {
         "benchmark": benchmark["name"],
         "engine": benchmark["engine"],
@@ -84,7 +105,10 @@ def main() -> int:
         "n": len(own),
         "split": arguments.split,
         **engine.summary(own),
+        **({"shots": len(shots)} if shots else {}),
+        **few_shot(engine, arguments, benchmark, own_items, beside),
         **other_sets(metric, by_set),
+        **({"judged": False} if metric == "rubric_score" else {}),
         "seconds": round(time.monotonic() - started, 2),
         "samples": [{key: item for key, item in sample.items() if not key.startswith("_")} for sample in own],
     }
@@ -106,6 +130,43 @@ def holdout(evaluation: dict[str, Any], samples: list[dict[str, Any]]) -> dict[s
         "samples": [{key: sample[key] for key in ("id", "score", "finish", "weight", "cluster") if key in sample}
                     for sample in samples],
     }  # fmt: skip
+
+
+def elsewhere(arguments: argparse.Namespace, benchmark: dict[str, Any]) -> None:
+    """Go on in the environment that has what the benchmark needs, where this one lacks it. Returns if it need not."""
+    vllm = benchmark.get("backend") == "vllm"
+    module = "inspect_ai" if benchmark["engine"] == "inspect" else "vllm" if vllm else None
+    if module is None or importlib.util.find_spec(module) is not None:
+        return
+    python = Path(arguments.environment or "/nowhere", "bin", "python")
+    if not arguments.environment or Path(sys.prefix) == Path(arguments.environment) or not python.exists():
+        name = "backend: vllm" if vllm else "engine: inspect"
+        raise refused(
+            f"{name} needs {module.replace('_', '-')}, which is not installed here: make an environment that has it "
+            f"and name its folder in POSTDOC_{'VLLM' if vllm else 'INSPECT'}_ENVIRONMENT"
+        )
+    sys.stdout.flush()
+    os.execv(python, [str(python), *sys.argv])
+
+
+def asked(engine: Any, arguments: argparse.Namespace, benchmark: dict[str, Any], items: Rows, shots: Rows) -> Rows:
+    """A sample for each item, in their order."""
+    more = (shots,) if benchmark["engine"] in WITH_SHOTS else ()
+    samples: Rows = engine.run(arguments, benchmark, items, *more)
+    return samples
+
+
+def few_shot(
+    engine: Any, arguments: argparse.Namespace, benchmark: dict[str, Any], items: Rows, beside: Rows
+) -> dict[str, Any]:
+    """The split's own items once more, after examples: how much of a score is knowing the form."""
+    if not beside:
+        return {}
+    samples = asked(engine, arguments, benchmark, items, beside)
+    value, error = value_and_error(benchmark["metric"], samples)
+    summary = {key: engine.summary(samples)[key] for key in ("strict", "lenient") if key in engine.summary(samples)}
+    found = {"shots": len(beside), "value": value, "standard_error": error, "n": len(samples), **summary}
+    return {"few_shot": found}
 
 
 def other_sets(metric: str, by_set: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -131,6 +192,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", required=True)
     parser.add_argument("--model_name", help="name to record (default: the folder's)")
     parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--environment", help="folder of an environment that has inspect-ai or vLLM")
+    parser.add_argument("--run_code", action="store_true", help="programs that the model writes may run: in a sandbox")
     return parser.parse_args()
 
 
@@ -154,7 +217,15 @@ def settled(benchmark: dict[str, Any], path: str) -> dict[str, Any]:
     return {**benchmark, "engine": engine, "metric": metric}
 
 
-def read_items(path: str) -> list[dict[str, Any]]:
+def divided(rows: Rows) -> tuple[Rows, Rows, Rows]:
+    """(items, shots, shots beside)"""
+    by_role: dict[str, Rows] = {SHOTS: [], SHOTS_BESIDE: []}
+    for row in rows:
+        by_role.setdefault(row["set"] if row.get("set") in by_role else "", []).append(row)
+    return by_role.get("", []), by_role[SHOTS], by_role[SHOTS_BESIDE]
+
+
+def read_items(path: str) -> Rows:
     items = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line.strip()]
     if not items:
         raise refused(f"{path} has no items")
@@ -162,6 +233,11 @@ def read_items(path: str) -> list[dict[str, Any]]:
 
 
 # --- The digest -----------------------------------------------------------------------------------------------------
+
+
+def libraries_of(engine: Any, benchmark: dict[str, Any]) -> tuple[str, ...]:
+    names: tuple[str, ...] = engine.libraries(benchmark) if hasattr(engine, "libraries") else engine.LIBRARIES
+    return names
 
 
 def harness_parts(benchmark: dict[str, Any], libraries: tuple[str, ...]) -> dict[str, Any]:

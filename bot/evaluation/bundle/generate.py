@@ -1,34 +1,42 @@
-"""Engine `generate`: the model answers each prompt, and its answer is compared with the reference.
+"""Engine `generate`: the model answers each prompt, and its answer is scored as the metric says.
 
-Two scores are kept of every answer:
+    exact_match             it is the reference (`extraction` says how an answer is found in a response)
+    pass_at_1               the program in it passes the item's tests (`code_execution`)
+    instructions_followed   it follows every instruction of its prompt (`instructions`)
+    tool_call_match         it is the one right tool call (`tool_calls`)
+    rubric_score            a judge model gives it points; none is asked here, where no network is: see `unjudged`
 
-    strict    the whole answer (or what the benchmark's strict pattern finds in it) is the reference, and the model
-              ended its turn by itself; this is the item's score
-    lenient   the reference is found after extraction: pattern, quotes, final full stop, letter case as configured
+Two scores are kept of every answer: strict is the item's score; lenient forgives the form. Strict far below lenient
+means that the format is wrong; `finish: length` means that the model did not stop.
 
-Strict far below lenient means that the format is wrong; `finish: length` means that the model did not stop.
-
-Not covered: sampling, tools.
+Not covered: sampling, several answers to one prompt.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
-import logging
-import re
+from collections.abc import Callable
 from typing import Any
 
-LIBRARIES = ("lm_eval", "torch", "transformers", "tokenizers")
-METRIC = "exact_match"
-TRIM = " \t\n\r\"'`*."
-"""What lenient scoring ignores around an answer: white space, quotes, Markdown emphasis, a final full stop."""
+import code_execution
+import extraction
+import instructions
+import language_model
+import tool_calls
+
+libraries = language_model.libraries
+Scorer = Callable[[list[dict[str, Any]], dict[str, Any], list[dict[str, Any]]], list[tuple[float, float]]]
 
 
-def run(arguments: argparse.Namespace, benchmark: dict[str, Any], items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    samples = respond(arguments, benchmark, items)
-    for sample in samples:
-        sample["score"], sample["lenient_score"] = score(sample, benchmark.get("extraction") or {})
+def run(
+    arguments: argparse.Namespace,
+    benchmark: dict[str, Any],
+    items: list[dict[str, Any]],
+    shots: list[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    samples = respond(arguments, benchmark, items, shots)
+    for sample, (strict, lenient) in zip(samples, SCORERS[benchmark["metric"]](samples, benchmark, items), strict=True):
+        sample["score"], sample["lenient_score"] = strict, lenient
     return samples
 
 
@@ -49,56 +57,30 @@ def mean(values: list[float]) -> float:
 
 
 def respond(
-    arguments: argparse.Namespace, benchmark: dict[str, Any], items: list[dict[str, str]]
+    arguments: argparse.Namespace,
+    benchmark: dict[str, Any],
+    items: list[dict[str, Any]],
+    shots: list[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     """Every item with the model's response and how it finished, in the items' order."""
-    gc.disable()  # importing makes a million long-lived objects, and each collection looks at all of them again
-    import torch
-    from datasets import Dataset, disable_progress_bars
-    from lm_eval.api.task import ConfigurableTask
-    from lm_eval.evaluator import evaluate
-    from lm_eval.models.huggingface import HFLM
-    from transformers.utils import logging as transformers_logging
-
-    gc.enable()
-    gc.freeze()
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    disable_progress_bars()
-    transformers_logging.disable_progress_bar()
-    torch.manual_seed(0)
-    gpu = torch.cuda.is_available()
-    chat = benchmark.get("chat") or {}
+    lm = language_model.load(arguments, benchmark)
+    lm.conversations = {item["prompt"]: item["messages"] for item in items if item.get("messages")}
     generation = benchmark.get("generation") or {}
-    lm = finish_recorder(HFLM)(
-        pretrained=arguments.model,
-        device="cuda" if gpu else "cpu",
-        dtype="bfloat16" if gpu else "float32",
-        batch_size=arguments.batch_size,
-        **({"enable_thinking": chat["enable_thinking"]} if "enable_thinking" in chat else {}),
+    logged = asked(
+        lm,
+        benchmark,
+        [{"prompt": item["prompt"], "target": item["reference"]} for item in items],
+        [{"prompt": shot["prompt"], "target": shot["answer"]} for shot in shots],
+        output_type="generate_until",
+        doc_to_target=lambda row: row["target"],
+        process_results=lambda row, responses: {"answered": 1.0},
+        metric_list=[{"metric": "answered", "aggregation": "mean", "higher_is_better": True}],
+        generation_kwargs={
+            "until": list(generation.get("until") or []),
+            "max_gen_toks": int(generation.get("max_gen_toks", 256)),
+            "do_sample": False,
+        },
     )
-    rows = Dataset.from_list([{"prompt": item["prompt"], "reference": item["reference"]} for item in items])
-    task = ConfigurableTask(
-        config={
-            "task": "benchmark",
-            "custom_dataset": lambda **_: {"items": rows},
-            "test_split": "items",
-            "output_type": "generate_until",
-            "description": chat.get("system") or "",
-            "doc_to_text": lambda row: row["prompt"],
-            "doc_to_target": lambda row: row["reference"],
-            "process_results": lambda row, responses: {METRIC: float(responses[0].strip() == row["reference"].strip())},
-            "metric_list": [{"metric": METRIC, "aggregation": "mean", "higher_is_better": True}],
-            "generation_kwargs": {
-                "until": list(generation.get("until") or []),
-                "max_gen_toks": int(generation.get("max_gen_toks", 256)),
-                "do_sample": False,
-            },
-            "num_fewshot": 0,
-        }
-    )
-    # evaluate, not simple_evaluate: the latter spends seconds on describing the machine in words.
-    results = evaluate(lm, {"benchmark": task}, apply_chat_template=bool(chat.get("template", True)), bootstrap_iters=0)
-    logged = sorted(results["samples"]["benchmark"], key=lambda sample: sample["doc_id"])
     return [
         {
             "id": item["id"],
@@ -111,64 +93,57 @@ def respond(
     ]
 
 
-def finish_recorder(model_class: type) -> type:
-    """`model_class` (HFLM) that also keeps, for every context, whether the model ended by itself."""
+def asked(
+    lm: Any, benchmark: dict[str, Any], rows: list[dict[str, Any]], shots: list[dict[str, Any]], **task: Any
+) -> list[dict[str, Any]]:
+    """What the harness logged of every row, in the rows' order; `prompt` is the column with the text."""
+    from datasets import Dataset
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.evaluator import evaluate
 
-    class FinishRecorder(model_class):  # type: ignore[misc]
-        def __init__(self, *arguments: Any, **settings: Any) -> None:
-            super().__init__(*arguments, **settings)
-            self.finishes: dict[str, str] = {}
-            self._generated: list[str] = []
-            self._answered = 0
-            # The harness tells its cache hook every (context, response) in the order in which rows were generated.
-            self.set_cache_hook(self)
-            configured = self.model.generation_config.eos_token_id
-            ends = set(configured) if isinstance(configured, list) else {configured}
-            self._end_ids = (ends | {self.tokenizer.eos_token_id, self.eot_token_id}) - {None}
-
-        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-            responses: list[str] = super().generate_until(requests, disable_tqdm=True)
-            return responses
-
-        def _model_generate(self, context: Any, max_length: int, stop: list[str], **settings: Any) -> Any:
-            output = super()._model_generate(context, max_length, stop, **settings)
-            for tokens in output[:, context.shape[1] :].tolist():
-                text = self.tokenizer.decode(tokens, skip_special_tokens=False)
-                ended = not self._end_ids.isdisjoint(tokens) or any(mark in text for mark in stop if mark)
-                self._generated.append("stop" if ended else "length")
-            print(f"answered {len(self._generated)}", flush=True)
-            return output
-
-        def add_partial(self, kind: str, request: tuple[str, dict[str, Any]], response: str) -> None:
-            self.finishes[request[0]] = self._generated[self._answered]
-            self._answered += 1
-
-    return FinishRecorder
+    chat = benchmark.get("chat") or {}
+    config = {
+        "task": "benchmark",
+        "custom_dataset": lambda **_: {"items": Dataset.from_list(rows)},
+        "test_split": "items",
+        "description": chat.get("system") or "",
+        "doc_to_text": lambda row: row["prompt"],
+        "num_fewshot": len(shots),
+        **({"fewshot_config": {"sampler": "first_n", "samples": shots}} if shots else {}),
+        **task,
+    }
+    template = bool(chat.get("template", True)) and lm.tokenizer.chat_template is not None
+    # evaluate, not simple_evaluate: the latter spends seconds on describing the machine in words.
+    results = evaluate(
+        lm,
+        {"benchmark": ConfigurableTask(config=config)},
+        apply_chat_template=template,
+        fewshot_as_multiturn=template and bool(shots),
+        bootstrap_iters=0,
+    )
+    return sorted(results["samples"]["benchmark"], key=lambda sample: int(sample["doc_id"]))
 
 
 # --- Scoring --------------------------------------------------------------------------------------------------------
 
 
-def score(sample: dict[str, Any], extraction: dict[str, Any]) -> tuple[float, float]:
-    """(strict, lenient) of one answer, each 0.0 or 1.0."""
-    strict, lenient = extraction.get("strict") or {}, extraction.get("lenient") or {}
-    response, reference = sample["response"], sample["reference"].strip()
-    exact = extracted(response, strict.get("pattern")) == reference and sample["finish"] == "stop"
-    ignore_case = bool(lenient.get("ignore_case", False))
-    candidates = {response, extracted(response, lenient.get("pattern"))}
-    wanted = trimmed(reference, ignore_case)
-    found = exact or any(trimmed(candidate, ignore_case) == wanted for candidate in candidates if candidate is not None)
-    return float(exact), float(found)
+def exact_match(
+    samples: list[dict[str, Any]], benchmark: dict[str, Any], items: list[dict[str, Any]]
+) -> list[tuple[float, float]]:
+    return [extraction.score(sample, benchmark.get("extraction") or {}) for sample in samples]
 
 
-def extracted(response: str, pattern: str | None) -> str | None:
-    """The last match's first group (or all of it); the whole response without a pattern; None without a match."""
-    if not pattern:
-        return response.strip()
-    matches = list(re.finditer(pattern, response))
-    return (matches[-1].group(1 if matches[-1].re.groups else 0) or "").strip() if matches else None
+def unjudged(
+    samples: list[dict[str, Any]], benchmark: dict[str, Any], items: list[dict[str, Any]]
+) -> list[tuple[float, float]]:
+    """0 points each, until `postdoc evaluate --judge` has asked a model about every criterion."""
+    return [(0.0, 0.0)] * len(samples)
 
 
-def trimmed(text: str, ignore_case: bool) -> str:
-    text = text.strip(TRIM)
-    return text.casefold() if ignore_case else text
+SCORERS: dict[str, Scorer] = {
+    "exact_match": exact_match,
+    "pass_at_1": code_execution.scores,
+    "instructions_followed": instructions.scores,
+    "tool_call_match": tool_calls.scores,
+    "rubric_score": unjudged,
+}

@@ -9,12 +9,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pseudo_values import SPREAD, spread
+
 # Metric -> how scores become its value: the share or (weighted) mean of the scores, or exp of that mean.
 COUNTING = {
     "exact_match": "right",
+    "pass_at_1": "right",
+    "instructions_followed": "right",
+    "tool_call_match": "right",
+    "task_success": "right",
     "accuracy": "right",
+    "accuracy_norm": "right",
     "pairwise_accuracy": "right",
+    "rubric_score": "mean",
     "macro_f1": "mean",
+    "f1": "mean",
+    "roc_auc": "mean",
     "wer": "mean",
     "cer": "mean",
     "bits_per_byte": "mean",
@@ -28,10 +38,10 @@ def value_and_error(metric: str, samples: list[dict[str, Any]]) -> tuple[float, 
 
     With weights the value is a ratio of sums (errors per word, nats per token), whose error is that of the ratio
     estimator (Cochran, Sampling Techniques, 1977, section 6.4); without them it is sd / sqrt(n). exp multiplies the
-    error by the value (delta method). For macro_f1 the scores are set here, see `spread_macro_f1`.
+    error by the value (delta method). For F1 and the area under the ROC curve the scores are set here: `pseudo_values`.
     """
-    if metric == "macro_f1":
-        spread_macro_f1(samples)
+    if metric in SPREAD:
+        spread(metric, samples)
     scores = [float(sample["score"]) for sample in samples]
     weights = [float(sample.get("weight", 1.0)) for sample in samples]
     total = math.fsum(weights)
@@ -58,28 +68,6 @@ def standard_error(scores: list[float], weights: list[float], mean: float, clust
     return math.sqrt(squares * n / (n - 1)) / math.fsum(weights)
 
 
-def spread_macro_f1(samples: list[dict[str, Any]]) -> None:
-    """Give every item the score with which the items' mean is the macro-averaged F1.
-
-    F1 is no mean over items. Its pseudo-values are: F1 plus the item's influence on it (infinitesimal jackknife; Efron
-    and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 22), so that standard errors and paired
-    comparisons of the means hold for F1 as for any mean, to first order. A class that nobody names counts as 0, like
-    scikit-learn's `f1_score(average="macro", zero_division=0)`.
-    """
-    predicted = [sample["response"] for sample in samples]
-    wanted = [sample["reference"] for sample in samples]
-    classes = sorted(set(predicted) | set(wanted))
-    n = len(samples)
-    sizes = {c: predicted.count(c) + wanted.count(c) for c in classes}
-    hits = {c: sum(p == r == c for p, r in zip(predicted, wanted, strict=True)) for c in classes}
-    f1 = {c: 2 * hits[c] / sizes[c] for c in classes}
-    value = sum(f1.values()) / len(classes)
-    for sample, p, r in zip(samples, predicted, wanted, strict=True):
-        influence = 2 / sizes[r] if p == r else 0.0
-        influence -= f1[p] / sizes[p] + f1[r] / sizes[r]
-        sample["score"] = value + n * influence / len(classes)
-
-
 def headline(evaluation: dict[str, Any]) -> str:
     """The one line that the job's log ends with."""
     said = (
@@ -88,6 +76,8 @@ def headline(evaluation: dict[str, Any]) -> str:
     )
     if "lenient" in evaluation:
         said += f", lenient {evaluation['lenient']:.3f}, ended by itself {evaluation['termination_rate']:.3f}"
+    if beside := evaluation.get("few_shot"):
+        said += f", with {beside['shots']} examples {beside['value']:.3f}"
     for name, value in (evaluation.get("metrics") or {}).items():
         if name != evaluation["metric"]:
             said += f", {name} {value:.3f}"
@@ -121,34 +111,44 @@ def head_for(configuration: Any, labels: list[str]) -> dict[str, Any]:
     }
 
 
-def judged(items: list[dict[str, Any]], answers: list[tuple[str, float]], text: str | None) -> list[dict[str, Any]]:
-    """A sample for every item from its (label, probability); `text` names the column to keep as the prompt."""
-    return [
-        {
-            "id": item["id"],
-            **({"prompt": item[text]} if text else {}),
-            "response": label,
-            "reference": str(item["reference"]),
-            "probability": round(probability, 6),
-            "finish": "stop",
-            "score": float(label == str(item["reference"])),
-        }
-        for item, (label, probability) in zip(items, answers, strict=True)
-    ]
+def judged(
+    benchmark: dict[str, Any], items: list[dict[str, Any]], answers: list[dict[str, float]], text: str | None
+) -> list[dict[str, Any]]:
+    """A sample for every item from its {label: probability}; `text` names the column to keep as the prompt."""
+    labels = labels_of(benchmark, items)
+    # Of two labels the second is the positive one, of more none is.
+    positive = str(benchmark.get("positive") or (labels[-1] if len(labels) == 2 else ""))
+    samples = []
+    for item, shares in zip(items, answers, strict=True):
+        label = max(shares, key=lambda each: shares[each])
+        samples.append(
+            {
+                "id": item["id"],
+                **({"prompt": item[text]} if text else {}),
+                "response": label,
+                "reference": str(item["reference"]),
+                "probability": round(shares[label], 6),
+                "finish": "stop",
+                "score": float(label == str(item["reference"])),
+                "_shares": shares,
+                "_positive": positive,
+            }
+        )
+    return samples
 
 
 def label_summary(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Both metrics of labels, and how often each label is wanted and given."""
-    copies = [dict(sample) for sample in samples]
+    """Every metric of labels, and how often each label is wanted and given."""
     right = [float(sample["response"] == sample["reference"]) for sample in samples]
     counts: dict[str, dict[str, int]] = {}
     for sample in samples:
         counts.setdefault(sample["reference"], {"wanted": 0, "given": 0})["wanted"] += 1
         counts.setdefault(sample["response"], {"wanted": 0, "given": 0})["given"] += 1
-    return {
-        "metrics": {"accuracy": sum(right) / len(right), "macro_f1": value_and_error("macro_f1", copies)[0]},
-        "labels": dict(sorted(counts.items())),
-    }
+    metrics = {"accuracy": sum(right) / len(right)}
+    for name in SPREAD:
+        if name != "f1" or samples[0]["_positive"]:
+            metrics[name] = value_and_error(name, [dict(sample) for sample in samples])[0]
+    return {"metrics": metrics, "labels": dict(sorted(counts.items()))}
 
 
 # --- Media ----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Engine `speech`: a speech-to-text model writes what it hears, and its errors are counted.
 
-Recordings are WAV files with whole-number samples, read by the standard library, mixed to one channel and brought to
-the model's rate. Before words are compared both texts are normalised as `speech.normalise` says:
+Recordings are WAV files with whole-number samples, read by the standard library, or FLAC files, read by soundfile where
+it is installed; they are mixed to one channel and brought to the model's rate. Before words are compared both texts are
+normalised as `speech.normalise` says:
 
     basic     lower case, no marks, single spaces (the default)
     english   Whisper's own normaliser for English: numbers, contractions, spelling
@@ -131,13 +132,25 @@ def basic(text: str) -> str:
 
 def sound(item: dict[str, Any], rate: int) -> Any:
     """One channel of float32 in [-1, 1] at `rate` samples per second."""
+    content = media_bytes(item, "audio")
+    if content.startswith(b"fLaC"):
+        return flac(content, rate)
     try:
-        with wave.open(io.BytesIO(media_bytes(item, "audio"))) as file:
+        with wave.open(io.BytesIO(content)) as file:
             channels, width, own = file.getnchannels(), file.getsampwidth(), file.getframerate()
             raw = file.readframes(file.getnframes())
     except (wave.Error, EOFError) as error:
         raise refused(f"item {item.get('id')}: audio is not a WAV file of whole-number samples ({error})") from None
     return resampled(mono(raw, width, channels), own, rate)
+
+
+def flac(content: bytes, rate: int) -> Any:
+    try:
+        import soundfile
+    except ImportError:
+        raise refused("FLAC recordings need the package soundfile: install it where jobs run") from None
+    values, own = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+    return resampled(values.mean(axis=1), own, rate)
 
 
 def mono(raw: bytes, width: int, channels: int) -> Any:

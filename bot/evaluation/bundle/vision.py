@@ -26,17 +26,16 @@ def run(arguments: argparse.Namespace, benchmark: dict[str, Any], items: list[di
     dtype = torch.bfloat16 if gpu else torch.float32
     model = AutoModelForImageClassification.from_pretrained(arguments.model, dtype=dtype, **head)
     model = model.to("cuda" if gpu else "cpu").eval()
-    answers: list[tuple[str, float]] = []
+    answers: list[dict[str, float]] = []
+    names = [str(model.config.id2label[n]) for n in range(model.config.num_labels)]
     for start in range(0, len(items), arguments.batch_size):
         images = [picture(item) for item in items[start : start + arguments.batch_size]]
         pixels = processor(images, return_tensors="pt")["pixel_values"].to(model.device, dtype)
         with torch.inference_mode():
             shares = model(pixel_values=pixels).logits.float().softmax(-1)
-        best = shares.max(-1)
-        for probability, label in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-            answers.append((str(model.config.id2label[label]), probability))
+        answers += [dict(zip(names, row, strict=True)) for row in shares.tolist()]
         print(f"answered {len(answers)}", flush=True)
-    samples: list[dict[str, Any]] = judged(items, answers, None)
+    samples: list[dict[str, Any]] = judged(benchmark, items, answers, None)
     return samples
 
 

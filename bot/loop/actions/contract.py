@@ -17,6 +17,7 @@ from bot.conversation.github import Repository
 from bot.conversation.issue_form import parse_goal
 from bot.conversation.permissions import Tier
 from bot.conversation.policy import POLICY_PATH, Policy, read_policy
+from bot.domain.evaluation import Split
 from bot.domain.experiment import Edit, EventKind, Experiment, NewEvent
 from bot.domain.goal import Goal, slug
 from bot.domain.metrics import metric_named
@@ -24,9 +25,10 @@ from bot.domain.recipe import earlier_run, with_value
 from bot.domain.redaction import redacted_bytes
 from bot.errors import UserError
 from bot.evaluation.benchmark_file import Benchmark
-from bot.evaluation.benchmarks import SHIPPED, known_benchmarks, load_benchmark, metric_of
+from bot.evaluation.benchmarks import SHIPPED, items, known_benchmarks, load_benchmark, metric_of
 from bot.loop.actions.jobs import machine_price
 from bot.loop.actions.specs import BENCHMARK_SOURCE, keep_script, sources_of
+from bot.loop.benchmark_data import with_data
 from bot.loop.hardware import estimates_of, hardware_facts, plan_words
 from bot.loop.models import fetched_model, model_problem
 from bot.loop.own_benchmark import LFS_ADVICE, is_lfs_pointer, is_own, read_own_benchmark
@@ -136,6 +138,12 @@ async def _plan(
         notes += own.notes
     else:
         benchmark = load_benchmark(goal.benchmark, world.benchmark_folders)
+    if (problem := _unusable(world, benchmark)) is not None:
+        raise UserError(problem)
+    if benchmark.hub is not None:
+        benchmark = await with_data(benchmark, world.data_folder, world.hub_token)
+        pins["benchmark_data"] = str(benchmark.configuration["items"]["hub"]).rpartition("@")[2]
+        await asyncio.to_thread(_readable, benchmark)
     if goal.metric != benchmark.metric:
         raise UserError(
             f"The benchmark `{goal.benchmark}` measures {benchmark.metric}, and the goal names {goal.metric}: write "
@@ -164,6 +172,27 @@ async def _plan(
         "digests": shipped | brought,
         "shipped_digests": shipped,
     }
+
+
+def _unusable(world: World, benchmark: Benchmark) -> str | None:
+    """Why this server cannot measure a goal on the benchmark; None when it can."""
+    if benchmark.needs_judge:
+        return (
+            f"The benchmark `{benchmark.name}` is scored by a judge model, which costs money that no goal's "
+            "budget counts yet: name another benchmark, or use it by hand, `postdoc evaluate --judge`."
+        )
+    if benchmark.runs_code and not world.runner.isolates:
+        return (
+            f"The benchmark `{benchmark.name}` runs programs that a model wrote, and this server has no sandbox for "
+            "them: name another benchmark, or have bubblewrap installed on the server."
+        )
+    return None
+
+
+def _readable(benchmark: Benchmark) -> None:
+    """Raises: UserError when the fetched items are not what the file says."""
+    for split in Split:
+        items(benchmark, split)
 
 
 async def _memory_notes(world: World, policy: Policy, goal: Goal, recipe: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,16 @@ def score_of(evaluation: Evaluation, job_id: str) -> dict[str, Any]:
         "termination_rate": evaluation.termination_rate,
         "metric": evaluation.metric,
         "results": evaluation.results_digest,
+        **({"few_shot": _with_interval(evaluation)} if evaluation.few_shot else {}),
     }
+
+
+def _with_interval(evaluation: Evaluation) -> dict[str, Any]:
+    """What the same model reached with examples before each prompt."""
+    found = evaluation.few_shot or {}
+    value, error, n = float(found["value"]), float(found["standard_error"]), int(found["n"])
+    low, high = value_interval(replace(evaluation, value=value, standard_error=error, n=n, samples=()))
+    return {"shots": found["shots"], "value": value, "standard_error": error, "n": n, "ci_low": low, "ci_high": high}
 
 
 async def record_baseline(world: World, x: Experiment, action: Action) -> list[NewEvent]:
@@ -178,7 +188,7 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
         return [NewEvent(EventKind.DATA_CHECKED, name, found)]
     folder = world.runner.folder(JobId(job.job_id))
     benchmark = await benchmark_of(world, x)
-    held_out = held_out_items(x, benchmark)
+    held_out = await asyncio.to_thread(held_out_items, x, benchmark)
     content = output(folder, "data/train.jsonl") or b""
     try:
         rows = [json.loads(line) for line in content.decode().split("\n") if line]

@@ -17,7 +17,7 @@ from bot.domain.experiment import BASELINE, Experiment, JobRole, Run
 from bot.domain.goal import digest_of, slug
 from bot.domain.recipe import earlier_run, run_name
 from bot.errors import PlatformError, TransientError, UserError
-from bot.evaluation.benchmarks import write_job_files
+from bot.evaluation.benchmarks import evaluation_words, write_job_files
 from bot.evaluation.tasks import training_rows
 from bot.loop.models import fetched_model, hub_origin
 from bot.loop.own_benchmark import benchmark_of
@@ -55,7 +55,8 @@ async def spec_of(world: World, x: Experiment, role: JobRole, run: int, job_id: 
         case JobRole.DATA:
             return await _data_spec(world, x, job_id)
         case JobRole.BASELINE:
-            return await _evaluation_spec(world, x, job_id, await base_model(world, x), "dev", x.goal.base_model)
+            base = await base_model(world, x)
+            return await _evaluation_spec(world, x, job_id, base, "dev", x.goal.base_model, beside=True)
         case JobRole.EVALUATE:
             return await _evaluation_spec(
                 world, x, job_id, trained_model(world, x, run), "dev", f"{x.folder}/runs/{run:02d}"
@@ -249,22 +250,25 @@ async def _gpu_memory_gib(world: World) -> float:
     return next((flavor.gpu_memory_gib for flavor in flavors if wanted in ("", flavor.name)), 0.0)
 
 
-async def _evaluation_spec(world: World, x: Experiment, job_id: JobId, model: Path, split: str, name: str) -> JobSpec:
+async def _evaluation_spec(
+    world: World, x: Experiment, job_id: JobId, model: Path, split: str, name: str, *, beside: bool = False
+) -> JobSpec:
     inputs = goal_folder(world, x) / "inputs" / job_id
-    files = write_job_files(await benchmark_of(world, x), split, inputs, _seed(x))
-    argv = ("{python}", "bundle/evaluate.py", "--model", "{mount:model}", "--benchmark", "benchmark.yaml",
-            "--items", "items.jsonl", "--split", split, "--output", "out/evaluation.json",
-            "--model_name", name)  # fmt: skip
+    benchmark = await benchmark_of(world, x)
+    files = await asyncio.to_thread(write_job_files, benchmark, split, inputs, _seed(x), beside=beside)
+    # A folder of this machine is of use on this machine alone; elsewhere the jobs' image has what a benchmark needs.
+    here = world.engine_environments if world.runner.name == "local" else {}
+    environment = here.get(benchmark.environment or "")
     caps = _caps(world, memory_gib=world.train_memory_gib)
     return JobSpec(
         job_id,
-        argv,
+        evaluation_words(benchmark, split, name, environment=environment is not None),
         files=files,
-        mounts={"model": str(model)},
+        mounts={"model": str(model)} | ({"environment": str(environment)} if environment is not None else {}),
         origins=origins_of(world, x, {"model": model}),
         environment=world.environment,
         caps=caps,
-        trusted=True,
+        trusted=not benchmark.runs_code,
         # One process asks the model; only training is divided.
         hardware=replace(world.hardware, gpus=min(1, world.hardware.gpus), nodes=1),
     )
