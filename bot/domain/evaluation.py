@@ -60,6 +60,8 @@ class Evaluation:
     lenient: float | None = None
     """The same answers scored after lenient extraction: strict far below lenient means the format is wrong."""
     samples: tuple[Sample, ...] = field(default=())
+    weights: str = ""
+    """SHA-256 over the safetensors files that were measured; empty in an evaluation from before it was recorded."""
 
     @property
     def measure(self) -> Metric:
