@@ -64,7 +64,7 @@ _TABLE = (
     Verb("halt", "halt [off]", "Stop all spending in this repository, or allow it again.", Tier.ADMIN),
     Verb("ablate", "ablate key=a,b", "Try values of one key side by side; each is a run.", Tier.TRAIN, True),
     Verb("compare", "compare 2 5", "Compare two runs on the same items.", Tier.READ, False, False),
-    Verb("reproduce", "reproduce 3", "Train a run again and compare.", Tier.TRAIN, True, False),
+    Verb("reproduce", "reproduce 3", "Train a run again and compare.", Tier.TRAIN, True),
     Verb("ask", "ask question", "Ask about this experiment.", Tier.PLAN, True, False),
 )
 VERBS: dict[str, Verb] = {verb.name: verb for verb in _TABLE}
@@ -79,6 +79,7 @@ _UNREADABLE = {
 
 _SHA = re.compile(r"[0-9a-f]{7,40}", re.IGNORECASE)
 _DIAGNOSIS = re.compile(r"d([1-9][0-9]{0,3})", re.IGNORECASE)
+_RUN = re.compile(r"[1-9][0-9]{0,3}")
 _EXTRA = re.compile(r"\+?([1-9][0-9]?)(?:runs?)?", re.IGNORECASE)
 _RAISE = re.compile(r"\+([0-9]{1,6}(?:\.[0-9]{1,2})?)(usd|h|hours?|runs?)", re.IGNORECASE)
 _LINE = re.compile(r" {0,3}/postdoc(?=[ \t]|$)", re.IGNORECASE)
@@ -178,6 +179,11 @@ def consent_sha(args: Sequence[str]) -> str | None:
 def diagnosis_label(args: Sequence[str]) -> str:
     """`D3`, of a checked `accept` that names a diagnosis."""
     return args[0].upper()
+
+
+def reproduced_number(args: Sequence[str]) -> int:
+    """The run that a checked `reproduce` names."""
+    return int(args[0])
 
 
 def extra_runs(args: Sequence[str]) -> int:
@@ -445,6 +451,12 @@ def _check_budget(args: Sequence[str]) -> str | None:
     return None
 
 
+def _check_reproduce(args: Sequence[str]) -> str | None:
+    if len(args) == 1 and _RUN.fullmatch(args[0]):
+        return None
+    return f"Write one run by its number, as the ledger has it: `{PREFIX} reproduce 3`."
+
+
 def _check_halt(args: Sequence[str]) -> str | None:
     # Any other wording halts: what saves money is never refused for its wording.
     return None if not args or args[0].lower() != "off" or len(args) == 1 else f"Write `{PREFIX} halt off`."
@@ -465,6 +477,7 @@ _CHECKS: dict[str, Callable[[Sequence[str]], str | None]] = {
     "set": _check_set,
     "budget": _check_budget,
     "halt": _check_halt,
+    "reproduce": _check_reproduce,
     "vouch": _check_vouch,
 }
 # `stop please` stops, and so does `stop, it diverges`: what saves money is never refused for its wording.

@@ -103,6 +103,8 @@ class EventKind(StrEnum):
     ABLATION_REPORTED = "ablation_reported"
     REPRODUCTION_OPENED = "reproduction_opened"
     """A person asked for a run to be made again and compared, within what was agreed."""
+    REPRODUCTION_REBUILT = "reproduction_rebuilt"
+    """Its training set was built again; nothing is trained on it unless it is the same."""
     REPRODUCTION_REPORTED = "reproduction_reported"
     COMMAND_ANSWERED = "command_answered"
     STOPPED = "stopped"
@@ -194,7 +196,7 @@ class Job:
     resumed_from: int | None = None
     """The step of the checkpoint that it goes on from, left by an attempt whose machine was lost."""
     place: Mapping[str, Any] = field(default_factory=dict)
-    """What it was launched on: {"runner", "image", "flavor", "gpus", "nodes", "threads", "memory_gib", "version"};
+    """What it was launched on: {"runner", "image", "flavor", "gpus", "nodes", "threads", "memory_gib", "postdoc"};
     empty in a journal from before it was recorded."""
 
     @property

@@ -24,6 +24,7 @@ from bot.domain.experiment import (
     State,
 )
 from bot.domain.goal import Goal, GoalId
+from bot.domain.reproduction import Reproduction
 
 
 def experiment_of(goal_id: GoalId, journal: Iterable[Event]) -> Experiment:
@@ -107,8 +108,7 @@ def _on_goal_adopted(x: Experiment, event: Event) -> None:
     x.changed_why, x.changed_by = d["why"], d["by"]
     x.consent, x.consent_asked_for, x.refusal = None, "", None
     x.offer, x.edit_told = None, ""
-    for aside in (*x.ablations, *x.reproductions):
-        aside.over = True
+    _drop_side_roads(x)
     if x.state in RESUMABLE_STATES:
         _reopen(x)
 
@@ -363,6 +363,13 @@ def _on_reproduction_opened(x: Experiment, event: Event) -> None:
     x.reproductions.append(Reproduction.from_dict(event.data))
 
 
+def _on_reproduction_rebuilt(x: Experiment, event: Event) -> None:
+    for reproduction in x.reproductions:
+        if reproduction.n == event.data["reproduction"]:
+            then, now = event.data["rows"]
+            reproduction.rows = (then, now)
+
+
 def _on_reproduction_reported(x: Experiment, event: Event) -> None:
     for reproduction in x.reproductions:
         if reproduction.n == event.data["reproduction"]:
@@ -408,8 +415,7 @@ def _on_ended(x: Experiment, event: Event) -> None:
     x.head_sha = event.data.get("head_sha") or x.head_sha
     x.concluded = True
     x.ended_at = event.at
-    for aside in (*x.ablations, *x.reproductions):
-        aside.over = True
+    _drop_side_roads(x)
 
 
 def _on_issue_closed(x: Experiment, event: Event) -> None:
@@ -423,6 +429,14 @@ def _on_crashed(x: Experiment, event: Event) -> None:
     decided = event.key.rpartition("/")[2]
     if x.edit is None or (decided.isdigit() and x.edit.seq < int(decided)):
         x.contract_version = x.text_version
+
+
+def _drop_side_roads(x: Experiment) -> None:
+    """What was under way beside the goal's own runs is not gone on with."""
+    for ablation in x.ablations:
+        ablation.over = True
+    for reproduction in x.reproductions:
+        reproduction.over = True
 
 
 def _reopen(x: Experiment) -> None:
@@ -467,6 +481,7 @@ _FOLDS = {
     EventKind.ABLATION_OPENED: _on_ablation_opened,
     EventKind.ABLATION_REPORTED: _on_ablation_reported,
     EventKind.REPRODUCTION_OPENED: _on_reproduction_opened,
+    EventKind.REPRODUCTION_REBUILT: _on_reproduction_rebuilt,
     EventKind.REPRODUCTION_REPORTED: _on_reproduction_reported,
     EventKind.COMMAND_ANSWERED: _on_command_answered,
     EventKind.STOPPED: _on_stopped,

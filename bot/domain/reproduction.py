@@ -1,9 +1,9 @@
 """Whether a run that was made again came out the same: to the bit, within noise, or not; and what differs first.
 
 Two trainings of one recipe on one machine with one set of libraries give the same weights to the bit where every kernel
-is deterministic, as on a processor with a fixed number of threads. On a GPU they need not (PyTorch's note on
-reproducibility, https://pytorch.org/docs/stable/notes/randomness.html), and then the question is whether the two results
-can be told apart.
+is deterministic, as on a processor with a fixed number of threads. On a GPU they need not be (PyTorch's note on
+reproducibility, https://pytorch.org/docs/stable/notes/randomness.html), and then the question is whether the two
+results can be told apart.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any
 
 from bot.domain.evaluation import Comparison, Evaluation, Verdict
@@ -57,8 +58,8 @@ class CurveDistance:
     steps: int
     first_step: int | None
     """The first logged step with another loss; None when every loss is the same number."""
-    mean: float
-    """Mean absolute difference over the last part of the run."""
+    mean: float | None
+    """Mean absolute difference over the last part of the run; None when no step is in both."""
     scatter: float
     """Median change of the original's loss from one logged step to the next, there."""
     fallen: float
@@ -66,7 +67,7 @@ class CurveDistance:
 
     @property
     def apart(self) -> bool:
-        return not self.mean <= max(SCATTER_FACTOR * self.scatter, RANGE_SHARE * self.fallen)
+        return self.mean is None or self.mean > max(SCATTER_FACTOR * self.scatter, RANGE_SHARE * self.fallen)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"apart": self.apart}
@@ -147,7 +148,10 @@ def _verdict(
         return Outcome.BITWISE, ""
     first = _first(differing, curve, differences)
     if comparison is None:
-        return Outcome.NOT_REPRODUCED, f"the evaluator is another one, and results of two evaluators never compare; {first}"
+        return (
+            Outcome.NOT_REPRODUCED,
+            f"the evaluator is another one, and results of two evaluators never compare; {first}",
+        )
     if comparison.verdict is not Verdict.CANNOT_TELL:
         return Outcome.NOT_REPRODUCED, first
     if curve is not None and curve.apart:
@@ -183,9 +187,9 @@ def curve_distance(then: Mapping[int, float], now: Mapping[int, float]) -> Curve
         first = min(step for step in now if step > max(then))
     common = [step for step in steps if step in now]
     last = common[-max(1, math.ceil(LAST_PART * len(common))) :]
-    mean = statistics.fmean(abs(now[step] - then[step]) for step in last) if last else math.inf
+    mean = statistics.fmean(abs(now[step] - then[step]) for step in last) if last else None
     around = steps[-max(2, len(last)) :]
-    changes = [abs(then[b] - then[a]) for a, b in zip(around, around[1:], strict=False)]
+    changes = [abs(then[b] - then[a]) for a, b in pairwise(around)]
     scatter = statistics.median(changes) if changes else 0.0
     return CurveDistance(len(common), first, mean, scatter, max(then.values()) - min(then.values()))
 
@@ -242,10 +246,18 @@ class Reproduction:
     by: str
     refused: str = ""
     """Why its job may not be started, or who stopped it: one sentence; nothing more is spent on it."""
+    rows: tuple[str, str] | None = None
+    """SHA-256 of the training set then (empty: not known any more) and as it was built again; None before that."""
     report: dict[str, Any] | None = None
     """`ReproductionReport.as_dict()`, with {"value": [then, now]}; or {"failure": one sentence}."""
     over: bool = False
     """Reported, or dropped because the goal ended."""
+
+    @property
+    def rebuilt_otherwise(self) -> Difference | None:
+        if self.rows is None or self.rows[0] in ("", self.rows[1]):
+            return None
+        return Difference("training data (SHA-256)", self.rows[0][:12], self.rows[1][:12])
 
     @property
     def verdict(self) -> str:

@@ -88,6 +88,10 @@ class HubJobs:
         self.prices = Prices(hub.hardware)
 
     @property
+    def image(self) -> str:
+        return self.machine.image
+
+    @property
     def isolates(self) -> bool:
         """A container of its own keeps a job from this machine and from other jobs. It does not keep it from the
         network: `JobSpec.network` cannot be enforced where the platform's kernel refuses a network namespace."""

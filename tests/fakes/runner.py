@@ -6,6 +6,7 @@ the diagnosis engine really reads. A job that no outcome was scripted for fails,
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -17,15 +18,19 @@ from typing import Any
 from runners.job import FailureKind, Flavor, JobId, JobSpec, JobState, JobStatus, Swept, read_json
 from runners.metrics import metric_rows
 
+ENVIRONMENT = {"python": "3.11.7", "threads": 1, "libraries": {"torch": "2.13.0", "trl": "1.16.0"}}
+"""What every scripted training says it saw."""
+
 
 class ScriptedRunner:
     """Reads `script.json` in its root: {"train-01": {...}, "evaluate-01": {...}, ...}, by role and run;
     "train-01-2" is for that job's second attempt.
 
     Outcome keys: `value` (share of items answered right), `curve` (`good`, `flat`, `diverged`, or `unseen`: no
-    metrics), `fail` (log text of a failed job), `state` (of a failed job), `suggested` (a probe's
-    rate), `checkpoint` (the step of one that training left), `hold` (true: runs until `release(name)`), `log`
-    (of a job that succeeds), `files` (path in the job's folder -> text, written last).
+    metrics), `fail` (log text of a failed job), `state` (of a failed job), `suggested` (a probe's rate), `environment`
+    (what training saw differently), `weights` (digest that an evaluation names), `checkpoint` (the step of one that
+    training left), `hold` (true: runs until `release(name)`), `log` (of a job that succeeds), `files` (path in the
+    job's folder -> text, written last).
     """
 
     name = "scripted"
@@ -133,7 +138,7 @@ class ScriptedRunner:
         missing = {"fail": f"no outcome is scripted for {_name(job_id)}"}
         attempt = f"{_name(job_id)}-{job_id.rpartition('-')[2]}"
         found: dict[str, Any] = outcomes.get(attempt) or outcomes.get(
-            _name(job_id), {} if "data" in job_id else missing
+            _name(job_id), {} if "data" in job_id or "rebuild" in job_id else missing
         )
         return found
 
@@ -157,17 +162,19 @@ def _produce(work: Path, name: str, outcome: dict[str, Any]) -> None:
     role = name.split("-")[0]
     if "fail" in outcome:
         return
-    if role == "data":
+    if role in ("data", "rebuild"):
         rows = outcome.get("rows") or [_row(f"speak {i} backwards please", f"word{i}") for i in range(200)]
         _jsonl(work / "data" / "train.jsonl", rows)
         _jsonl(work / "data" / "validation.jsonl", [_row("a validation prompt", "x")])
-        build = {"sources": [], "rows": len(rows), "validation_rows": 1, "dropped": {}, "columns": {}, "sha256": "0"}
+        digest = hashlib.sha256((work / "data" / "train.jsonl").read_bytes()).hexdigest()
+        build = {"sources": [], "rows": len(rows), "validation_rows": 1, "dropped": {}, "columns": {}, "sha256": digest}
         (work / "data" / "build.json").write_text(json.dumps(build))
-    elif role in ("train", "ablate"):
+    elif role in ("train", "ablate", "retrain"):
         if outcome.get("curve") != "unseen":
             _jsonl(out / "metrics.jsonl", _curve(outcome.get("curve", "good")))
         (out / "setup.json").write_text(json.dumps({"max_steps": 100}))
         (out / "summary.json").write_text(json.dumps({"steps": 100}))
+        (out / "environment.json").write_text(json.dumps(ENVIRONMENT | outcome.get("environment", {})))
         (out / "model").mkdir()
         if step := outcome.get("checkpoint"):
             (out / f"checkpoint-{step}").mkdir()
@@ -178,10 +185,11 @@ def _produce(work: Path, name: str, outcome: dict[str, Any]) -> None:
         probe = {"steps": 20, "trials": trials, "suggested": outcome.get("suggested"), "reason": "lowest loss"}
         (out / "probe.json").write_text(json.dumps(probe))
     else:
-        _evaluation(work, out, float(outcome["value"]), "sealed" if role == "confirm" else "dev")
+        split = "sealed" if role == "confirm" else "dev"
+        _evaluation(work, out, float(outcome["value"]), split, str(outcome.get("weights", "f" * 64)))
 
 
-def _evaluation(work: Path, out: Path, value: float, split: str) -> None:
+def _evaluation(work: Path, out: Path, value: float, split: str, weights: str) -> None:
     items = [json.loads(line) for line in (work / "items.jsonl").read_text(encoding="utf-8").splitlines()]
     right = round(value * len(items))
     samples = [
@@ -193,7 +201,7 @@ def _evaluation(work: Path, out: Path, value: float, split: str) -> None:
     result = {
         "benchmark": "practice/reverse", "harness_digest": "d" * 64, "model": "m", "metric": "exact_match",
         "value": value, "standard_error": math.sqrt(value * (1 - value) / len(items)), "n": len(items), "split": split,
-        "strict": value, "lenient": value, "samples": samples,
+        "strict": value, "lenient": value, "samples": samples, "weights": weights,
     }  # fmt: skip
     (out / "evaluation.json").write_text(json.dumps(result))
 

@@ -65,6 +65,14 @@ async def spec_of(world: World, x: Experiment, role: JobRole, run: int, job_id: 
         case JobRole.WEIGH:
             model = finished(world, x, JobRole.ABLATE, run) / "out" / "model"
             return await _evaluation_spec(world, x, job_id, model, "dev", f"{x.folder}/ablation arm {run}")
+        case JobRole.REBUILD:
+            return await _data_spec(world, _as_at(x, reproduced_run(x, run)), job_id)
+        case JobRole.RETRAIN:
+            return await _retraining_spec(world, x, job_id, run)
+        case JobRole.REASSESS:
+            again = reproduced_run(x, run)
+            model = finished(world, x, JobRole.RETRAIN, run) / "out" / "model"
+            return await _evaluation_spec(world, x, job_id, model, "dev", f"{x.folder}/runs/{again.n:02d}")
         case JobRole.PROBE:
             remedy = x.runs[run - 1].remedy
             assert remedy is not None
@@ -97,10 +105,12 @@ class Trained(NamedTuple):
     digests: Mapping[str, str]
     head_sha: str
     data_key: str
+    data_job: str = ""
+    """The job that built the rows; empty: the one that the journal knows by `data_key`."""
 
     @classmethod
-    def of_run(cls, run: Run) -> Trained:
-        return cls(run.recipe, run.digests, run.head_sha, data_key(run.recipe, run.digests))
+    def of_run(cls, run: Run, data_job: str = "") -> Trained:
+        return cls(run.recipe, run.digests, run.head_sha, data_key(run.recipe, run.digests), data_job)
 
     @classmethod
     def of_arm(cls, ablation: Ablation, arm: Arm) -> Trained:
@@ -112,12 +122,33 @@ def arm_of(x: Experiment, n: int) -> tuple[Ablation, Arm]:
     return next((ablation, arm) for ablation in x.ablations for arm in ablation.arms if arm.n == n)
 
 
+def reproduced_run(x: Experiment, n: int) -> Run:
+    """The run that the goal's reproduction `n` makes again."""
+    return x.runs[next(each.run for each in x.reproductions if each.n == n) - 1]
+
+
+def _as_at(x: Experiment, run: Run) -> Experiment:
+    """The experiment with what stood at the commit of `run` at its head."""
+    return replace(x, recipe=run.recipe, recipe_digests=run.digests, head_sha=run.head_sha)
+
+
+async def _retraining_spec(world: World, x: Experiment, job_id: JobId, n: int) -> JobSpec:
+    """The run's training once more, on the rows that were built again, with as many threads as it had: sums of floats
+    depend on how they are divided."""
+    run, built = reproduced_run(x, n), x.job_for(JobRole.REBUILD, n)
+    assert built is not None
+    spec = await _training_spec(world, x, job_id, Trained.of_run(run, built.job_id), ())
+    first = x.job_for(JobRole.TRAIN, run.n)
+    threads = first.place.get("threads") if first is not None else None
+    return replace(spec, caps=replace(spec.caps, cpu_threads=threads)) if threads else spec
+
+
 async def _training_spec(
     world: World, x: Experiment, job_id: JobId, trained: Trained, extra: tuple[str, ...]
 ) -> JobSpec:
     recipe, digests = trained.recipe, trained.digests
     inputs = goal_folder(world, x) / "inputs" / job_id
-    built = world.runner.folder(JobId(x.data[trained.data_key]["job_id"]))
+    built = world.runner.folder(JobId(trained.data_job or x.data[trained.data_key]["job_id"]))
     files = {
         path: write_input(inputs / path, await script_of(world, x, path, wanted, trained.head_sha))
         for path, wanted in digests.items()
