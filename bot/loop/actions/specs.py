@@ -43,6 +43,26 @@ BENCHMARK_ROWS = 3000
 """Training rows drawn from a benchmark that makes its own."""
 
 
+DATA_WORDS = ("{python}", PREPARE, "--config", "recipe.yaml", "--inputs", "inputs", "--output", "data")
+"""The command that builds a training set."""
+
+
+def training_words(*, teacher: bool, validation: bool) -> tuple[str, ...]:
+    """The command that trains, without what starts it."""
+    words = (TRAIN, "--config", "recipe.yaml", "--init_from", "{mount:init}")
+    taught = ("--teacher", "{mount:teacher}") if teacher else ()
+    rows = ("--train_file", "data/train.jsonl", "--output_dir", "out")
+    return words + taught + rows + (("--validation_file", "data/validation.jsonl") if validation else ())
+
+
+def evaluation_words(split: str, name: str) -> tuple[str, ...]:
+    """The command that evaluates the model which the result calls `name`."""
+    return (
+        "{python}", "bundle/evaluate.py", "--model", "{mount:model}", "--benchmark", "benchmark.yaml",
+        "--items", "items.jsonl", "--split", split, "--output", "out/evaluation.json", "--model_name", name,
+    )  # fmt: skip
+
+
 async def spec_of(world: World, x: Experiment, role: JobRole, run: int, job_id: JobId) -> JobSpec:
     assert x.goal is not None
     match role:
@@ -92,10 +112,9 @@ async def _data_spec(world: World, x: Experiment, job_id: JobId) -> JobSpec:
     for source in sources_of(x.recipe):
         for path, file in (await _source_files(world, x, source, inputs / "sources")).items():
             files[f"inputs/{path}"] = file
-    argv = ("{python}", PREPARE, "--config", "recipe.yaml", "--inputs", "inputs", "--output", "data")
     caps = _caps(world, memory_gib=2.0)
     trusted = _trusted(x, x.recipe_digests)
-    return JobSpec(job_id, argv, files=files, caps=caps, trusted=trusted, outputs=("data",))
+    return JobSpec(job_id, DATA_WORDS, files=files, caps=caps, trusted=trusted, outputs=("data",))
 
 
 class Trained(NamedTuple):
@@ -162,18 +181,14 @@ async def _training_spec(
     mounts = {"init": await _model_named(world, x, recipe, "init_from") or await base_model(world, x)}
     start, launcher = await _launcher(world, recipe, mounts["init"], inputs)
     files |= launcher
-    argv = [*start, TRAIN, "--config", "recipe.yaml", "--init_from", "{mount:init}"]
     if (teacher := await _model_named(world, x, recipe, "teacher")) is not None:
         mounts["teacher"] = teacher
-        argv += ["--teacher", "{mount:teacher}"]
-    argv += ["--train_file", "data/train.jsonl", "--output_dir", "out"]
     validation = read_output(built, "data/validation.jsonl")
     if validation:
         files["data/validation.jsonl"] = write_input(inputs / "validation.jsonl", validation)
-        argv += ["--validation_file", "data/validation.jsonl"]
     return JobSpec(
         job_id,
-        (*argv, *extra),
+        (*start, *training_words(teacher=teacher is not None, validation=bool(validation)), *extra),
         files=files,
         mounts={name: str(path) for name, path in mounts.items()},
         origins=origins_of(world, x, mounts),
@@ -275,13 +290,10 @@ async def _gpu_memory_gib(world: World) -> float:
 async def _evaluation_spec(world: World, x: Experiment, job_id: JobId, model: Path, split: str, name: str) -> JobSpec:
     inputs = goal_folder(world, x) / "inputs" / job_id
     files = write_job_files(await benchmark_of(world, x), split, inputs, _seed(x))
-    argv = ("{python}", "bundle/evaluate.py", "--model", "{mount:model}", "--benchmark", "benchmark.yaml",
-            "--items", "items.jsonl", "--split", split, "--output", "out/evaluation.json",
-            "--model_name", name)  # fmt: skip
     caps = _caps(world, memory_gib=world.train_memory_gib)
     return JobSpec(
         job_id,
-        argv,
+        evaluation_words(split, name),
         files=files,
         mounts={"model": str(model)},
         origins=origins_of(world, x, {"model": model}),

@@ -182,6 +182,14 @@ def committed_files(world: World, x: Experiment, run: Run) -> dict[str, bytes]:
     return files | {f"{root}/run.json": _json(provenance(world, x, run) | {"files": named})}
 
 
+def keep_files(world: World, x: Experiment, run: Run) -> None:
+    """The same files in the bot's own folder, where `postdoc reproduce` finds a run without a checkout."""
+    folder = goal_folder(world, x) / "runs" / f"{run.n:02d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, content in committed_files(world, x, run).items():
+        (folder / path.rpartition("/")[2]).write_bytes(content)
+
+
 def provenance(world: World, x: Experiment, run: Run) -> dict[str, Any]:
     """run.json: what was run, on what, for how long, and what came out."""
     assert x.goal is not None
@@ -203,6 +211,8 @@ def provenance(world: World, x: Experiment, run: Run) -> dict[str, Any]:
         "commit": run.head_sha,
         "method": run.method,
         "form": 2,
+        "folder": x.folder,
+        "place": dict(train.place) if train is not None else {},
         "recipe": run.recipe,
         "recipe_hash": run.recipe_hash,
         "scripts": run.digests,
