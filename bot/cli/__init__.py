@@ -1,9 +1,11 @@
 """The `postdoc` command: one function for each subcommand, thin, importing what it needs when it is called.
 
 `practice` holds the demo and pursuing without GitHub, `serving` what a server's owner needs, `workflow` the bot without
-a server, `tools` what works on files alone, `reproduction` a run made again, `schedules` what runs by the clock, `gym` many goals on tiny models, `zoo`
-the diagnosis on faulty and healthy runs. Exit codes: 0 done, 1 the job or goal failed, 2 the caller's words or settings
-are wrong (one line on stderr says which), 130 interrupted with everything saved. No traceback reaches a person: a bug
+a server, `tools` what works on files alone, `reproduction` a run that is made again, `schedules` what runs by the
+clock, `gym` many goals on tiny models, `zoo` the diagnosis on faulty and healthy runs.
+
+Exit codes: 0 done, 1 the job or goal failed, 2 the caller's words or settings are wrong (one line on stderr says
+which), 130 interrupted with everything saved. No traceback reaches a person: a bug
 is one line with where its log lies.
 """
 

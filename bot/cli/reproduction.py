@@ -23,7 +23,7 @@ def reproduce(
     ] = None,
     require: Annotated[
         str | None,
-        typer.Option("--require", metavar="HOW", help="Exit with 1 unless it is `reproduced`, or `bitwise`."),
+        typer.Option("--require", metavar="HOW", help="Exit with 1 unless it is so: reproduced, or bitwise."),
     ] = None,
 ) -> int:
     """Train a recorded run again and compare: bitwise, within seed noise, or not reproduced.
@@ -42,24 +42,24 @@ def reproduce(
         raise UserError(f"--require {require}: write `--require reproduced` or `--require bitwise`, or leave it out.")
     if model is not None and not (model / "config.json").is_file():
         raise UserError(f"--model {model}: the folder holds no config.json, so it is no model.")
-    told: list[str] = []
     shown = screen("-")
     cached = tiny_base.cached_path()
+    runner = LocalRunner(cache_folder() / "jobs")
     with tempfile.TemporaryDirectory(prefix="postdoc-reproduce-") as inputs, shown:
         bench = Bench(
-            LocalRunner(cache_folder() / "jobs"),
+            runner,
             _model_folders(),
             Path(inputs),
             base_model=model.resolve() if model is not None else None,
             known_models={tiny_base.NAME: cached} if tiny_base.is_built(cached) else {},
             hub_token=os.environ.get("POSTDOC_HUB_TOKEN") or os.environ.get("HF_TOKEN") or "",
-            notice=told.append,
+            notice=lambda line: say([line], json_file),
             doing=lambda words, since: shown.show(Activity(words, since=since)),
         )
         report = reproduced(run, bench)
         for job in bench.jobs:
-            bench.runner.remove(job)
-    lines = [*told, outcome_line(report)]
+            runner.remove(job)
+    lines = [outcome_line(report)]
     if report.first:
         lines.append(f"what differs first: {report.first}")
     say(lines, json_file)
