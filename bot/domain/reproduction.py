@@ -208,7 +208,19 @@ def environment_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> 
     found = [_difference(name, old.get(name), new.get(name)) for name in count]
     found += [
         _difference(what, then[what], now[what])
-        for what in ("python", "system", "processor", "gpus", "cuda", "cudnn", "threads", "runner", "tier", "image")
+        for what in (
+            "python",
+            "system",
+            "processor",
+            "gpus",
+            "cuda",
+            "cudnn",
+            "threads",
+            "runner",
+            "tier",
+            "image",
+            "postdoc",
+        )
         if what in then and what in now
     ]
     before, after = dict(then.get("determinism") or {}), dict(now.get("determinism") or {})

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -181,9 +182,9 @@ class Archive:
             for path, wanted in self.run.scripts.items()
         )
 
-    def _found(self, path: str, wanted: str, also: Iterator[bytes] | tuple[bytes, ...]) -> bytes:
+    def _found(self, path: str, wanted: str, also: Iterable[bytes]) -> bytes:
         here = None
-        for content in (*self._beside(path), *also, *self._committed(path)):
+        for content in chain(self._beside(path), also, self._committed(path)):
             if digest(content) == wanted:
                 return content
             here = here or content

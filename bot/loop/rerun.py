@@ -381,7 +381,7 @@ def _run(
     place = ready.recorded.facts["place"]
     threads = int(ready.recorded.facts["environment"].get("threads") or place.get("threads") or 1)
     gpus_wanted = 0 if role == "data" else min(1, int(place.get("gpus") or 0))
-    job_id = JobId(f"reproduce-{ready.recorded.n:02d}-{role}-{secrets.token_hex(4)}")
+    job_id = JobId(f"reproduce-{role}-{ready.recorded.n:02d}-{secrets.token_hex(4)}")
     caps = Caps(memory_gib=float(place.get("memory_gib") or 8.0), cpu_threads=threads, pids=512, timeout_seconds=86_400)
     spec = JobSpec(
         job_id, argv, files=files, mounts={name: str(path.resolve()) for name, path in (mounts or {}).items()},

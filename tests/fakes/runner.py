@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bot.evaluation.benchmarks import bundle_digest
+from bot.loop.models import weights_digest
 from runners.job import FailureKind, Flavor, JobId, JobSpec, JobState, JobStatus, Swept, read_json
 from runners.metrics import metric_rows
 
@@ -67,7 +69,7 @@ class ScriptedRunner:
         (work.parent / "spec.json").write_text(json.dumps(spec.as_dict()), encoding="utf-8")
         with (self.root / "launches.txt").open("a", encoding="utf-8") as file:
             file.write(f"{spec.job_id}\n")
-        _produce(work, _name(spec.job_id), outcome)
+        _produce(work, _name(spec.job_id), outcome, spec)
         for name, text in outcome.get("files", {}).items():
             (work / name).write_text(text, encoding="utf-8")
         started = time.time()
@@ -156,7 +158,7 @@ def _name(job_id: str) -> str:
     return f"{role}-{run}"
 
 
-def _produce(work: Path, name: str, outcome: dict[str, Any]) -> None:
+def _produce(work: Path, name: str, outcome: dict[str, Any], spec: JobSpec) -> None:
     out = work / "out"
     out.mkdir(exist_ok=True)
     role = name.split("-")[0]
@@ -167,7 +169,8 @@ def _produce(work: Path, name: str, outcome: dict[str, Any]) -> None:
         _jsonl(work / "data" / "train.jsonl", rows)
         _jsonl(work / "data" / "validation.jsonl", [_row("a validation prompt", "x")])
         digest = hashlib.sha256((work / "data" / "train.jsonl").read_bytes()).hexdigest()
-        build = {"sources": [], "rows": len(rows), "validation_rows": 1, "dropped": {}, "columns": {}, "sha256": digest}
+        build = {"sources": _sources(work / "inputs"), "rows": len(rows), "validation_rows": 1, "dropped": {},
+                 "columns": {}, "sha256": digest}  # fmt: skip
         (work / "data" / "build.json").write_text(json.dumps(build))
     elif role in ("train", "ablate", "retrain"):
         if outcome.get("curve") != "unseen":
@@ -186,7 +189,17 @@ def _produce(work: Path, name: str, outcome: dict[str, Any]) -> None:
         (out / "probe.json").write_text(json.dumps(probe))
     else:
         split = "sealed" if role == "confirm" else "dev"
-        _evaluation(work, out, float(outcome["value"]), split, str(outcome.get("weights", "f" * 64)))
+        weights = outcome.get("weights") or weights_digest(Path(spec.mounts["model"])) or "f" * 64
+        _evaluation(work, out, float(outcome["value"]), split, str(weights))
+
+
+def _sources(inputs: Path) -> list[dict[str, Any]]:
+    """As data/prepare.py tells what it has read."""
+    files = sorted(path for path in inputs.rglob("*") if path.is_file())
+    return [
+        {"path": str(path.relative_to(inputs)), "rows": 1, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in files
+    ]
 
 
 def _evaluation(work: Path, out: Path, value: float, split: str, weights: str) -> None:
@@ -202,6 +215,7 @@ def _evaluation(work: Path, out: Path, value: float, split: str, weights: str) -
         "benchmark": "practice/reverse", "harness_digest": "d" * 64, "model": "m", "metric": "exact_match",
         "value": value, "standard_error": math.sqrt(value * (1 - value) / len(items)), "n": len(items), "split": split,
         "strict": value, "lenient": value, "samples": samples, "weights": weights,
+        "harness": {"bundle": bundle_digest(), "benchmark": "b" * 64, "versions": {}},
     }  # fmt: skip
     (out / "evaluation.json").write_text(json.dumps(result))
 
