@@ -9,19 +9,13 @@ Not covered: runs of several GPUs or machines, whose sums depend on how many sha
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import json
-import platform
-import re
 import secrets
 import time
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from bot import __version__
 from bot.domain.data_source import AddressSource, HubSource, parse_source
 from bot.domain.evaluation import Evaluation
 from bot.domain.goal import slug
@@ -33,12 +27,11 @@ from bot.domain.reproduction import (
     Trial,
     environment_differences,
     judged,
-    missing_libraries,
     not_rebuilt,
 )
 from bot.errors import PlatformError, UserError
 from bot.evaluation.benchmark_file import Benchmark, read_benchmark_file
-from bot.evaluation.benchmarks import bundle_digest, load_benchmark, write_job_files
+from bot.evaluation.benchmarks import load_benchmark, write_job_files
 from bot.evaluation.tasks import training_rows
 from bot.loop import hub
 from bot.loop.actions.specs import (
@@ -54,15 +47,13 @@ from bot.loop.actions.specs import (
 from bot.loop.address import fetch_address
 from bot.loop.models import fetched_model, local_model, model_problem, weights_digest
 from bot.loop.recorded import Archive, RecordedRun, file_digest, read_run
+from bot.loop.surroundings import check_environment, environment_here
 from bot.loop.world import PREPARE
-from runners import gpus
 from runners.job import Caps, Hardware, JobId, JobSpec, JobState, Runner
 from runners.metrics import metric_rows
 from runners.outputs import read_output
 
 _POLL_SECONDS = 0.1
-_HEADER = re.compile(r"^# /// script$\n((?:^#(?: .*)?$\n)+)^# ///$", re.MULTILINE)
-"""PEP 723: https://packaging.python.org/en/latest/specifications/inline-script-metadata/"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +137,7 @@ def made_ready(recorded: RecordedRun, bench: Bench) -> Ready:
     archive, inputs = Archive(recorded), bench.folder / f"{recorded.n:02d}"
     scripts = {path: archive.script(path) for path in recorded.scripts}
     here = environment_here(bench.runner)
-    _check_environment(recorded, here, scripts)
+    check_environment(recorded, here, scripts)
     mounts, before, names = _models(recorded, bench)
     benchmark = _benchmark(recorded, archive, inputs)
     return Ready(
@@ -160,80 +151,6 @@ def made_ready(recorded: RecordedRun, bench: Bench) -> Ready:
         benchmark,
         environment_differences(recorded.facts["environment"], here),
     )
-
-
-def environment_here(runner: Runner) -> dict[str, Any]:
-    """What jobs of a runner on this machine will see, as far as that is known without starting one."""
-    names = re.findall(r"^model name\s*: (.*)$", _read("/proc/cpuinfo"), re.MULTILINE)
-    found = {one.name.lower().replace("_", "-"): one.version for one in importlib.metadata.distributions() if one.name}
-    return {
-        "runner": runner.name,
-        "postdoc": __version__,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": names[0] if names else platform.processor(),
-        "gpus": [gpu.model for gpu in gpus.place().gpus()],
-        "libraries": dict(sorted(found.items())),
-    }
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError:
-        return ""
-
-
-def _check_environment(recorded: RecordedRun, here: Mapping[str, Any], scripts: Mapping[str, bytes]) -> None:
-    """Refuse what cannot come to a verdict. Raises: UserError."""
-    then = recorded.facts["environment"]
-    place = recorded.facts["place"]
-    if int(place.get("gpus") or 0) > 1 or int(place.get("nodes") or 1) > 1:
-        raise UserError(
-            f"{recorded.folder} was trained on several GPUs together, and this command trains on one machine with one. "
-            f"Write `/postdoc reproduce {recorded.n}` on its pull request."
-        )
-    if then.get("gpus") and not here["gpus"]:
-        raise UserError(
-            f"{recorded.folder} was trained on {', '.join(then['gpus'])}, and this machine has no GPU. Run the command "
-            "where there is one."
-        )
-    if missing := missing_libraries(then, here, _needed(scripts.values())):
-        words = " ".join(f"'{each}'" for each in missing)
-        raise UserError(f"The run used libraries that are not installed here. Install them: `uv pip install {words}`.")
-    harness = recorded.facts.get("evaluator") or {}
-    wrong = [
-        f"{name} is {here['libraries'].get(name.replace('_', '-'))} here and was {wanted}"
-        for name, wanted in (harness.get("versions") or {}).items()
-        if here["libraries"].get(name.replace("_", "-")) != wanted
-    ]
-    if wrong:
-        raise UserError(
-            f"The evaluator would be another one ({'; '.join(wrong)}), and results of two evaluators never compare. "
-            "Install what the run had, and write the command again."
-        )
-    if harness.get("bundle") != bundle_digest():
-        raise UserError(
-            f"The evaluator of this version of Postdoc ({__version__}) is not the one that measured the run (of "
-            f"Postdoc {place.get('postdoc', 'unknown')}), and results of two evaluators never compare. Use the version "
-            "that trained it."
-        )
-
-
-def _needed(scripts: Sequence[bytes] | Any) -> list[str]:
-    """Libraries that the scripts' own headers ask for."""
-    found: list[str] = []
-    for content in scripts:
-        header = _HEADER.search(content.decode("utf-8", "replace"))
-        if header is None:
-            continue
-        lines = "\n".join(line.removeprefix("#").removeprefix(" ") for line in header[1].splitlines())
-        try:
-            named = tomllib.loads(lines).get("dependencies", [])
-        except tomllib.TOMLDecodeError:
-            continue
-        found += [name[0].lower().replace("_", "-") for each in named if (name := re.match(r"[\w.-]+", str(each)))]
-    return found
 
 
 def _models(recorded: RecordedRun, bench: Bench) -> tuple[dict[str, Path], tuple[Ready, ...], dict[int, str]]:

@@ -41,7 +41,6 @@ Exit code 2 and one line on stderr: the recipe or the data must change. Any othe
 import contextlib
 import difflib
 import gc
-import importlib.metadata
 import importlib.util
 import json
 import math
@@ -836,12 +835,21 @@ def environment(args: Any) -> Json:
             "cublas_workspace_config": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
             "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         },
-        "libraries": {
-            one.name.lower().replace("_", "-"): one.version
-            for one in sorted(importlib.metadata.distributions(), key=lambda one: str(one.name))
-            if one.name
-        },
+        "libraries": installed_libraries(),
     }
+
+
+def installed_libraries() -> dict[str, str]:
+    """Name -> version, from the names of their folders, because reading 200 descriptions takes most of a second.
+
+    https://packaging.python.org/en/latest/specifications/recording-installed-packages/
+    """
+    found: dict[str, str] = {}
+    for place in sys.path:
+        for folder in sorted(Path(place or ".").glob("*.dist-info")):
+            name, _, version = folder.stem.partition("-")
+            found.setdefault(name.lower().replace("_", "-"), version)
+    return dict(sorted(found.items()))
 
 
 def read_text(path: str) -> str:

@@ -20,6 +20,7 @@ from bot.domain.reproduction import Outcome, ReproductionReport
 from bot.errors import UserError
 from bot.loop import rerun
 from bot.loop.rerun import Bench, reproduce
+from bot.loop.surroundings import environment_here
 from tests.fakes.runner import ScriptedRunner
 from tests.loop.test_spending import serving
 from tests.world import POLICY, REPOSITORY
@@ -189,7 +190,7 @@ def test_edited_record_is_refused_before_anything_runs(
 
 
 def test_missing_library_is_named_with_its_version(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = rerun.environment_here
+    here = environment_here
     monkeypatch.setattr(rerun, "environment_here", lambda runner: here(runner) | {"libraries": {"torch": "2.13.0"}})
     with pytest.raises(UserError, match=r"uv pip install 'trl==1.16.0'"):
         again(place)
