@@ -6,6 +6,7 @@ file that is taken for one of the run's has the SHA-256 that run.json names; whe
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import subprocess
@@ -76,6 +77,7 @@ class RecordedRun:
 def read_run(folder: Path) -> RecordedRun:
     """The run in `folder`. Raises: UserError, which says what is wrong with it and what to do."""
     facts = _facts(folder)
+    _check_paths(folder, facts)
     _check_files(folder, facts)
     hashed = recipe_hash(_yaml(folder, facts), script_digest=digest_of(dict(facts["scripts"])))
     if hashed != facts["recipe_hash"]:
@@ -117,6 +119,22 @@ def _facts(folder: Path) -> dict[str, Any]:
     if wrong:
         raise UserError(f"{path} lacks {', '.join(wrong)}. {_restore(folder, RUN_FILE)}")
     return found
+
+
+def _check_paths(folder: Path, facts: Mapping[str, Any]) -> None:
+    """A record may come from anybody: no path in it leads out of the folders that are read and written for it."""
+    pin = facts["benchmark"].get("pin") or {}
+    sources = facts["data"].get("sources") or []
+    if not isinstance(pin, dict) or not all(isinstance(each, dict) for each in sources):
+        raise UserError(f"{folder / RUN_FILE} is not as Postdoc writes it. {_restore(folder, RUN_FILE)}")
+    named = [facts["folder"], *facts["scripts"], *(each.get("path") for each in sources)]
+    named += [pin.get("path"), pin.get("items_path")] if pin else []
+    for path in named:
+        if not isinstance(path, str) or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise UserError(
+                f"{folder / RUN_FILE} names the path {str(path)[:80]!r}, and paths lie inside the repository. "
+                f"{_restore(folder, RUN_FILE)}"
+            )
 
 
 def _check_files(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -204,7 +222,7 @@ class Archive:
         name = PurePosixPath(path).name
         top = self.run.folder.resolve().parents[1]
         places = [parent / path for parent in (top, *top.parents)][:6]
-        places += sorted((top / "inputs").glob(f"*/{path}"))
+        name = glob.escape(name)
         places += [*sorted((top / "inputs").glob(f"**/{name}")), *sorted(top.parents[1].glob(f"benchmarks/*/{name}"))]
         for place in places:
             if place.is_file():

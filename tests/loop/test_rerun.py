@@ -158,6 +158,9 @@ def test_curve_edited_with_care_is_unmasked_by_the_weights(place: Path) -> None:
         ("run.json", lambda found: found["scripts"].update({"train.py": "0" * 64}), "run.json contradicts itself"),
         ("run.json", lambda found: found.update(form=1), "was not written in form 2"),
         ("run.json", lambda found: found.pop("environment"), "lacks environment"),
+        ("run.json", lambda found: found["data"]["sources"][0].update(path="../x"), "names the path '../x'"),
+        ("run.json", lambda found: found["scripts"].update({"/etc/x": "0"}), "names the path '/etc/x'"),
+        ("run.json", lambda found: found["data"].update(sources=["x"]), "is not as Postdoc writes it"),
         ("run.json", lambda found: found.update(score=None, failure="oom"), "was never evaluated (oom)"),
         (
             "run.json",
