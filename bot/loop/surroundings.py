@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bot import __version__
+import bot
 from bot.domain.reproduction import missing_libraries
 from bot.errors import UserError
 from bot.evaluation.benchmarks import bundle_digest
@@ -27,7 +27,7 @@ def environment_here(runner: Runner) -> dict[str, Any]:
     names = re.findall(r"^model name\s*: (.*)$", _read("/proc/cpuinfo"), re.MULTILINE)
     return {
         "runner": runner.name,
-        "postdoc": __version__,
+        "postdoc": bot.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": names[0] if names else platform.processor(),
@@ -86,7 +86,7 @@ def check_environment(recorded: RecordedRun, here: Mapping[str, Any], scripts: M
         )
     if harness.get("bundle") != bundle_digest():
         raise UserError(
-            f"The evaluator of this version of Postdoc ({__version__}) is not the one that measured the run (of "
+            f"The evaluator of this version of Postdoc ({bot.__version__}) is not the one that measured the run (of "
             f"Postdoc {place.get('postdoc', 'unknown')}), and results of two evaluators never compare. Use the version "
             "that trained it."
         )

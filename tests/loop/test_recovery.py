@@ -168,7 +168,7 @@ def test_reproduction_survives_kills_around_it(tmp_path: Path) -> None:
         threading.Thread(target=once_reviewed, daemon=True).start()
 
     with practice_world(tmp_path / "killed", deaths=tmp_path / "deaths") as world:
-        again = {"retrain-01": {"curve": "flat"}, "reassess-01": {"value": 0.02}}
+        again: dict[str, dict[str, Any]] = {"retrain-01": {"curve": "flat"}, "reassess-01": {"value": 0.02}}
         world.runner.script(GOOD | again | {"train-02": {"curve": "good", "hold": True}})
         deaths = pursue(world, reproduce)
         assert deaths > 20

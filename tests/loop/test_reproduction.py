@@ -12,8 +12,23 @@ from tests.loop.test_spending import pull_of, say, serving
 from tests.world import GOOD, POLICY, World, goal_body
 
 FOLDER = "experiments/0001-reverse"
-AGAIN: dict[str, dict[str, Any]] = {"retrain-01": {"curve": "good"}, "reassess-01": {"value": 0.97}}
-"""Run 2 of the good pursuit as it was."""
+OTHER_ROWS = [
+    {"prompt": [{"role": "user", "content": "other"}], "completion": [{"role": "assistant", "content": "x"}]},
+]
+AGAIN: dict[str, dict[str, Any]] = {
+    "rebuild-01": {"rows": OTHER_ROWS},
+    "retrain-02": {"curve": "good"},
+    "reassess-02": {"value": 0.97},
+    "retrain-03": {"curve": "good"},
+    "reassess-03": {"value": 0.96, "weights": "e" * 64},
+    "retrain-04": {
+        "curve": "flat",
+        "environment": {"libraries": {"torch": "2.12.0", "trl": "1.16.0", "six": "1.0"}},
+    },
+    "reassess-04": {"value": 0.10, "weights": "e" * 64},
+    "retrain-05": {"fail": "ValueError: no"},
+}
+"""Run 2 of the good pursuit: on other rows, to the bit, within noise, under other libraries, and failing."""
 
 
 def sticky_of(world: World, number: int) -> str:
@@ -33,84 +48,58 @@ def reproduced(world: World, issue: int, line: str, count: int = 1) -> dict[str,
     return dict(world.until_event(issue, "reproduction_reported", count)["data"]["report"])
 
 
-def test_run_of_a_met_goal_is_made_again_to_the_bit_and_the_goal_stays_as_it_was(tmp_path: Path) -> None:
+def test_met_goal_stays_as_it_was_whatever_its_run_comes_out_as_again(tmp_path: Path) -> None:
     with serving(tmp_path, POLICY, GOOD | AGAIN) as world:
-        issue = world.open_goal()
+        issue = world.open_goal(goal_body(Budget_in_runs="6"))
         assert world.until_ended(issue) == "met"
-        report = reproduced(world, issue, "/postdoc reproduce 2")
-        assert (report["verdict"], report["first"], report["items_differing"]) == ("bitwise", "", 0)
-        assert report["weights"][0] == report["weights"][1] == "f" * 64
-        assert report["comparison"]["verdict"] == "cannot tell" and report["comparison"]["difference"] == 0
-        assert report["curve"]["first_step"] is None
-        pull = pull_of(world)
-        world.until(lambda: "**bitwise**" in sticky_of(world, pull), "the verdict in the sticky comment")
-        sticky = sticky_of(world, pull)
-        assert "| 2 | **bitwise** | 97.0 % | 97.0 % | +0.0 points" in sticky, sticky[sticky.find("### Repro") :][:600]
-        assert "(made again: bitwise)" in sticky
-        assert "3 of 4 runs" in sticky
-        assert [job.split("-")[-3] for job in launched(world)] == ["rebuild", "retrain", "reassess"]
-        assert world.state(issue) == "met"
-        kinds = [event["kind"] for event in world.events(issue)]
-        assert kinds.count("ended") == kinds.count("confirmed") == 1
+        pull, line = pull_of(world), "/postdoc reproduce 2"
+        for wrong, words in (("", "Write one run"), (" x", "Write one run"), (" 9", "no run 9")):
+            assert words in say(world, pull, f"/postdoc reproduce{wrong}", goal=issue)
+        assert "mallory" in say(world, pull, line, "mallory", goal=issue)
 
-
-def test_other_numbers_that_cannot_be_told_apart_are_within_noise(tmp_path: Path) -> None:
-    again = AGAIN | {"reassess-01": {"value": 0.96, "weights": "e" * 64}}
-    with serving(tmp_path, POLICY, GOOD | again) as world:
-        issue = world.open_goal()
-        assert world.until_ended(issue) == "met"
-        report = reproduced(world, issue, "/postdoc reproduce 2")
-        assert (report["verdict"], report["items_differing"]) == ("within seed noise", 2)
-        assert report["value"] == [0.97, 0.96]
-        assert report["comparison"]["ci_low"] < 0 < report["comparison"]["ci_high"]
-        sticky = sticky_of(world, pull_of(world))
-        assert "**within seed noise** | 97.0 % | 96.0 % | −1.0 points" in sticky, sticky
-        assert "What differs first: the scores of 2 items." in sticky
-
-
-def test_worse_result_names_what_differs_first(tmp_path: Path) -> None:
-    """The library before the loss, and the loss from its first step on."""
-    other = {"libraries": {"torch": "2.12.0", "trl": "1.16.0", "six": "1.0"}}
-    again: dict[str, dict[str, Any]] = {
-        "retrain-01": {"curve": "flat", "environment": other},
-        "reassess-01": {"value": 0.10, "weights": "e" * 64},
-    }
-    with serving(tmp_path, POLICY, GOOD | again) as world:
-        issue = world.open_goal()
-        assert world.until_ended(issue) == "met"
-        report = reproduced(world, issue, "/postdoc reproduce 2")
-        assert report["verdict"] == "not reproduced"
-        assert report["first"] == "torch: 2.13.0 then, 2.12.0 now"
-        assert [each["what"] for each in report["differences"]] == ["torch", "six"]
-        assert report["comparison"]["verdict"] == "worse"
-        assert report["curve"]["first_step"] == 1 and report["curve"]["apart"]
-        assert world.state(issue) == "met"
-
-
-def test_training_set_that_comes_out_otherwise_is_told_before_anything_is_trained(tmp_path: Path) -> None:
-    rows = [{"prompt": [{"role": "user", "content": "other"}], "completion": [{"role": "assistant", "content": "x"}]}]
-    with serving(tmp_path, POLICY, GOOD | {"rebuild-01": {"rows": rows}}) as world:
-        issue = world.open_goal()
-        assert world.until_ended(issue) == "met"
-        report = reproduced(world, issue, "/postdoc reproduce 2")
-        assert report["verdict"] == "not reproduced"
-        assert report["first"].startswith("training data (SHA-256): ")
+        other_rows = reproduced(world, issue, line, 1)
+        assert other_rows["verdict"] == "not reproduced"
+        assert other_rows["first"].startswith("training data (SHA-256): ")
         assert [job.split("-")[-3] for job in launched(world)] == ["rebuild"]
 
+        bitwise = reproduced(world, issue, line, 2)
+        assert (bitwise["verdict"], bitwise["first"], bitwise["items_differing"]) == ("bitwise", "", 0)
+        assert bitwise["weights"] == ["f" * 64] * 2
+        assert (bitwise["comparison"]["verdict"], bitwise["comparison"]["difference"]) == ("cannot tell", 0)
+        assert bitwise["curve"]["first_step"] is None
 
-def test_failed_training_gives_no_verdict_and_says_why(tmp_path: Path) -> None:
-    with serving(tmp_path, POLICY, GOOD | {"retrain-01": {"fail": "ValueError: no"}}) as world:
-        issue = world.open_goal()
-        assert world.until_ended(issue) == "met"
-        report = reproduced(world, issue, "/postdoc reproduce 2")
-        assert report == {"failure": "training it again failed (script_error): ValueError: no"}
-        world.until(lambda: "Run 2, no verdict" in sticky_of(world, pull_of(world)), "the failure in the comment")
-        # The word stays at what was found before, and another attempt is free to try.
-        assert "(made again:" not in sticky_of(world, pull_of(world))
+        noise = reproduced(world, issue, line, 3)
+        assert (noise["verdict"], noise["items_differing"]) == ("within seed noise", 2)
+        assert noise["value"] == [0.97, 0.96]
+        assert noise["comparison"]["ci_low"] < 0 < noise["comparison"]["ci_high"]
+
+        worse = reproduced(world, issue, line, 4)
+        assert worse["verdict"] == "not reproduced"
+        assert worse["first"] == "torch: 2.13.0 then, 2.12.0 now"
+        assert [each["what"] for each in worse["differences"]] == ["torch", "six"]
+        assert worse["comparison"]["verdict"] == "worse"
+        assert worse["curve"]["first_step"] == 1
+        assert worse["curve"]["apart"]
+
+        failed = reproduced(world, issue, line, 5)
+        assert failed == {"failure": "training it again failed (script_error): ValueError: no"}
+
+        world.until(lambda: "Run 2, no verdict" in sticky_of(world, pull), "the last word in the sticky comment")
+        sticky = sticky_of(world, pull)
+        table = sticky[sticky.find("### Repro") :][:900]
+        assert "| 2 | **bitwise** | 97.0 % | 97.0 % | +0.0 points" in sticky, table
+        assert "| 2 | **within seed noise** | 97.0 % | 96.0 % | −1.0 points" in sticky, table
+        assert "What differs first: the scores of 2 items." in sticky
+        assert "(made again: not reproduced)" in sticky  # an attempt without a verdict changes no word
+        assert "6 of 6 runs" in sticky  # the one that was never trained took none
+        assert f"`postdoc reproduce {FOLDER}/runs/NN`" in say(world, pull, line, goal=issue)
+        assert world.state(issue) == "met"
+        kinds = [event["kind"] for event in world.events(issue)]
+        assert (kinds.count("ended"), kinds.count("confirmed"), kinds.count("reproduction_opened")) == (1, 1, 5)
 
 
 def test_reproduction_waits_for_the_run_under_way_and_the_next_run_for_its_verdict(tmp_path: Path) -> None:
-    script = GOOD | AGAIN | {"train-02": {"curve": "good", "hold": True}, "retrain-01": {"curve": "flat", "hold": True}}
+    script = GOOD | {"train-02": {"curve": "good", "hold": True}, "retrain-01": {"curve": "flat", "hold": True}}
     script |= {"reassess-01": {"value": 0.02}}
     with serving(tmp_path, POLICY, script) as world:
         issue = world.open_goal()
@@ -134,33 +123,17 @@ def test_reproduction_waits_for_the_run_under_way_and_the_next_run_for_its_verdi
         assert [each["verdict"] for each in run["reproductions"]] == ["bitwise"]
 
 
-def test_reproduction_counts_against_the_budget_and_needs_a_consent(tmp_path: Path) -> None:
-    with serving(tmp_path, POLICY, GOOD | AGAIN) as world:
-        issue = world.open_goal(goal_body(Budget_in_runs="2"))
-        assert world.until_ended(issue) == "met"
-        pull = pull_of(world)
-        answer = say(world, pull, "/postdoc reproduce 2", goal=issue)
-        assert f"`postdoc reproduce {FOLDER}/runs/NN`" in answer and launched(world) == []
-        for line, words in (
-            ("reproduce", "Write one run"),
-            ("reproduce x", "Write one run"),
-            ("reproduce 9", "no run 9"),
-        ):
-            assert words in say(world, pull, f"/postdoc {line}", goal=issue)
-        assert not [event for event in world.events(issue) if event["kind"] == "reproduction_opened"]
-
-
+@pytest.mark.slow
 def test_nobody_has_agreed_so_nothing_is_made_again(tmp_path: Path) -> None:
     with serving(tmp_path, None) as world:
         issue = world.open_goal()
         world.until_event(issue, "consent_asked")
         assert "No run has been trained yet" in say(world, pull_of(world), "/postdoc reproduce 1", goal=issue)
-        assert "mallory" in say(world, pull_of(world), "/postdoc reproduce 1", "mallory", goal=issue)
         world.comment(pull_of(world), "/postdoc stop")
         world.until_ended(issue)
 
 
-@pytest.mark.parametrize("line", ["/postdoc stop", "/postdoc halt"])
+@pytest.mark.parametrize("line", ["/postdoc stop", pytest.param("/postdoc halt", marks=pytest.mark.slow)])
 def test_stop_and_halt_end_a_reproduction_of_an_ended_goal(tmp_path: Path, line: str) -> None:
     with serving(tmp_path, POLICY, GOOD | {"retrain-01": {"hold": True}}) as world:
         issue = world.open_goal()

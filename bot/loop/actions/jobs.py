@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from bot import __version__
+import bot
 from bot.conversation.policy import Policy
 from bot.domain.budget import Spend
 from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent, State
@@ -96,7 +96,7 @@ def place_of(world: World, spec: JobSpec) -> dict[str, Any]:
         "nodes": spec.hardware.nodes,
         "threads": spec.caps.cpu_threads,
         "memory_gib": spec.caps.memory_gib,
-        "postdoc": __version__,
+        "postdoc": bot.__version__,
     }
 
 
