@@ -48,6 +48,7 @@ def reproduced(world: World, issue: int, line: str, count: int = 1) -> dict[str,
     return dict(world.until_event(issue, "reproduction_reported", count)["data"]["report"])
 
 
+@pytest.mark.timeout(600)
 def test_met_goal_stays_as_it_was_whatever_its_run_comes_out_as_again(tmp_path: Path) -> None:
     with serving(tmp_path, POLICY, GOOD | AGAIN) as world:
         issue = world.open_goal(goal_body(Budget_in_runs="6"))
