@@ -23,7 +23,7 @@ from bot.domain.reproduction import (
     not_rebuilt,
 )
 from bot.errors import UserError
-from bot.loop.actions.jobs import status_of
+from bot.loop.actions.jobs import settle, status_of
 from bot.loop.actions.planning import post_sticky, result_of
 from bot.loop.actions.specs import reproduced_run
 from bot.loop.actions.traces import environment_of, job_path, losses_of, output
@@ -105,6 +105,8 @@ async def report_reproduction(world: World, x: Experiment, action: Action) -> li
     asked = _asked(x, action)
     events = await _ended_jobs(world, x)
     after = foreseen(x, events, world.clock())
+    if events:
+        await settle(world, after)  # what was set aside for a job that was ended is free again
     report = await _report(world, after, asked)
     events.append(reported(asked, report))
     await post_sticky(world, foreseen(x, events, world.clock()))
