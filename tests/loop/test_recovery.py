@@ -167,11 +167,12 @@ def test_reproduction_survives_kills_around_it(tmp_path: Path) -> None:
 
         threading.Thread(target=once_reviewed, daemon=True).start()
 
-    with practice_world(tmp_path / "killed", deaths=tmp_path / "deaths") as world:
+    points = {"POSTDOC_TEST_DEATHS_AT": "rebuil|retrain|reassess|report_reproduction|answer_command"}
+    with practice_world(tmp_path / "killed", deaths=tmp_path / "deaths", settings=points) as world:
         again: dict[str, dict[str, Any]] = {"retrain-01": {"curve": "flat"}, "reassess-01": {"value": 0.02}}
         world.runner.script(GOOD | again | {"train-02": {"curve": "good", "hold": True}})
         deaths = pursue(world, reproduce)
-        assert deaths > 20
+        assert deaths > 12
         assert world.until_ended(1) == "met"
         launches = world.runner.launches()
         assert len(set(launches)) == len(launches)

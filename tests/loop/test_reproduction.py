@@ -52,7 +52,7 @@ def reproduced(world: World, issue: int, line: str, count: int = 1) -> dict[str,
 def test_met_goal_stays_as_it_was_whatever_its_run_comes_out_as_again(tmp_path: Path) -> None:
     with serving(tmp_path, POLICY, GOOD | AGAIN) as world:
         issue = world.open_goal(goal_body(Budget_in_runs="6"))
-        assert world.until_ended(issue) == "met"
+        assert world.until_ended(issue, 120) == "met"
         pull, line = pull_of(world), "/postdoc reproduce 2"
         for wrong, words in (("", "Write one run"), (" x", "Write one run"), (" 9", "no run 9")):
             assert words in say(world, pull, f"/postdoc reproduce{wrong}", goal=issue)
@@ -115,7 +115,7 @@ def test_reproduction_waits_for_the_run_under_way_and_the_next_run_for_its_verdi
         world.until(lambda: any("retrain-01" in job for job in world.runner.launches()), "the training made again")
         assert not any("confirm" in job for job in world.runner.launches())
         world.runner.release("retrain-01")
-        assert world.until_ended(issue) == "met"
+        assert world.until_ended(issue, 120) == "met"
         report = world.first(issue, "reproduction_reported")["report"]
         assert report["verdict"] == "bitwise"
         # The run's own record travels in the closing commit.
@@ -138,7 +138,7 @@ def test_nobody_has_agreed_so_nothing_is_made_again(tmp_path: Path) -> None:
 def test_stop_and_halt_end_a_reproduction_of_an_ended_goal(tmp_path: Path, line: str) -> None:
     with serving(tmp_path, POLICY, GOOD | {"retrain-01": {"hold": True}}) as world:
         issue = world.open_goal()
-        assert world.until_ended(issue) == "met"
+        assert world.until_ended(issue, 120) == "met"
         say(world, pull_of(world), "/postdoc reproduce 2", goal=issue)
         world.until(lambda: any("retrain-01" in job for job in world.runner.launches()), "the training made again")
         say(world, pull_of(world), line, goal=issue)

@@ -25,6 +25,8 @@ from tests.fakes.runner import ScriptedRunner
 from tests.loop.test_spending import serving
 from tests.world import POLICY, REPOSITORY
 
+pytestmark = pytest.mark.timeout(600)  # the one pursuit that they share is begun by whichever comes first
+
 GOAL = "experiments/0001-reverse"
 SAME: dict[str, dict[str, Any]] = {"train-02": {"curve": "good"}, "evaluate-02": {"value": 0.97}}
 """Run 2 as it was."""
@@ -36,7 +38,7 @@ def pursued(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pursued")
     with serving(folder / "world", POLICY) as world:
         issue = world.open_goal()
-        assert world.until_ended(issue) == "met"
+        assert world.until_ended(issue, 300) == "met"
         branch = world.pulls()[0]["head"]["ref"]
         git = str(world.forge.repository(REPOSITORY).git.path)
         subprocess.run(["git", "clone", "--quiet", "--branch", branch, git, str(folder / "clone")], check=True)
