@@ -87,6 +87,9 @@ class HubJobs:
         self._ended_since: dict[JobId, float] = {}
         self.prices = Prices(hub.hardware)
 
+    hears = False
+    """Its store is the job's log, which goes one way: who wants a job to end has the platform end it."""
+
     @property
     def image(self) -> str:
         return self.machine.image

@@ -277,6 +277,7 @@ SENTENCES: dict[str, Callable[[Data], Said]] = {
         "A job was not started" + ("." if "reproduction" in d else ": spending is not allowed now."),
         str(d["reason"]), "wait",
     ),
+    "job_refused": lambda d: (f"No job was started to {task_of(d['role'], d['run'])}.", stopped_sentence(d), "bad"),
     "llm_spent": lambda d: (f"A language model was asked for {usd(d['usd'])}.", str(d.get("what", "")), ""),
     "run_started": _run_started,
     "diagnosed": _diagnosed,
