@@ -14,8 +14,9 @@ from typing import Any
 
 from bot.diagnosis.engine import RULES, diagnosis_of
 from bot.diagnosis.folder import observations_of
-from bot.diagnosis.monitor import Judgement, Rows, Tier, judged
+from bot.diagnosis.monitor import Judgement, Tier, judged
 from bot.diagnosis.rules.machine import STALL_SECONDS
+from bot.diagnosis.signals import Rows
 from bot.domain.diagnosis import Diagnosis, Evidence, Symptom
 
 LASTING = 2

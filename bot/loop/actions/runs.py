@@ -138,7 +138,7 @@ async def _decided(world: World, x: Experiment) -> Decision:
 def _only_what_helps(decision: Decision, report: DiagnosisReport) -> Decision:
     """After a run that was never started, or whose own rows spoiled it, another is tried only where it mends that."""
     fatal = [each.symptom for each in report.diagnoses if each.severity is Severity.FATAL]
-    if decision.remedy is None or not fatal or decision.remedy.symptom in fatal:
+    if not fatal or (decision.remedy is not None and decision.remedy.symptom in fatal):
         return decision
     stuck = f"`{fatal[0]}` stands in the way of every run with these rows, and no change of the recipe mends it"
     return decision._replace(remedy=None, stuck=stuck)
