@@ -63,7 +63,7 @@ async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
         spec = await spec_of(world, x, role, run, job_id)
     except UserError as error:
         if role.of_reproduction:  # the goal itself has met no problem
-            await settle(world, x)
+            await asyncio.to_thread(world.treasury.settle, job_id, Spend())  # nothing was started
             refused = {"reason": str(error).rstrip("."), "reproduction": run, "state": str(x.state)}
             return [NewEvent(EventKind.SPENDING_REFUSED, f"spending-refused/{x.length}", refused)]
         raise
