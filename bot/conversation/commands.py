@@ -64,7 +64,7 @@ _TABLE = (
     Verb("halt", "halt [off]", "Stop all spending in this repository, or allow it again.", Tier.ADMIN),
     Verb("ablate", "ablate key=a,b", "Try values of one key side by side; each is a run.", Tier.TRAIN, True),
     Verb("compare", "compare 2 5", "Compare two runs on the same items; `base` is the base model.", Tier.READ),
-    Verb("reproduce", "reproduce 3", "Train a run again and compare.", Tier.TRAIN, True, False),
+    Verb("reproduce", "reproduce 3", "Train a run again and compare.", Tier.TRAIN, True),
     Verb("ask", "ask question", "Ask a language model about this experiment's record.", Tier.PLAN, True),
 )
 VERBS: dict[str, Verb] = {verb.name: verb for verb in _TABLE}
@@ -79,7 +79,8 @@ _UNREADABLE = {
 
 _SHA = re.compile(r"[0-9a-f]{7,40}", re.IGNORECASE)
 _DIAGNOSIS = re.compile(r"d([1-9][0-9]{0,3})", re.IGNORECASE)
-_RUN = re.compile(r"base|[1-9][0-9]{0,3}", re.IGNORECASE)
+_RUN = re.compile(r"[1-9][0-9]{0,3}")
+_MEASURED = re.compile(r"base|[1-9][0-9]{0,3}", re.IGNORECASE)
 _EXTRA = re.compile(r"\+?([1-9][0-9]?)(?:runs?)?", re.IGNORECASE)
 _RAISE = re.compile(r"\+([0-9]{1,6}(?:\.[0-9]{1,2})?)(usd|h|hours?|runs?)", re.IGNORECASE)
 _LINE = re.compile(r" {0,3}/postdoc(?=[ \t]|$)", re.IGNORECASE)
@@ -179,6 +180,11 @@ def consent_sha(args: Sequence[str]) -> str | None:
 def diagnosis_label(args: Sequence[str]) -> str:
     """`D3`, of a checked `accept` that names a diagnosis."""
     return args[0].upper()
+
+
+def reproduced_number(args: Sequence[str]) -> int:
+    """The run that a checked `reproduce` names."""
+    return int(args[0])
 
 
 def extra_runs(args: Sequence[str]) -> int:
@@ -437,7 +443,7 @@ def _check_ablate(args: Sequence[str]) -> str | None:
 
 def _check_compare(args: Sequence[str]) -> str | None:
     hint = f"Write two runs by their numbers, `{PREFIX} compare 2 5`, or `{PREFIX} compare base 5`."
-    if len(args) != 2 or not all(_RUN.fullmatch(argument) for argument in args):
+    if len(args) != 2 or not all(_MEASURED.fullmatch(argument) for argument in args):
         return hint
     return None if args[0].lower() != args[1].lower() else f"A run does not differ from itself. {hint}"
 
@@ -457,6 +463,12 @@ def _check_budget(args: Sequence[str]) -> str | None:
         if float(match[1]) == 0 or (match[2].lower().startswith("run") and "." in match[1]):
             return f"{code(argument, 60)} is not an amount. {hint}"
     return None
+
+
+def _check_reproduce(args: Sequence[str]) -> str | None:
+    if len(args) == 1 and _RUN.fullmatch(args[0]):
+        return None
+    return f"Write one run by its number, as the ledger has it: `{PREFIX} reproduce 3`."
 
 
 def _check_halt(args: Sequence[str]) -> str | None:
@@ -479,6 +491,7 @@ _CHECKS: dict[str, Callable[[Sequence[str]], str | None]] = {
     "set": _check_set,
     "budget": _check_budget,
     "halt": _check_halt,
+    "reproduce": _check_reproduce,
     "vouch": _check_vouch,
     "compare": _check_compare,
 }

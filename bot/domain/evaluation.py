@@ -68,6 +68,8 @@ class Evaluation:
     """{"shots", "value", "standard_error", "n"} of the same items with examples before them, where that was asked for:
     how much of a gain is knowing the form."""
     samples: tuple[Sample, ...] = field(default=())
+    weights: str = ""
+    """SHA-256 over the safetensors files that were measured; empty in an evaluation from before it was recorded."""
 
     @property
     def measure(self) -> Metric:

@@ -18,6 +18,7 @@ from bot.domain.diagnosis import DiagnosisReport
 from bot.domain.evaluation import Rung
 from bot.domain.goal import Budget, Goal, GoalId, digest_of
 from bot.domain.metrics import DEFAULT, Metric, metric_named
+from bot.domain.reproduction import Reproduction
 
 BASELINE = 0
 """Run number that stands for the untouched base model."""
@@ -107,6 +108,11 @@ class EventKind(StrEnum):
     ABLATION_OPENED = "ablation_opened"
     """A person asked to try several values of one key, within what was agreed."""
     ABLATION_REPORTED = "ablation_reported"
+    REPRODUCTION_OPENED = "reproduction_opened"
+    """A person asked for a run to be made again and compared, within what was agreed."""
+    REPRODUCTION_REBUILT = "reproduction_rebuilt"
+    """Its training set was built again; nothing is trained on it unless it is the same."""
+    REPRODUCTION_REPORTED = "reproduction_reported"
     COMMAND_ANSWERED = "command_answered"
     STOPPED = "stopped"
     RESUMED = "resumed"
@@ -129,10 +135,25 @@ class JobRole(StrEnum):
     """Trains one arm of an ablation; the job's `run` is the arm's number."""
     WEIGH = "weigh"
     """Evaluates that arm."""
+    REBUILD = "rebuild"
+    """Builds the training set of a reproduction again; the job's `run` is the reproduction's number."""
+    RETRAIN = "retrain"
+    """Trains that run again."""
+    REASSESS = "reassess"
+    """Evaluates what came out."""
 
     @property
     def of_ablation(self) -> bool:
         return self in (JobRole.ABLATE, JobRole.WEIGH)
+
+    @property
+    def of_reproduction(self) -> bool:
+        return self in (JobRole.REBUILD, JobRole.RETRAIN, JobRole.REASSESS)
+
+    @property
+    def of_run(self) -> bool:
+        """The job's `run` is a run's number (0 the baseline's)."""
+        return not (self.of_ablation or self.of_reproduction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +204,9 @@ class Job:
     """What its machine cost when it was launched; None where only the policy puts a price on it."""
     resumed_from: int | None = None
     """The step of the checkpoint that it goes on from, left by an attempt whose machine was lost."""
+    place: Mapping[str, Any] = field(default_factory=dict)
+    """What it was launched on: {"runner", "image", "flavor", "gpus", "nodes", "threads", "memory_gib", "postdoc"};
+    empty in a journal from before it was recorded."""
 
     @property
     def ended(self) -> bool:
@@ -438,6 +462,7 @@ class Experiment:
     """The data of SEAL_OPENED, once the sealed items have been read for a run."""
     confirmation: dict[str, Any] | None = None
     ablations: list[Ablation] = field(default_factory=list)
+    reproductions: list[Reproduction] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
     stop_requested: str | None = None
     """Why it was to stop, a sentence without its full stop."""
@@ -511,12 +536,21 @@ class Experiment:
         return next((ablation for ablation in self.ablations if not ablation.over), None)
 
     @property
+    def reproduction(self) -> Reproduction | None:
+        """The one under way."""
+        return next((each for each in self.reproductions if not each.over), None)
+
+    @property
     def runs_taken(self) -> int:
-        """What the budget's runs count: every run, and every arm of an ablation that is trained or still may be."""
+        """What the budget's runs count: every run, every arm of an ablation and every reproduction that is trained or
+        still may be."""
         trained = {job.run for job in self.jobs.values() if job.role is JobRole.ABLATE}
         if self.ablation is not None:
             trained |= {arm.n for arm in self.ablation.trained}
-        return len(self.runs) + len(trained)
+        again = {job.run for job in self.jobs.values() if job.role is JobRole.RETRAIN}
+        if self.reproduction is not None:
+            again.add(self.reproduction.n)
+        return len(self.runs) + len(trained) + len(again)
 
     @property
     def running_jobs(self) -> list[Job]:

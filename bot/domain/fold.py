@@ -26,6 +26,7 @@ from bot.domain.experiment import (
     State,
 )
 from bot.domain.goal import Goal, GoalId
+from bot.domain.reproduction import Reproduction
 
 
 def experiment_of(goal_id: GoalId, journal: Iterable[Event]) -> Experiment:
@@ -114,8 +115,7 @@ def _on_goal_adopted(x: Experiment, event: Event) -> None:
     x.changed_why, x.changed_by = d["why"], d["by"]
     x.consent, x.consent_asked_for, x.refusal = None, "", None
     x.offer, x.edit_told = None, ""
-    for ablation in x.ablations:
-        ablation.over = True
+    _drop_side_roads(x)
     if x.state in RESUMABLE_STATES:
         _reopen(x)
 
@@ -216,6 +216,7 @@ def _on_job_launched(x: Experiment, event: Event) -> None:
         reserved=d.get("reserved", {}),
         usd_per_hour=d.get("usd_per_hour"),
         resumed_from=d.get("resumed_from"),
+        place=d.get("place", {}),
     )
     states = {
         JobRole.BASELINE: State.BASELINE,
@@ -388,8 +389,27 @@ def _on_ablation_reported(x: Experiment, event: Event) -> None:
             ablation.rows, ablation.over = list(event.data["rows"]), True
 
 
+def _on_reproduction_opened(x: Experiment, event: Event) -> None:
+    x.reproductions.append(Reproduction.from_dict(event.data))
+
+
+def _on_reproduction_rebuilt(x: Experiment, event: Event) -> None:
+    for reproduction in x.reproductions:
+        if reproduction.n == event.data["reproduction"]:
+            then, now = event.data["rows"]
+            reproduction.rows = (then, now)
+
+
+def _on_reproduction_reported(x: Experiment, event: Event) -> None:
+    for reproduction in x.reproductions:
+        if reproduction.n == event.data["reproduction"]:
+            reproduction.report, reproduction.over = dict(event.data["report"]), True
+
+
 def _on_stopped(x: Experiment, event: Event) -> None:
     x.stop_requested = event.data.get("reason") or f"{event.data['by']} asked to stop"
+    if x.reproduction is not None:
+        x.reproduction.refused = x.stop_requested
 
 
 def _on_resumed(x: Experiment, event: Event) -> None:
@@ -403,6 +423,11 @@ def _on_budget_raised(x: Experiment, event: Event) -> None:
 
 
 def _on_spending_refused(x: Experiment, event: Event) -> None:
+    if "reproduction" in event.data:
+        # The goal itself was not refused anything.
+        if x.reproduction is not None:
+            x.reproduction.refused = event.data["reason"]
+        return
     x.spending_refused = dict(event.data)
 
 
@@ -420,8 +445,7 @@ def _on_ended(x: Experiment, event: Event) -> None:
     x.head_sha = event.data.get("head_sha") or x.head_sha
     x.concluded = True
     x.ended_at = event.at
-    for ablation in x.ablations:
-        ablation.over = True
+    _drop_side_roads(x)
 
 
 def _on_issue_closed(x: Experiment, event: Event) -> None:
@@ -435,6 +459,14 @@ def _on_crashed(x: Experiment, event: Event) -> None:
     decided = event.key.rpartition("/")[2]
     if x.edit is None or (decided.isdigit() and x.edit.seq < int(decided)):
         x.contract_version = x.text_version
+
+
+def _drop_side_roads(x: Experiment) -> None:
+    """What was under way beside the goal's own runs is not gone on with."""
+    for ablation in x.ablations:
+        ablation.over = True
+    for reproduction in x.reproductions:
+        reproduction.over = True
 
 
 def _reopen(x: Experiment) -> None:
@@ -481,6 +513,9 @@ _FOLDS = {
     EventKind.CONFIRMED: _on_confirmed,
     EventKind.ABLATION_OPENED: _on_ablation_opened,
     EventKind.ABLATION_REPORTED: _on_ablation_reported,
+    EventKind.REPRODUCTION_OPENED: _on_reproduction_opened,
+    EventKind.REPRODUCTION_REBUILT: _on_reproduction_rebuilt,
+    EventKind.REPRODUCTION_REPORTED: _on_reproduction_reported,
     EventKind.COMMAND_ANSWERED: _on_command_answered,
     EventKind.STOPPED: _on_stopped,
     EventKind.RESUMED: _on_resumed,

@@ -79,8 +79,9 @@ def _holdout_items(benchmark: Benchmark, seed: int) -> list[Item]:
         return [item_of(benchmark, example_row(one)) for one in islice(drawn, wanted or dev // 2)]
     if wanted:
         return _items_of_split(benchmark, Split.HOLDOUT, wanted)
-    spare = _items_of_split(benchmark, Split.DEV, dev + benchmark.fresh + dev // 2)[dev + benchmark.fresh :]
-    return spare if len(spare) >= FEWEST_HELD else []
+    used_up = dev + benchmark.fresh
+    spare = _items_of_split(benchmark, Split.DEV, used_up + max(dev // 2, FEWEST_HELD))[used_up:]
+    return spare[: dev // 2] if len(spare) >= FEWEST_HELD else []
 
 
 def split_sizes(benchmark: Benchmark, seed: int = 0) -> dict[str, int]:

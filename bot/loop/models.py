@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from bot.domain.goal import digest_of
 from bot.errors import TransientError, UserError
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -80,6 +82,16 @@ def fetched_model(folders: Sequence[Path], name: str, revision: str) -> Path:
     except (HfHubHTTPError, OSError) as error:
         raise TransientError(f"the Hub could not be reached for {name}: {type(error).__name__}") from error
     return target
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 over a model's safetensors files and their names, as every evaluation has it under `weights`; empty where
+    it has none."""
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digest_of(found) if found else ""
 
 
 def hub_origin(folder: Path, name: str) -> str:

@@ -45,6 +45,8 @@ class ActionKind(StrEnum):
     CONFIRM = "confirm"
     OPEN_ABLATION = "open_ablation"
     REPORT_ABLATION = "report_ablation"
+    CHECK_REBUILT = "check_rebuilt"
+    REPORT_REPRODUCTION = "report_reproduction"
     CONCLUDE = "conclude"
     PUBLISH = "publish"
     CLOSE_ISSUE = "close_issue"
@@ -93,7 +95,7 @@ def next_action(x: Experiment) -> Action | None:
         return Action(ActionKind.PUBLISH)
     if x.concluded and x.merged and not x.issue_closed:
         return Action(ActionKind.CLOSE_ISSUE)
-    if (due := _ablate(x)) is not None:
+    if (due := _ablate(x) or _reproduce(x)) is not None:
         return due
     if x.concluded or x.running_jobs:
         return None
@@ -118,6 +120,32 @@ def _ablate(x: Experiment) -> Action | None:
             if train is not None and train.succeeded and (due := _job(x, JobRole.WEIGH, arm.n)) is not None:
                 return due
     return None if x.running_jobs else Action(ActionKind.REPORT_ABLATION, {"ablation": ablation.n})
+
+
+def _reproduce(x: Experiment) -> Action | None:
+    """What a reproduction needs next: its data, its training, its evaluation, its verdict. A run of the goal's own is
+    let to its end first, and the next one waits; one that is asked for after the end moves nothing else."""
+    asked = x.reproduction
+    if asked is None or any(not job.role.of_reproduction for job in x.running_jobs):
+        return None
+    if x.run is not None and not x.run.reviewed and not x.concluded:
+        return None
+    report = Action(ActionKind.REPORT_REPRODUCTION, {"reproduction": asked.n})
+    if asked.refused or x.consent is None:
+        return report  # and whatever runs for it is ended
+    for role in (JobRole.REBUILD, JobRole.RETRAIN, JobRole.REASSESS):
+        if (due := _job(x, role, asked.n)) is not None:
+            return due
+        job = x.job_for(role, asked.n)
+        if job is None or not job.ended:
+            return None
+        if not job.succeeded:
+            break
+        if asked.rows is None:
+            return Action(ActionKind.CHECK_REBUILT, {"reproduction": asked.n})
+        if asked.rebuilt_otherwise is not None:
+            break
+    return report
 
 
 def _ablation_ready(x: Experiment, ablation: Ablation) -> Action | None:

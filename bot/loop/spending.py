@@ -56,10 +56,12 @@ def allowance(x: Experiment, role: JobRole, now: float, usd_per_hour: float | No
         usd=sum(job.reserved.get("usd", 0.0) for job in x.running_jobs),
         gpu_hours=sum(job.reserved.get("gpu_hours", 0.0) for job in x.running_jobs),
     )
+    if role.of_reproduction and x.concluded and x.ended_at is not None:
+        now = x.ended_at  # the hours to the end are over; what is made again after it takes money and job time alone
     left = remaining(ceilings, spend_of(x, now), reserved)
     price = Policy.from_dict(x.policy).usd_per_hour if usd_per_hour is None else usd_per_hour
     hours = min(left.gpu_hours, left.wall_hours, left.usd / price if price else left.gpu_hours)
-    if role in (JobRole.TRAIN, JobRole.PROBE):
+    if role in (JobRole.TRAIN, JobRole.PROBE, JobRole.RETRAIN):
         hours -= evaluation_hours(x)
     elif role.of_ablation and x.ablation is not None:
         hours = _share(x, x.ablation, role, hours)

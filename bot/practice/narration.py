@@ -303,6 +303,24 @@ def _ablation_reported(event: Event, x: Experiment, page: str) -> list[Entry]:
     return _entry(event, "ablation", f"table {event.data['ablation']} posted", tuple(told))
 
 
+def _reproduction_opened(event: Event, x: Experiment, page: str) -> list[Entry]:
+    return _entry(event, "reproduce", f"@{event.data['by']} asked for run {event.data['run']} to be made again")
+
+
+def _reproduction_rebuilt(event: Event, x: Experiment, page: str) -> list[Entry]:
+    then, now = event.data["rows"]
+    told = "the same rows as then" if then == now else "what it was built from is not known any more"
+    differs = then not in ("", now)
+    text = "the training set was built again: " + ("other rows than then" if differs else told)
+    return _entry(event, "reproduce", text, tone=Tone.WARN if differs else Tone.PLAIN)
+
+
+def _reproduction_reported(event: Event, x: Experiment, page: str) -> list[Entry]:
+    report = event.data["report"]
+    told = tuple(filter(None, [str(report.get("first") or "")]))
+    return _entry(event, "reproduce", f"run {event.data['run']}: {report.get('verdict') or report['failure']}", told)
+
+
 def _spending_refused(event: Event, x: Experiment, page: str) -> list[Entry]:
     return _entry(event, "refused", str(event.data["reason"]), tone=Tone.BAD)
 
@@ -339,6 +357,9 @@ _TELLERS = {
     EventKind.OUTPUTS_GONE: _outputs_gone,
     EventKind.ABLATION_OPENED: _ablation_opened,
     EventKind.ABLATION_REPORTED: _ablation_reported,
+    EventKind.REPRODUCTION_OPENED: _reproduction_opened,
+    EventKind.REPRODUCTION_REBUILT: _reproduction_rebuilt,
+    EventKind.REPRODUCTION_REPORTED: _reproduction_reported,
     EventKind.SPENDING_REFUSED: _spending_refused,
     EventKind.PUBLISHED: _published,
     EventKind.ISSUE_CLOSED: _issue_closed,
@@ -443,6 +464,9 @@ _ROLES = {
     "confirm": "opening the sealed split",
     "ablate": "training value {run} of the ablation",
     "weigh": "evaluating value {run} of the ablation",
+    "rebuild": "building the data of reproduction {run} again",
+    "retrain": "training for reproduction {run}",
+    "reassess": "evaluating reproduction {run}",
 }
 _STATES = {
     State.CONTRACT: "reading the goal",

@@ -98,7 +98,7 @@ class Watcher:
 
     async def _stop_if_halted(self, goal_id: GoalId, x: Experiment, halts: Sequence[Halt]) -> None:
         """What runs is ended; what only waits spends nothing, and is refused when it wants to."""
-        if not x.running_jobs or x.stop_requested is not None:
+        if not x.running_jobs or (x.stop_requested is not None and not x.concluded):
             return
         if not any(halt.scope in (SERVER, x.full_name) for halt in halts):
             return
@@ -143,7 +143,7 @@ class Watcher:
             return
         self._looked_at[job.job_id] = now
         folder = self.world.runner.folder(JobId(job.job_id))
-        trains = job.role in (JobRole.TRAIN, JobRole.ABLATE)
+        trains = job.role in (JobRole.TRAIN, JobRole.ABLATE, JobRole.RETRAIN)
         metrics = await asyncio.to_thread(metrics_of, folder) if trains else []
         setup = output_json(folder, "out/setup.json") or {}
         if trains and not metrics:

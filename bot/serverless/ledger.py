@@ -35,7 +35,7 @@ SPENDING, BOOK = "spending", "spending.json"
 KEPT_JOBS = "jobs"
 FRESH_SECONDS = 600.0
 """Before the very first process: what was labelled this recently was meant for it, should its event be lost."""
-_EVALUATES = (JobRole.BASELINE, JobRole.EVALUATE, JobRole.CONFIRM, JobRole.WEIGH)
+_EVALUATES = (JobRole.BASELINE, JobRole.EVALUATE, JobRole.CONFIRM, JobRole.WEIGH, JobRole.REASSESS)
 
 
 @dataclass(slots=True)

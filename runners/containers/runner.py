@@ -67,6 +67,11 @@ class ContainerRunner(LocalRunner):
     def isolates(self) -> bool:
         return True
 
+    @property
+    def image(self) -> str:
+        """What jobs run in, pinned by its digest or its id."""
+        return self._image_name
+
     def flavors(self) -> Sequence[Flavor]:
         """One: this machine."""
         (here,) = super().flavors()

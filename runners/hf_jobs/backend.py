@@ -91,6 +91,10 @@ class HubJobs:
     """Its store is the job's log, which goes one way: who wants a job to end has the platform end it."""
 
     @property
+    def image(self) -> str:
+        return self.machine.image
+
+    @property
     def isolates(self) -> bool:
         """A container of its own keeps a job from this machine and from other jobs. It does not keep it from the
         network: `JobSpec.network` cannot be enforced where the platform's kernel refuses a network namespace."""

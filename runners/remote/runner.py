@@ -153,6 +153,11 @@ class RemoteRunner:
     def isolates(self) -> bool:
         return self.backend.isolates
 
+    @property
+    def image(self) -> str:
+        """What jobs run in, of those backends that have such a thing; else empty."""
+        return str(getattr(self.backend, "image", ""))
+
     # the protocol
 
     def launch(self, spec: JobSpec) -> JobStatus:

@@ -37,6 +37,7 @@ What it writes below `output_dir` (default `out`):
     synthetic.jsonl      every verified row: prompt, completion, stratum, agreement of the votes
     synthetic_card.json  generator, seed, how many rows each stage left and why the others went, shares of each stratum
     setup.json           steps, rows, device and parameters of this run, before the first step
+    environment.json     exact versions of all libraries, machine, threads and determinism of this run
     data_audit.json      what is trained on and how; `synthetic`: the card's counts; `reward_check`: what the rewards
                          give the references, and wrong answers
     checkpoint-N/        weights, optimizer and random states after step N, where the recipe saves
@@ -64,6 +65,7 @@ import inspect
 import json
 import math
 import os
+import platform
 import random
 import re
 import resource
@@ -1562,6 +1564,7 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
             "trainable_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
         }
         (self.folder / "setup.json").write_text(json.dumps(setup, indent=1))
+        (self.folder / "environment.json").write_text(json.dumps(environment(args), indent=1))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **others: Any) -> None:
         if not state.is_world_process_zero or "train_runtime" in logs:
@@ -1575,6 +1578,51 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
             print(f"step {state.global_step}/{state.max_steps} loss {logs['loss']:.4f}{reward}", flush=True)
         if "eval_loss" in logs:
             print(f"step {state.global_step}/{state.max_steps} eval_loss {logs['eval_loss']:.4f}", flush=True)
+
+
+def environment(args: Any) -> Json:
+    """What decides the numbers besides recipe, rows and weights: libraries, machine, threads and determinism."""
+    gpu = torch.cuda.is_available()
+    models = re.findall(r"^model name\s*: (.*)$", read_text("/proc/cpuinfo"), re.MULTILINE)
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": models[0] if models else platform.processor(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "cuda": torch.version.cuda if gpu else None,
+        "cudnn": torch.backends.cudnn.version() if gpu else None,
+        "determinism": {
+            "seed": args.seed,
+            "data_seed": args.data_seed,
+            "full_determinism": args.full_determinism,
+            "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+            "matmul_precision": torch.get_float32_matmul_precision(),
+            "cublas_workspace_config": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+            "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        },
+        "libraries": installed_libraries(),
+    }
+
+
+def installed_libraries() -> dict[str, str]:
+    """Name -> version, from the names of their folders, because reading 200 descriptions takes most of a second.
+
+    https://packaging.python.org/en/latest/specifications/recording-installed-packages/
+    """
+    found: dict[str, str] = {}
+    for place in sys.path:
+        for folder in sorted(Path(place or ".").glob("*.dist-info")):
+            name, _, version = folder.stem.partition("-")
+            found.setdefault(name.lower().replace("_", "-"), version)
+    return dict(sorted(found.items()))
+
+
+def read_text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
 
 
 class FrozenWatch(TrainerCallback):  # type: ignore[misc]

@@ -105,7 +105,8 @@ def test_every_kind_of_event_is_told_or_passed_over_on_purpose(kind: EventKind) 
 TOLD_ELSEWHERE = {
     "refused", "consent_asked", "head_moved", "command", "crashed", "pull_request_closed", "pull_request_reopened",
     "goal_edited", "goal_read", "goal_adopted", "issue_closed", "budget_raised", "spending_refused", "published",
-    "ablation_opened", "ablation_reported", "outputs_gone", "monitored", "job_refused",
+    "ablation_opened", "ablation_reported", "outputs_gone", "monitored", "job_refused", "reproduction_opened",
+    "reproduction_rebuilt", "reproduction_reported",
 }  # fmt: skip
 
 
@@ -199,6 +200,18 @@ def test_numbers_are_written_for_people() -> None:
 def test_entries_of_a_kind_nobody_tells_are_none() -> None:
     told = story(until="goal_opened")
     assert entries_of(told.events[0], told.experiment, PAGE) == []
+
+
+def test_reproduction_is_told_from_the_question_to_the_verdict() -> None:
+    asked = {"n": 1, "run": 3, "by": "ada"}
+    assert event("reproduction_opened", asked) == ["reproduce: @ada asked for run 3 to be made again"]
+    digests = {("a", "a"): "the same rows as then", ("a", "b"): "other rows than then", ("", "b"): "not known"}
+    for pair, said in digests.items():
+        [told] = event("reproduction_rebuilt", {"reproduction": 1, "rows": list(pair)})
+        assert said in told
+    for report, said in (({"verdict": "bitwise", "first": ""}, "bitwise"), ({"failure": "no machine"}, "no machine")):
+        reported = {"reproduction": 1, "run": 3, "report": report}
+        assert event("reproduction_reported", reported) == [f"reproduce: run 3: {said}"]
 
 
 def test_ablation_is_told_with_its_values() -> None:

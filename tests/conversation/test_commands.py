@@ -226,6 +226,7 @@ def test_table_names_every_verb_once_with_its_tier() -> None:
         "halt",
         "ablate",
         "compare",
+        "reproduce",
     ]
 
 

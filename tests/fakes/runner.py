@@ -6,6 +6,7 @@ the diagnosis engine really reads. A job that no outcome was scripted for fails,
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -15,9 +16,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bot.evaluation.benchmarks import bundle_digest
+from bot.loop.models import weights_digest
 from runners.checkpoints import CHECKPOINT_SECONDS, ask_for_checkpoint, checkpoint_is_made
 from runners.job import FailureKind, Flavor, JobId, JobSpec, JobState, JobStatus, Swept, read_json
 from runners.metrics import metric_rows
+
+ENVIRONMENT = {"python": "3.11.7", "threads": 1, "libraries": {"torch": "2.13.0", "trl": "1.16.0"}}
+"""What every scripted training says it saw."""
 
 
 class ScriptedRunner:
@@ -26,10 +32,11 @@ class ScriptedRunner:
 
     Outcome keys: `value` (share of items answered right), `holdout` (that of the holdout; `value` by default), `curve`
     (`good`, `flat`, `diverged`, or `unseen`: no metrics), `fail` (log text of a failed job), `state` (of a failed job),
-    `suggested` (a probe's rate), `model` (a folder that training leaves a copy of), `checkpoint` (the step of one that
-    training left), `hold` (true: runs until `release(name)`), `log` (of a job that succeeds), `saves` (true: it can be
-    asked for a checkpoint), `watched` and `judged` (what its wrapper says of itself), `files` (path in the job's folder
-    -> text, written last).
+    `suggested` (a probe's rate), `environment` (what training saw differently), `weights` (digest that an evaluation
+    names), `model` (a folder that training leaves a copy of), `checkpoint` (the step of one that training left), `hold`
+    (true: runs until `release(name)`), `log` (of a job that succeeds), `saves` (true: it can be asked for a
+    checkpoint), `watched` and `judged` (what its wrapper says of itself), `files` (path in the job's folder -> text,
+    written last).
     """
 
     name = "scripted"
@@ -66,7 +73,7 @@ class ScriptedRunner:
         (work.parent / "spec.json").write_text(json.dumps(spec.as_dict()), encoding="utf-8")
         with (self.root / "launches.txt").open("a", encoding="utf-8") as file:
             file.write(f"{spec.job_id}\n")
-        _produce(work, _name(spec.job_id), outcome)
+        _produce(work, _name(spec.job_id), outcome, spec)
         for name, text in outcome.get("files", {}).items():
             (work / name).write_text(text, encoding="utf-8")
         started = time.time()
@@ -147,7 +154,7 @@ class ScriptedRunner:
         missing = {"fail": f"no outcome is scripted for {_name(job_id)}"}
         attempt = f"{_name(job_id)}-{job_id.rpartition('-')[2]}"
         found: dict[str, Any] = outcomes.get(attempt) or outcomes.get(
-            _name(job_id), {} if "data" in job_id else missing
+            _name(job_id), {} if "data" in job_id or "rebuild" in job_id else missing
         )
         return found
 
@@ -165,23 +172,26 @@ def _name(job_id: str) -> str:
     return f"{role}-{run}"
 
 
-def _produce(work: Path, name: str, outcome: dict[str, Any]) -> None:
+def _produce(work: Path, name: str, outcome: dict[str, Any], spec: JobSpec) -> None:
     out = work / "out"
     out.mkdir(exist_ok=True)
     role = name.split("-")[0]
     if "fail" in outcome:
         return
-    if role == "data":
+    if role in ("data", "rebuild"):
         rows = outcome.get("rows") or [_row(f"speak {i} backwards please", f"word{i}") for i in range(200)]
         _jsonl(work / "data" / "train.jsonl", rows)
         _jsonl(work / "data" / "validation.jsonl", [_row("a validation prompt", "x")])
-        build = {"sources": [], "rows": len(rows), "validation_rows": 1, "dropped": {}, "columns": {}, "sha256": "0"}
+        digest = hashlib.sha256((work / "data" / "train.jsonl").read_bytes()).hexdigest()
+        build = {"sources": _sources(work / "inputs"), "rows": len(rows), "validation_rows": 1, "dropped": {},
+                 "columns": {}, "sha256": digest}  # fmt: skip
         (work / "data" / "build.json").write_text(json.dumps(build))
-    elif role in ("train", "ablate"):
+    elif role in ("train", "ablate", "retrain"):
         if outcome.get("curve") != "unseen":
             _jsonl(out / "metrics.jsonl", _curve(outcome.get("curve", "good")))
         (out / "setup.json").write_text(json.dumps({"max_steps": 100}))
         (out / "summary.json").write_text(json.dumps({"steps": 100}))
+        (out / "environment.json").write_text(json.dumps(ENVIRONMENT | outcome.get("environment", {})))
         if source := outcome.get("model"):
             shutil.copytree(source, out / "model")
         else:
@@ -195,19 +205,32 @@ def _produce(work: Path, name: str, outcome: dict[str, Any]) -> None:
         probe = {"steps": 20, "trials": trials, "suggested": outcome.get("suggested"), "reason": "lowest loss"}
         (out / "probe.json").write_text(json.dumps(probe))
     else:
+        outcome = outcome | {
+            "weights": outcome.get("weights") or weights_digest(Path(spec.mounts["model"])) or "f" * 64
+        }
         _evaluation(work, out, outcome, "sealed" if role == "confirm" else "dev")
+
+
+def _sources(inputs: Path) -> list[dict[str, Any]]:
+    """As data/prepare.py tells what it has read."""
+    files = sorted(path for path in inputs.rglob("*") if path.is_file())
+    return [
+        {"path": str(path.relative_to(inputs)), "rows": 1, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in files
+    ]
 
 
 def _evaluation(work: Path, out: Path, outcome: dict[str, Any], split: str) -> None:
     rows = [json.loads(line) for line in (work / "items.jsonl").read_text(encoding="utf-8").splitlines()]
-    value = float(outcome["value"])
-    (out / "evaluation.json").write_text(json.dumps(_result([row for row in rows if "set" not in row], value, split)))
+    value, weights = float(outcome["value"]), str(outcome["weights"])
+    own = _result([row for row in rows if "set" not in row], value, split, weights)
+    (out / "evaluation.json").write_text(json.dumps(own))
     if held := [row for row in rows if row.get("set") == "holdout"]:
-        found = _result(held, float(outcome.get("holdout", value)), "holdout")
+        found = _result(held, float(outcome.get("holdout", value)), "holdout", weights)
         (out / "holdout.json").write_text(json.dumps(found))
 
 
-def _result(items: list[dict[str, Any]], value: float, split: str) -> dict[str, Any]:
+def _result(items: list[dict[str, Any]], value: float, split: str, weights: str) -> dict[str, Any]:
     right = round(value * len(items))
     samples = [
         {"id": item["id"], "prompt": item["prompt"], "response": "r", "reference": item["reference"],
@@ -218,7 +241,8 @@ def _result(items: list[dict[str, Any]], value: float, split: str) -> dict[str, 
     return {
         "benchmark": "practice/reverse", "harness_digest": "d" * 64, "model": "m", "metric": "exact_match",
         "value": value, "standard_error": math.sqrt(value * (1 - value) / len(items)), "n": len(items), "split": split,
-        "strict": value, "lenient": value, "samples": samples,
+        "strict": value, "lenient": value, "samples": samples, "weights": weights,
+        "harness": {"bundle": bundle_digest(), "benchmark": "b" * 64, "versions": {}},
     }  # fmt: skip
 
 

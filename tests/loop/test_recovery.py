@@ -153,6 +153,36 @@ def test_ablation_survives_kills_around_it(tmp_path: Path) -> None:
         assert sum("### Ablation 1" in body for body in bodies) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1700)
+def test_reproduction_survives_kills_around_it(tmp_path: Path) -> None:
+    """Its data is built, its training and evaluation are done, and its verdict is told, once each."""
+
+    def reproduce(world: World, issue: int) -> None:
+        def once_reviewed() -> None:
+            world.until(lambda: "reviewed" in {e["kind"] for e in world.events(issue)}, "the first review", 600)
+            world.comment(world.pulls()[0]["number"], "/postdoc reproduce 1")
+            world.until(lambda: "reproduction_opened" in {e["kind"] for e in world.events(issue)}, "it", 600)
+            world.runner.release("train-02")
+
+        threading.Thread(target=once_reviewed, daemon=True).start()
+
+    points = {"POSTDOC_TEST_DEATHS_AT": "rebuil|retrain|reassess|report_reproduction|answer_command"}
+    with practice_world(tmp_path / "killed", deaths=tmp_path / "deaths", settings=points) as world:
+        again: dict[str, dict[str, Any]] = {"retrain-01": {"curve": "flat"}, "reassess-01": {"value": 0.02}}
+        world.runner.script(GOOD | again | {"train-02": {"curve": "good", "hold": True}})
+        deaths = pursue(world, reproduce)
+        assert deaths > 12
+        assert world.until_ended(1) == "met"
+        launches = world.runner.launches()
+        assert len(set(launches)) == len(launches)
+        assert sum(role in job for job in launches for role in ("-rebuild-", "-retrain-", "-reassess-")) == 3
+        assert world.first(1, "reproduction_reported")["report"]["verdict"] == "bitwise"
+        bodies = world.bot_comments(world.pulls()[0]["number"])
+        assert len(bodies) == len({body.splitlines()[0] for body in bodies})
+        assert sum("### Reproductions" in body for body in bodies) == 1
+
+
 def test_job_that_ends_while_the_bot_is_away_is_picked_up(tmp_path: Path) -> None:
     with practice_world(tmp_path) as world:
         world.runner.script(GOOD | {"train-01": {"curve": "flat", "hold": True}})

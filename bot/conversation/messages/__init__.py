@@ -77,6 +77,7 @@ from bot.conversation.messages.replies import (
     reply_vouched,
     spend_words,
 )
+from bot.conversation.messages.reproductions import reply_reproduce, reply_reproduction_stopped
 from bot.conversation.messages.review import (
     diagnosis_labels,
     diagnosis_named,
@@ -171,6 +172,8 @@ __all__ = [
     "reply_not_yet",
     "reply_published",
     "reply_refused",
+    "reply_reproduce",
+    "reply_reproduction_stopped",
     "reply_resume",
     "reply_run",
     "reply_second_person",

@@ -16,6 +16,7 @@ from bot.conversation.messages.keys import LONGEST_CHECK_TEXT, LONGEST_CHECK_TIT
 from bot.conversation.messages.lineage import disowned
 from bot.conversation.messages.publishing import published_row
 from bot.conversation.messages.replies import answers_block
+from bot.conversation.messages.reproductions import reproduction_step, reproductions
 from bot.conversation.messages.tables import comparisons, ledger, spent_words, table
 from bot.conversation.messages.wording import (
     amount,
@@ -33,6 +34,7 @@ from bot.domain.experiment import Experiment, JobRole, Run, Score, State
 
 STICKY = "sticky"
 _BOX = re.compile(r"^[ \t]{0,3}[-*+] \[[xX]\] [^\n]{0,200}<!-- postdoc:box ([a-z]+) -->", re.MULTILINE)
+_TRAINERS = (JobRole.TRAIN, JobRole.ABLATE, JobRole.RETRAIN)
 _BOXES = {"stop": "Stop: end the running job, train nothing more", "hour": "One hour more of budget"}
 
 
@@ -71,6 +73,7 @@ def sticky(
         lost_machine(experiment),
         table(("", ""), rows),
         f"### Runs\n\n{runs}" if runs else "",
+        reproductions(experiment),
         f"Next: {next_step or next_step_of(experiment)}",
         ticks,
         f"---\n\n{asked}" if asked else "",
@@ -79,11 +82,13 @@ def sticky(
 
 def lost_machine(experiment: Experiment) -> str:
     """One line on the latest training job that had to be started again, "" when none had to."""
-    again = [job for job in experiment.jobs.values() if job.attempt > 1 and job.role in (JobRole.TRAIN, JobRole.ABLATE)]
+    again = [job for job in experiment.jobs.values() if job.attempt > 1 and job.role in _TRAINERS]
     if not again:
         return ""
     job = again[-1]
-    what = f"Run {job.run}" if job.role is JobRole.TRAIN else "A value of the ablation"
+    what = {JobRole.TRAIN: f"Run {job.run}", JobRole.RETRAIN: f"Reproduction {job.run}"}.get(
+        job.role, "A value of the ablation"
+    )
     where = f"from step {job.resumed_from:,}" if job.resumed_from is not None else "from the beginning"
     stopped = any(
         (each.role, each.run, each.attempt) == (job.role, job.run, job.attempt - 1)
@@ -103,6 +108,8 @@ def next_step_of(experiment: Experiment) -> str:
     """What happens next, in words."""
     if experiment.ablation is not None:
         return ablation_step(experiment.ablation, experiment)
+    if experiment.reproduction is not None:
+        return reproduction_step(experiment.reproduction, experiment)
     run = experiment.run
     upcoming = f"run {run.n + 1 if run is not None else 1}"
     reached = run is not None and run.score is not None and goal_of(experiment).reached(run.score.value)

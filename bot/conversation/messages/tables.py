@@ -91,8 +91,14 @@ def run_seconds(experiment: Experiment, run: Run) -> float:
     return sum(
         job.seconds
         for job in experiment.jobs.values()
-        if job.run == run.n and job.role is not JobRole.CONFIRM and not job.role.of_ablation
+        if job.run == run.n and job.role is not JobRole.CONFIRM and job.role.of_run
     )
+
+
+def reproduced(experiment: Experiment, run: Run) -> str:
+    """How the run came out when it was made again, the latest word on it; "" where it was not."""
+    found = [each.verdict for each in experiment.reproductions if each.run == run.n and each.verdict]
+    return f"made again: {found[-1]}" if found else ""
 
 
 def ledger(experiment: Experiment) -> str:
@@ -106,6 +112,8 @@ def ledger(experiment: Experiment) -> str:
     best = experiment.best_run
     for run in experiment.runs:
         number = f"**{run.n}**" if best is not None and run.n == best.n and len(experiment.runs) > 1 else str(run.n)
+        if made_again := reproduced(experiment, run):
+            number += f" ({made_again})"
         value = scored_briefly(run.score) if run.score is not None else ("none" if run.diagnosed else "")
         seconds = run_seconds(experiment, run)
         rows.append(

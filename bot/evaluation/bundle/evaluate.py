@@ -99,6 +99,7 @@ def main() -> int:
         "harness_digest": digest(harness),
         "harness": harness,
         "model": arguments.model_name or Path(arguments.model).name,
+        "weights": weights_digest(arguments.model),
         "metric": metric,
         "value": value,
         "standard_error": error,
@@ -249,6 +250,16 @@ def harness_parts(benchmark: dict[str, Any], libraries: tuple[str, ...]) -> dict
         "benchmark": digest(benchmark),
         "versions": {name: version(name) for name in libraries},
     }
+
+
+def weights_digest(model: str) -> str:
+    """SHA-256 over the model's safetensors files and their names; empty where it has none."""
+    files = sorted(Path(model).glob("*.safetensors"))
+    found = {}
+    for path in files:
+        with path.open("rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digest(found) if found else ""
 
 
 def digest(value: Any) -> str:

@@ -15,6 +15,7 @@ from bot.loop.actions.heads import read_head
 from bot.loop.actions.planning import check_data, propose, record_baseline
 from bot.loop.actions.preflight import launch
 from bot.loop.actions.publish import publish_merged
+from bot.loop.actions.reproduction import check_rebuilt, report_reproduction
 from bot.loop.actions.runs import diagnose_run, review, revise, start_run
 from bot.loop.engine import Perform
 from bot.loop.policy import Action, ActionKind
@@ -38,6 +39,8 @@ _ACTIONS: dict[ActionKind, Callable[[World, Experiment, Action], Awaitable[list[
     ActionKind.CONFIRM: confirm,
     ActionKind.OPEN_ABLATION: open_ablation,
     ActionKind.REPORT_ABLATION: report_ablation,
+    ActionKind.CHECK_REBUILT: check_rebuilt,
+    ActionKind.REPORT_REPRODUCTION: report_reproduction,
     ActionKind.CONCLUDE: conclude,
     ActionKind.PUBLISH: publish_merged,
     ActionKind.CLOSE_ISSUE: close_issue,

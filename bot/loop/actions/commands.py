@@ -19,6 +19,7 @@ from bot.conversation.commands import (
     extra_runs,
     help_topic,
     recipe_settings,
+    reproduced_number,
 )
 from bot.conversation.policy import Policy
 from bot.diagnosis.remedies import null_is_the_remedy
@@ -35,6 +36,7 @@ from bot.loop.actions.contract import repository_policy
 from bot.loop.actions.planning import plan_facts, post_sticky, result_of
 from bot.loop.actions.publish import publish_best
 from bot.loop.actions.questions import answer_question
+from bot.loop.actions.reproduction import new_reproduction, reproduction_problem
 from bot.loop.actions.runs import commit_change, commit_remedy
 from bot.loop.actions.specs import earlier_run_problems
 from bot.loop.policy import Action
@@ -122,6 +124,8 @@ async def _obey(world: World, x: Experiment, command: Command, parsed: ParsedCom
             return await _accept(world, x, command, diagnosis_label(parsed.args))
         case "ablate":
             return _ablate(x, command, *ablation_arms(parsed.args))
+        case "reproduce":
+            return _reproduce(x, command, reproduced_number(parsed.args))
         case "publish":
             return await _publish(world, x, command)
         case "compare":
@@ -231,9 +235,11 @@ def _called(n: int) -> str:
 
 
 def _stop(x: Experiment, command: Command) -> Answer:
-    if x.concluded:
+    if x.concluded and x.reproduction is None:
         return refused(f"This goal has already ended: {x.reason}.")
     stopped = NewEvent(EventKind.STOPPED, f"stopped/{command.seq}", {"by": command.author})
+    if x.concluded and x.reproduction is not None:
+        return Answer(messages.reply_reproduction_stopped(x.reproduction), [stopped])
     return Answer(messages.reply_stop(x), [stopped])
 
 
@@ -333,6 +339,15 @@ def _ablate(x: Experiment, command: Command, key: str, values: list[Any]) -> Ans
     if (why := ablation_price_problem(x, ablation)) is not None:
         return refused(why)
     return Answer(messages.reply_ablate(x, ablation, next_run_hours(x)), events)
+
+
+def _reproduce(x: Experiment, command: Command, run: int) -> Answer:
+    """A run once more, as one run of the budget, under the consent that stands; an ended goal stays ended."""
+    if (why := reproduction_problem(x, run)) is not None:
+        return refused(why)
+    asked = new_reproduction(x, run, by=command.author)
+    event = NewEvent(EventKind.REPRODUCTION_OPENED, f"reproduction/{command.seq}", asked.as_dict())
+    return Answer(messages.reply_reproduce(x, asked, next_run_hours(x)), [event])
 
 
 # --- what leaves the house

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+import bot
 from bot.conversation.policy import Policy
 from bot.domain.budget import Spend
 from bot.domain.experiment import BASELINE, EventKind, Experiment, Job, JobRole, NewEvent, State
@@ -25,6 +26,7 @@ from bot.loop.actions.specs import (
     arm_of,
     goal_folder,
     jsonl,
+    reproduced_run,
     spec_of,
     write_input,
 )
@@ -53,9 +55,18 @@ async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
     granted = await _reserve(world, x, role, job_id, price)
     if isinstance(granted, Refusal):
         state = State.STOPPED if granted.halted else State.EXHAUSTED
-        refused = {"state": str(state), "reason": granted.reason}
+        refused: dict[str, Any] = {"state": str(state), "reason": granted.reason}
+        if role.of_reproduction:
+            refused["reproduction"] = run
         return [NewEvent(EventKind.SPENDING_REFUSED, f"spending-refused/{x.length}", refused)]
-    spec = await spec_of(world, x, role, run, job_id)
+    try:
+        spec = await spec_of(world, x, role, run, job_id)
+    except UserError as error:
+        if role.of_reproduction:  # the goal itself has met no problem
+            await asyncio.to_thread(world.treasury.settle, job_id, Spend())  # nothing was started
+            refused = {"reason": str(error).rstrip("."), "reproduction": run, "state": str(x.state)}
+            return [NewEvent(EventKind.SPENDING_REFUSED, f"spending-refused/{x.length}", refused)]
+        raise
     resumed_from = await asyncio.to_thread(_last_checkpoint, world, x, x.job_for(role, run, expects))
     if resumed_from is not None and spec.checkpoints:
         spec = _resumed(spec, resumed_from, goal_folder(world, x) / "inputs" / job_id)
@@ -80,8 +91,23 @@ async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
         "reserved": {"usd": granted.usd, "gpu_hours": granted.gpu_hours},
         "usd_per_hour": price,
         "resumed_from": resumed_from.step if resumed_from is not None and spec.checkpoints else None,
+        "place": place_of(world, spec),
     }
     return [NewEvent(EventKind.JOB_LAUNCHED, f"job/{job_id}/launched", data)]
+
+
+def place_of(world: World, spec: JobSpec) -> dict[str, Any]:
+    """What a job is launched on, for whoever makes it again."""
+    return {
+        "runner": world.runner.name,
+        "image": getattr(world.runner, "image", ""),  # of those runners that have one
+        "flavor": spec.hardware.flavor,
+        "gpus": spec.hardware.gpus,
+        "nodes": spec.hardware.nodes,
+        "threads": spec.caps.cpu_threads,
+        "memory_gib": spec.caps.memory_gib,
+        "postdoc": bot.__version__,
+    }
 
 
 def _gone_before(world: World, x: Experiment, role: JobRole, run: int) -> Job | None:
@@ -91,6 +117,8 @@ def _gone_before(world: World, x: Experiment, role: JobRole, run: int) -> Job | 
         needed = x.job_for(JobRole.TRAIN, run)
     elif role is JobRole.WEIGH:
         needed = x.job_for(JobRole.ABLATE, run)
+    elif role in (JobRole.RETRAIN, JobRole.REASSESS):
+        needed = x.job_for(JobRole.REBUILD if role is JobRole.RETRAIN else JobRole.RETRAIN, run)
     elif role in (JobRole.TRAIN, JobRole.PROBE, JobRole.ABLATE):
         trained = Trained.of_arm(*arm_of(x, run)) if role is JobRole.ABLATE else Trained.of_run(x.runs[run - 1])
         values = yaml.safe_load(trained.recipe) or {}
@@ -209,6 +237,8 @@ def job_id_of(x: Experiment, role: JobRole, run: int, attempt: int, expects: str
         work = arm_of(x, run)[1].recipe_hash
     elif run == BASELINE:
         work = x.goal.hash if x.goal is not None else ""
+    elif role.of_reproduction:
+        work = reproduced_run(x, run).recipe_hash
     else:
         work = x.runs[run - 1].recipe_hash
     return JobId(f"{job_prefix(x)}{digest_of([x.goal_id, work])[:6]}-{role}-{run:02d}-{attempt}")

@@ -28,7 +28,15 @@ from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
 from bot.loop.actions.lineage import lineage_of
 from bot.loop.actions.planning import data_card, holdout_of, post_sticky, raw_result, result_of, score_of
 from bot.loop.actions.specs import base_model, keep_script, script_of
-from bot.loop.actions.traces import collect_trace, committed_files, job_path, metrics_of, number, output_json
+from bot.loop.actions.traces import (
+    collect_trace,
+    committed_files,
+    job_path,
+    keep_files,
+    metrics_of,
+    number,
+    output_json,
+)
 from bot.loop.judging import forgotten, holdout_events, judged, reached_run, wise
 from bot.loop.policy import Action, arm_chosen, head_recipe_hash
 from bot.loop.spending import data_key, remedy_waits, spend_of
@@ -215,6 +223,7 @@ async def review(world: World, x: Experiment, action: Action) -> list[NewEvent]:
         comments=comments,
     )
     await complete_check(world, x, run)
+    await asyncio.to_thread(keep_files, world, x, run)
     run.review_id, run.reviewed = review_id, True
     await post_sticky(world, x)
     data = {"run": run.n, "review_id": review_id, "remedy": run.remedy, "probe": run.probe}

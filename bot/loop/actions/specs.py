@@ -43,6 +43,18 @@ BENCHMARK_ROWS = 3000
 """Training rows drawn from a benchmark that makes its own."""
 
 
+DATA_WORDS = ("{python}", PREPARE, "--config", "recipe.yaml", "--inputs", "inputs", "--output", "data")
+"""The command that builds a training set."""
+
+
+def training_words(*, teacher: bool, validation: bool) -> tuple[str, ...]:
+    """The command that trains, without what starts it."""
+    words = (TRAIN, "--config", "recipe.yaml", "--init_from", "{mount:init}")
+    taught = ("--teacher", "{mount:teacher}") if teacher else ()
+    rows = ("--train_file", "data/train.jsonl", "--output_dir", "out")
+    return words + taught + rows + (("--validation_file", "data/validation.jsonl") if validation else ())
+
+
 def kept_name(job_id: str, path: str) -> str:
     """Under which name the result that a job wrote to `path` is kept for its goal."""
     beside = "" if path.endswith("/evaluation.json") else f"-{PurePosixPath(path).stem}"
@@ -74,6 +86,14 @@ async def spec_of(world: World, x: Experiment, role: JobRole, run: int, job_id: 
         case JobRole.WEIGH:
             model = finished(world, x, JobRole.ABLATE, run) / "out" / "model"
             return await _evaluation_spec(world, x, job_id, model, "dev", f"{x.folder}/ablation arm {run}")
+        case JobRole.REBUILD:
+            return await _data_spec(world, _as_at(x, reproduced_run(x, run)), job_id)
+        case JobRole.RETRAIN:
+            return await _retraining_spec(world, x, job_id, run)
+        case JobRole.REASSESS:
+            again = reproduced_run(x, run)
+            model = finished(world, x, JobRole.RETRAIN, run) / "out" / "model"
+            return await _evaluation_spec(world, x, job_id, model, "dev", f"{x.folder}/runs/{again.n:02d}")
         case JobRole.PROBE:
             remedy = x.runs[run - 1].remedy
             assert remedy is not None
@@ -93,10 +113,9 @@ async def _data_spec(world: World, x: Experiment, job_id: JobId) -> JobSpec:
     for source in sources_of(x.recipe):
         for path, file in (await _source_files(world, x, source, inputs / "sources")).items():
             files[f"inputs/{path}"] = file
-    argv = ("{python}", PREPARE, "--config", "recipe.yaml", "--inputs", "inputs", "--output", "data")
     caps = _caps(world, memory_gib=2.0)
     trusted = _trusted(x, x.recipe_digests)
-    return JobSpec(job_id, argv, files=files, caps=caps, trusted=trusted, outputs=("data",))
+    return JobSpec(job_id, DATA_WORDS, files=files, caps=caps, trusted=trusted, outputs=("data",))
 
 
 class Trained(NamedTuple):
@@ -106,10 +125,12 @@ class Trained(NamedTuple):
     digests: Mapping[str, str]
     head_sha: str
     data_key: str
+    data_job: str = ""
+    """The job that built the rows; empty: the one that the journal knows by `data_key`."""
 
     @classmethod
-    def of_run(cls, run: Run) -> Trained:
-        return cls(run.recipe, run.digests, run.head_sha, data_key(run.recipe, run.digests))
+    def of_run(cls, run: Run, data_job: str = "") -> Trained:
+        return cls(run.recipe, run.digests, run.head_sha, data_key(run.recipe, run.digests), data_job)
 
     @classmethod
     def of_arm(cls, ablation: Ablation, arm: Arm) -> Trained:
@@ -121,12 +142,33 @@ def arm_of(x: Experiment, n: int) -> tuple[Ablation, Arm]:
     return next((ablation, arm) for ablation in x.ablations for arm in ablation.arms if arm.n == n)
 
 
+def reproduced_run(x: Experiment, n: int) -> Run:
+    """The run that the goal's reproduction `n` makes again."""
+    return x.runs[next(each.run for each in x.reproductions if each.n == n) - 1]
+
+
+def _as_at(x: Experiment, run: Run) -> Experiment:
+    """The experiment with what stood at the commit of `run` at its head."""
+    return replace(x, recipe=run.recipe, recipe_digests=run.digests, head_sha=run.head_sha)
+
+
+async def _retraining_spec(world: World, x: Experiment, job_id: JobId, n: int) -> JobSpec:
+    """The run's training once more, on the rows that were built again, with as many threads as it had: sums of floats
+    depend on how they are divided."""
+    run, built = reproduced_run(x, n), x.job_for(JobRole.REBUILD, n)
+    assert built is not None
+    spec = await _training_spec(world, x, job_id, Trained.of_run(run, built.job_id), ())
+    first = x.job_for(JobRole.TRAIN, run.n)
+    threads = first.place.get("threads") if first is not None else None
+    return replace(spec, caps=replace(spec.caps, cpu_threads=threads)) if threads else spec
+
+
 async def _training_spec(
     world: World, x: Experiment, job_id: JobId, trained: Trained, extra: tuple[str, ...]
 ) -> JobSpec:
     recipe, digests = trained.recipe, trained.digests
     inputs = goal_folder(world, x) / "inputs" / job_id
-    built = world.runner.folder(JobId(x.data[trained.data_key]["job_id"]))
+    built = world.runner.folder(JobId(trained.data_job or x.data[trained.data_key]["job_id"]))
     files = {
         path: write_input(inputs / path, await script_of(world, x, path, wanted, trained.head_sha))
         for path, wanted in digests.items()
@@ -140,18 +182,14 @@ async def _training_spec(
     mounts = {"init": await _model_named(world, x, recipe, "init_from") or await base_model(world, x)}
     start, launcher = await _launcher(world, recipe, mounts["init"], inputs)
     files |= launcher
-    argv = [*start, TRAIN, "--config", "recipe.yaml", "--init_from", "{mount:init}"]
     if (teacher := await _model_named(world, x, recipe, "teacher")) is not None:
         mounts["teacher"] = teacher
-        argv += ["--teacher", "{mount:teacher}"]
-    argv += ["--train_file", "data/train.jsonl", "--output_dir", "out"]
     validation = read_output(built, "data/validation.jsonl")
     if validation:
         files["data/validation.jsonl"] = write_input(inputs / "validation.jsonl", validation)
-        argv += ["--validation_file", "data/validation.jsonl"]
     return JobSpec(
         job_id,
-        (*argv, *extra),
+        (*start, *training_words(teacher=teacher is not None, validation=bool(validation)), *extra),
         files=files,
         mounts={name: str(path) for name, path in mounts.items()},
         origins=origins_of(world, x, mounts),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import yaml
 from bot.conversation.inert import printable
 from bot.conversation.policy import Policy
 from bot.domain.evaluation import Evaluation
-from bot.domain.experiment import BASELINE, Experiment, JobRole, Run
+from bot.domain.experiment import BASELINE, Experiment, Job, JobRole, Run
 from bot.domain.redaction import redact
 from bot.errors import UserError
 from bot.loop.actions.jobs import status_of
@@ -30,6 +31,7 @@ CURVE_POINTS = 500
 LOG_LINES = 200
 EVALUATION, HOLDOUT = "out/evaluation.json", "out/holdout.json"
 """Of an evaluation job. The second is read by the Ladder alone: it goes into no trace and no commit."""
+ENVIRONMENT = "out/environment.json"
 TRAINING_FILES = ("metrics.jsonl", "data_audit.json", "setup.json", "trainer_state.json", "completions.jsonl")
 """Of a training job's folder `out`, as the diagnosis reads them. Sampled answers stay in the bot's own folder."""
 
@@ -70,6 +72,22 @@ def number(value: Any) -> float | None:
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
     except OverflowError:  # JSON has integers of any length
         return None
+
+
+def losses_of(world: World, job: Job | None) -> dict[int, float]:
+    """Step -> loss of a training job, where it is a number."""
+    rows = metrics_of(world.runner.folder(JobId(job.job_id)) if job is not None else None)
+    found = ((int(row["step"]), number(row["loss"])) for row in rows if "loss" in row and "step" in row)
+    return {step: loss for step, loss in found if loss is not None}
+
+
+def environment_of(world: World, job: Job | None) -> dict[str, Any]:
+    """What a training job saw, as it wrote it down, and what it was launched on, as the journal has it."""
+    if job is None:
+        return {}
+    seen = output_json(world.runner.folder(JobId(job.job_id)), ENVIRONMENT) or {}
+    placed = {key: value for key, value in {**job.place, "tier": status_of(job).get("tier")}.items() if value}
+    return placed | seen
 
 
 def collect_trace(world: World, x: Experiment, run: Run) -> Path:
@@ -159,7 +177,6 @@ def committed_files(world: World, x: Experiment, run: Run) -> dict[str, bytes]:
         return {}  # the jobs' folders are lost: what was committed of them before stands
     log = world.runner.log_tail(JobId(train.job_id), LOG_LINES) if train is not None else ""
     files = {
-        f"{root}/run.json": _json(provenance(world, x, run)),
         f"{root}/curve.json": _json(curve(metrics_of(job_path(world, x, JobRole.TRAIN, run.n)))),
         f"{root}/diagnosis.json": _json(run.report.as_dict()),
         f"{root}/log.txt": printable(redact(log, world.known_secrets)).encode(),
@@ -168,7 +185,16 @@ def committed_files(world: World, x: Experiment, run: Run) -> dict[str, bytes]:
     result = output_json(folder, "out/evaluation.json")
     if result is not None:
         files[f"{root}/evaluation.json"] = _json(Evaluation.from_dict(result).public())
-    return files
+    named = {path.rpartition("/")[2]: hashlib.sha256(content).hexdigest() for path, content in files.items()}
+    return files | {f"{root}/run.json": _json(provenance(world, x, run) | {"files": named})}
+
+
+def keep_files(world: World, x: Experiment, run: Run) -> None:
+    """The same files in the bot's own folder, where `postdoc reproduce` finds a run without a checkout."""
+    folder = goal_folder(world, x) / "runs" / f"{run.n:02d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, content in committed_files(world, x, run).items():
+        (folder / path.rpartition("/")[2]).write_bytes(content)
 
 
 def provenance(world: World, x: Experiment, run: Run) -> dict[str, Any]:
@@ -176,13 +202,14 @@ def provenance(world: World, x: Experiment, run: Run) -> dict[str, Any]:
     assert x.goal is not None
     train = x.job_for(JobRole.TRAIN, run.n)
     folder = job_path(world, x, JobRole.TRAIN, run.n)
+    evaluated = output_json(job_path(world, x, JobRole.EVALUATE, run.n), EVALUATION)
     jobs = {
         f"{job.role}": {"seconds": round(job.seconds, 2), "tier": status_of(job).get("tier"),
                         "peak_memory_gib": status_of(job).get("peak_memory_gib"), "state": status_of(job).get("state")}
         for job in x.jobs.values()
-        if job.run == run.n and job.role is not JobRole.DATA and not job.role.of_ablation
+        if job.run == run.n and job.role is not JobRole.DATA and job.role.of_run
     }  # fmt: skip
-    own = [job for job in x.jobs.values() if job.run == run.n and not job.role.of_ablation]
+    own = [job for job in x.jobs.values() if job.run == run.n and job.role.of_run]
     hours, usd = sum(job.seconds for job in own) / 3600, sum(x.usd_of(job) for job in own)
     return {
         "goal": x.goal_id,
@@ -190,10 +217,20 @@ def provenance(world: World, x: Experiment, run: Run) -> dict[str, Any]:
         "run": run.n,
         "commit": run.head_sha,
         "method": run.method,
+        "form": 2,
+        "folder": x.folder,
+        "place": dict(train.place) if train is not None else {},
+        "recipe": run.recipe,
         "recipe_hash": run.recipe_hash,
         "scripts": run.digests,
         "base_model": x.goal.base_model,
         "base_revision": x.goal.base_revision,
+        "base_weights": (output_json(job_path(world, x, JobRole.BASELINE, BASELINE), EVALUATION) or {}).get("weights"),
+        "benchmark": {"name": x.goal.benchmark, "split": "dev", "pin": x.pins.get("benchmark")},
+        "evaluator": (evaluated or {}).get("harness"),
+        "weights": (evaluated or {}).get("weights"),
+        "environment": environment_of(world, train),
+        "machine": status_of(train).get("machine"),
         "data": x.data.get(data_key(run.recipe, run.digests), {}).get("build", {}),
         "seed": x.goal.seed,
         "changed": run.changed,
@@ -208,6 +245,8 @@ def provenance(world: World, x: Experiment, run: Run) -> dict[str, Any]:
         "probe": run.probe,
         "jobs": jobs,
         "training": output_json(folder, "out/summary.json"),
+        "reproductions": [{"n": each.n, "by": each.by, **each.report}
+                          for each in x.reproductions if each.run == run.n and each.report is not None],
         "cost": {"usd": round(usd, 4), "hours": round(hours, 5)},
     }  # fmt: skip
 

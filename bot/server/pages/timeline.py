@@ -28,6 +28,9 @@ ROLES = {
     "confirm": "evaluate run {run} on the sealed test",
     "ablate": "train value {run} of the ablation",
     "weigh": "evaluate value {run} of the ablation",
+    "rebuild": "build the data of reproduction {run} again",
+    "retrain": "train for reproduction {run}",
+    "reassess": "evaluate reproduction {run}",
 }
 """What a job of each role is there to do."""
 FAILURES = {
@@ -283,8 +286,11 @@ SENTENCES: dict[str, Callable[[Data], Said]] = {
     "consent_asked": _consent_asked,
     "budget_raised": _budget_raised,
     "monitored": lambda d: ("The monitor ended a job.", stopped_sentence(d), "bad"),
+    "spending_refused": lambda d: (
+        "A job was not started" + ("." if "reproduction" in d else ": spending is not allowed now."),
+        str(d["reason"]), "wait",
+    ),
     "job_refused": lambda d: (f"No job was started to {task_of(d['role'], d['run'])}.", stopped_sentence(d), "bad"),
-    "spending_refused": lambda d: ("A job was not started: spending is not allowed now.", str(d["reason"]), "wait"),
     "llm_spent": lambda d: (f"A language model was asked for {usd(d['usd'])}.", str(d.get("what", "")), ""),
     "run_started": _run_started,
     "diagnosed": _diagnosed,
@@ -301,6 +307,16 @@ SENTENCES: dict[str, Callable[[Data], Said]] = {
         f"@{d['by']} asked to try {counted(len(d['arms']), 'value')} of `{d['key']}` side by side.", "", "",
     ),
     "ablation_reported": lambda d: (f"Ablation {d['ablation']} was reported in one table.", "", "good"),
+    "reproduction_opened": lambda d: (f"@{d['by']} asked for run {d['run']} to be made again.", "", ""),
+    "reproduction_rebuilt": lambda d: (
+        "The training set of the reproduction was built again.",
+        "It is not the one that the run trained on." if d["rows"][0] not in ("", d["rows"][1]) else "", "",
+    ),
+    "reproduction_reported": lambda d: (
+        f"Reproduction of run {d['run']}: {d['report'].get('verdict') or 'no verdict'}.",
+        str(d["report"].get("failure") or d["report"].get("first") or ""),
+        "good" if d["report"].get("verdict") in ("bitwise", "within seed noise") else "wait",
+    ),
     "stopped": lambda d: (f"@{d['by']} asked to stop.", str(d.get("reason", "")), ""),
     "resumed": _resumed,
     "ended": _ended,
