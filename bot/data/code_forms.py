@@ -10,40 +10,163 @@ looked for by their words alone.
 
 from __future__ import annotations
 
+import ast
 import builtins
 import keyword
 import re
+import textwrap
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from bot.data.item_index import Run, Span
 
-WINDOW = 14
-"""Tokens of a run. Shorter ones are idioms: `for i in range(len(x)):` has twelve."""
-FEWEST_TOKENS = 24
+WINDOW = 10
+"""Tokens of a run. Shorter ones are idioms: `for i in range(len(x)):` has eight without its brackets."""
+FEWEST_TOKENS = 20
 _FEWEST_WINDOWS = 6
-_SHARE = 0.6
+_SHARE = 0.5
 # A run that is nothing but names and commas says nothing, and one that many items share is a language's habit.
-_FEWEST_OPERATORS = 5
+_FEWEST_OPERATORS = 3
 _COMMON_SHARE, _COMMON_ITEMS = 0.05, 3
 _CONSISTENT = 0.9
-_NAME, _TEXT = "n", "s"
+# No name of a program looks like these.
+_NAME, _TEXT = "", "0s"
 
-_OTHER_LANGUAGES = (  # noqa: SIM905
-    "abstract auto boolean break byte case catch char const constexpr continue default defer delete do double elif else "
-    "elseif end enum explicit export extends extern final finally float fn for foreach from func function go goto if "
-    "impl implements import in include inline instanceof int interface let long loop match mod module mut namespace new "
-    "null nullptr of operator package private protected public pub range ref register return select self short signed "
-    "sizeof static string struct super switch template then this throw throws trait true false try type typedef typeof "
-    "undefined union unless unsigned until use using val var vector virtual void volatile when where while with yield "
-    "push_back begin size length push map filter reduce forEach indexOf slice substring charAt toString parseInt Math "
-    "console log println printf cout endl std String Integer List ArrayList HashMap Optional Tuple Dict Any Vec Some "
-    "None Ok Err unwrap iter collect chars"
-).split()
-_KEPT = frozenset(
-    [*keyword.kwlist, *(name for name in dir(builtins) if not name.startswith("_")), *_OTHER_LANGUAGES]
-    + [name for kind in (str, list, dict, set, bytes, int, float) for name in dir(kind) if not name.startswith("_")]
+# Words of other languages, told from a program's own names wherever they stand.
+_OTHER_LANGUAGES = [
+    "abstract",
+    "auto",
+    "boolean",
+    "break",
+    "byte",
+    "case",
+    "catch",
+    "char",
+    "const",
+    "constexpr",
+    "continue",
+    "default",
+    "defer",
+    "delete",
+    "do",
+    "double",
+    "elif",
+    "else",
+    "elseif",
+    "end",
+    "enum",
+    "explicit",
+    "export",
+    "extends",
+    "extern",
+    "final",
+    "finally",
+    "float",
+    "fn",
+    "for",
+    "foreach",
+    "from",
+    "func",
+    "function",
+    "go",
+    "goto",
+    "if",
+    "impl",
+    "implements",
+    "import",
+    "in",
+    "include",
+    "inline",
+    "instanceof",
+    "int",
+    "interface",
+    "let",
+    "long",
+    "loop",
+    "mod",
+    "mut",
+    "namespace",
+    "new",
+    "null",
+    "nullptr",
+    "operator",
+    "package",
+    "private",
+    "protected",
+    "public",
+    "pub",
+    "ref",
+    "register",
+    "return",
+    "select",
+    "short",
+    "signed",
+    "sizeof",
+    "static",
+    "struct",
+    "super",
+    "switch",
+    "template",
+    "then",
+    "throw",
+    "throws",
+    "trait",
+    "true",
+    "false",
+    "try",
+    "typedef",
+    "typeof",
+    "undefined",
+    "union",
+    "unless",
+    "unsigned",
+    "until",
+    "using",
+    "var",
+    "virtual",
+    "void",
+    "volatile",
+    "when",
+    "where",
+    "while",
+    "with",
+    "yield",
+]
+_OTHER_METHODS = [
+    "push_back",
+    "begin",
+    "end",
+    "size",
+    "length",
+    "push",
+    "map",
+    "filter",
+    "reduce",
+    "forEach",
+    "indexOf",
+    "slice",
+    "substring",
+    "charAt",
+    "toString",
+    "unwrap",
+    "iter",
+    "collect",
+    "chars",
+    "log",
+    "println",
+]
+_PYTHON_WORDS = frozenset(keyword.kwlist)
+_OTHER_WORDS = frozenset([*keyword.kwlist, *_OTHER_LANGUAGES])
+_FUNCTIONS = frozenset(name for name in dir(builtins) if not name.startswith("_"))
+"""Kept where they are no method."""
+_METHODS = frozenset(
+    [name for kind in (str, list, dict, set, bytes) for name in dir(kind) if not name.startswith("_")] + _OTHER_METHODS
 )
+"""Kept after a dot; elsewhere they are names as any other."""
+# Written or left out by taste.
+_LAYOUT = frozenset("(),;\\")
 _STRINGS = r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`"
 _DOCSTRINGS = r"\"\"\"[\s\S]*?(?:\"\"\"|\Z)|'''[\s\S]*?(?:'''|\Z)"
 # `//` is a division in Python, and `#include` is no comment in C.
@@ -71,20 +194,45 @@ def code_in(text: str) -> str:
     return text if _IS_CODE.search(text) else ""
 
 
-def code_tokens(code: str) -> list[str]:
-    """Tokens without comments and doc-strings; the content of strings left out."""
-    hidden = _PYTHON_HIDDEN if _IS_PYTHON.search(code) else _OTHER_HIDDEN
-    shown = hidden.sub(lambda found: ' "" ' if found.lastgroup == "text" else " ", code)
-    return _TOKEN.findall(shown.replace(' "" ', f" {_TEXT}0 "))
+class Tokens(NamedTuple):
+    """Code without its comments and doc-strings; the content of strings left out."""
+
+    texts: list[str]
+    form: list[str]
+    """The same with one token for all names that are nobody's in particular."""
+
+    @classmethod
+    def of(cls, code: str) -> Tokens:
+        python = _IS_PYTHON.search(code) is not None
+        hidden = _PYTHON_HIDDEN if python else _OTHER_HIDDEN
+        shown = hidden.sub(lambda found: f" {_TEXT} " if found.lastgroup == "text" else " ", code)
+        texts = [token for token in _TOKEN.findall(shown) if token not in _LAYOUT]
+        words = _PYTHON_WORDS if python else _OTHER_WORDS
+        return cls(
+            texts,
+            [
+                _NAME if _is_own_name(token, before, words) else token
+                for before, token in zip(("", *texts), texts, strict=False)
+            ],
+        )
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def names(self) -> dict[int, tuple[bool, str]]:
+        """Place -> whether it is an attribute, and the name there: `self.path = path` has two names."""
+        return {
+            place: (place > 0 and self.texts[place - 1] == ".", self.texts[place])
+            for place, token in enumerate(self.form)
+            if token == _NAME
+        }
 
 
-def form_of(tokens: Iterable[str]) -> list[str]:
-    """Names that are nobody's in particular become one token; numbers and signs stay."""
-    return [_NAME if _is_own_name(token) else token for token in tokens]
-
-
-def _is_own_name(token: str) -> bool:
-    return (token[0].isalpha() or token[0] == "_") and token not in _KEPT and token != f"{_TEXT}0"
+def _is_own_name(token: str, before: str, words: frozenset[str]) -> bool:
+    """`before`: the token to the left, a dot for a method."""
+    if not (token[0].isalpha() or token[0] == "_") or token in words:
+        return False
+    return token not in (_METHODS if before == "." else _FUNCTIONS)
 
 
 class CodeItems:
@@ -93,18 +241,23 @@ class CodeItems:
     def __init__(self, texts: Iterable[tuple[str, str]]) -> None:
         """From prompt and reference of each item."""
         self._items: list[int] = []
-        self._tokens: list[list[str]] = []
+        self._codes: list[Tokens] = []
         for number, (prompt, reference) in enumerate(texts):
             asked = code_in(prompt)
             # A reference that goes on where the code of the prompt ends (HumanEval's bodies) need not look like code.
             answered = code_in(reference) or (reference if asked else "")
-            for code in {answered, f"{asked}\n{answered}"} if asked or answered else ():
-                if len(tokens := code_tokens(code)) >= FEWEST_TOKENS:
+            for tokens in _variants({answered, f"{asked}\n{answered}"}):
+                if len(tokens) >= FEWEST_TOKENS:
                     self._items.append(number)
-                    self._tokens.append(tokens)
-        forms = [form_of(tokens) for tokens in self._tokens]
-        counts = Counter(window for form in forms for window in set(map(hash, _windows(form))))
-        limit = 2 * max(_COMMON_ITEMS, _COMMON_SHARE * len(forms))  # most items are here twice
+                    self._codes.append(tokens)
+        forms = [tokens.form for tokens in self._codes]
+        holders = Counter(
+            window
+            for window, _ in {
+                (hash(run), self._items[which]) for which, form in enumerate(forms) for run in _windows(form)
+            }
+        )
+        limit = max(_COMMON_ITEMS, _COMMON_SHARE * len(set(self._items)))
         self._holders: dict[int, list[tuple[int, int]]] = {}
         """Hash of a window -> the forms, and the places in them, where it stands."""
         self._telling: dict[int, int] = {}
@@ -113,7 +266,7 @@ class CodeItems:
             telling = [
                 (place, hash(run))
                 for place, run in enumerate(_windows(form))
-                if counts[hash(run)] <= limit and _says_something(run)
+                if holders[hash(run)] <= limit and _says_something(run)
             ]
             if len(different := {window for _, window in telling}) < _FEWEST_WINDOWS:
                 continue
@@ -129,20 +282,52 @@ class CodeItems:
         code = "\n".join(filter(None, map(code_in, texts)))
         if not code:
             return
-        tokens = code_tokens(code)
-        windows = list(map(hash, _windows(form_of(tokens))))
-        seen: dict[int, set[int]] = {}
-        shifts: dict[int, Counter[int]] = {}
-        for place, window in enumerate(windows):
+        tokens = Tokens.of(code)
+        hits = self._hits(tokens)
+        if not hits:
+            return
+        found = list(self._spans(tokens, hits))
+        if not found and (parsed := _as_python(code)) is not None:
+            tokens = Tokens.of(parsed)
+            found = list(self._spans(tokens, self._hits(tokens)))
+        for span in found:
+            yield span, " ".join(tokens.texts[span.start : span.end])
+
+    def _hits(self, tokens: Tokens) -> dict[int, list[tuple[int, int]]]:
+        """Form -> (window of it, how far its place there is from its place here), for all windows that are known."""
+        hits: dict[int, list[tuple[int, int]]] = {}
+        for place, window in enumerate(map(hash, _windows(tokens.form))):
             for which, at in self._holders.get(window, ()):
-                seen.setdefault(which, set()).add(window)
-                shifts.setdefault(which, Counter())[place - at] += 1
-        for which, held in seen.items():
-            score = len(held) / self._telling[which]
-            shift = shifts[which].most_common(1)[0][0]
-            if score >= _SHARE and _renamed_one_by_one(self._tokens[which], tokens, shift):
-                start, end = max(0, shift), min(len(tokens), shift + len(self._tokens[which]))
-                yield Span(self._items[which], "renamed code", start, end, score), " ".join(tokens[start:end])
+                hits.setdefault(which, []).append((window, place - at))
+        return hits
+
+    def _spans(self, tokens: Tokens, hits: Mapping[int, Sequence[tuple[int, int]]]) -> Iterable[Span]:
+        for which, held in hits.items():
+            score = len({window for window, _ in held}) / self._telling[which]
+            shift = Counter(shift for _, shift in held).most_common(1)[0][0]
+            if score >= _SHARE and _renamed_one_by_one(self._codes[which], tokens, shift):
+                start, end = max(0, shift), min(len(tokens), shift + len(self._codes[which]))
+                yield Span(self._items[which], "renamed code", start, end, score)
+
+
+def _variants(codes: Iterable[str]) -> Iterable[Tokens]:
+    """Tokens of each code, and where it is Python those in the layout that Python itself writes."""
+    for code in codes:
+        tokens = Tokens.of(code)
+        yield tokens
+        parsed = _as_python(code) if tokens else None
+        if parsed is not None and (others := Tokens.of(parsed)) != tokens:
+            yield others
+
+
+def _as_python(code: str) -> str | None:
+    """The code as Python writes it: brackets, line breaks and quotes in one way, no doc-strings; None if it is none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "invalid escape sequence" and the like are not our business
+            return ast.unparse(ast.parse(textwrap.dedent(code)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
 
 
 def _windows(form: Sequence[str]) -> Iterable[Run]:
@@ -150,20 +335,17 @@ def _windows(form: Sequence[str]) -> Iterable[Run]:
 
 
 def _says_something(run: Run) -> bool:
-    return len({token for token in run if token not in (_NAME, ",", "(", ")", ".")}) >= _FEWEST_OPERATORS
+    return len({token for token in run if token not in (_NAME, ".")}) >= _FEWEST_OPERATORS
 
 
-def _renamed_one_by_one(item: Sequence[str], row: Sequence[str], shift: int) -> bool:
+def _renamed_one_by_one(item: Tokens, row: Tokens, shift: int) -> bool:
     """Whether, along one alignment of the two, each name of the item stands for one name of the row."""
-    pairs = Counter(
-        (own, row[place + shift])
-        for place, own in enumerate(item)
-        if 0 <= place + shift < len(row) and _is_own_name(own) and _is_own_name(row[place + shift])
-    )
+    others = row.names()
+    pairs = Counter((name, others[place + shift]) for place, name in item.names().items() if place + shift in others)
     if not pairs:
         return False
-    best_of_item: dict[str, int] = {}
-    best_of_row: dict[str, int] = {}
+    best_of_item: dict[tuple[bool, str], int] = {}
+    best_of_row: dict[tuple[bool, str], int] = {}
     for (own, other), count in pairs.items():
         best_of_item[own] = max(best_of_item.get(own, 0), count)
         best_of_row[other] = max(best_of_row.get(other, 0), count)

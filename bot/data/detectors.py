@@ -54,7 +54,7 @@ class Detectors:
     def __init__(self, items: Iterable[ItemLike]) -> None:
         held = list(items)
         self.index = ItemIndex((item.id, item.prompt, item.reference) for item in held)
-        self.near = NearItems(self.index.items, self.index.common)
+        self.near = NearItems(self.index.items)
         self.choices = ChoiceItems(self.index.items, [(item.prompt, getattr(item, "choices", ())) for item in held])
         self.code = CodeItems((item.prompt, item.reference) for item in held)
         self._screen = _Screen(self.index, self.near, self.choices)
@@ -107,17 +107,11 @@ class _NearScreen:
     """Counts, for each row and item, the sketched runs that are there."""
 
     def __init__(self, near: NearItems) -> None:
-        runs = list(near.holders)
-        hashes = hashes_of(runs, 3)
+        hashes = hashes_of(near.holders, 3)
         self._runs = RunSet(3, hashes)
-        order = np.argsort(hashes, kind="stable")
-        holders = [near.holders[runs[place]] for place in order.tolist()]
-        if len(self._runs) != len(runs):  # two runs with one hash: both stand for the items of either
-            holders = _merged(hashes[order], holders)
-        counts = np.fromiter(map(len, holders), np.int64, len(holders))
-        self._starts = np.cumsum(counts) - counts
-        self._counts = counts
-        self._holders = np.fromiter(chain.from_iterable(holders), np.int64, int(counts.sum()))
+        # Of two runs with one hash the second is left out: its row is named if the rest of the item is there.
+        _, first = np.unique(hashes, return_index=True)
+        self._holders = np.fromiter(near.holders.values(), np.int64, len(near.holders))[first]
         self._needed = np.full(max(near.sizes, default=0) + 1, np.iinfo(np.int64).max)
         for number, size in near.sizes.items():
             self._needed[number] = int(np.ceil(CONTAINED * size))
@@ -126,21 +120,9 @@ class _NearScreen:
         if not len(self._runs):
             return []
         rows, members = batch.hits(self._runs)
-        counts = self._counts[members]
-        # Every holder of every member that was hit, beside the row that was hit.
-        rows = np.repeat(rows, counts)
-        offsets = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-        items = self._holders[np.repeat(self._starts[members], counts) + offsets]
-        pairs, hits = np.unique(rows * len(self._needed) + items, return_counts=True)
+        pairs, hits = np.unique(rows * len(self._needed) + self._holders[members], return_counts=True)
         near = pairs[hits >= self._needed[pairs % len(self._needed)]] // len(self._needed)
         return list(np.unique(near).tolist())
-
-
-def _merged(hashes: Hashes, holders: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    found: dict[int, tuple[int, ...]] = {}
-    for value, items in zip(hashes.tolist(), holders, strict=True):
-        found[value] = (*found.get(value, ()), *items)
-    return list(found.values())
 
 
 def _gram_hashes(index: ItemIndex) -> Hashes:

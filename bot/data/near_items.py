@@ -4,12 +4,14 @@ Of each item the smallest hashes of its three-word runs are kept, and the share 
 estimates how much of the item is contained there (Broder, On the resemblance and containment of documents, 1997).
 Containment, not resemblance, because a short test item in a long document resembles it hardly at all.
 
-Not covered: items of less than ten words, forms filled in, and wording of which no half survives.
+Not covered: items of less than ten words, forms filled in, questions on a passage that others share, and wording of
+which hardly any three words stay together.
 """
 
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from bot.data.item_index import TEMPLATE_WORDS, IndexedItem, Run, Span, runs
@@ -17,34 +19,38 @@ from bot.data.row_text import RowText
 
 _SKETCH = 64
 _FEWEST_RUNS = 8
-CONTAINED = 0.5
-"""Share of an item's runs. Replacing every sixth word leaves half of the three-word runs."""
+CONTAINED = 0.4
+"""Share of an item's runs. Replacing every sixth word leaves half of the three-word runs, every fifth two in five."""
+# Sentences of a small grammar are made of the same runs again and again: an item is looked for by runs of its own, and
+# only where most of its runs are that.
+_OWN_SHARE = 0.6
 # The runs must stand together: a stretch of the row may be so many times as long as the item.
 _STRETCH = 2.0
 
 
 class NearItems:
-    def __init__(self, items: Sequence[IndexedItem], common: frozenset[Run]) -> None:
-        self.holders: dict[Run, tuple[int, ...]] = {}
-        """A sketched run -> the items in whose sketch it is."""
+    def __init__(self, items: Sequence[IndexedItem]) -> None:
+        self.holders: dict[Run, int] = {}
+        """A sketched run -> the item in whose sketch it is."""
         self.sizes: dict[int, int] = {}
         """Runs in an item's sketch; items without one are left out."""
         self._lengths = [len(item.words) for item in items]
+        counts = Counter(run for item in items for run in set(runs(item.words, TEMPLATE_WORDS)))
         for number, item in enumerate(items):
-            telling = {run for run in runs(item.words, TEMPLATE_WORDS) if run not in common}
-            if item.is_form or len(telling) < _FEWEST_RUNS:
+            every = set(runs(item.words, TEMPLATE_WORDS))
+            telling = {run for run in every if counts[run] == 1}
+            if item.is_form or len(telling) < max(_FEWEST_RUNS, _OWN_SHARE * len(every)):
                 continue
             sketch = sorted(telling, key=_order)[:_SKETCH]
             self.sizes[number] = len(sketch)
-            for run in sketch:
-                self.holders[run] = (*self.holders.get(run, ()), number)
+            self.holders |= dict.fromkeys(sketch, number)
 
     def found(self, text: RowText) -> Iterable[Span]:
         if not self.sizes:
             return
         places: dict[int, list[tuple[int, Run]]] = {}
         for place, run in enumerate(runs(text.words, TEMPLATE_WORDS)):
-            for number in self.holders.get(run, ()):
+            if (number := self.holders.get(run)) is not None:
                 places.setdefault(number, []).append((place, run))
         for number, hits in places.items():
             if len(hits) >= CONTAINED * self.sizes[number]:

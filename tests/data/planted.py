@@ -10,7 +10,10 @@ import ast
 import builtins
 import importlib.util
 import itertools
+import json
+import keyword
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -18,31 +21,189 @@ from pathlib import Path
 from typing import Any
 
 from bot.data.rows import Item
-from tests.data.paraphrased import PARAPHRASES
 
 EXACT = ("exact", "cased and punctuated", "truncated", "prompt only", "answer only", "inside a document")
 FORMS = ("renamed code", "shuffled choices")
 REWORDED = ("every sixth word replaced", "paraphrase")
 CLASSES = (*EXACT, *FORMS, *REWORDED)
 
-_FUNCTION_WORDS = (
-    "the of and to a in is that it for as was with be by on not he this are or his from at which but have an had they "
-    "you were there one all we can her has so if when its into more their two will would what about them out then no "
-    "up my some could time these other only than do any how after each our first such many between most over even"
-).split()
-_SOURCE_MODULES = (
-    "textwrap", "shlex", "fractions", "statistics", "colorsys", "difflib", "heapq", "bisect", "csv", "string", "calendar",
-    "fnmatch", "glob", "netrc", "quopri", "random", "sched", "tokenize", "zipfile", "configparser", "cmd", "bdb", "gzip",
-)  # fmt: skip
-_OTHER_MODULES = (
-    "argparse", "ast", "asyncio.base_events", "base64", "codecs", "copy", "dataclasses", "datetime", "decimal", "email.message",
-    "email.header", "email.utils", "functools", "hashlib", "html.parser", "http.client", "http.cookies", "imaplib", "inspect",
-    "ipaddress", "json.decoder", "json.encoder", "locale", "mailbox", "mimetypes", "numbers", "optparse", "os", "pathlib",
-    "pickle", "platform", "plistlib", "posixpath", "pprint", "queue", "selectors", "shelve", "shutil", "smtplib", "socket",
-    "socketserver", "ssl", "stat", "subprocess", "tarfile", "tempfile", "threading", "timeit", "traceback", "turtle", "types",
-    "typing", "unittest.case", "unittest.mock", "urllib.parse", "urllib.request", "uuid", "warnings", "wave", "weakref",
-    "xml.dom.minidom", "xml.etree.ElementTree", "zipapp",
-)  # fmt: skip
+PARAPHRASES = Path(__file__).with_name("paraphrased.jsonl")
+"""Questions with their answers, each asked a second time in other words."""
+
+_FUNCTION_WORDS = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "a",
+    "in",
+    "is",
+    "that",
+    "it",
+    "for",
+    "as",
+    "was",
+    "with",
+    "be",
+    "by",
+    "on",
+    "not",
+    "he",
+    "this",
+    "are",
+    "or",
+    "his",
+    "from",
+    "at",
+    "which",
+    "but",
+    "have",
+    "an",
+    "had",
+    "they",
+    "you",
+    "were",
+    "there",
+    "one",
+    "all",
+    "we",
+    "can",
+    "her",
+    "has",
+    "so",
+    "if",
+    "when",
+    "its",
+    "into",
+    "more",
+    "their",
+    "two",
+    "will",
+    "would",
+    "what",
+    "about",
+    "them",
+    "out",
+    "then",
+    "no",
+    "up",
+    "my",
+    "some",
+    "could",
+    "time",
+    "these",
+    "other",
+    "only",
+    "than",
+    "do",
+    "any",
+    "how",
+    "after",
+    "each",
+    "our",
+    "first",
+    "such",
+    "many",
+    "between",
+    "most",
+    "over",
+    "even",
+]
+# Items are made of functions of these modules, and what only resembles them of the others'.
+_SOURCE_MODULES = tuple(
+    [
+        "textwrap",
+        "shlex",
+        "fractions",
+        "statistics",
+        "colorsys",
+        "difflib",
+        "heapq",
+        "bisect",
+        "csv",
+        "string",
+        "calendar",
+        "fnmatch",
+        "glob",
+        "netrc",
+        "quopri",
+        "random",
+        "sched",
+        "tokenize",
+        "zipfile",
+        "configparser",
+        "cmd",
+        "bdb",
+        "gzip",
+    ]
+)
+_OTHER_MODULES = tuple(
+    [
+        "argparse",
+        "ast",
+        "asyncio.base_events",
+        "base64",
+        "codecs",
+        "copy",
+        "dataclasses",
+        "datetime",
+        "decimal",
+        "email.message",
+        "email.header",
+        "email.utils",
+        "functools",
+        "hashlib",
+        "html.parser",
+        "http.client",
+        "http.cookies",
+        "imaplib",
+        "inspect",
+        "ipaddress",
+        "json.decoder",
+        "json.encoder",
+        "locale",
+        "mailbox",
+        "mimetypes",
+        "numbers",
+        "optparse",
+        "os",
+        "pathlib",
+        "pickle",
+        "platform",
+        "plistlib",
+        "posixpath",
+        "pprint",
+        "queue",
+        "selectors",
+        "shelve",
+        "shutil",
+        "smtplib",
+        "socket",
+        "socketserver",
+        "ssl",
+        "stat",
+        "subprocess",
+        "tarfile",
+        "tempfile",
+        "threading",
+        "timeit",
+        "traceback",
+        "turtle",
+        "types",
+        "typing",
+        "unittest.case",
+        "unittest.mock",
+        "urllib.parse",
+        "urllib.request",
+        "uuid",
+        "warnings",
+        "wave",
+        "weakref",
+        "xml.dom.minidom",
+        "xml.etree.ElementTree",
+        "zipapp",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -70,11 +231,13 @@ def corpus(seed: int, each: int, decoys: int) -> Corpus:
     for place in range(each):
         item, row = _choices(rng, f"shuffled choices/{place}")
         plant("shuffled choices", item, row)
-    for place, (source, name) in enumerate(_functions(_SOURCE_MODULES)[:each]):
+    for place, (source, name) in enumerate(_unlike(_SOURCE_MODULES, _OTHER_MODULES)[0][:each]):
         item = Item(f"renamed code/{place}", *_divided(source))
         plant("renamed code", item, {"prompt": f"Write {name} again, please.", "completion": renamed(source, rng)})
-    for place, (question, answer, reworded) in enumerate(PARAPHRASES[:each]):
-        plant("paraphrase", Item(f"paraphrase/{place}", question, answer), {"prompt": reworded, "completion": answer})
+    for place, line in enumerate(PARAPHRASES.read_text(encoding="utf-8").splitlines()[:each]):
+        row = json.loads(line)
+        item = Item(f"paraphrase/{place}", row["question"], row["answer"])
+        plant("paraphrase", item, {"prompt": row["reworded"]})
     rows = [row for _, _, row in planted] + list(itertools.islice(_decoys(rng), decoys))
     order = rng.sample(range(len(rows)), len(rows))
     truth = {new: planted[old][:2] for new, old in enumerate(order) if old < len(planted)}
@@ -104,7 +267,7 @@ def _prose_row(kind: str, item: Item, rng: random.Random) -> dict[str, Any]:
 
 def _decoys(rng: random.Random) -> Iterator[dict[str, Any]]:
     """Prose, questions with choices, forms filled in, and other functions, some of them with their names changed."""
-    functions = itertools.cycle(_functions(_OTHER_MODULES))
+    functions = itertools.cycle(_unlike(_SOURCE_MODULES, _OTHER_MODULES)[1])
     while True:
         yield {"prompt": sentence(rng, 60, 20), "completion": sentence(rng, 60, 5)}
         yield {"text": sentence(rng, 250, 100)}
@@ -113,7 +276,10 @@ def _decoys(rng: random.Random) -> Iterator[dict[str, Any]]:
         code = renamed(source, rng) if rng.random() < 0.5 else source
         yield {"prompt": f"Write {name}.", "completion": f"```python\n{code}\n```"}
         amount = rng.randrange(1000)
-        yield {"prompt": f"Tell me, please, what the sum of {amount} and {rng.randrange(1000)} comes to.", "completion": "?"}
+        yield {
+            "prompt": f"Tell me, please, what the sum of {amount} and {rng.randrange(1000)} comes to.",
+            "completion": "?",
+        }
 
 
 # --- Prose ------------------------------------------------------------------------------------------------------------
@@ -123,7 +289,7 @@ def _decoys(rng: random.Random) -> Iterator[dict[str, Any]]:
 def _vocabulary() -> tuple[list[str], list[float]]:
     rng = random.Random(0)
     made = list(dict.fromkeys(
-        "".join(rng.choice("bcdfglmnprstvw") + rng.choice(("a", "e", "i", "o", "u", "ea")) for _ in range(rng.randint(2, 4)))
+        "".join(rng.choice("bcdfglmnprstvw") + rng.choice("aeiou") for _ in range(rng.randint(2, 4)))
         + rng.choice(("", "n", "r", "s", "t", "ly", "ing"))
         for _ in range(30_000)
     ))  # fmt: skip
@@ -156,17 +322,20 @@ def _choices(rng: random.Random, name: str) -> tuple[Item, dict[str, Any]]:
     listed = "\n".join(f"{letter}. {text}" for letter, text in zip("ABCD", choices, strict=True))
     again = "\n".join(f"({letter}) {text}" for letter, text in zip("abcd", moved, strict=True))
     answer = rng.choice("ABCD")
-    return Item(name, f"{stem}\n{listed}", answer), {"prompt": f"{stem}\nOptions:\n{again}", "completion": answer.lower()}
+    return Item(name, f"{stem}\n{listed}", answer), {
+        "prompt": f"{stem}\nOptions:\n{again}",
+        "completion": answer.lower(),
+    }
 
 
 # --- Code -------------------------------------------------------------------------------------------------------------
 
 
 @cache
-def _functions(modules: tuple[str, ...]) -> list[tuple[str, str]]:
-    """(source, name) of the functions of 6 to 40 lines in these modules of the standard library."""
+def _functions(modules: str) -> list[tuple[str, str]]:
+    """(source, name) of the functions of 5 to 40 lines and twenty tokens in these modules of the standard library."""
     found = []
-    for module in modules:
+    for module in modules.split():
         spec = importlib.util.find_spec(module)
         if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
             continue
@@ -174,9 +343,38 @@ def _functions(modules: tuple[str, ...]) -> list[tuple[str, str]]:
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef) and not node.decorator_list and node.end_lineno is not None:
                 body = [each for each in node.body if not _is_docstring(each)]
-                if 5 <= len(ast.unparse(ast.Module(body, [])).splitlines()) <= 40 and _has_logic(node):
+                code = ast.unparse(ast.Module(body, []))
+                tokens = re.findall(r"\w+|[^\w\s(),]", code)
+                if 5 <= len(code.splitlines()) <= 40 and len(tokens) >= 20 and _has_logic(node):
                     found.append((_dedented(text, node), node.name))
     return found
+
+
+@cache
+def _unlike(*groups: str) -> list[list[tuple[str, str]]]:
+    """The functions of each group of modules without those that share text or form with an earlier one: a library
+    repeats itself, and of a function that is there twice nobody could say from which of the two a row was made."""
+    seen_words: set[tuple[str, ...]] = set()
+    seen_forms: set[tuple[str, ...]] = set()
+    kept: list[list[tuple[str, str]]] = []
+    for group in groups:
+        kept.append([])
+        for source, name in _functions(group):
+            words = _runs(re.findall(r"[^\W_]+", source.lower()), 8)
+            forms = _runs([_kind(token) for token in re.findall(r"\w+|[^\w\s]", ast.unparse(ast.parse(source)))], 12)
+            if seen_words.isdisjoint(words) and len(seen_forms & forms) <= 0.25 * len(forms):
+                kept[-1].append((source, name))
+                seen_words |= words
+                seen_forms |= forms
+    return kept
+
+
+def _runs(words: list[str], length: int) -> set[tuple[str, ...]]:
+    return set(zip(*(words[offset:] for offset in range(length)), strict=False))
+
+
+def _kind(token: str) -> str:
+    return token if keyword.iskeyword(token) or not token[0].isalpha() else "name"
 
 
 def _has_logic(node: ast.FunctionDef) -> bool:
@@ -207,7 +405,10 @@ def renamed(source: str, rng: random.Random) -> str:
     names = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     names |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-    new = {name: f"{rng.choice(('my', 'the', 'tmp'))}_{place}{rng.choice('xyz')}" for place, name in enumerate(sorted(names))}
+    new = {
+        name: f"{rng.choice(('my', 'the', 'tmp'))}_{place}{rng.choice('xyz')}"
+        for place, name in enumerate(sorted(names))
+    }
     new = {name: other for name, other in new.items() if name not in dir(builtins)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
