@@ -35,134 +35,25 @@ _CONSISTENT = 0.9
 _NAME, _TEXT = "", "0s"
 
 # Words of other languages, told from a program's own names wherever they stand.
-_OTHER_LANGUAGES = [
-    "abstract",
-    "auto",
-    "boolean",
-    "break",
-    "byte",
-    "case",
-    "catch",
-    "char",
-    "const",
-    "constexpr",
-    "continue",
-    "default",
-    "defer",
-    "delete",
-    "do",
-    "double",
-    "elif",
-    "else",
-    "elseif",
-    "end",
-    "enum",
-    "explicit",
-    "export",
-    "extends",
-    "extern",
-    "final",
-    "finally",
-    "float",
-    "fn",
-    "for",
-    "foreach",
-    "from",
-    "func",
-    "function",
-    "go",
-    "goto",
-    "if",
-    "impl",
-    "implements",
-    "import",
-    "in",
-    "include",
-    "inline",
-    "instanceof",
-    "int",
-    "interface",
-    "let",
-    "long",
-    "loop",
-    "mod",
-    "mut",
-    "namespace",
-    "new",
-    "null",
-    "nullptr",
-    "operator",
-    "package",
-    "private",
-    "protected",
-    "public",
-    "pub",
-    "ref",
-    "register",
-    "return",
-    "select",
-    "short",
-    "signed",
-    "sizeof",
-    "static",
-    "struct",
-    "super",
-    "switch",
-    "template",
-    "then",
-    "throw",
-    "throws",
-    "trait",
-    "true",
-    "false",
-    "try",
-    "typedef",
-    "typeof",
-    "undefined",
-    "union",
-    "unless",
-    "unsigned",
-    "until",
-    "using",
-    "var",
-    "virtual",
-    "void",
-    "volatile",
-    "when",
-    "where",
-    "while",
-    "with",
-    "yield",
-]
-_OTHER_METHODS = [
-    "push_back",
-    "begin",
-    "end",
-    "size",
-    "length",
-    "push",
-    "map",
-    "filter",
-    "reduce",
-    "forEach",
-    "indexOf",
-    "slice",
-    "substring",
-    "charAt",
-    "toString",
-    "unwrap",
-    "iter",
-    "collect",
-    "chars",
-    "log",
-    "println",
-]
+_OTHER_LANGUAGES = """
+    abstract auto boolean break byte case catch char const constexpr continue default defer delete do double elif else
+    elseif end enum explicit export extends extern final finally float fn for foreach from func function go goto if
+    impl implements import in include inline instanceof int interface let long loop mod mut namespace new null nullptr
+    operator package private protected public pub ref register return select short signed sizeof static struct super
+    switch template then throw throws trait true false try typedef typeof undefined union unless unsigned until using
+    var virtual void volatile when where while with yield
+"""
+_OTHER_METHODS = """
+    push_back begin end size length push map filter reduce forEach indexOf slice substring charAt toString unwrap iter
+    collect chars log println
+"""
 _PYTHON_WORDS = frozenset(keyword.kwlist)
-_OTHER_WORDS = frozenset([*keyword.kwlist, *_OTHER_LANGUAGES])
+_OTHER_WORDS = frozenset([*keyword.kwlist, *_OTHER_LANGUAGES.split()])
 _FUNCTIONS = frozenset(name for name in dir(builtins) if not name.startswith("_"))
 """Kept where they are no method."""
 _METHODS = frozenset(
-    [name for kind in (str, list, dict, set, bytes) for name in dir(kind) if not name.startswith("_")] + _OTHER_METHODS
+    [name for kind in (str, list, dict, set, bytes) for name in dir(kind) if not name.startswith("_")]
+    + _OTHER_METHODS.split()
 )
 """Kept after a dot; elsewhere they are names as any other."""
 # Written or left out by taste.

@@ -30,180 +30,24 @@ CLASSES = (*EXACT, *FORMS, *REWORDED)
 PARAPHRASES = Path(__file__).with_name("paraphrased.jsonl")
 """Questions with their answers, each asked a second time in other words."""
 
-_FUNCTION_WORDS = [
-    "the",
-    "of",
-    "and",
-    "to",
-    "a",
-    "in",
-    "is",
-    "that",
-    "it",
-    "for",
-    "as",
-    "was",
-    "with",
-    "be",
-    "by",
-    "on",
-    "not",
-    "he",
-    "this",
-    "are",
-    "or",
-    "his",
-    "from",
-    "at",
-    "which",
-    "but",
-    "have",
-    "an",
-    "had",
-    "they",
-    "you",
-    "were",
-    "there",
-    "one",
-    "all",
-    "we",
-    "can",
-    "her",
-    "has",
-    "so",
-    "if",
-    "when",
-    "its",
-    "into",
-    "more",
-    "their",
-    "two",
-    "will",
-    "would",
-    "what",
-    "about",
-    "them",
-    "out",
-    "then",
-    "no",
-    "up",
-    "my",
-    "some",
-    "could",
-    "time",
-    "these",
-    "other",
-    "only",
-    "than",
-    "do",
-    "any",
-    "how",
-    "after",
-    "each",
-    "our",
-    "first",
-    "such",
-    "many",
-    "between",
-    "most",
-    "over",
-    "even",
-]
+_FUNCTION_WORDS = """
+    the of and to a in is that it for as was with be by on not he this are or his from at which but have an had they
+    you were there one all we can her has so if when its into more their two will would what about them out then no up
+    my some could time these other only than do any how after each our first such many between most over even
+"""
 # Items are made of functions of these modules, and what only resembles them of the others'.
-_SOURCE_MODULES = tuple(
-    [
-        "textwrap",
-        "shlex",
-        "fractions",
-        "statistics",
-        "colorsys",
-        "difflib",
-        "heapq",
-        "bisect",
-        "csv",
-        "string",
-        "calendar",
-        "fnmatch",
-        "glob",
-        "netrc",
-        "quopri",
-        "random",
-        "sched",
-        "tokenize",
-        "zipfile",
-        "configparser",
-        "cmd",
-        "bdb",
-        "gzip",
-    ]
-)
-_OTHER_MODULES = tuple(
-    [
-        "argparse",
-        "ast",
-        "asyncio.base_events",
-        "base64",
-        "codecs",
-        "copy",
-        "dataclasses",
-        "datetime",
-        "decimal",
-        "email.message",
-        "email.header",
-        "email.utils",
-        "functools",
-        "hashlib",
-        "html.parser",
-        "http.client",
-        "http.cookies",
-        "imaplib",
-        "inspect",
-        "ipaddress",
-        "json.decoder",
-        "json.encoder",
-        "locale",
-        "mailbox",
-        "mimetypes",
-        "numbers",
-        "optparse",
-        "os",
-        "pathlib",
-        "pickle",
-        "platform",
-        "plistlib",
-        "posixpath",
-        "pprint",
-        "queue",
-        "selectors",
-        "shelve",
-        "shutil",
-        "smtplib",
-        "socket",
-        "socketserver",
-        "ssl",
-        "stat",
-        "subprocess",
-        "tarfile",
-        "tempfile",
-        "threading",
-        "timeit",
-        "traceback",
-        "turtle",
-        "types",
-        "typing",
-        "unittest.case",
-        "unittest.mock",
-        "urllib.parse",
-        "urllib.request",
-        "uuid",
-        "warnings",
-        "wave",
-        "weakref",
-        "xml.dom.minidom",
-        "xml.etree.ElementTree",
-        "zipapp",
-    ]
-)
+_SOURCE_MODULES = """
+    textwrap shlex fractions statistics colorsys difflib heapq bisect csv string calendar fnmatch glob netrc quopri
+    random sched tokenize zipfile configparser cmd bdb gzip
+"""
+_OTHER_MODULES = """
+    argparse ast asyncio.base_events base64 codecs copy dataclasses datetime decimal email.message email.header
+    email.utils functools hashlib html.parser http.client http.cookies imaplib inspect ipaddress json.decoder
+    json.encoder locale mailbox mimetypes numbers optparse os pathlib pickle platform plistlib posixpath pprint queue
+    selectors shelve shutil smtplib socket socketserver ssl stat subprocess tarfile tempfile threading timeit
+    traceback turtle types typing unittest.case unittest.mock urllib.parse urllib.request uuid warnings wave weakref
+    xml.dom.minidom xml.etree.ElementTree zipapp
+"""
 
 
 @dataclass(frozen=True)
@@ -293,7 +137,7 @@ def _vocabulary() -> tuple[list[str], list[float]]:
         + rng.choice(("", "n", "r", "s", "t", "ly", "ing"))
         for _ in range(30_000)
     ))  # fmt: skip
-    words = [*_FUNCTION_WORDS, *made]
+    words = [*_FUNCTION_WORDS.split(), *made]
     return words, list(itertools.accumulate(1 / (rank + 2.7) for rank in range(len(words))))
 
 
@@ -312,7 +156,7 @@ def sentence(rng: random.Random, most: int, fewest: int) -> str:
 
 def _choices(rng: random.Random, name: str) -> tuple[Item, dict[str, Any]]:
     """A short question with four short choices, and a row that has them in another order."""
-    words = _vocabulary()[0][len(_FUNCTION_WORDS) :]
+    words = _vocabulary()[0][len(_FUNCTION_WORDS.split()) :]
     stem = f"Which {rng.choice(words)} {rng.choice(words)} a {rng.choice(words)}?"
     choices = [" ".join(rng.sample(words, rng.randint(1, 2))) for _ in range(4)]
     moved = choices[1:] + choices[:1]
