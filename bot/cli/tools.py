@@ -169,12 +169,13 @@ def scan(
     train: Annotated[Path, typer.Option("--train", help="What is trained on: JSONL, Parquet or a folder of them.")],
     eval_: Annotated[Path, typer.Option("--eval", help="The evaluation items, in the same forms.")],
     json_file: JsonFile = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that large data is divided between.")] = 2,
 ) -> None:
     """Look for evaluation items in training data."""
     from bot.data.scan import scan_files
 
     check_json(json_file)
-    report = scan_files(train, eval_)
+    report = scan_files(train, eval_, workers=workers)
     say([report.summary()], json_file)
     write_json(json_file, report.as_dict())
 

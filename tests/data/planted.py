@@ -130,7 +130,8 @@ def _decoys(rng: random.Random) -> Iterator[dict[str, Any]]:
 
 
 @cache
-def _vocabulary() -> tuple[list[str], list[float]]:
+def sentence_words() -> tuple[list[str], list[float]]:
+    """Words, commonest first, and the sums of their frequencies up to each."""
     rng = random.Random(0)
     made = list(dict.fromkeys(
         "".join(rng.choice("bcdfglmnprstvw") + rng.choice("aeiou") for _ in range(rng.randint(2, 4)))
@@ -142,12 +143,12 @@ def _vocabulary() -> tuple[list[str], list[float]]:
 
 
 def _word(rng: random.Random) -> str:
-    words, weights = _vocabulary()
+    words, weights = sentence_words()
     return rng.choices(words, cum_weights=weights)[0]
 
 
 def sentence(rng: random.Random, most: int, fewest: int) -> str:
-    words, weights = _vocabulary()
+    words, weights = sentence_words()
     text = rng.choices(words, cum_weights=weights, k=rng.randint(fewest, most))
     for place in range(rng.randint(5, 15), len(text), 12):
         text[place] += rng.choice((",", ".", ";", " \u2013"))
@@ -156,7 +157,7 @@ def sentence(rng: random.Random, most: int, fewest: int) -> str:
 
 def _choices(rng: random.Random, name: str) -> tuple[Item, dict[str, Any]]:
     """A short question with four short choices, and a row that has them in another order."""
-    words = _vocabulary()[0][len(_FUNCTION_WORDS.split()) :]
+    words = sentence_words()[0][len(_FUNCTION_WORDS.split()) :]
     stem = f"Which {rng.choice(words)} {rng.choice(words)} a {rng.choice(words)}?"
     choices = [" ".join(rng.sample(words, rng.randint(1, 2))) for _ in range(4)]
     moved = choices[1:] + choices[:1]
