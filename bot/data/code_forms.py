@@ -98,11 +98,11 @@ class Tokens(NamedTuple):
         hidden = _PYTHON_HIDDEN if python else _OTHER_HIDDEN
         shown = hidden.sub(lambda found: f" {_TEXT} " if found.lastgroup == "text" else " ", code)
         texts = [token for token in _TOKEN.findall(shown) if token not in _LAYOUT]
-        words = _PYTHON_WORDS if python else _OTHER_WORDS
+        words, functions = (_PYTHON_WORDS, _FUNCTIONS) if python else (_OTHER_WORDS, frozenset())
         return cls(
             texts,
             [
-                _NAME if _is_own_name(token, before, words) else token
+                _NAME if _is_own_name(token, words, _METHODS if before == "." else functions) else token
                 for before, token in zip(("", *texts), texts, strict=False)
             ],
         )
@@ -119,11 +119,8 @@ class Tokens(NamedTuple):
         }
 
 
-def _is_own_name(token: str, before: str, words: frozenset[str]) -> bool:
-    """`before`: the token to the left, a dot for a method."""
-    if not (token[0].isalpha() or token[0] == "_") or token in words:
-        return False
-    return token not in (_METHODS if before == "." else _FUNCTIONS)
+def _is_own_name(token: str, words: frozenset[str], kept: frozenset[str]) -> bool:
+    return (token[0].isalpha() or token[0] == "_") and token not in words and token not in kept
 
 
 class CodeItems:

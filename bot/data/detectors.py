@@ -129,7 +129,7 @@ def _gram_hashes(index: ItemIndex) -> Hashes:
     """Of all telling 8-grams."""
     found = []
     for item in index.items:
-        for words, places in zip((item.words, item.reference), index.telling_places(item), strict=True):
+        for words, places in zip((item.words, item.reference), item.places, strict=True):
             if places:
                 found.append(runs_in(words, GRAM)[places])
     return np.concatenate(found) if found else np.empty(0, np.uint64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from bot.data.words import signs_between, split_words
@@ -29,15 +30,16 @@ Run = tuple[str, ...]
 class IndexedItem:
     """The words of one item, and which of them tell it from others."""
 
-    __slots__ = ("is_form", "reference", "shared", "signs", "telling_grams", "words")
+    __slots__ = ("is_form", "places", "reference", "signs", "telling_grams", "words")
 
     def __init__(self, prompt: str, reference: str) -> None:
         self.words, gaps = split_words(prompt)
         self.signs = [signs_between(self.words[i], gaps[i + 1], self.words[i + 1]) for i in range(len(self.words) - 1)]
         self.reference = split_words(reference).words
-        self.shared: list[bool] = []
-        """For each word of the prompt, whether it stands in wording that many items share."""
         self.is_form = False
+        """Whether most of the prompt is wording that many items share."""
+        self.places: tuple[list[int], list[int]] = ([], [])
+        """Where the telling 8-grams begin: in the prompt, in the reference."""
         self.telling_grams = 0
 
 
@@ -69,9 +71,11 @@ class ItemIndex:
         if item.words:
             whole = hash(tuple(item.words))
             self.exact[whole] = (*self.exact.get(whole, ()), number)
-        item.shared = covered(item.words, self.common)
-        item.is_form = sum(item.shared) >= _FORM_SHARE * len(item.shared)
-        asked, answered = self.telling_places(item)
+        shared = covered(item.words, self.common)
+        item.is_form = sum(shared) >= _FORM_SHARE * len(shared)
+        asked = [] if item.is_form else _unshared(shared)
+        answered = list(range(len(item.reference) - GRAM + 1))
+        item.places = asked, answered
         telling = {hash(gram) for gram in (*_at(item.words, asked), *_at(item.reference, answered))}
         if not asked and (len(item.words) >= GRAM or _is_recognisable(item)):
             place = self._rare.place_in(item.words)
@@ -85,19 +89,16 @@ class ItemIndex:
         if len(item.words) < 2 and not telling:
             self.unscannable.append(number)
 
-    def telling_places(self, item: IndexedItem) -> tuple[list[int], list[int]]:
-        """Where the 8-grams begin that do not consist of shared wording alone: in the prompt, in the reference."""
-        asked = [] if item.is_form else [
-            place for place in range(len(item.words) - GRAM + 1) if not all(item.shared[place : place + GRAM])
-        ]  # fmt: skip
-        return asked, list(range(len(item.reference) - GRAM + 1))
-
 
 class RarestPairs:
     """Which two neighbouring words of a text fewest of the texts hold."""
 
     def __init__(self, texts: Sequence[Sequence[str]]) -> None:
-        self._counts = Counter(pair for words in texts for pair in set(runs(words, 2)))
+        self._texts = texts
+
+    @cached_property
+    def _counts(self) -> Counter[Run]:
+        return Counter(pair for words in self._texts for pair in set(runs(words, 2)))
 
     def place_in(self, words: Sequence[str]) -> int:
         return min(range(len(words) - 1), key=lambda place: self._counts[words[place], words[place + 1]])
@@ -125,6 +126,13 @@ def covered(words: Sequence[str], common: frozenset[Run]) -> list[bool]:
         if run in common:
             found[place : place + TEMPLATE_WORDS] = [True] * TEMPLATE_WORDS
     return found
+
+
+def _unshared(shared: Sequence[bool]) -> list[int]:
+    """Where the 8-grams begin that do not consist of shared wording alone."""
+    if True not in shared:
+        return list(range(len(shared) - GRAM + 1))
+    return [place for place in range(len(shared) - GRAM + 1) if not all(shared[place : place + GRAM])]
 
 
 class Span(NamedTuple):

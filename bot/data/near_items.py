@@ -41,7 +41,7 @@ class NearItems:
             telling = {run for run in every if counts[run] == 1}
             if item.is_form or len(telling) < max(_FEWEST_RUNS, _OWN_SHARE * len(every)):
                 continue
-            sketch = sorted(telling, key=_order)[:_SKETCH]
+            sketch = sorted(telling, key=_order)[:_SKETCH] if len(telling) > _SKETCH else list(telling)
             self.sizes[number] = len(sketch)
             self.holders |= dict.fromkeys(sketch, number)
 
