@@ -188,7 +188,8 @@ def test_shards_hold_every_row_once_in_order(tmp_path):
 def test_two_processes_find_what_one_finds(tmp_path, monkeypatch):
     monkeypatch.setattr(scanning, "_WORTH_A_PROCESS", 0)
     monkeypatch.setattr(scanning, "_SHARD_BYTES", 50_000)
-    train, items = write(tmp_path / "rows.jsonl", MADE.rows), write(tmp_path / "items.jsonl", map(as_row, MADE.items))
+    train = write(tmp_path / "rows.jsonl", MADE.rows)
+    items = write(tmp_path / "items.jsonl", map(as_row, MADE.items))
     alone, together = scan_files(train, items), scan_files(train, items, workers=2)
     assert alone.flagged == together.flagged != ()
     assert (alone.rows, alone.bytes, alone.unscannable) == (together.rows, together.bytes, together.unscannable)
