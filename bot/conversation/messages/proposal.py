@@ -44,6 +44,8 @@ class PlanFacts:
     """clean, contaminated or unclear."""
     scan_flagged: int = 0
     scan_rows: int | None = None
+    scan_dropped: int = 0
+    """Rows that shared text with evaluation items and were left out, because the policy says so."""
     seconds_per_run: float | None = None
     usd_per_run: float | None = None
     estimated: bool = False
@@ -135,6 +137,9 @@ def _scan_words(facts: PlanFacts) -> str:
             return "not done yet"
         case "clean":
             return f"clean: none{of} shares text with an evaluation item"
+        case "contaminated" if facts.scan_dropped:
+            dropped = counted(facts.scan_dropped, "row")
+            return f"{dropped}{of} shared text with evaluation items and {'was' if facts.scan_dropped == 1 else 'were'} dropped"
         case "contaminated":
             return f"**contaminated**: {counted(facts.scan_flagged, 'row')}{of} share text with evaluation items"
         case _:
