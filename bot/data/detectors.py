@@ -54,7 +54,7 @@ class Detectors:
     def __init__(self, items: Iterable[ItemLike]) -> None:
         held = list(items)
         self.index = ItemIndex((item.id, item.prompt, item.reference) for item in held)
-        self.near = NearItems(self.index.items)
+        self.near = NearItems(self.index.items, self.index.counts)
         self.choices = ChoiceItems(self.index.items, [(item.prompt, getattr(item, "choices", ())) for item in held])
         self.code = CodeItems((item.prompt, item.reference) for item in held)
         self._screen = _Screen(self.index, self.near, self.choices)
@@ -115,11 +115,15 @@ class _NearScreen:
         self._needed = np.full(max(near.sizes, default=0) + 1, np.iinfo(np.int64).max)
         for number, size in near.sizes.items():
             self._needed[number] = int(np.ceil(CONTAINED * size))
+        self._least = self._needed.min()
 
     def suspects(self, batch: Batch) -> list[int]:
         if not len(self._runs):
             return []
         rows, members = batch.hits(self._runs)
+        # A row with fewer hits than the least item needs is left out before they are counted item by item.
+        many = np.bincount(rows)[rows] >= self._least if len(rows) else np.empty(0, bool)
+        rows, members = rows[many], members[many]
         pairs, hits = np.unique(rows * len(self._needed) + self._holders[members], return_counts=True)
         near = pairs[hits >= self._needed[pairs % len(self._needed)]] // len(self._needed)
         return list(np.unique(near).tolist())
@@ -127,12 +131,13 @@ class _NearScreen:
 
 def _gram_hashes(index: ItemIndex) -> Hashes:
     """Of all telling 8-grams."""
-    found = []
+    words: list[str] = []
+    starts: list[int] = []
     for item in index.items:
-        for words, places in zip((item.words, item.reference), item.places, strict=True):
-            if places:
-                found.append(runs_in(words, GRAM)[places])
-    return np.concatenate(found) if found else np.empty(0, np.uint64)
+        for text, places in zip((item.words, item.reference), item.places, strict=True):
+            starts += [len(words) + place for place in places]
+            words += text
+    return runs_in(words, GRAM)[starts] if starts else np.empty(0, np.uint64)
 
 
 def _exact(text: RowText, index: ItemIndex) -> Iterable[Span]:
@@ -156,8 +161,8 @@ def _grams(text: RowText, index: ItemIndex) -> Iterable[Span]:
     words = text.words
     hashes = list(map(hash, zip(*(words[offset:] for offset in range(GRAM)), strict=False)))
     places: dict[int, list[int]] = {}
-    for place, gram in enumerate(hashes):
-        for number in index.grams.get(gram, ()):
+    for place, gram in [(place, gram) for place, gram in enumerate(hashes) if gram in index.grams]:
+        for number in index.grams[gram]:
             places.setdefault(number, []).append(place)
     for number, found in places.items():
         start, length = _longest_run(found)
@@ -180,7 +185,7 @@ def _longest_run(places: Sequence[int]) -> tuple[int, int]:
 
 def _sequences(text: RowText, index: ItemIndex) -> Iterable[Span]:
     words = text.words
-    for place, pair in enumerate(pairwise(words)):
+    for place, pair in enumerate(pairwise(words)) if index.pairs else ():
         for number, offset in index.pairs.get(pair, ()):
             item = index.items[number]
             start, end = place - offset, place - offset + len(item.words)

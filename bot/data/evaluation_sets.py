@@ -39,7 +39,8 @@ EVALUATION_SETS = (
          "gpqa gpqa_diamond gpqa-diamond gpqa_main gpqa_extended", f"{_HARNESS}gpqa", misnamed=True),
     _set("IFEval", "google/ifeval huggingfaceh4/ifeval", "ifeval", f"{_HARNESS}ifeval", misnamed=True),
     _set("AIME", "huggingfaceh4/aime_2024 maxwell-jia/aime_2024 ai-mo/aimo-validation-aime math-ai/aime24 "
-         "math-ai/aime25 opencompass/aime2025 yentinglin/aime_2025", "aime_2024 aime_2025 aime24 aime25 aime2024 aime2025",
+         "math-ai/aime25 opencompass/aime2025 yentinglin/aime_2025",
+         "aime_2024 aime_2025 aime24 aime25 aime2024 aime2025",
          f"{_HARNESS}aime", misnamed=True),
     _set("AMC", "ai-mo/aimo-validation-amc", "aimo-validation-amc", f"{_HUB}AI-MO/aimo-validation-amc", misnamed=True),
     _set("BFCL", "gorilla-llm/berkeley-function-calling-leaderboard", "berkeley-function-calling-leaderboard bfcl",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -62,7 +62,9 @@ class ItemIndex:
         for name, prompt, reference in items:
             self.ids.append(name)
             self.items.append(IndexedItem(prompt, reference))
-        self.common = common_runs([item.words for item in self.items])
+        self.counts = Counter(run for item in self.items for run in set(runs(item.words, TEMPLATE_WORDS)))
+        """Of each run of three words, how many items hold it."""
+        self._common = _common_runs(self.counts, len(self.items))
         self._rare = RarestPairs([item.words for item in self.items])
         for number, item in enumerate(self.items):
             self._add(number, item)
@@ -71,7 +73,7 @@ class ItemIndex:
         if item.words:
             whole = hash(tuple(item.words))
             self.exact[whole] = (*self.exact.get(whole, ()), number)
-        shared = covered(item.words, self.common)
+        shared = _covered(item.words, self._common)
         item.is_form = sum(shared) >= _FORM_SHARE * len(shared)
         asked = [] if item.is_form else _unshared(shared)
         answered = list(range(len(item.reference) - GRAM + 1))
@@ -112,17 +114,16 @@ def runs(words: Sequence[str], length: int) -> Iterable[Run]:
     return zip(*(words[offset:] for offset in range(length)), strict=False)
 
 
-def common_runs(texts: Sequence[Sequence[str]]) -> frozenset[Run]:
-    """Runs of three words that more of the texts hold than content would explain."""
-    counts = Counter(run for words in texts for run in set(runs(words, TEMPLATE_WORDS)))
-    limit = max(_TEMPLATE_ITEMS, _TEMPLATE_SHARE * len(texts))
+def _common_runs(counts: Mapping[Run, int], items: int) -> frozenset[Run]:
+    """Runs that more of the items hold than content would explain."""
+    limit = max(_TEMPLATE_ITEMS, _TEMPLATE_SHARE * items)
     return frozenset(run for run, count in counts.items() if count > limit)
 
 
-def covered(words: Sequence[str], common: frozenset[Run]) -> list[bool]:
+def _covered(words: Sequence[str], common: frozenset[Run]) -> list[bool]:
     """For each word, whether it stands in a run of words that many items share."""
     found = [False] * len(words)
-    for place, run in enumerate(runs(words, TEMPLATE_WORDS)):
+    for place, run in enumerate(runs(words, TEMPLATE_WORDS)) if common else ():
         if run in common:
             found[place : place + TEMPLATE_WORDS] = [True] * TEMPLATE_WORDS
     return found

@@ -11,8 +11,7 @@ which hardly any three words stay together.
 from __future__ import annotations
 
 import zlib
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from bot.data.item_index import TEMPLATE_WORDS, IndexedItem, Run, Span, runs
 from bot.data.row_text import RowText
@@ -29,13 +28,13 @@ _STRETCH = 2.0
 
 
 class NearItems:
-    def __init__(self, items: Sequence[IndexedItem]) -> None:
+    def __init__(self, items: Sequence[IndexedItem], counts: Mapping[Run, int]) -> None:
+        """`counts`: of each run of three words, how many items hold it."""
         self.holders: dict[Run, int] = {}
         """A sketched run -> the item in whose sketch it is."""
         self.sizes: dict[int, int] = {}
         """Runs in an item's sketch; items without one are left out."""
         self._lengths = [len(item.words) for item in items]
-        counts = Counter(run for item in items for run in set(runs(item.words, TEMPLATE_WORDS)))
         for number, item in enumerate(items):
             every = set(runs(item.words, TEMPLATE_WORDS))
             telling = {run for run in every if counts[run] == 1}
@@ -49,9 +48,9 @@ class NearItems:
         if not self.sizes:
             return
         places: dict[int, list[tuple[int, Run]]] = {}
-        for place, run in enumerate(runs(text.words, TEMPLATE_WORDS)):
-            if (number := self.holders.get(run)) is not None:
-                places.setdefault(number, []).append((place, run))
+        held = [(place, run) for place, run in enumerate(runs(text.words, TEMPLATE_WORDS)) if run in self.holders]
+        for place, run in held:
+            places.setdefault(self.holders[run], []).append((place, run))
         for number, hits in places.items():
             if len(hits) >= CONTAINED * self.sizes[number]:
                 count, start, end = _densest(hits, round(_STRETCH * self._lengths[number]))

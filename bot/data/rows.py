@@ -185,7 +185,7 @@ def _choices(row: Row) -> tuple[str, ...]:
 
 def segments(row: Row) -> list[Segment]:
     """All text of a row: prompt columns first, then columns of unknown side, then answers; a chat's turns in order."""
-    columns: dict[Part, list[Segment]] = {part: [] for part in Part}
+    columns: dict[Part, list[Segment]] = {Part.PROMPT: [], Part.TEXT: [], Part.ANSWER: []}
     for column, value in row.items():
         name = str(column).lower()
         if name in MEDIA_COLUMNS and (digests := _media(value)):
@@ -193,7 +193,7 @@ def segments(row: Row) -> list[Segment]:
         elif name not in _NAMING_COLUMNS:
             part = Part.PROMPT if name in PROMPT_COLUMNS else Part.ANSWER if name in ANSWER_COLUMNS else Part.TEXT
             _collect(value, part, columns[part], depth=0)
-    return [segment for part in Part for segment in columns[part]]
+    return [*columns[Part.PROMPT], *columns[Part.TEXT], *columns[Part.ANSWER]]
 
 
 def _media(value: Any) -> list[str]:

@@ -24,6 +24,7 @@ Places = NDArray[np.int64]
 _BYTE_BASE, _WORD_BASE, _MIX = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F
 _FEWEST_BITS, _MOST_BITS = 14, 24
 _SPACE = 32
+_SLOTS_EACH = 32
 
 
 class RunSet:
@@ -32,9 +33,9 @@ class RunSet:
     def __init__(self, length: int, hashes: Hashes) -> None:
         self.length = length
         self.hashes: Hashes = np.unique(hashes)
-        bits = max(_FEWEST_BITS, min(_MOST_BITS, math.ceil(math.log2(32 * len(self.hashes) + 1))))
+        bits = max(_FEWEST_BITS, min(_MOST_BITS, math.ceil(math.log2(_SLOTS_EACH * len(self.hashes) + 1))))
         self._shift = np.uint64(64 - bits)
-        # Sixteen slots and more for each member: nearly every run that is none of them is answered by one look.
+        # Enough slots that most runs that are no members are answered by one look, few enough to stay in the cache.
         self._slots = np.zeros(1 << bits, dtype=bool)
         self._slots[self.hashes >> self._shift] = True
 
@@ -56,7 +57,8 @@ class Batch:
 
     def __init__(self, rows: Sequence[bytes]) -> None:
         """`rows`: of each its words in lower case, divided by spaces, as `spaced_words` gives them."""
-        self.words, starts = word_hashes(b" ".join(rows))
+        words, starts = word_hashes(b" ".join(rows))
+        self._runs = _RunHashes(words)
         lengths = np.fromiter((len(row) + 1 for row in rows), np.int64, len(rows))
         row_starts = np.cumsum(lengths) - lengths
         self.first_words: Places = np.searchsorted(starts, row_starts)
@@ -64,7 +66,7 @@ class Batch:
 
     def hits(self, runs: RunSet) -> tuple[Places, Places]:
         """Row and member of each run that lies in one row whole."""
-        places, members = runs.hits(run_hashes(self.words, runs.length))
+        places, members = runs.hits(self._runs.of(runs.length))
         rows = self.rows_of(places)
         inside = rows == self.rows_of(places + runs.length - 1)
         return rows[inside], members[inside]
@@ -76,9 +78,9 @@ class Batch:
 def word_hashes(data: bytes) -> tuple[Hashes, Places]:
     """Hash and first byte of each word; words are what stands between spaces."""
     text = np.frombuffer(data, np.uint8)
-    inside = np.zeros(len(text) + 2, dtype=np.int8)
-    inside[1:-1] = text != _SPACE
-    edges = np.flatnonzero(np.diff(inside))
+    inside = np.zeros(len(text) + 2, dtype=bool)
+    np.not_equal(text, _SPACE, out=inside[1:-1])
+    edges = np.flatnonzero(inside[1:] != inside[:-1])
     starts, ends = edges[::2], edges[1::2]
     powers, inverses = _powers(_BYTE_BASE, len(text))
     sums = np.zeros(len(text) + 1, np.uint64)
@@ -87,17 +89,27 @@ def word_hashes(data: bytes) -> tuple[Hashes, Places]:
     return mixed ^ (mixed >> np.uint64(31)), starts
 
 
+class _RunHashes:
+    """Hashes of the runs of any length in a sequence of words, from sums that are made once."""
+
+    def __init__(self, words: Hashes) -> None:
+        powers, self._inverses = _powers(_WORD_BASE, len(words))
+        self._sums = np.zeros(len(words) + 1, np.uint64)
+        np.cumsum(words * powers, out=self._sums[1:])
+
+    def of(self, length: int) -> Hashes:
+        """As many as there are places where a run of so many words begins."""
+        if len(self._sums) <= length:
+            return np.empty(0, np.uint64)
+        runs: Hashes = self._sums[length:] - self._sums[:-length]
+        runs *= self._inverses[: len(runs)]
+        runs *= np.uint64(_MIX)
+        return runs
+
+
 def run_hashes(words: Hashes, length: int) -> Hashes:
-    """Hash of each run of `length` neighbouring words; as many as there are places where one begins."""
-    if len(words) < length:
-        return np.empty(0, np.uint64)
-    if length == 1:
-        return words * np.uint64(_WORD_BASE)
-    powers, inverses = _powers(_WORD_BASE, len(words))
-    sums = np.zeros(len(words) + 1, np.uint64)
-    np.cumsum(words * powers, out=sums[1:])
-    runs: Hashes = (sums[length:] - sums[:-length]) * inverses[: len(words) - length + 1] * np.uint64(_WORD_BASE)
-    return runs
+    """Hash of each run of `length` neighbouring words."""
+    return _RunHashes(words).of(length)
 
 
 def hashes_of(runs: Iterable[Sequence[str]], length: int) -> Hashes:

@@ -94,7 +94,8 @@ CODE = '''def has_near(numbers, limit):
         # The same form, but the names do not correspond one by one.
         ("def f(a, b):\n    for c, d in enumerate(b):\n        for d, c in enumerate(c):\n            if d != b and "
          "abs(a - b) < d:\n                return True\n    return False", False),
-        ("def total(xs, start):\n    result = start\n    for x in xs:\n        result += x * 2\n    return result", False),
+        ("def total(xs, start):\n    result = start\n    for x in xs:\n        result += x * 2\n    return result",
+         False),
     ],
 )  # fmt: skip
 def test_renamed_code_is_told_from_other_code(code, found):

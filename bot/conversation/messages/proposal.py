@@ -138,8 +138,7 @@ def _scan_words(facts: PlanFacts) -> str:
         case "clean":
             return f"clean: none{of} shares text with an evaluation item"
         case "contaminated" if facts.scan_dropped:
-            dropped = counted(facts.scan_dropped, "row")
-            return f"{dropped}{of} shared text with evaluation items and {'was' if facts.scan_dropped == 1 else 'were'} dropped"
+            return f"{counted(facts.scan_dropped, 'row')}{of} sharing text with evaluation items left out"
         case "contaminated":
             return f"**contaminated**: {counted(facts.scan_flagged, 'row')}{of} share text with evaluation items"
         case _:
