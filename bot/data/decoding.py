@@ -24,7 +24,7 @@ _MOST_PIECES = 2_000
 _SHORTEST = 16
 # Letters, digits and what base64 and hexadecimal are written with; a line break may stand anywhere in it.
 _ENCODED = re.compile(r"[A-Za-z0-9+/_=\-]{16,}(?:\s*\\?\n\s*[A-Za-z0-9+/_=\-]+)*")
-_BASE85 = re.compile(r"[!-u\s]{40,}")
+_BASE85 = re.compile(r"[!-~]{40,}(?:\s*\n\s*[!-~]+)*")
 _READABLE = re.compile(rb"[\x20-\x7e\xc2-\xf4\x80-\xbf\n\t]{8,}")
 
 

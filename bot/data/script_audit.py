@@ -87,11 +87,12 @@ class _Piece(NamedTuple):
 
 
 def _findings(file: str, pieces: Iterable[_Piece], detectors: Detectors, names: set[str]) -> Iterator[ScriptFinding]:
-    for line, texts, how in pieces:
-        parts = [Segment(Part.PROMPT, text) for text in texts]
-        suspect = bool(detectors.suspects([data_of(texts)]))
-        if suspect or detectors.code:
-            for match in detectors.matches(parts, 0, by_words=suspect):
+    held = list(pieces)
+    suspects = detectors.suspects([data_of(piece.texts) for piece in held])
+    for number, (line, texts, how) in enumerate(held):
+        if number in suspects or detectors.code:
+            parts = [Segment(Part.PROMPT, text) for text in texts]
+            for match in detectors.matches(parts, 0, by_words=number in suspects):
                 yield ScriptFinding(file, line, "evaluation item", match.eval_id, how, match.match)
         whole = "\n".join(texts)
         for name in names.intersection(_ID_WORD.findall(whole)) if names else ():

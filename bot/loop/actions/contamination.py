@@ -47,7 +47,8 @@ class Contamination:
                     else "Remove them, or write `contamination: drop` into the policy: a score reached with them would "
                     "mean nothing."
                 )
-                return f"{count} of {found.rows} {what} hold items of the benchmark that this goal is measured on. {advice}"
+                of = f"{count} of {found.rows} {what}"
+                return f"{of} hold items of the benchmark that this goal is measured on. {advice}"
         return None
 
     def as_facts(self) -> dict[str, Any]:
