@@ -160,7 +160,8 @@ def _produce(work: Path, name: str, outcome: dict[str, Any]) -> None:
     if role == "data":
         rows = outcome.get("rows") or [_row(f"speak {i} backwards please", f"word{i}") for i in range(200)]
         _jsonl(work / "data" / "train.jsonl", rows)
-        _jsonl(work / "data" / "validation.jsonl", [_row("a validation prompt", "x")])
+        held_out = outcome.get("validation") or [_row("a validation prompt", "x")]
+        _jsonl(work / "data" / "validation.jsonl", held_out)
         build = {"sources": [], "rows": len(rows), "validation_rows": 1, "dropped": {}, "columns": {}, "sha256": "0"}
         (work / "data" / "build.json").write_text(json.dumps(build))
     elif role in ("train", "ablate"):
