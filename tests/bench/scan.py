@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from bot.config import cache_folder
+from bot.data.paraphrases import ModelEmbedder, find_paraphrases
 from bot.data.scan import scan
 from tests.bench.printing import figure
-from tests.data.planted import CLASSES, EXACT, FORMS, Corpus, corpus, sentence_words
+from tests.data.planted import CLASSES, EXACT, FORMS, REWORDED, Corpus, corpus, sentence_words
 
 MEGABYTES = int(os.environ.get("POSTDOC_BENCH_SCAN_MB", "200"))
 WORKERS = 2
@@ -63,8 +64,31 @@ def quality() -> tuple[dict[str, Any], list[str]]:
         lines.append(f"  {kind:<26} recall {100 * recall:5.1f} %  of {planted[kind]:4d}   {bar}")
     lines.append(f"  {'all flagged pairs':<26} precision {precision:.4f} of {right + wrong:,}  "
                  f"{precision / PRECISION:5.2f} of the floor 0.99")  # fmt: skip
+    lines += paraphrase_lines()
     table = {kind: {"recall": found[kind] / planted[kind], "n": planted[kind]} for kind in CLASSES}
     return {"classes": table, "precision": precision, "flagged": right + wrong}, lines
+
+
+def paraphrase_lines() -> list[str]:
+    """The reworded classes again with embeddings, where POSTDOC_BENCH_EMBEDDINGS names a model for them."""
+    model = os.environ.get("POSTDOC_BENCH_EMBEDDINGS", "")
+    if not model:
+        return ["  not measured with embeddings: POSTDOC_BENCH_EMBEDDINGS names no model (a folder or OWNER/NAME)"]
+    planted, found = Counter[str](), Counter[str]()
+    wrong = 0
+    made = corpus(SEEDS[0], each=150, decoys=1000)
+    planted.update(kind for _, kind in made.truth.values())
+    with ModelEmbedder(model) as embed:
+        report = scan(made.rows, made.items).with_matches(find_paraphrases(made.rows, made.items, embed).matches)
+    for match in report.flagged:
+        item, kind = made.truth.get(match.row, ("", ""))
+        found[kind] += item == match.eval_id
+        wrong += item != match.eval_id
+    lines = [f"  with embeddings of {model}, one corpus:"]
+    lines += [
+        f"  {kind:<26} recall {100 * found[kind] / planted[kind]:5.1f} %  of {planted[kind]:4d}" for kind in REWORDED
+    ]
+    return [*lines, f"  {'all flagged pairs':<26} precision {1 - wrong / len(report.flagged):.4f}"]
 
 
 def judged(made: Corpus) -> tuple[Counter[str], int]:

@@ -54,7 +54,7 @@ def test_item_hidden_in_a_pushed_script_stops_the_goal_and_is_named(world: World
     world.runner.release("train-01")
     world.until_event(issue, "head_read")
     world.comment(pull, "/postdoc run")
-    assert world.until_ended(issue) == "needs_human"
+    assert world.until_ended(issue) == "needs human"
     checked = [event["data"] for event in world.events(issue) if event["kind"] == "data_checked"][-1]
     [found] = checked["script_findings"]
     assert (found["file"], found["kind"], found["how"]) == ("data/prepare.py", "evaluation item", "base64")
