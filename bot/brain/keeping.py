@@ -96,6 +96,11 @@ def _verdict(x: Experiment, kept: Run, run: Run) -> Verdict:
     return Verdict.BETTER if difference > 0 else Verdict.WORSE
 
 
+def is_worse(x: Experiment, run: Run, than: Run) -> bool:
+    """Whether both have a value, and that of `run` is worse by more than chance explains."""
+    return than.score is not None and run.score is not None and _verdict(x, than, run) is Verdict.WORSE
+
+
 def _repaired(x: Experiment, kept: Run, run: Run) -> str | None:
     """The symptom of `kept` that the change which led to `run` was made against, and that `run` does not show."""
     before = x.runs[run.n - 2] if run.n >= 2 else None
@@ -119,7 +124,6 @@ def overshot_runs(x: Experiment, base: Run) -> frozenset[int]:
         if run.n == base.n or run.n < base.n:
             continue
         broke = (_TOO_FAR & set(run.symptoms)) - set(base.symptoms)
-        worse = base.score is not None and run.score is not None and _verdict(x, base, run) is Verdict.WORSE
-        if run.score is None or broke or worse:
+        if run.score is None or broke or is_worse(x, run, base):
             found.add(run.n)
     return frozenset(found)

@@ -19,9 +19,9 @@ from typing import Any
 import yaml
 
 from bot.brain.remedies import STEPS, scope_change
-from bot.diagnosis.learning_rates import rate_of
-from bot.diagnosis.remedies import companion_of, null_is_the_remedy, wants_range_probe
-from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity
+from bot.diagnosis.learning_rates import Rate, rate_of
+from bot.diagnosis.remedies import companion_of, duration_key, null_is_the_remedy, wants_range_probe
+from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity, Symptom
 from bot.domain.goal import DEFAULT_METHOD, Goal
 from bot.domain.recipe import as_yaml, differences, line_of, normalised_value, recipe_hash, with_value
 from bot.errors import UserError
@@ -150,15 +150,55 @@ def rows() -> list[Row]:
 def starting_recipe(goal: Goal, *, family: str, parameters: float, data_source: str) -> StartingRecipe:
     """The recipe that runs first: the goal's own where it brings one, else the row that fits the base model.
 
-    `family` is the model configuration's `model_type`, `parameters` its size (a count, not billions).
+    `family` is the model configuration's `model_type`, `parameters` its size (a count, not billions). What a brought
+    recipe does not say is taken from the row too; what it says stays, whatever the row has to say about it.
     Raises: UserError when the playbook has no row of the goal's first method.
     """
     fixed = {"method": goal.stages[0], "init_from": goal.base_model, "data_sources": data_source,
              "data_prompt_column": "auto", "data_completion_column": "auto", "data_validation_rows": 100,
              "seed": goal.seed}  # fmt: skip
-    if goal.recipe is not None:
-        return StartingRecipe(_completed(goal.recipe, fixed), "brought by the goal")
-    return _of_row(fitting_row(family=family, parameters=parameters, method=goal.stages[0]), fixed)
+    if goal.recipe is None:
+        return _of_row(fitting_row(family=family, parameters=parameters, method=goal.stages[0]), fixed)
+    brought = _completed(goal.recipe, fixed)
+    if goal.script is not None or not any(row.method == goal.stages[0] for row in rows()):
+        return StartingRecipe(brought, "brought by the goal")  # nobody knows what another script's keys mean
+    values = yaml.safe_load(goal.recipe) or {}
+    peft = values.get("use_peft") is True
+    row = fitting_row(family=family, parameters=parameters, method=goal.stages[0], peft=peft)
+    added = unsaid(values, row)
+    if not added:
+        return StartingRecipe(brought, "brought by the goal")
+    said = "".join(f"{key}: {as_yaml(value)}\n" for key, value in added.items())
+    text = f"{brought}# What the goal's recipe does not say: {row.source}\n{said}"
+    return StartingRecipe(text, f"brought by the goal, completed ({', '.join(added)}) from {row.source}")
+
+
+# Keys that mean something only together: one that is brought keeps the row's word on the others out.
+_TOGETHER = (
+    {"max_steps", "num_train_epochs"},
+    {"per_device_train_batch_size", "gradient_accumulation_steps", "num_generations", "generation_batch_size"},
+    {"learning_rate", "optim"},  # a rate is one of an optimizer
+    {"lr_scheduler_type", "lr_scheduler_kwargs"},
+    {"warmup_steps", "warmup_ratio"},
+    {"lora_r", "lora_alpha"},
+    {"lora_target_modules", "lora_target_parameters"},
+    {"loss_type", "loss_weights", "beta"},
+    {"on_policy", "beta", "temperature"},  # without it a teacher's outputs are imitated, and nothing is sampled
+    {"bf16", "fp16", "dtype", "torch_dtype"},
+    {"packing", "padding_free", "attn_implementation"},
+)
+_NOT_ADDED = frozenset(
+    {"from_scratch", "use_peft", "load_in_4bit", "load_in_8bit", "eos_token", "chat_template_path"}
+    | {"save_strategy", "save_steps", "save_total_limit"}
+)
+"""What is trained, and on which tokens: a person who brings a recipe has decided that by leaving it out. And what is
+kept of it on the way, which trains nothing."""
+
+
+def unsaid(values: Mapping[str, Any], row: Row) -> dict[str, Any]:
+    """What `row` says about a recipe that a goal brings and that the recipe leaves open."""
+    taken = {key for group in _TOGETHER if group & values.keys() for key in group}.union(values, _NOT_ADDED)
+    return {key: value for key, value in row.recipe.items() if key not in taken}
 
 
 def stage_recipe(before: str, method: str, *, init_from: str, family: str, parameters: float) -> StartingRecipe:
@@ -177,14 +217,17 @@ def _of_row(row: Row, fixed: Mapping[str, Any]) -> StartingRecipe:
     return StartingRecipe(_completed(text, fixed), row.source)
 
 
-def fitting_row(*, family: str, parameters: float, method: str) -> Row:
+def fitting_row(*, family: str, parameters: float, method: str, peft: bool | None = None) -> Row:
     """The first row of this family and size; a family nobody measured takes the nearest size of any family.
 
+    `peft` asks for a row that trains an adapter, or for one that does not, where the method has such rows.
     Raises: UserError when no row is of this method.
     """
     candidates = [row for row in rows() if row.method == method]
     if not candidates:
         raise UserError(f"There is no starting recipe for the method `{method}` yet: bring one in the goal.")
+    if peft is not None:
+        candidates = [row for row in candidates if row.peft is peft] or candidates
     for row in candidates:
         if row.family == family and row.smallest_parameters <= parameters <= row.largest_parameters:
             return row
@@ -216,15 +259,20 @@ def remedies_for(
     script_digest: str = "",
     probed: bool = False,
     overshot: Collection[int] = (),
+    parameters: float | None = None,
 ) -> Iterator[Remedy]:
     """Untried changes in the order in which they are worth a run: first what the diagnoses themselves suggest, most
     harmful first, then the steps of the table. What only a person may decide carries its reason in `waits`.
 
-    `tried` is recipe hash -> run; `overshot` are runs whose change went too far, so that half of it comes before more.
+    `tried` is recipe hash -> run; `overshot` are runs whose change went too far, so that half of it comes before more;
+    `parameters` is the base model's size, None where only its name tells.
     """
     values = yaml.safe_load(recipe) or {}
     seen: set[str] = set()
-    for remedy in chain(_suggested(report, values, tried, script_digest, probed, overshot), _stepped(report, values)):
+    for remedy in chain(
+        _suggested(report, values, tried, script_digest, probed, overshot, rate_of(values, parameters)),
+        _stepped(report, values),
+    ):
         changed = yaml.safe_load(remedy.applied(recipe)) or {}
         name = recipe_hash(changed, script_digest=script_digest)
         if differences(values, changed) and name not in tried and name not in seen:
@@ -239,22 +287,37 @@ def _suggested(
     script_digest: str,
     probed: bool,
     overshot: Collection[int],
+    rate: Rate,
 ) -> Iterator[Remedy]:
     for diagnosis in report.diagnoses:
         key, value, symptom = diagnosis.key, diagnosis.suggested, str(diagnosis.symptom)
         if key is None or (value is None and not null_is_the_remedy(diagnosis)):
             continue
+        if key == "learning_rate" and isinstance(value, int | float) and rate.leaves_band(value):
+            continue
         companion = companion_of(diagnosis, values)
+        if diagnosis.symptom is Symptom.PLATEAU and key == duration_key(values) and rate.below_band:
+            yield from _rate_first(diagnosis, rate, probe=not probed and _can_probe(values))
         # The evidence of a flat or exploding loss gives the direction, not the distance; a range test gives the
         # distance for less than a run costs.
         probe = wants_range_probe(diagnosis) and not probed and _can_probe(values)
-        rates = rate_of(values).probes(diagnosis.symptom)[:MOST_PROBED_RATES] if probe else ()
+        rates = rate.probes(diagnosis.symptom)[:MOST_PROBED_RATES] if probe else ()
         also = dict([companion]) if companion else {}
         yield Remedy(key, value, symptom, diagnosis.cause, also=also, probe=probe, rates=rates)
         if diagnosis.severity is Severity.ADVICE or companion:
             continue
         at = tried.get(recipe_hash({**values, key: value}, script_digest=script_digest))
-        yield from _stretched(diagnosis, normalised_value(values.get(key)), value, halved=at in overshot)
+        before = rate.current if key == "learning_rate" else normalised_value(values.get(key))
+        yield from _stretched(diagnosis, before, value, halved=at in overshot)
+
+
+def _rate_first(diagnosis: Diagnosis, rate: Rate, *, probe: bool) -> Iterator[Remedy]:
+    """More steps at a rate that is below its band are the expensive way to where a higher rate gets for nothing."""
+    raised = rate.raised()
+    if raised is not None:
+        why = f"{diagnosis.cause} learning_rate {rate.current:g} is below what usually moves a model of this size."
+        rates = rate.probes(diagnosis.symptom)[:MOST_PROBED_RATES] if probe else ()
+        yield Remedy("learning_rate", raised, str(diagnosis.symptom), why, probe=probe, rates=rates)
 
 
 def _stretched(diagnosis: Diagnosis, before: Any, value: Any, *, halved: bool) -> Iterator[Remedy]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from bot.diagnosis.learning_rates import tidy
+from bot.diagnosis.learning_rates import rate_of, tidy
 from bot.diagnosis.remedies import DEFAULT_BATCH_SIZE, DEFAULT_MAX_LENGTH, duration_key, scaled_duration
 from bot.domain.diagnosis import Symptom
 from bot.domain.goal import DEFAULT_METHOD
@@ -44,6 +44,23 @@ def scaled(key: str, factor: float, *, default: float | None = None, low: float 
         return {} if found == before or (after > before) != (factor > 1) else {key: found}
 
     return change
+
+
+def rate_times(factor: float) -> Change:
+    """The learning rate, or what holds where none is written, times `factor`; never further out of its band."""
+
+    def change(values: Values) -> dict[str, Any]:
+        rate = rate_of(values)
+        after = tidy(rate.current * factor)
+        return {} if rate.leaves_band(after) else {"learning_rate": after}
+
+    return change
+
+
+def usual_rate(values: Values) -> dict[str, Any]:
+    """The middle of the learning rates that usually work, for a recipe at less than half of it."""
+    rate = rate_of(values)
+    return {"learning_rate": rate.middle} if rate.size_known and rate.current < rate.middle / 2 else {}
 
 
 def to(key: str, value: Any, default: Any = None, **also: Any) -> Change:
@@ -84,6 +101,11 @@ def sampling(change: Change) -> Change:
 def only_grpo(change: Change) -> Change:
     """The change, where the script's settings are GRPO's."""
     return lambda values: change(values) if values.get("method") == "grpo" else {}
+
+
+def classifying(change: Change) -> Change:
+    """The change, for a method that answers with one of a few labels."""
+    return lambda values: change(values) if values.get("method") in ("classify", "vision") else {}
 
 
 def unset(key: str, value: Any = None) -> Change:
@@ -142,7 +164,7 @@ _OWN = "†"
 _S = Symptom
 STEPS: dict[Symptom, tuple[Step, ...]] = {
     _S.DIVERGENCE: (
-        Step(scaled("learning_rate", 1 / 3, default=2e-5), _AX),
+        Step(rate_times(1 / 3), _AX),
         Step(to("warmup_steps", 0.1, 0), _AX),
         Step(at_most("max_grad_norm", 1.0, 1.0), _AX),
         Step(_other_optimizer, _AUTOTRAINER),
@@ -150,23 +172,23 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
     _S.LOSS_SPIKE: (
         Step(at_most("max_grad_norm", 0.3, 1.0), _AX),
         Step(to("adam_beta2", 0.95, 0.999), "https://arxiv.org/abs/2304.13013: a lower beta2 after spikes"),
-        Step(scaled("learning_rate", 1 / 2, default=2e-5), _PALM),
+        Step(rate_times(1 / 2), _PALM),
     ),
     _S.GRAD_EXPLOSION: (
         Step(at_most("max_grad_norm", 1.0, 1.0), _AX),
-        Step(scaled("learning_rate", 1 / 3, default=2e-5), _AX),
+        Step(rate_times(1 / 3), _AX),
         Step(scaled("gradient_accumulation_steps", 2, default=1), _AX),
         Step(_other_optimizer, _AUTOTRAINER),
     ),
     _S.NAN_INF: (
         Step(unset("fp16", False), _AX),
-        Step(scaled("learning_rate", 1 / 10, default=2e-5), _AX),
+        Step(rate_times(1 / 10), _AX),
         Step(at_most("max_grad_norm", 1.0, 1.0), _AX),
         Step(to_adamw, _AUTOTRAINER),
         Step(unset("dtype", "float32"), _AX),
     ),
     _S.PLATEAU: (
-        Step(scaled("learning_rate", 3, default=2e-5), _AX),
+        Step(rate_times(3), _AX),
         Step(to_adamw, _AUTOTRAINER),
         Step(scaled("lora_r", 2, high=256), "https://thinkingmachines.ai/blog/lora/: rank limits what is learned"),
         Step(longer(2), _AX),
@@ -175,7 +197,7 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
     _S.FROZEN: (
         Step(unset("lora_target_modules", "all-linear"), _PEFT),
         Step(to_adamw, _PEFT),
-        Step(scaled("learning_rate", 10, default=2e-5), _OWN),
+        Step(rate_times(10), _OWN),
     ),
     _S.OVERFIT: (
         Step(longer(1 / 2), _AX),
@@ -185,7 +207,7 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
         Step(unset("data_max_rows"), _OWN),
     ),
     _S.FORGETTING: (
-        Step(scaled("learning_rate", 1 / 3, default=2e-5), "https://arxiv.org/abs/2509.04259"),
+        Step(rate_times(1 / 3), "https://arxiv.org/abs/2509.04259"),
         Step(longer(1 / 2), "https://arxiv.org/abs/2509.04259"),
         Step(to("use_peft", True, False), "https://arxiv.org/abs/2405.09673: LoRA forgets less"),
     ),
@@ -210,6 +232,8 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
     ),
     _S.DUPLICATES: (Step(to("data_deduplicate", True, True), _OWN), Step(longer(1 / 2), _OWN)),
     _S.LABEL_NOISE: (
+        Step(usual_rate, "† a loss at chance is blamed on the labels only where the rate could have moved it"),
+        Step(classifying(longer(2)), "† a small classifier stays at chance for hundreds of steps before it learns"),
         Step(at_least("label_smoothing_factor", 0.1, 0.0), "https://arxiv.org/abs/2003.02819"),
         Step(longer(1 / 2), _OWN),
     ),
@@ -221,12 +245,12 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
         Step(unset("dtype", "float32"), _PEFT),
     ),
     _S.DPO_OVERSHOOT: (
-        Step(scaled("learning_rate", 1 / 3, default=1e-6), "https://github.com/huggingface/trl/issues/1236"),
+        Step(rate_times(1 / 3), "https://github.com/huggingface/trl/issues/1236"),
         Step(scaled("beta", 3, default=0.1, high=1.0), f"{_TRL}/dpo_trainer"),
         Step(longer(1 / 2), f"{_TRL}/dpo_trainer"),
     ),
     _S.DPO_DISPLACEMENT: (
-        Step(scaled("learning_rate", 1 / 3, default=1e-6), f"{_TRL}/dpo_trainer"),
+        Step(rate_times(1 / 3), f"{_TRL}/dpo_trainer"),
         Step(scaled("beta", 3, default=0.1, high=1.0), f"{_TRL}/dpo_trainer"),
         Step(longer(1 / 2), _OWN),
     ),
@@ -235,11 +259,11 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
     _S.ENTROPY_COLLAPSE: (
         Step(at_least("epsilon_high", 0.28, 0.2), _DAPO),
         Step(at_least("temperature", 1.0, 1.0), _AX),
-        Step(scaled("learning_rate", 1 / 3, default=1e-6), _AX),
+        Step(rate_times(1 / 3), _AX),
         Step(at_least("beta", 0.01, 0.0), _AX),
     ),
     _S.KL_BLOWUP: (
-        Step(scaled("learning_rate", 1 / 3, default=1e-6), _AX),
+        Step(rate_times(1 / 3), _AX),
         Step(at_least("beta", 0.04, 0.0), _AX),
         Step(scaled("beta", 3, high=1.0), _OWN),
         Step(longer(1 / 2), _OWN),
@@ -250,10 +274,11 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
     ),
     _S.REWARD_HACK: (
         Step(at_least("beta", 0.04, 0.0), _OWN),
-        Step(scaled("learning_rate", 1 / 3, default=1e-6), _OWN),
+        Step(rate_times(1 / 3), _OWN),
         Step(longer(1 / 2), "Gao et al. (2210.10760): the gold score peaks, then falls"),
     ),
     _S.CLIPPED_COMPLETIONS: (
+        Step(usual_rate, "† a model that has hardly learned anything does not end its answers either"),
         Step(sampling(scaled("max_completion_length", 2, default=512)), f"{_TRL}/grpo_trainer"),
         Step(only_grpo(to("mask_truncated_completions", True, False)), _DAPO),
     ),
@@ -306,6 +331,13 @@ _FAMILY = {key: family for family, keys in _FAMILIES.items() for key in keys}
 def family_of(key: str) -> str:
     """The kind of change that setting `key` is; changes of one kind that fail three times are not tried again."""
     return _FAMILY.get(key, "data" if key.startswith("data_") else key)
+
+
+def is_shorter(before: Values, settings: Values) -> bool:
+    """Whether the change is a shorter training and nothing else."""
+    (key, *others), length = settings, duration_key(before)
+    value, old = _number(settings, key, None), scaled_duration(before, 1.0)
+    return not others and key == length and value is not None and value < old
 
 
 def scope_change(before: Values, after: Values) -> str | None:

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from bot.brain.keeping import best_of, comparable_runs, kept_run, metric_of, overshot_runs
+from bot.brain.keeping import best_of, comparable_runs, is_worse, kept_run, metric_of, overshot_runs
 from bot.brain.playbook import Kind, Means, Remedy, remedies_for
-from bot.brain.remedies import family_of
-from bot.brain.space import Dimension, Trial, band_of, random_edits, seed_of, space_of, tpe_proposals
+from bot.brain.remedies import family_of, is_shorter
+from bot.brain.space import Dimension, Trial, random_edits, seed_of, space_of, tpe_proposals
 from bot.brain.stages import next_stage, sft_first
 from bot.brain.suspects import suspects
 from bot.diagnosis.learning_rates import LARGE_MODEL, rate_of, tidy
@@ -82,12 +82,12 @@ def next_change(x: Experiment, means: Means, search: Search = Search.PLAYBOOK) -
 def _playbook(x: Experiment, run: Run, means: Means) -> Decision:
     kept = kept_run(x)
     said = {"run": kept[0].n, "why": kept[1]} if kept is not None else None
-    base = run if kept is None or run.score is None else kept[0]
+    base = _built_on(x, run, kept[0] if kept is not None else None)
     if (why := _crashes(x, run)) is not None:
         return Decision(None, why, said)
     harmful = [found for found in base.report.diagnoses if found.severity is not Severity.ADVICE]
     failed = _failed_repairs(x)
-    repairs = [each for each in _repairs(x, run, base) if failed[_attempt(each)] < MOST_FAILED_REPAIRS]
+    repairs = [each for each in _repairs(x, run, base, means) if failed[_attempt(each)] < MOST_FAILED_REPAIRS]
     named = {str(found.symptom) for found in harmful}
     repairable = any(each.symptom in named and not each.waits for each in repairs)
     if (stage := next_stage(x, run, means, repairable=repairable)) is not None:
@@ -107,18 +107,40 @@ def _playbook(x: Experiment, run: Run, means: Means) -> Decision:
     asked = first or next((each for each in repairs if each.symptom in named), None)
     if asked is not None and any(found.severity is Severity.FATAL for found in harmful):
         return Decision(asked, "", said)
+    if base.failure is not None:
+        # Other starts and searches are for recipes that train.
+        return Decision(asked, f"run {base.n} ended in a crash, and no change is known against it. {_ledger(x)}", said)
     found = _draft(x, run, base, means) or _proposal(x, run, means, base=base)
     return Decision(found or asked, "nothing is left to try that has not been tried", said)
 
 
-def _repairs(x: Experiment, run: Run, base: Run) -> Iterator[Remedy]:
+def _built_on(x: Experiment, run: Run, kept: Run | None) -> Run:
+    """The run whose recipe the next change is made of: the one worth keeping, or a crashed one whose crash is to be
+    repaired. A crash that our own last change explains is not repaired: the change is taken back."""
+    if run.score is not None:
+        return kept or run
+    before = next((each for each in comparable_runs(x) if each.n == run.n - 1), None)
+    if run.failure is None or before is None or before.remedy is None or run.changed_by != "postdoc":
+        return run
+    remedy = Remedy.from_dict(before.remedy)
+    blamed = {found.key for found in run.report.diagnoses if found.severity is Severity.FATAL and found.key}
+    still = remedy.symptom in run.symptoms  # half of a batch that was four times too large
+    if still or (blamed and not blamed & remedy.settings.keys()):
+        return run
+    return kept or (x.runs[remedy.base - 1] if remedy.base else before)
+
+
+def _repairs(x: Experiment, run: Run, base: Run, means: Means) -> Iterator[Remedy]:
     """Untried changes of the recipe that is built on, for what its run showed."""
     scripts = digest_of(run.digests)
     probed = any(job.role is JobRole.PROBE and x.runs[job.run - 1].stage == run.stage for job in x.jobs.values())
+    useless = {(failed.symptom, what) for failed, changed in _failed_remedies(x) for what in _ideas(failed, changed)}
     for remedy in remedies_for(
-        base.report, base.recipe, tried=x.tried, script_digest=scripts, probed=probed, overshot=overshot_runs(x, base)
-    ):
-        yield _on(remedy, run, base)
+        base.report, base.recipe, tried=x.tried, script_digest=scripts, probed=probed, overshot=overshot_runs(x, base),
+        parameters=means.parameters,
+    ):  # fmt: skip
+        if not useless & {(remedy.symptom, what) for what in _ideas(remedy, base)}:
+            yield _on(remedy, run, base)
 
 
 def _on(remedy: Remedy, run: Run, base: Run) -> Remedy:
@@ -149,14 +171,27 @@ def _attempt(remedy: Remedy) -> tuple[str, str]:
     return remedy.symptom, family_of(remedy.key)
 
 
+def _failed_remedies(x: Experiment) -> Iterator[tuple[Remedy, Run]]:
+    """(repair, the run it changed) of those that left their symptom standing, crashed, or made the result worse."""
+    for before, after in pairwise(comparable_runs(x)):
+        if before.remedy is None or after.changed_by != "postdoc" or not before.remedy["symptom"]:
+            continue
+        remedy = Remedy.from_dict(before.remedy)
+        changed = x.runs[remedy.base - 1] if remedy.base else before
+        if remedy.symptom in after.symptoms or after.failure is not None or is_worse(x, after, changed):
+            yield remedy, changed
+
+
 def _failed_repairs(x: Experiment) -> Counter[tuple[str, str]]:
-    """(symptom, family of the change) -> repairs that left the symptom standing."""
-    failed: Counter[tuple[str, str]] = Counter()
-    runs = comparable_runs(x)
-    for before, after in pairwise(runs):
-        if before.remedy is not None and after.changed_by == "postdoc" and before.remedy["symptom"] in after.symptoms:
-            failed[_attempt(Remedy.from_dict(before.remedy))] += 1
-    return failed
+    """(symptom, family of the change) -> repairs of it that failed."""
+    return Counter(_attempt(remedy) for remedy, _ in _failed_remedies(x))
+
+
+def _ideas(remedy: Remedy, changed: Run) -> tuple[str, ...]:
+    """What is not worth a second try where it has failed: the same words, on whichever run's recipe, and an even
+    shorter training."""
+    shorter = is_shorter(yaml.safe_load(changed.recipe) or {}, remedy.settings)
+    return (digest_of(remedy.settings), *(["shorter"] if shorter else []))
 
 
 def _doom(x: Experiment, run: Run, named: Collection[str], failed: Mapping[tuple[str, str], int]) -> str | None:
@@ -219,11 +254,15 @@ def drafts_wanted(runs: int) -> int:
 
 
 def draft_settings(x: Experiment, values: Mapping[str, Any], means: Means) -> Iterator[dict[str, Any]]:
-    """Where other starts lie: longer, at the upper and the lower end of the learning-rate band, and, where the goal
-    left it open, an adapter instead of all weights or the other way round."""
+    """Where other starts lie: at the learning rate that usually works, where the recipe is far below it; longer; at
+    the upper and the lower end of the band; and, where the goal left it open, an adapter instead of all weights or the
+    other way round."""
     assert x.goal is not None
     method = str(values.get("method", "sft"))
-    band, rate = band_of(method, values, means.parameters), rate_of(values, means.parameters).current
+    found = rate_of(values, means.parameters, method)
+    rate, band = found.current, found.band
+    if found.size_known and rate < found.middle / 2:
+        yield {"learning_rate": found.middle}
     yield {duration_key(values): scaled_duration(values, 2.0)}
     if rate > 0:
         yield {"learning_rate": tidy(min(rate * 3, band.ceiling))}

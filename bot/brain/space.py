@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from bot.diagnosis.learning_rates import LARGE_MODEL, Band, parameters_of, rate_of, tidy
+from bot.diagnosis.learning_rates import rate_of, tidy
 from bot.diagnosis.remedies import DEFAULT_BATCH_SIZE, duration_key, scaled_duration
 from bot.domain.goal import digest_of
 from bot.domain.methods import METHODS
@@ -25,14 +25,6 @@ ATTEMPTS = 50
 """Proposals that are drawn before a space counts as used up."""
 LONGEST = 4.0
 """† Times the starting recipe's length that a run may take."""
-
-# DPO 1e-6 and GRPO 1e-6 are TRL's defaults (https://huggingface.co/docs/trl/dpo_trainer and /grpo_trainer), a LoRA rate
-# ten times the full one: https://thinkingmachines.ai/blog/lora/. Small models are those of learning_rates.SMALL, where
-# preference and reward steps took a third of the rate that imitation did.
-_PREFERENCE = Band(2e-7, 5e-6, 1e-5)
-_PREFERENCE_LORA = Band(2e-6, 5e-5, 1e-4)
-_PREFERENCE_SMALL = Band(5e-5, 3e-3, 5e-3)
-_GENTLE = frozenset({"dpo", "grpo", "reward"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,24 +76,14 @@ class Trial(NamedTuple):
     """Higher is better; None where it was never evaluated."""
 
 
-def band_of(method: str, recipe: Mapping[str, Any], parameters: float | None) -> Band:
-    """Learning rates that usually work for this method on a model of this size."""
-    usual = rate_of(recipe, parameters).band
-    if method not in _GENTLE:
-        return usual
-    size = parameters if parameters is not None else parameters_of(recipe)
-    if size is None or size < LARGE_MODEL:
-        return _PREFERENCE_SMALL
-    return _PREFERENCE_LORA if recipe.get("use_peft") is True else _PREFERENCE
-
-
 def space_of(method: str, start: Mapping[str, Any], parameters: float | None) -> tuple[Dimension, ...]:
     """The dimensions around the recipe `start`, which itself lies inside. `parameters` is a count, None if unknown."""
     return tuple(_dimensions(method, start, parameters))
 
 
 def _dimensions(method: str, start: Mapping[str, Any], parameters: float | None) -> Iterator[Dimension]:
-    band, rate = band_of(method, start, parameters), rate_of(start, parameters).current
+    found = rate_of(start, parameters, method)
+    rate, band = found.current, found.band
     low, high = min(band.low, rate or band.low), max(band.ceiling, rate)
     yield Dimension("learning_rate", rate, low, high, log=True, core=True)
     key, length = duration_key(start), float(scaled_duration(start, 1.0))

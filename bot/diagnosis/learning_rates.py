@@ -14,8 +14,9 @@ from bot.domain.diagnosis import Symptom
 # TRL 1.x SFTConfig: https://huggingface.co/docs/trl/sft_trainer#trl.SFTConfig
 DEFAULT_LEARNING_RATE = 2e-5
 
-# DPOConfig, GRPOConfig, RewardConfig of TRL 1.x; transformers' TrainingArguments for the rest.
-DEFAULT_RATES = {"dpo": 1e-6, "grpo": 1e-6, "reward": 1e-4, "pretrain": 5e-5, "classify": 5e-5, "vision": 5e-5,
+# What holds where a recipe says nothing, by the configuration that the method's script fills: DPOConfig, GRPOConfig,
+# RewardConfig and DistillationConfig of TRL 1.x, transformers' TrainingArguments, and SFTConfig for the rest.
+DEFAULT_RATES = {"dpo": 1e-6, "grpo": 1e-6, "distill": 1e-6, "reward": 1e-4, "classify": 5e-5, "vision": 5e-5,
                  "speech": 5e-5}  # fmt: skip
 
 # Parameters from which the published bands for language models hold. Below it (and for models whose size nobody tells)
@@ -92,11 +93,34 @@ class Rate:
         """At most a thirtieth of the lowest rate that usually moves such a model.†"""
         return self.current <= self.band.low / 30
 
+    @property
+    def middle(self) -> float:
+        """Of the band, on the logarithm: where a run that learned nothing has been given its chance."""
+        return tidy(math.sqrt(self.band.low * self.band.high))
+
+    def leaves_band(self, rate: float) -> bool:
+        """Whether going to `rate` is the wrong direction: up from the ceiling, or down from far below the band.
+
+        A third of the lower end is still a rate that careful recipes take.† Where the size is not known, the band of
+        small models says nothing about the lower side.
+        """
+        if rate < self.current:
+            return self.size_known and self.current <= self.band.low / 3
+        return rate > max(self.current, self.band.ceiling)
+
+    @property
+    def below_band(self) -> bool:
+        """Lower than what usually moves a model of this size, which is known."""
+        return self.size_known and self.current < self.band.low
+
     def raised(self, factor: float = 10.0) -> float | None:
-        """The rate times `factor`, at most the band's ceiling; None when it is there already."""
+        """The rate times `factor`, at most the band's ceiling; one below its band comes up to its middle at least. None
+        when it is at the ceiling already."""
         if self.current <= 0:
             return self.band.low
         raised = min(self.current * factor, self.band.ceiling)
+        if self.below_band:
+            raised = max(raised, self.middle)
         return tidy(raised) if raised > self.current * 1.05 else None
 
     def lowered(self, factor: float = 10.0) -> float:
@@ -108,10 +132,19 @@ class Rate:
     def probes(self, symptom: Symptom) -> tuple[float, ...]:
         """Rates for a range probe, two to a decade, from the present one towards where the symptom points."""
         if symptom is Symptom.DIVERGENCE:
-            return tuple(tidy(self.current / 10 ** (k / 2)) for k in range(1, 7))
+            lower = (self.current / 10 ** (k / 2) for k in range(1, 7))
+            return tuple(tidy(rate) for rate in lower if rate >= self.band.low / 30)
         start = math.log10(max(self.current, 1e-7))
         rates = [10 ** (start + k / 2) for k in range(1, 13)]
         return tuple(tidy(rate) for rate in rates if rate <= self.band.ceiling * 1.01) or (self.band.ceiling,)
+
+
+def default_rate(recipe: Mapping[str, Any], method: str | None = None) -> float:
+    """The rate of a recipe that names none."""
+    method = method or str(recipe.get("method", "sft"))
+    if method == "distill" and recipe.get("on_policy") is False:
+        return DEFAULT_LEARNING_RATE  # a teacher's outputs are imitated by SFTConfig
+    return DEFAULT_RATES.get(method, DEFAULT_LEARNING_RATE)
 
 
 def rate_of(recipe: Mapping[str, Any], parameters: float | None = None, method: str | None = None) -> Rate:
@@ -125,7 +158,7 @@ def rate_of(recipe: Mapping[str, Any], parameters: float | None = None, method: 
         # Plain gradients are not divided by their size: usual rates are about a hundred times those of Adam (ResNet's
         # .1, arXiv 1512.03385, against 1e-3).
         band = Band(*(100 * rate for rate in band))
-    return Rate(DEFAULT_RATES.get(method, DEFAULT_LEARNING_RATE) if value is None else value, band, size is not None)
+    return Rate(default_rate(recipe, method) if value is None else value, band, size is not None)
 
 
 def _band(method: str, size: float | None, *, adapter: bool) -> Band:

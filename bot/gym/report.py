@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -165,14 +165,22 @@ def restricted_mean(results: Sequence[Result]) -> Interval:
 
 
 def compared(results: Sequence[Result], others: Sequence[Result], policy: str) -> dict[str, Any]:
-    """These runs as a share of another policy's, over the tasks that both pursued."""
+    """These runs as a share of another policy's, over the tasks that both pursued.
+
+    Every policy's first run is the playbook's starting recipe, which no policy chose: `further_runs_ratio` leaves it
+    out, and counts only what was decided after a result.
+    """
     ours, theirs = _by_task(results), _by_task(others)
     both = [name for name in ours if name in theirs]
     if not both:
         raise UserError("--against names a file that holds none of these goals. Write one of the same tasks.")
     a, b = [ours[name] for name in both], [theirs[name] for name in both]
     ratio = _mean_of_tasks(a) / _mean_of_tasks(b)
-    found = {"policy": policy, "tasks": len(both), "runs_ratio": round(ratio, 3), "ci_low": None, "ci_high": None}
+    further, of_theirs = (_further_runs(each, both) for each in (results, others))
+    found = {
+        "policy": policy, "tasks": len(both), "runs_ratio": round(ratio, 3), "ci_low": None, "ci_high": None,
+        "further_runs_ratio": round(further / of_theirs, 3) if of_theirs else None,
+    }  # fmt: skip
     if max(map(len, a)) > 1 and max(map(len, b)) > 1:
         rng = random.Random("compared")
         drawn = sorted(
@@ -212,6 +220,15 @@ def _by_task(results: Sequence[Result]) -> dict[str, list[int]]:
     for result in results:
         found.setdefault(result.name, []).append(result.counted_runs)
     return found
+
+
+def _further_runs(results: Sequence[Result], names: Collection[str]) -> float:
+    """Mean runs to the target beyond the first, and beyond a chain's first pass."""
+    cells: dict[str, list[int]] = {}
+    for result in results:
+        if result.name in names:
+            cells.setdefault(result.name, []).append(max(0, result.counted_runs - result.stages))
+    return _mean_of_tasks(list(cells.values()))
 
 
 def _mean_of_tasks(cells: Sequence[Sequence[int]]) -> float:

@@ -110,7 +110,9 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     ]
     if (against := summary.get("against")) is not None:
         ends = "" if against["ci_low"] is None else f" ({against['ci_low']:.2f} to {against['ci_high']:.2f})"
-        lines.append(f"runs as a share of {against['policy']}'s: {against['runs_ratio']:.2f}{ends}")
+        further = against.get("further_runs_ratio")
+        after = "" if further is None else f"; without the first run, which all policies share: {further:.2f}"
+        lines.append(f"runs as a share of {against['policy']}'s: {against['runs_ratio']:.2f}{ends}{after}")
     return lines
 
 

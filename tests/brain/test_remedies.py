@@ -81,3 +81,39 @@ def test_keys_of_one_kind_are_one_family() -> None:
     assert family_of("learning_rate") == family_of("warmup_steps") != family_of("max_steps")
     assert family_of("data_max_rows") == family_of("data_deduplicate") == "data"
     assert family_of("something_else") == "something_else"
+
+
+def test_rate_that_is_not_written_is_the_methods_default() -> None:
+    """A recipe of DPO without a rate trains at 1e-6: a third of it is not 6.7e-6."""
+    blown = found(Symptom.DPO_OVERSHOOT)
+    silent = "method: dpo\ninit_from: org/model-7B\nlearning_rate: null\n"
+    first = next(remedies_for(DiagnosisReport((blown,)), silent, tried={}))
+    assert first.settings == {"learning_rate": 3.3e-7}
+    distilled = silent.replace("dpo", "distill")
+    (flat,) = [
+        each
+        for each in remedies_for(DiagnosisReport((found(Symptom.FROZEN),)), distilled, tried={})
+        if each.key == "learning_rate"
+    ]
+    assert flat.value == 1e-5
+
+
+def test_rate_below_its_band_is_never_lowered_and_comes_before_more_steps() -> None:
+    """Whatever the diagnosis says, the way out of the band is not the way back."""
+    low = RECIPE.replace("0.001", "2.0e-05")
+    diverged = found(Symptom.DIVERGENCE, "learning_rate", 2e-6)
+    changes = [each.settings for each in remedies_for(DiagnosisReport((diverged,)), low, tried={})]
+    assert changes and not any("learning_rate" in settings for settings in changes)
+    short = found(Symptom.PLATEAU, "max_steps", 400)
+    first, second, *_ = remedies_for(DiagnosisReport((short,)), low, tried={})
+    assert (first.settings, first.probe) == ({"learning_rate": 1e-3}, True)
+    assert second.settings == {"max_steps": 400}
+    assert next(remedies_for(DiagnosisReport((short,)), RECIPE, tried={})).settings == {"max_steps": 400}
+
+
+@pytest.mark.parametrize("symptom", [Symptom.LABEL_NOISE, Symptom.CLIPPED_COMPLETIONS])
+def test_labels_and_endings_are_blamed_after_a_rate_that_could_not_have_worked(symptom: Symptom) -> None:
+    low = RECIPE.replace("0.001", "0.0002")
+    assert next(remedies_for(DiagnosisReport((found(symptom),)), low, tried={})).settings == {"learning_rate": 1e-3}
+    usual = [each.key for each in remedies_for(DiagnosisReport((found(symptom),)), RECIPE, tried={})]
+    assert "learning_rate" not in usual

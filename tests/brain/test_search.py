@@ -90,6 +90,49 @@ def test_crash_is_retried_five_times_at_most() -> None:
     assert "runs 1, 2, 3, 4, 5, 6 ended in a crash" in decision.stuck
 
 
+def test_crash_of_our_own_change_takes_it_back_and_tries_something_else() -> None:
+    place = Place(RECIPE, runs=12).ran(0.1, found(Symptom.PLATEAU, "max_grad_norm", 0.5)).revised()
+    unknown = found(Symptom.SCRIPT_ERROR, "max_grad_norm", None, severity=Severity.FATAL)
+    remedy = place.ran(None, unknown).remedy()
+    assert remedy.base == 1
+    assert "max_grad_norm" not in remedy.settings
+    assert "max_grad_norm" not in yaml.safe_load(remedy.applied(place.x.runs[-1].recipe))
+    place.revised().ran(0.2, found(Symptom.PLATEAU))
+    assert "max_grad_norm" not in place.remedy().settings, "nor on another run's recipe"
+
+
+def test_crash_that_nobody_can_name_takes_the_last_change_back_too() -> None:
+    place = (
+        Place(RECIPE, runs=12).ran(0.1, FLAT).revised().ran(None, found(Symptom.SCRIPT_ERROR, severity=Severity.FATAL))
+    )
+    assert place.remedy().base == 1
+
+
+def test_crash_for_another_reason_is_repaired_where_it_happened() -> None:
+    """Longer rows no longer fit: a smaller batch is the answer, not the cut rows again."""
+    oom = found(Symptom.OOM, "per_device_train_batch_size", 16, severity=Severity.FATAL)
+    place = Place(RECIPE, runs=12).ran(0.1, found(Symptom.TRUNCATION, "max_length", 512)).revised().ran(None, oom)
+    assert (place.remedy().base, place.remedy().key) == (0, "per_device_train_batch_size")
+    assert place.revised().values()["max_length"] == 512
+
+
+def test_repair_that_made_things_worse_is_not_tried_on_another_runs_recipe() -> None:
+    leak = found(Symptom.PACKING_LEAK, "packing", False)
+    short = found(Symptom.PLATEAU, "max_steps", 400)
+    place = Place(RECIPE + "packing: true\n", runs=12).ran(0.5, leak, short).revised()
+    assert place.values()["packing"] is False
+    place.ran(0.2, against_best={"run": 1, "verdict": "worse"}).revised()
+    assert (place.values()["packing"], place.values()["max_steps"]) == (True, 400)
+    place.ran(0.7, leak, short, against_best={"run": 1, "verdict": "better"})
+    assert "packing" not in place.remedy().settings
+
+
+def test_first_draft_is_the_usual_rate_where_the_recipe_is_far_below_it() -> None:
+    place = Place(RECIPE.replace("0.001", "2.0e-05"), runs=10).ran(0.4)
+    assert place.remedy().settings == {"learning_rate": 1e-3}
+    assert Place(runs=10).ran(0.4).remedy().settings == {"max_steps": 200}
+
+
 def test_drafts_are_independent_and_only_where_the_budget_allows() -> None:
     assert [drafts_wanted(runs) for runs in (1, 5, 6, 8, 10, 30)] == [0, 0, 2, 3, 4, 4]
     place = Place(runs=10).ran(0.4)
@@ -227,3 +270,22 @@ def test_samples_that_are_never_rewarded_ask_for_sft_first() -> None:
     place.revised().ran(0.5)
     again = place.remedy()
     assert (again.value, again.also) == ("grpo", {"init_from": "runs/02"})
+
+
+def test_shorter_training_that_did_not_help_is_not_made_shorter_still() -> None:
+    """At chance a classifier is first given a rate and a length that could have moved it."""
+    recipe = RECIPE.replace("method: sft", "method: classify")
+    noisy = found(Symptom.LABEL_NOISE)
+    place, lengths = Place(recipe, method="classify", runs=12).ran(0.5, noisy), []
+    for _ in range(5):
+        place.revised().ran(0.5, noisy)
+        lengths.append(place.values()["max_steps"])
+    assert lengths[0] == 200
+    assert sum(length < 100 for length in lengths) <= 1
+
+
+def test_crash_that_nothing_is_known_against_is_a_persons() -> None:
+    """Another rate or a longer training does not mend a script that does not start."""
+    decision = Place(RECIPE, runs=12).ran(None, found(Symptom.SCRIPT_ERROR, severity=Severity.FATAL)).decided()
+    assert decision.remedy is None
+    assert "run 1 ended in a crash, and no change is known against it" in decision.stuck

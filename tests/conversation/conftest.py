@@ -192,7 +192,7 @@ class Story:
                 },
             ],
             "suggested": 0.001,
-            "reason": "Its loss fell most without diverging.",
+            "reason": "its loss fell most without diverging.",
         }
         remedy = self.experiment().runs[0].remedy
         return self.add(EventKind.REVIEWED, run=1, review_id=5, remedy=remedy, probe=probe)

@@ -473,13 +473,13 @@ xychart-beta
 
 Short trials from the same start, 20 steps each: a probe picks a value to try, it is not a run and proves nothing by itself.
 
-| Learning rate | Loss at start | Loss at end | Gradient norm |  |
+| Learning rate | Loss at start | Loss at end | Gradient norm | Ended |
 | --- | --- | --- | --- | --- |
 | `1.0e-04` | 3.9 | 3.1 | 1.7 |  |
 | `0.001` | 3.9 | 1.2 | 0.9 |  |
 | `0.1` | 3.9 | NaN | NaN | diverged |
 
-It suggests `0.001`. Its loss fell most without diverging.
+It suggests `0.001`: its loss fell most without diverging.
 
 **Next:** set `learning_rate` to `0.001`. The range test's loss fell fastest at 0.001.
 
@@ -493,7 +493,8 @@ def test_review_of_a_better_run_leads_with_the_number(after_two_runs: Story) -> 
     assert messages.review(x, x.runs[1]).split("\n")[1] == snapshot(
         "**Better than the untouched base model: 93.5 % (95 % interval 89.2 to 96.2 %, n = 200, 1 seed); the target of 90 % is reached on the dev items.**"
     )
-    assert "Nothing wrong was found in this run. Looked for:" in messages.review(x, x.runs[1])
+    said = messages.review(x, x.runs[1])
+    assert "Nothing wrong was found in this run.\n\n<details><summary>Ruled out (" in said
 
 
 def test_review_of_a_failed_run_says_why(story: Story) -> None:

@@ -56,6 +56,10 @@ def test_comparison_is_over_the_tasks_that_both_pursued() -> None:
     theirs = [result("a", 8, seed=s) for s in range(3)]
     found = compared(ours, theirs, "random")
     assert (found["tasks"], found["runs_ratio"], found["ci_low"], found["ci_high"]) == (1, 0.25, 0.25, 0.25)
+    assert found["further_runs_ratio"] == round(1 / 7, 3), "the first run is the same for all policies"
+    chain = compared([result("c", 3, stages=2)], [result("c", 6, stages=2)], "random")
+    assert chain["further_runs_ratio"] == 0.25
+    assert compared([result("c", 2)], [result("c", 1)], "random")["further_runs_ratio"] is None
     with pytest.raises(UserError, match="none of these goals"):
         compared([result("x", 1)], theirs, "random")
 

@@ -26,6 +26,10 @@ def learner(tmp_path: Path, base: Path, warm: Warm) -> Job:
     return Job(tmp_path / "job", base, warm)
 
 
+# A first stage that leaves the later ones something to do.
+BRIEFLY = {"max_steps": 20, "learning_rate": 1e-3, "lr_scheduler_type": "constant_with_warmup"}
+
+
 def told(what: str, seconds: float, **values: float) -> None:
     print(f"\n{what}: {', '.join(f'{name} {value:.3f}' for name, value in values.items())} in {seconds:.1f} CPU s")
 
@@ -98,7 +102,7 @@ def test_three_methods_one_after_the_other_each_from_the_last_ones_model(
     """SFT on one task, then GRPO on a second, then DPO with LoRA on a third. Each gains on its own task; what the
     others learned fades, as it does without replay."""
     passes: list[tuple[str, str, dict[str, Any]]] = [
-        ("sft", "last", table_row("sft") | {"max_steps": 20, "learning_rate": 1e-3}),
+        ("sft", "last", table_row("sft") | BRIEFLY),
         ("grpo", "upper", table_row("grpo")),
         ("dpo", "max", table_row("dpo", peft=True)),
     ]

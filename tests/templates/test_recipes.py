@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from bot.diagnosis.learning_rates import default_rate
+from bot.domain.methods import METHODS
 from bot.practice.warm import Warm
 from tests.templates.conftest import ROOT, SCRIPTS, SFT, run_warm
 from tests.templates.skeleton import training_scripts
@@ -102,6 +104,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> dict[str, 
         cases[name] = {"recipe": recipe, "flags": flags}
     for row in table_rows():
         cases[row["source"]] = {"recipe": START + yaml.safe_dump(row["recipe"] | {"method": row["method"]})}
+    for method in METHODS:
+        cases[f"defaults of {method}"] = {"recipe": f"{START}method: {method}\n"}
     for case in cases.values():
         case["script"] = str(script_of(case["recipe"]))
     folder = tmp_path_factory.mktemp("recipes")
@@ -139,6 +143,16 @@ def test_every_row_of_the_recipe_table_is_accepted(outcomes: dict[str, dict[str,
     assert outcomes[row["source"]]["code"] == 0, outcomes[row["source"]]
     assert row["peft"] == row["recipe"].get("use_peft", False)
     assert row["source"].startswith("measured: ") or "https://" in row["source"]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("method", METHODS)
+def test_rate_of_a_silent_recipe_is_what_the_playbook_takes_it_for(
+    outcomes: dict[str, dict[str, Any]], method: str
+) -> None:
+    found = outcomes[f"defaults of {method}"]
+    assert found["code"] == 0, found
+    assert float(found["values"]["learning_rate"]) == default_rate({"method": method})
 
 
 @pytest.mark.parametrize("path", training_scripts(), ids=lambda path: path.stem)

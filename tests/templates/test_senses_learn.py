@@ -18,9 +18,10 @@ from tests.templates.test_senses_run import SCRIPTS, models, warm
 
 __all__ = ["models", "warm"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-ENGINES = {"classify": "classify", "vision": "vision", "speech": "speech"}
+ENGINES = {"classify": "classify", "vision": "vision", "speech": "speech", "pretrain": "likelihood"}
 FAMILIES = {"postdoc/tiny-bert": "bert", "postdoc/tiny-resnet": "resnet", "postdoc/tiny-vit": "vit"} | {
-    "postdoc/tiny-whisper": "whisper"
+    "postdoc/tiny-whisper": "whisper",
+    "postdoc/tiny-gpt2": "gpt2",
 }
 
 
@@ -28,8 +29,10 @@ FAMILIES = {"postdoc/tiny-bert": "bert", "postdoc/tiny-resnet": "resnet", "postd
     ("task", "n", "target"),
     [
         ("sentiment", 1500, 0.95), ("topic", 1500, 0.95), ("negation", 1500, 0.95), ("first", 1500, 0.95),
+        ("parity", 1500, 0.75),
         ("shapes", 1500, 0.95), ("stripes", 1500, 0.95), ("numerals", 1500, 0.95), ("colours", 1500, 0.95),
         ("orders", 1000, 0.10),
+        ("brackets", 1500, 2.9),
     ],
 )  # fmt: skip
 def test_playbooks_row_reaches_what_it_says(

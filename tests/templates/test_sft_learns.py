@@ -61,16 +61,17 @@ def test_base_scores_near_zero_before_post_training(base: Path, task: str, tmp_p
         assert evaluation(warm, base, task, tmp_path, split)["value"] <= 0.05
 
 
-@pytest.mark.parametrize("task", ["reverse", "upper", "last"])
-def test_recipe_of_the_table_teaches_the_task(base: Path, task: str, tmp_path: Path, warm: Warm) -> None:
+@pytest.mark.parametrize(("task", "bar"), [("reverse", 0.93), ("upper", 0.93), ("last", 0.93), ("sort", 0.85)])
+def test_recipe_of_the_table_teaches_the_task(base: Path, task: str, bar: float, tmp_path: Path, warm: Warm) -> None:
     out = trained(warm, tmp_path / task, base, training_rows(task, 3000, 0), table_row("sft", peft=False))
     found = evaluation(warm, out / "model", task, tmp_path)
-    assert found["value"] >= 0.93 and found["termination_rate"] >= 0.98
+    assert found["value"] >= bar and found["termination_rate"] >= 0.98
 
 
-def test_lora_row_of_the_table_teaches_the_task(base: Path, tmp_path: Path, warm: Warm) -> None:
-    out = trained(warm, tmp_path / "lora", base, training_rows("reverse", 3000, 0), table_row("sft", peft=True))
-    assert evaluation(warm, out / "model", "reverse", tmp_path)["value"] >= 0.9
+@pytest.mark.parametrize(("task", "bar"), [("reverse", 0.93), ("sort", 0.7)])
+def test_lora_row_of_the_table_teaches_the_task(base: Path, task: str, bar: float, tmp_path: Path, warm: Warm) -> None:
+    out = trained(warm, tmp_path / "lora", base, training_rows(task, 3000, 0), table_row("sft", peft=True))
+    assert evaluation(warm, out / "model", task, tmp_path)["value"] >= bar
 
 
 def test_first_demo_goal_falls_short_and_the_probe_finds_the_rate_that_reaches_it(
@@ -101,7 +102,7 @@ def test_second_demo_goal_falls_short_through_repeated_rows(base: Path, tmp_path
 
 
 def test_same_seed_gives_the_same_evaluation_twice(base: Path, tmp_path: Path, warm: Warm) -> None:
-    recipe = table_row("sft", peft=False) | {"max_steps": 40}
+    recipe = table_row("sft", peft=False) | {"max_steps": 40, "lr_scheduler_type": "constant_with_warmup"}
     found = []
     for name in ("first", "second"):
         out = trained(warm, tmp_path / name, base, training_rows("sort", 1000, 0), recipe)

@@ -50,14 +50,13 @@ def review(
 ) -> str:
     """The body of a run's review. `seeds` default to the goal's."""
     seeds = seeds or (goal_of(experiment).seed,)
-    drawn = [f"{told(curve)}\n\n{xychart(curve)}".strip() for curve in curves if curve.points]
     return message(
         experiment.goal_id,
         review_name(run),
         _verdict_sentence(experiment, run, seeds),
         _comparison_section(experiment, run),
         _format_sentence(run),
-        "### Curves\n\n" + "\n\n".join(drawn) if drawn else "",
+        _curves_section(curves),
         _findings(experiment, run),
         _probe_section(run),
         _kept_sentence(experiment, run),
@@ -121,6 +120,19 @@ def _format_sentence(run: Run) -> str:
     return " ".join(said)
 
 
+def _curves_section(curves: Sequence[Curve]) -> str:
+    """The first curve in sight, the others a click away: a goal may take a dozen runs, each with its review."""
+    drawn = [f"{told(curve)}\n\n{xychart(curve)}".strip() for curve in curves if curve.points]
+    if not drawn:
+        return ""
+    others = _folded(f"More curves ({len(drawn) - 1})", "\n\n".join(drawn[1:])) if drawn[1:] else ""
+    return f"### Curves\n\n{drawn[0]}\n\n{others}".rstrip()
+
+
+def _folded(summary: str, text: str) -> str:
+    return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
+
+
 def _findings(experiment: Experiment, run: Run) -> str:
     report = run.report
     lines = []
@@ -132,14 +144,11 @@ def _findings(experiment: Experiment, run: Run) -> str:
         )
     parts = ["### Diagnosis"]
     if report.healthy:
-        looked = (
-            f" Looked for: {listed([inert_line(item, 80) for item in report.ruled_out])}." if report.ruled_out else ""
-        )
-        parts.append("Nothing wrong was found in this run." + ("" if lines else looked))
+        parts.append("Nothing wrong was found in this run.")
     parts += ["\n".join(lines)] if lines else []
-    if report.ruled_out and (lines or not report.healthy):
+    if report.ruled_out:
         items = "\n".join(f"- {inert_line(item, 300)}" for item in report.ruled_out)
-        parts.append(f"<details><summary>Ruled out ({len(report.ruled_out)})</summary>\n\n{items}\n\n</details>")
+        parts.append(_folded(f"Ruled out ({len(report.ruled_out)})", items))
     return "\n\n".join(parts)
 
 
@@ -149,12 +158,12 @@ def _probe_section(run: Run) -> str:
         return ""
     steps = probe.get("steps")
     each = f", {steps} steps each" if steps else ""
-    reason = f" {inert_line(str(probe['reason']), 400)}" if probe.get("reason") else ""
+    reason = inert_line(str(probe.get("reason") or ""), 400).rstrip(".")
     suggested = probe.get("suggested")
-    chosen = f" It suggests {code(setting(suggested), 80)}." if suggested is not None else " It suggests no value."
+    chosen = f"It suggests {code(setting(suggested), 80) if suggested is not None else 'no value'}"
     return (
         f"### Learning-rate probe\n\nShort trials from the same start{each}: a probe picks a value to try, it is not a "
-        f"run and proves nothing by itself.\n\n{probe_table(probe)}\n\n{chosen.strip()}{reason}"
+        f"run and proves nothing by itself.\n\n{probe_table(probe)}\n\n{chosen}{f': {reason}' if reason else ''}."
     )
 
 

@@ -151,7 +151,9 @@ def probe_table(probe: Mapping[str, Any]) -> str:
                 "diverged" if trial.get("diverged") else "",
             )
         )
-    return table(("Learning rate", "Loss at start", "Loss at end", "Gradient norm", ""), rows)
+    columns = 5 if any(row[-1] for row in rows) else 4  # one that says nothing is left out
+    head = ("Learning rate", "Loss at start", "Loss at end", "Gradient norm", "Ended")
+    return table(head[:columns], [row[:columns] for row in rows])
 
 
 def amount_or_word(value: object) -> str:
