@@ -79,10 +79,10 @@ def check_independence(
             raise UserError(f"The training data cannot be used: {refusal}")
         for name in made_from:
             # A benchmark with rows for training may have lent those; of the others everything is scored.
-            if (own := evaluation_set(name)) is not None and not own.train:
+            if (listed := evaluation_set(name)) is not None and not listed.train:
                 raise UserError(
                     f"The training data `{source}` says of itself that it is made from `{name}`, the benchmark "
-                    f"{own.name} ({own.source}). {instead}"
+                    f"{listed.name} ({listed.source}). {instead}"
                 )
         for own in benchmark.datasets:
             if any(own in name for name in names):

@@ -12,6 +12,7 @@ import pytest
 
 from bot.data import scan as scanning
 from bot.data.choices import split_choices
+from bot.data.detectors import Detectors
 from bot.data.rows import Item, read_rows, read_shard, shards
 from bot.data.scan import scan, scan_files
 from bot.data.screen import Batch, RunSet, data_of, hashes_of
@@ -40,11 +41,14 @@ def test_nothing_is_flagged_that_was_not_planted(flagged):
     assert mistaken == []
 
 
+class Unscreened(Detectors):
+    def suspects(self, rows):
+        return set(range(len(rows)))
+
+
 def test_rows_in_the_screens_batches_are_found_one_by_one_too(flagged):
     """What the screen lets pass is nothing that a look at each row would have found."""
-    unscreened = scanning.Detectors(MADE.items)
-    unscreened.suspects = lambda rows: set(range(len(rows)))
-    part = scanning._scanned(MADE.rows, unscreened)
+    part = scanning._scanned(MADE.rows, Unscreened(MADE.items))
     assert part.flagged == list(flagged)
 
 
