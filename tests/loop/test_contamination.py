@@ -60,7 +60,9 @@ def test_item_hidden_in_a_pushed_script_stops_the_goal_and_is_named(world: World
     assert (found["file"], found["kind"], found["how"]) == ("data/prepare.py", "evaluation item", "base64")
     assert found["line"] == len(PREPARE.read_text().splitlines()) + 2
     said = "\n".join(world.bot_comments(pull))
-    assert f"line {found['line']} holds the evaluation item `{found['eval_id']}`, hidden by base64." in said
+    assert f"line {found['line']} holds the evaluation item" in said
+    assert found["eval_id"] in said
+    assert "hidden by base64." in said
     assert prompt not in said + json.dumps(world.events(issue))
 
 
