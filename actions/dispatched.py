@@ -19,9 +19,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from actions.child import clean_environment
 from actions.request import Request
@@ -33,13 +34,17 @@ from bot.errors import PlatformError
 from runners.intake import check_job_id
 from runners.job import JobId, JobState, JobStatus
 from runners.local import LocalRunner
+from runners.remote.watch import verdict_on
 
 TOKEN_FILE = "POSTDOC_RUN_TOKEN_FILE"
 JOBS = "~/.postdoc/jobs"
 LOOK_SECONDS = 0.5
 SAID_SECONDS = 30.0
 CANCEL_SECONDS = 5.0
-_CODE = ("bot/__init__.py", "bot/errors.py", "bot/domain", "runners")
+_CODE = (
+    "bot/__init__.py", "bot/errors.py", "bot/domain", "bot/diagnosis", "runners",
+    "actions/__init__.py", "actions/wrapping.py",
+)  # fmt: skip
 
 
 def run_token(request: Request) -> str:
@@ -125,7 +130,7 @@ def _started(request: Request, jobs: Path, token: str, log: Path, lock: int) -> 
         words += ["--artifact", str(request.artifact)] if _knows_artifact(code) else []
         with open(log, "ab") as file:
             return subprocess.Popen(
-                [sys.executable, "-m", "runners.remote.wrapper", *words],
+                [sys.executable, "-m", "actions.wrapping", *words],
                 cwd="/", env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
                 start_new_session=True, pass_fds=(reading, lock),
             )  # fmt: skip
@@ -205,18 +210,25 @@ def _result(request: Request, wrapper: Wrapped, runner: LocalRunner) -> Result:
     if not delivered:
         with others_words():
             print(wrapper.last_words())
+    verdict = verdict_on(runner.root / wrapper.job)
     good = delivered and code == 0 and status.state is JobState.SUCCEEDED
     return Result(
-        "train", str(status.state) if delivered else "failed", 0 if good else 1, _told(status, delivered),
+        "train", str(status.state) if delivered else "failed", 0 if good else 1, _told(status, verdict, delivered),
         curves=curves_of(runner.metrics(wrapper.job)), seconds=seconds, cost_usd=cost(seconds, request.usd_per_hour),
     )  # fmt: skip
 
 
-def _told(status: JobStatus, delivered: bool) -> str:
+def _told(status: JobStatus, verdict: Mapping[str, Any] | None, delivered: bool) -> str:
     if not delivered:
         return "The job succeeded, and its outputs could not be brought home."
+    if verdict is not None and status.state is JobState.CANCELLED:
+        return f"Job {status.job_id} was ended by the monitor at step {verdict['step']:,}: {_cause(verdict)}"
     why = f" ({status.failure})" if status.failure else ""
     return f"Job {status.job_id} {status.state}{why}."
+
+
+def _cause(verdict: Mapping[str, Any]) -> str:
+    return str(verdict["diagnoses"][0]["cause"])
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from bot.domain.methods import METHODS
 from bot.domain.recipe import earlier_run
 from bot.domain.redaction import redact
 from bot.errors import PlatformError, UserError
-from runners.remote.wrapper import fetch_origin
+from runners.remote.origins import fetch_origin
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "templates" / "scripts"
 TRAIN, PREPARE, RECIPE, ROWS = "train.py", "data/prepare.py", "recipe.yaml", "data/train.jsonl"

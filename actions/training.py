@@ -18,15 +18,14 @@ from actions.request import Request
 from actions.result import Result, Score, cost, score_of
 from actions.workflow_commands import annotate, group, others_words
 from bot.diagnosis import diagnose
-from bot.diagnosis.monitor import judged
 from bot.diagnosis.preflight import preflight
+from bot.diagnosis.watching import Quiet, watched
 from bot.domain.curves import sparkline
 from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity
 from bot.domain.evaluation import Comparison
 from bot.domain.redaction import redact
 from bot.domain.statistics import compare
 from bot.errors import UserError
-from runners.checkpoints import ask_for_checkpoint, checkpoint_is_made
 from runners.job import Caps, FailureKind, JobId, JobSpec, JobState, JobStatus
 from runners.local import LocalRunner
 from runners.outputs import read_output
@@ -37,9 +36,9 @@ DATA_MINUTES = 30.0
 LOOK_SECONDS = 0.5
 SAID_SECONDS = 15.0
 LOG_LINES = 200
-CHECKPOINT_SECONDS = 60.0
-"""A job that has made no checkpoint by then is ended without one."""
 _KEPT_OUTPUTS = ("setup.json", "data_audit.json", "metrics.jsonl", "trainer_state.json", "summary.json")
+Watch = Callable[[list[dict[str, Any]], Quiet], bool]
+"""Asked whenever something was logged, and while nothing is for long: whether the run is to be ended."""
 
 
 def train(request: Request) -> Result:
@@ -164,7 +163,7 @@ class Training:
         self._seconds += status.seconds or 0.0
         return status
 
-    def _follow(self, job_id: JobId, watch: Callable[[list[dict[str, Any]]], bool]) -> JobStatus:
+    def _follow(self, job_id: JobId, watch: Watch) -> JobStatus:
         said, seen = time.monotonic(), 0
         while True:
             status = self._runner.status(job_id)
@@ -172,7 +171,8 @@ class Training:
             if status.state.ended:
                 return status
             rows = self._runner.metrics(job_id)
-            if len(rows) > seen and watch(rows):
+            quiet = Quiet(status.seconds_since_output or 0.0, status.cpu_share)
+            if (len(rows) > seen or quiet.worth_saying) and watch(rows, quiet):
                 ended = self._runner.cancel(job_id)
                 assert ended is not None
                 return replace(ended, state=JobState.FAILED, failure=FailureKind.SCRIPT_ERROR)
@@ -183,20 +183,20 @@ class Training:
             seen = len(rows)
             time.sleep(LOOK_SECONDS)
 
-    def _watch(self, job_id: JobId, fatal: list[Diagnosis] | None) -> Callable[[list[dict[str, Any]]], bool]:
-        """Asked whenever something was logged: whether the run is to be ended. What it is ended for goes to `fatal`."""
+    def _watch(self, job_id: JobId, fatal: list[Diagnosis] | None) -> Watch:
+        """What a run is ended for goes to `fatal`."""
         how = monitoring(self._request)
         said: set[str] = set()
         advised = time.monotonic()
 
-        def watch(rows: list[dict[str, Any]]) -> bool:
+        def watch(rows: list[dict[str, Any]], quiet: Quiet) -> bool:
             nonlocal advised
             if fatal is None or how == "off":
                 return False
             advise = time.monotonic() - advised > SAID_SECONDS
             advised = time.monotonic() if advise else advised
             setup, audit = (self._object(job_id, name) for name in ("setup.json", "data_audit.json"))
-            found = judged(self._recipe.text, rows, setup=setup, audit=audit, advise=advise)
+            found = watched(self._recipe.text, rows, setup=setup, audit=audit, advise=advise, quiet=quiet)
             if found is None:
                 return False
             if found.tier.ends and how == "abort":
@@ -223,9 +223,8 @@ class Training:
 
     def _checkpoint_first(self, job_id: JobId) -> None:
         """A run that is about to be ended may still save what it has."""
-        folder, until = self._runner.folder(job_id), time.monotonic() + CHECKPOINT_SECONDS
-        asked = ask_for_checkpoint(folder)
-        while asked and not checkpoint_is_made(folder) and time.monotonic() < until:
+        until = time.monotonic() + self._runner.checkpoint_first(job_id)
+        while not self._runner.checkpoint_is_made(job_id) and time.monotonic() < until:
             status = self._runner.status(job_id)
             if status is None or status.state.ended:
                 return

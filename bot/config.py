@@ -142,6 +142,20 @@ class Settings(BaseSettings):
         description="Hugging Face token that reads the data sets that goals name and writes published models; empty: "
         "public data sets only.",
     )
+    brain: str = Field(
+        "",
+        description="The language model that is asked, `provider:model`: `anthropic:claude-opus-4-6`, one of Hugging "
+        "Face's providers (`together:Qwen/Qwen3-235B-A22B`), or `openai:NAME` at POSTDOC_BRAIN_URL. Empty: none.",
+    )
+    brain_key: SecretStr | None = Field(None, description="Its key.")
+    brain_url: str = Field(
+        "", description="Address of an own server (vLLM, Ollama) or a gateway, `http://host:8000/v1`."
+    )
+    brain_effort: str = Field("", description="How hard it thinks, in its provider's words: `low`, `medium`, `high`.")
+    brain_price: str = Field(
+        "", description="USD for a million input and output tokens, `3/15`; empty: the list price, where it is known."
+    )
+    brain_context_tokens: int = Field(0, ge=0, description="Its context window; 0: the usual one of its provider.")
     private_data_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Hosts on a private network that policies may let data be fetched from, separated by `,`."
     )
@@ -274,7 +288,7 @@ class Settings(BaseSettings):
             values.append(self.key())
         values += [
             token.get_secret_value()
-            for token in (self.api_token, self.hub_token, self.hf_jobs_token, self.ray_token)
+            for token in (self.api_token, self.hub_token, self.hf_jobs_token, self.ray_token, self.brain_key)
             if token is not None
         ]
         if password := urllib.parse.urlsplit(self.database_url).password:

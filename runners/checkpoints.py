@@ -1,4 +1,8 @@
-"""Asking a training script for a checkpoint now: a file that its callback looks for after each step."""
+"""Asking a training script for a checkpoint now: a file that its callback looks for after each step.
+
+A job on another machine is asked through its store: what stands in the file `cancel` says that it shall make one before
+it ends, and its wrapper sees to both.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,12 @@ from pathlib import Path
 
 REQUEST = Path("out") / "checkpoint_now"
 """Below the job's working directory; the script takes it away once the checkpoint is whole."""
+CHECKPOINT_SECONDS = 60.0
+"""A job that has made no checkpoint by then is ended without one."""
+FAR_SECONDS = 300.0
+"""A job on another machine is given so long to make one, to end, and to send home what it has."""
+CHECKPOINT_FIRST = b"checkpoint"
+"""The content of `cancel` in a store that asks for a checkpoint before the end; an older wrapper ends at once."""
 
 
 def ask_for_checkpoint(folder: Path) -> bool:

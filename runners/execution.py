@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from runners import bubblewrap, gpus, joblog, kernel, landlock, outputs, processes, seccomp
+from runners.activity import Silence
 from runners.cgroup import Cgroup, Hierarchy
 from runners.events import Events
 from runners.gpus import Gpu
@@ -73,6 +74,7 @@ class Execution:
         self._processes_at_start = 0
         self._niceness = 0
         self._next_disk_look = 0.0
+        self._silence = Silence(folder, self._used_seconds)
 
     def run(self) -> None:
         """Start the job and stay until nothing of it is left. The calling thread must live as long."""
@@ -245,6 +247,7 @@ class Execution:
             self.peak_bytes = max(self.peak_bytes, self._group.private_bytes())
         else:
             self._look_at_tree()
+        self._silence.look()
         if now >= self._next_disk_look:
             self._look_at_disk()
             # A folder with very many files takes long to walk; the walks then take a twentieth of the time.
@@ -273,6 +276,9 @@ class Execution:
             self.ending = replace(self.ending, memory_over=words)
         if self._process is not None:
             processes.reap_adopted(keep=self._process.pid)
+
+    def _used_seconds(self) -> float:
+        return processes.cpu_seconds(self._group.processes() if self._group is not None else self._tree())
 
     def _look_at_disk(self) -> None:
         used = outputs.used_bytes(self._work) + outputs.used_bytes(self._folder / SCRATCH)

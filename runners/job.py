@@ -126,6 +126,8 @@ class JobSpec:
     """NAME of a mount -> where another machine can fetch the same thing by itself, `hub:OWNER/NAME@REVISION`."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """What the job is for, for the backend's own lists: `repository`, `goal`, `role`, `run`, `sha`. Never a secret."""
+    monitor: str = ""
+    """`abort`: a wrapper that can judge the run ends it when it is doomed. Anything else: nobody but the bot does."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -147,6 +149,7 @@ class JobSpec:
             checkpoints=data.get("checkpoints", ""),
             origins=data.get("origins", {}),
             labels=data.get("labels", {}),
+            monitor=data.get("monitor", ""),
         )
 
 
@@ -172,6 +175,14 @@ class JobStatus:
     """Name of the machine that runs it, in the backend's words."""
     cost_usd: float | None = None
     """So far, by the backend's own price; None where it has none."""
+    seconds_since_output: float | None = None
+    """Since the last line of log or logged step: of a running job, and of one that was ended from outside."""
+    cpu_share: float | None = None
+    """Of one core since then, on average; None where it writes, or where nobody has measured it."""
+    watched: bool = False
+    """The wrapper beside the job judges the run itself, so that the bot need not."""
+    judged: Mapping[str, Any] | None = None
+    """What the wrapper ended it for: `bot.diagnosis.watching.verdict`."""
 
     @property
     def fault(self) -> Fault:
@@ -250,6 +261,15 @@ class Runner(Protocol):
     def metrics(self, job_id: JobId, after: int = 0) -> list[dict[str, Any]]:
         """What the script has logged so far in `out/metrics.jsonl`, TRL's key names and `step`, oldest first, without
         the first `after` rows."""
+        ...
+
+    def checkpoint_first(self, job_id: JobId) -> float:
+        """Ask the script for a checkpoint, because the job is about to be ended; far from here, the job ends itself
+        after that. Returns how many seconds that may take before `cancel` follows, 0 where nobody can be asked."""
+        ...
+
+    def checkpoint_is_made(self, job_id: JobId) -> bool:
+        """Whether nothing that was asked for is still to come, so that the job may be ended now."""
         ...
 
     def log_tail(self, job_id: JobId, lines: int = 200) -> str:

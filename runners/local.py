@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from bot.errors import PlatformError, UserError
-from runners import bubblewrap, cgroup, gpus, intake, joblog, processes, sandbox, slots
+from runners import activity, bubblewrap, cgroup, gpus, intake, joblog, processes, sandbox, slots
 from runners.cache import shared_cache
 from runners.cgroup import Cgroup, CgroupUnavailable, Hierarchy
+from runners.checkpoints import CHECKPOINT_SECONDS, ask_for_checkpoint, checkpoint_is_made
 from runners.gpus import GpuPlace
 from runners.job import FailureKind, Flavor, JobId, JobSpec, JobState, JobStatus, Swept, read_json
 from runners.layout import (
@@ -126,7 +127,8 @@ class LocalRunner:
             return replace(status, evidence=(f"the supervisor has been silent for {silent:.0f} s",))
         if status.state is JobState.QUEUED:
             return replace(status, detail=self._why_it_waits(status))
-        return status
+        quiet = activity.seconds_since_output(folder, status.started_at, time.time())
+        return replace(status, seconds_since_output=quiet, cpu_share=activity.cpu_share(folder))
 
     def cancel(self, job_id: JobId) -> JobStatus | None:
         """End the whole process tree and wait until it is gone. A job that has ended stays as it ended.
@@ -154,6 +156,12 @@ class LocalRunner:
         """The job's working directory on this machine. Read what a job wrote with `runners.outputs.read_output`."""
         intake.check_job_id(job_id)
         return self.root / job_id / WORK
+
+    def checkpoint_first(self, job_id: JobId) -> float:
+        return CHECKPOINT_SECONDS if ask_for_checkpoint(self.folder(job_id)) else 0.0
+
+    def checkpoint_is_made(self, job_id: JobId) -> bool:
+        return checkpoint_is_made(self.folder(job_id))
 
     def log_tail(self, job_id: JobId, lines: int = 200) -> str:
         folder = self._existing(job_id)

@@ -108,6 +108,13 @@ def reap_adopted(keep: int) -> None:
         os.waitpid(ended.si_pid, 0)
 
 
+def cpu_seconds(group: Iterable[int]) -> float:
+    """Processor time that these processes, and the children that they have waited for, have used."""
+    found = (_stat_fields(pid) for pid in group)
+    ticks = sum(int(field) for fields in found if fields for field in fields[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def private_bytes(group: Iterable[int]) -> int:
     """Memory that these processes hold and that no file backs, shared pages counted once for each holder."""
     total = 0

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from runners import gpus, processes, slots
+from runners.activity import seconds_since_output
 from runners.events import Events
 from runners.execution import Execution
 from runners.gpus import GpuPlace, Taken
@@ -75,16 +76,20 @@ class Supervisor:
             self._execution = self._new_execution()
             self._execution.run()
             ending, peak_bytes = self._execution.ending, self._execution.peak_bytes
-        result = outcome(ending)
+        result, ended_at = outcome(ending), time.time()
+        quiet = None
+        if ending.cancelled or ending.timed_out_after_seconds is not None:
+            quiet = seconds_since_output(self._folder, self._status.started_at, ended_at)
         self._write(
             replace(
                 self._status,
                 state=result.state,
-                ended_at=time.time(),
+                ended_at=ended_at,
                 exit_code=result.exit_code,
                 failure=result.failure,
                 evidence=result.evidence,
                 peak_memory_gib=round(peak_bytes / 2**30, 4) if peak_bytes else None,
+                seconds_since_output=quiet,
             )
         )
 

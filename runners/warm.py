@@ -22,6 +22,7 @@ from typing import Any
 
 from bot.errors import PlatformError, UserError
 from runners import intake, joblog, slots
+from runners.checkpoints import CHECKPOINT_SECONDS, ask_for_checkpoint, checkpoint_is_made
 from runners.job import FailureKind, Flavor, JobId, JobSpec, JobState, JobStatus, Swept
 from runners.layout import LAUNCH_LOCK, LOG, SPEC, STATUS, WORK, read_status, write_json
 from runners.local import locked
@@ -92,6 +93,12 @@ class WarmRunner:
 
     def metrics(self, job_id: JobId, after: int = 0) -> list[dict[str, Any]]:
         return metric_rows(self.folder(job_id))[after:]
+
+    def checkpoint_first(self, job_id: JobId) -> float:
+        return CHECKPOINT_SECONDS if ask_for_checkpoint(self.folder(job_id)) else 0.0
+
+    def checkpoint_is_made(self, job_id: JobId) -> bool:
+        return checkpoint_is_made(self.folder(job_id))
 
     def log_tail(self, job_id: JobId, lines: int = 200) -> str:
         folder = self._existing(job_id)

@@ -143,7 +143,7 @@ def test_templates_import_nothing_of_ours_and_are_never_imported() -> None:
 # Module of the runners -> the client library of its backend. The supervisor starts without site-packages.
 CLIENTS = {
     "runners.containers.engine": {"docker"},
-    "runners.remote.wrapper": {"huggingface_hub"},
+    "runners.remote.origins": {"huggingface_hub"},
     "runners.remote.sealing": {"cryptography"},
     "runners.ray_jobs.train": {"ray"},
     "runners.hf_jobs.hub": {"huggingface_hub"},

@@ -104,7 +104,7 @@ class World:
         )
         log.close()
 
-    def wait_ready(self, timeout_seconds: float = 60.0) -> bool:
+    def wait_ready(self, timeout_seconds: float = 90.0) -> bool:
         """True once it serves; False when its process ended first."""
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
@@ -121,7 +121,7 @@ class World:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(timeout=15)
+                self.process.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -224,14 +224,14 @@ class World:
                     return str(goal["state"])
         return None
 
-    def until(self, condition: Callable[[], object], what: str, timeout_seconds: float = 30.0) -> None:
+    def until(self, condition: Callable[[], object], what: str, timeout_seconds: float = 90.0) -> None:
         deadline = time.monotonic() + timeout_seconds
         while not condition():
             if time.monotonic() > deadline:
                 raise AssertionError(f"{what} did not come about:\n{self.log()}")
             time.sleep(0.03)
 
-    def until_ended(self, issue: int, timeout_seconds: float = 30.0) -> str:
+    def until_ended(self, issue: int, timeout_seconds: float = 90.0) -> str:
         """Wait for the goal's ending; returns its state."""
 
         def ended() -> bool:

@@ -1,10 +1,10 @@
 """The `postdoc` command: one function for each subcommand, thin, importing what it needs when it is called.
 
 `practice` holds the demo and pursuing without GitHub, `serving` what a server's owner needs, `workflow` the bot without
-a server, `tools` what works on files alone, `schedules` what runs by the clock, `gym` many goals on tiny models, `zoo`
-the diagnosis on faulty and healthy runs. Exit codes: 0 done, 1 the job or goal failed, 2 the caller's words or settings
-are wrong (one line on stderr says which), 130 interrupted with everything saved. No traceback reaches a person: a bug
-is one line with where its log lies.
+a server, `tools` what works on files alone, `provenance` what tells whose weights a model has, `schedules` what runs by
+the clock, `gym` many goals on tiny models, `zoo` the diagnosis on faulty and healthy runs. Exit codes: 0 done, 1 the
+job or goal failed, 2 the caller's words or settings are wrong (one line on stderr says which), 130 interrupted with
+everything saved. No traceback reaches a person: a bug is one line with where its log lies.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bot.cli import gym, practice, schedules, serving, tools, workflow, zoo
+from bot.cli import gym, practice, provenance, schedules, serving, tools, workflow, zoo
 from bot.cli.common import DONE, FAILED, INTERRUPTED, WRONG_WORDS, complain
 from bot.errors import PostdocError, UserError
 
@@ -31,6 +31,7 @@ for command in (
     *serving.COMMANDS,
     *workflow.COMMANDS,
     *tools.COMMANDS,
+    *provenance.COMMANDS,
     *schedules.COMMANDS,
     *gym.COMMANDS,
     *zoo.COMMANDS,

@@ -65,7 +65,7 @@ _TABLE = (
     Verb("ablate", "ablate key=a,b", "Try values of one key side by side; each is a run.", Tier.TRAIN, True),
     Verb("compare", "compare 2 5", "Compare two runs on the same items.", Tier.READ, False, False),
     Verb("reproduce", "reproduce 3", "Train a run again and compare.", Tier.TRAIN, True, False),
-    Verb("ask", "ask question", "Ask about this experiment.", Tier.PLAN, True, False),
+    Verb("ask", "ask question", "Ask a language model about this experiment's record.", Tier.PLAN, True),
 )
 VERBS: dict[str, Verb] = {verb.name: verb for verb in _TABLE}
 # Words that other bots and other moods use for the same thing.

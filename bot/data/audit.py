@@ -11,7 +11,7 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ from bot.data.near_duplicates import NearDuplicates
 from bot.data.rows import Part, Row, read_rows, segments
 from bot.data.sensitive import sensitive_kinds
 from bot.data.words import normalised_words
+from bot.domain.languages import language_of, shares_of_known
 
 # Up to so many different answers, and with so many rows to each, answers are classes rather than texts.
 _MOST_CLASSES = 50
 _FEWEST_ROWS_A_CLASS = 5
+_ROWS_READ = 2000
+"""From so many rows on, languages are told of a part of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ class Audit:
     """Of rows with an answer, those with the commonest one: what always giving that answer would score here."""
     sensitive: Mapping[str, int]
     """Kind of secret or personal data -> rows in which its pattern occurs."""
+    languages: Mapping[str, float] = field(default_factory=dict)
+    """Two-letter code -> share of the rows that tell theirs; empty where too few do."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -68,7 +73,7 @@ class Audit:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Audit:
         lengths = {name: Lengths(**data[name]) for name in ("prompt_characters", "answer_characters")}
-        return cls(**{name: data[name] for name in cls.__dataclass_fields__} | lengths)
+        return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data} | lengths)
 
     def concerns(self) -> list[str]:
         """A sentence for each measurement that deserves a look before training."""
@@ -115,6 +120,7 @@ class _Tally:
         self.prompt_lengths, self.answer_lengths = array("L"), array("L")
         self.answers: Counter[int] = Counter()
         self.sensitive: Counter[str] = Counter()
+        self.languages: Counter[str | None] = Counter()
 
     def add(self, row: Row) -> None:
         self.rows += 1
@@ -135,6 +141,9 @@ class _Tally:
             if len(self.answers) <= _MOST_CLASSES:
                 self.answers[_digest(answer.strip())] += 1
         self.sensitive.update(sensitive_kinds(f"{prompt}\n{answer}"))
+        # Thinned out evenly where there are many: shares are wanted, and reading a row for them takes longest of all.
+        if self.rows % max(1, self.rows // _ROWS_READ) == 0:
+            self.languages[language_of(f"{prompt}\n{answer}")] += 1
 
     def _count_repeats(self, prompt: str, answer: str) -> None:
         whole = _digest(f"{prompt}\0{answer}")
@@ -164,6 +173,7 @@ class _Tally:
             classes=len(self.answers) if few else None,
             largest_class_share=max(self.answers.values()) / with_answer if few else None,
             sensitive=dict(sorted(self.sensitive.items())),
+            languages={code: round(share, 4) for code, share in shares_of_known(self.languages).items()},
         )
 
 

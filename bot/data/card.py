@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub import CardData, DatasetCardData, EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bot.data.audit import Audit
 from bot.data.licences import Licence, licence_gate, normalise_licence
 from bot.data.scan import ScanReport
 from bot.domain.evaluation import Evaluation
+from bot.domain.languages import unlike
 from bot.domain.metrics import Counting, metric_named
 from bot.domain.statistics import value_interval
 
@@ -32,6 +34,9 @@ _MENTION = re.compile(r"([@#]|GH-)(?=\w)", re.IGNORECASE)
 # Counted as printable, drawn as nothing: variation selectors, which can carry bytes, fillers and the Braille blank.
 _HIDDEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
 _ADDRESS = re.compile(r"(?i)(?<![a-z0-9])(https?|ftp|mailto|www)([:.])")
+TASK = "text-generation"
+_LEAST_LANGUAGE = 0.05
+"""Share of the rows from which on a language is one of the data's."""
 _SAFE_LINK = re.compile(r"https?://[\w.:/#?=&%+-]+|#\d+")
 
 
@@ -45,33 +50,41 @@ def dataset_card(
     private: bool = True,
     examples: Sequence[str] = (),
     languages: Sequence[str] = (),
+    asked_in: Mapping[str, float] | None = None,
     task_categories: Sequence[str] = ("text-generation",),
     synthetic: Mapping[str, Any] | None = None,
 ) -> str:
     """`data/README.md` for what `build` (data/build.json) describes. `examples` are shown only when not `private`.
 
-    `synthetic` is a run's out/synthetic_card.json: rows that were generated and trained on beside the built ones.
+    `languages` are those that the audit found where none are named, and `asked_in` the shares of languages among the
+    benchmark's items. `synthetic` is a run's out/synthetic_card.json: rows that were generated and trained on beside
+    the built ones.
     """
+    measured_audit = Audit.from_dict(audit) if isinstance(audit, Mapping) else audit
+    told = measured_audit.languages if measured_audit is not None else {}
+    languages = languages or [code for code, share in told.items() if share >= _LEAST_LANGUAGE]
     found = licence.identifier if isinstance(licence, Licence) else normalise_licence(licence)
     files = [{"split": "train", "path": "train.jsonl"}]
     if build.get("validation_rows"):
         files.append({"split": "validation", "path": "validation.jsonl"})
-    front = {
-        "pretty_name": _line(title),
+    front = DatasetCardData(
+        pretty_name=_line(title),
         **_licence_fields(found),
-        **({"language": list(languages)} if languages else {}),
-        "task_categories": list(task_categories),
-        "size_categories": [size_category(build.get("rows", 0))],
-        "tags": ["postdoc", *(["synthetic"] if synthetic else [])],
-        "configs": [{"config_name": "default", "data_files": files}],
-    }
+        language=list(languages) or None,
+        task_categories=list(task_categories),
+        size_categories=[size_category(build.get("rows", 0))],
+        tags=["postdoc", *(["synthetic"] if synthetic else [])],
+        configs=[{"config_name": "default", "data_files": files}],
+    )
     return _render(
         "dataset.md.jinja",
         front_matter=_yaml(front),
+        languages=told,
+        unlike=unlike(told, asked_in or {}),
         title=title,
         build=build,
         scan=scan and _scan_facts(scan),
-        audit=Audit.from_dict(audit) if isinstance(audit, Mapping) else audit,
+        audit=measured_audit,
         gate=licence_gate(licence),
         examples=[] if private else list(examples),
         private=private,
@@ -98,6 +111,10 @@ def report_card(context: Mapping[str, Any]) -> str:
     - `datasets`: Hub ids that it was trained on
     - `published_goal`: id of the goal, on a model's card on the Hub: it says whose repository that is
     - `licences`: list of `{"what", "identifier", "source", "cautions": [..]}`
+    - `combination`: `bot.data.combination.Combination.as_dict()`: what the licences ask of the model together
+    - `lineage`: `bot.domain.lineage.Lineage.as_dict()` of the best run
+    - `languages`: shares of languages in the training data; `asked_in`: among the benchmark's items
+    - `energy`: `{"kwh", "hours", "gpus", "gpu", "watts", "source"}`, an estimate
     - `model_licence`: what goes into the card's `license` (the base model's, most often)
     - `contamination`: `ScanReport` or its `as_dict()`
     - `measured`, `not_measured`: sentences; `spend`: `Spend.as_dict()`
@@ -125,6 +142,11 @@ def report_card(context: Mapping[str, Any]) -> str:
         ablations=context.get("ablations", ()),
         model=context.get("model"),
         licences=context.get("licences", ()),
+        together=context.get("combination") or {},
+        lineage=context.get("lineage"),
+        languages=context.get("languages") or {},
+        unlike=unlike(context.get("languages") or {}, context.get("asked_in") or {}),
+        energy=context.get("energy"),
         scan=scan and _scan_facts(scan),
         measured=context.get("measured", ()),
         not_measured=context.get("not_measured", ()),
@@ -208,34 +230,42 @@ def _line(value: Any) -> str:
     return " ".join(text.split())
 
 
-def _report_front(context: Mapping[str, Any]) -> dict[str, Any]:
+def _report_front(context: Mapping[str, Any]) -> ModelCardData:
     goal = context["goal"]
     best = (context.get("confirmation") or context.get("best") or {}).get("evaluation")
-    name = _line(goal["title"]) or "experiment"
-    front: dict[str, Any] = {
-        "base_model": goal["base_model"],
-        "base_model_relation": "finetune",
+    extra = {"postdoc_goal": context["published_goal"]} if context.get("published_goal") else {}
+    found = ModelCardData(
+        model_name=_line(goal["title"]) or "experiment",
+        base_model=_line(goal["base_model"]),
+        base_model_relation="finetune",
         **_licence_fields(normalise_licence(context.get("model_licence"))),
-        "library_name": "transformers",
-        "pipeline_tag": "text-generation",
-    }
-    if context.get("datasets"):
-        front["datasets"] = list(context["datasets"])
-    if context.get("published_goal"):
-        front["postdoc_goal"] = context["published_goal"]
-    front["metrics"] = [goal["metric"]]
-    front["tags"] = ["postdoc", *([goal["method"]] if goal.get("method") else [])]
-    if best:
-        measure = metric_named(best["metric"])
-        metric = {
-            "type": best["metric"],
-            "value": round((100 if measure.is_share else 1) * best["value"], 4),
-            "name": f"{best['metric']} (%)" if measure.is_share else best["metric"],
-        }
-        dataset = {"type": best["benchmark"], "name": best["benchmark"], "split": best["split"]}
-        result = {"task": {"type": "text-generation"}, "dataset": dataset, "metrics": [metric]}
-        front["model-index"] = [{"name": name, "results": [result]}]
-    return front
+        language=[code for code, share in (context.get("languages") or {}).items() if share >= _LEAST_LANGUAGE] or None,
+        library_name="transformers",
+        pipeline_tag=TASK,
+        datasets=list(context.get("datasets") or ()) or None,
+        metrics=[goal["metric"]],
+        tags=["postdoc", *([_line(goal["method"])] if goal.get("method") else [])],
+        eval_results=[_result(best)] if best else None,
+        **extra,
+    )
+    if not best:
+        found.model_name = None  # without results it has no place in a card's fields
+    return found
+
+
+def _result(evaluation: Mapping[str, Any]) -> EvalResult:
+    """As the Hub's `model-index` has it (https://github.com/huggingface/hub-docs/blob/main/modelcard.md)."""
+    measure = metric_named(evaluation["metric"])
+    name = _line(evaluation["benchmark"])
+    return EvalResult(
+        task_type=TASK,
+        dataset_type=name,
+        dataset_name=name,
+        dataset_split=_line(evaluation["split"]),
+        metric_type=evaluation["metric"],
+        metric_value=round((100 if measure.is_share else 1) * evaluation["value"], 4),
+        metric_name=f"{evaluation['metric']} (%)" if measure.is_share else evaluation["metric"],
+    )
 
 
 def _licence_fields(identifier: str | None) -> dict[str, str]:
@@ -293,8 +323,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else str(timedelta(seconds=round(seconds)))
 
 
-def _yaml(front: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(_visible(dict(front)), sort_keys=False, allow_unicode=True, width=1000).strip()
+def _yaml(front: CardData) -> str:
+    """The Hub's own order and names; every text in it visible and on one line."""
+    return yaml.safe_dump(_visible(front.to_dict()), sort_keys=False, allow_unicode=True, width=1000).strip()
 
 
 def _visible(value: Any) -> Any:

@@ -4,37 +4,41 @@ Four tiers, from the surest to the mildest:
 
     preflight   the data or the model say before the first step that nothing can be learned
     hard        no further step can take it back: weights that are no numbers, a reward that tells no sample apart
-    soft        two independent signs that both last, after the warm-up: one of the monitor's own signals, and a cause
-                of another kind that the engine names, or a second signal
+    soft        two independent signs that both last, after the warm-up: one of `bot.diagnosis.signals`, and a cause of
+                another kind that the engine names, or a second signal
     advice      everything else: it is said, and the run goes on
 
-A loss that jumps may recover and a plateau may end, so they wait for the diagnosis at the end. Not covered: runs that
-are merely hopeless; a curve's forecast is no reason to end a run (14 % of learning curves are ill-behaved, 2505.15657).
+A loss that jumps may recover, a plateau may end and a run that overfits has a best checkpoint, so they wait for the
+diagnosis at the end. They end a run only where something besides the curve says that nothing will move again: a rate
+whose steps cannot add up to anything, a schedule that has let go, weights that do not change, rows known by heart. A
+curve's forecast alone is no reason to end a run (14 % of learning curves are ill-behaved, 2505.15657).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from statistics import median
 from typing import Any
 
 from bot.diagnosis.engine import RULES, diagnosis_of
 from bot.diagnosis.folder import observations_of
+from bot.diagnosis.observations import Observations
+from bot.diagnosis.rules.progress import let_go_at
+from bot.diagnosis.signals import KINDS, WINDOW, Rows, idle_signals, lasting_signals, number, values_of
 from bot.domain.diagnosis import Diagnosis, Evidence, Severity, Symptom
 from bot.domain.recipe import line_of
 
-FATAL_RULES = tuple(rule for rule in RULES if rule.symptom is Symptom.NAN_INF)
+FATAL_RULES = tuple(rule for rule in RULES if rule.symptom in (Symptom.NAN_INF, Symptom.DIVERGENCE))
 TELLING_ROWS = 3
 """So many logged steps in a row without a number: fp16 loss scaling skips one or two and goes on."""
 DEAD_STEPS = 20
 """Logged steps in a row on which no group of samples was told apart (Axolotl's GRPO guide: 1.0 is dead)."""
 DEAD_REWARD = 0.05
 """† Mean reward up to which no spread means that nothing is ever right; above it the task may be solved instead."""
-WINDOW = 5
-"""† Logged steps over which a signal has to last."""
+MOSTLY_WRONG = 0.5
+"""† Share of right samples above which groups without spread may be those of a task that is solved."""
 GRACE = 0.03
 """† Share of the run, or its warm-up where that is longer, before which no signal counts."""
 SURE = 0.6
@@ -43,8 +47,9 @@ ADVISE_ONLY = frozenset(
     {Symptom.PLATEAU, Symptom.OVERFIT, Symptom.LENGTH_HACK, Symptom.FORGETTING, Symptom.UNKNOWN, Symptom.DUPLICATES}
 )
 """What a run may still come out of, or come out of useful."""
-
-Rows = Sequence[Mapping[str, Any]]
+LEAST_PATH = 30
+"""† A rate whose steps add up to less than so many at the lowest useful rate gets nowhere; a hundred such steps are
+still too few on the practice model (bot.diagnosis.learning_rates)."""
 
 
 class Tier(StrEnum):
@@ -92,27 +97,26 @@ def judged(
     Raises: UserError for the recipe.
     """
     step = int(rows[-1].get("step", len(rows))) if rows else 0
-    if (dead := _dead(recipe_text, rows, setup or {})) is not None:
+    if (dead := _dead(recipe_text, rows, setup or {}, audit or {})) is not None:
         return Judgement(Tier.HARD, (dead,), step)
     signals = lasting_signals(rows) if _past_grace(recipe_text, rows, setup or {}) else ()
-    if not (advise or signals or (not _training(rows) and audit)):
+    idle = idle_signals(rows) if _past_grace(recipe_text, rows, setup or {}) else ()
+    if not (advise or signals or idle or (not _training(rows) and audit)):
         return None
-    found = diagnosis_of(observations_of(recipe_text, rows, setup=setup, audit=audit)).diagnoses
+    seen = observations_of(recipe_text, rows, setup=setup, audit=audit)
+    found = diagnosis_of(seen).diagnoses
     fatal = tuple(each for each in found if each.severity is Severity.FATAL)
     if fatal and not _training(rows):
         return Judgement(Tier.PREFLIGHT, fatal, 0)
-    causes = tuple(
-        each
-        for each in found
-        if each.severity is not Severity.ADVICE and each.confidence >= SURE and each.symptom not in ADVISE_ONLY
-    )
-    causes = tuple(each for each in causes if signals and _two_kinds(signals, each))
+    sure = [each for each in found if each.severity is not Severity.ADVICE and each.confidence >= SURE]
+    causes = {each.symptom: signals for each in sure if each.symptom not in ADVISE_ONLY and _two_kinds(signals, each)}
+    causes |= {each.symptom: why for each in sure if (why := _for_good(seen, idle, each))}
     if causes:
         before = diagnosis_of(observations_of(recipe_text, rows[:-WINDOW], setup=setup, audit=audit)).diagnoses
         stood = {each.symptom for each in before if each.severity is not Severity.ADVICE}
-        lasting = tuple(each for each in causes if each.symptom in stood)
+        lasting = tuple(each for each in sure if each.symptom in causes and each.symptom in stood)
         if lasting:
-            return Judgement(Tier.SOFT, lasting, step, signals)
+            return Judgement(Tier.SOFT, lasting, step, causes[lasting[0].symptom])
     if len(signals) >= 2 and (unnamed := _unnamed(signals, lasting_signals(rows[:-WINDOW]))) is not None:
         return Judgement(Tier.SOFT, (unnamed,), step, signals)
     return Judgement(Tier.ADVICE, found, step, signals) if found else None
@@ -121,8 +125,13 @@ def judged(
 # --- what no further step takes back
 
 
-def _dead(recipe_text: str, rows: Rows, setup: Mapping[str, Any]) -> Diagnosis | None:
-    return _lost_weights(recipe_text, rows) or _nothing_trains(recipe_text, setup) or _dead_reward(recipe_text, rows)
+def _dead(recipe_text: str, rows: Rows, setup: Mapping[str, Any], audit: Mapping[str, Any]) -> Diagnosis | None:
+    return (
+        _lost_weights(recipe_text, rows)
+        or _nothing_trains(recipe_text, setup)
+        or _dead_reward(recipe_text, rows)
+        or _nothing_scored(recipe_text, rows, audit)
+    )
 
 
 def _lost_weights(recipe_text: str, rows: Rows) -> Diagnosis | None:
@@ -153,13 +162,14 @@ def _nothing_trains(recipe_text: str, setup: Mapping[str, Any]) -> Diagnosis | N
 
 
 def _dead_reward(recipe_text: str, rows: Rows) -> Diagnosis | None:
-    """No spread of the reward in any group for so long. With a reward near its top that is a solved task."""
+    """No spread of the reward in any group for so long. Where the reward is near its top and what is wanted is, too,
+    that is a solved task."""
     last = [row for row in rows if "frac_reward_zero_std" in row][-DEAD_STEPS:]
-    rewards = [value for row in last if (value := _number(row.get("reward"))) is not None]
-    if len(last) < DEAD_STEPS or any((_number(row["frac_reward_zero_std"]) or 0.0) < 1.0 for row in last):
+    rewards = [value for row in last if (value := number(row.get("reward"))) is not None]
+    if len(last) < DEAD_STEPS or any((number(row["frac_reward_zero_std"]) or 0.0) < 1.0 for row in last) or not rewards:
         return None
-    if not rewards or max(rewards) > DEAD_REWARD or min(rewards) < -DEAD_REWARD:
-        return None
+    if max(rewards) > DEAD_REWARD or min(rewards) < -DEAD_REWARD:
+        return _untaught(recipe_text, rows, last)
     first = int(last[0].get("step", 0))
     return Diagnosis(
         Symptom.REWARD_ZERO, Severity.FATAL, 0.95,
@@ -171,22 +181,31 @@ def _dead_reward(recipe_text: str, rows: Rows) -> Diagnosis | None:
     )  # fmt: skip
 
 
-# --- signals that last
+def _untaught(recipe_text: str, rows: Rows, last: Rows) -> Diagnosis | None:
+    """Every group earns one reward, no gradient follows, and what is wanted is not there: the engine's word for it."""
+    wanted = [value for row in last if (value := number(row.get("rewards/exact_match/mean"))) is not None]
+    if len(wanted) < DEAD_STEPS or max(wanted) > MOSTLY_WRONG or any(number(row.get("grad_norm")) for row in last):
+        return None
+    report = diagnosis_of(observations_of(recipe_text, rows))
+    dead = (Symptom.ZERO_STD, Symptom.REWARD_ZERO)
+    return next((each for each in report.diagnoses if each.symptom in dead and each.severity is Severity.FATAL), None)
 
 
-_KINDS = {
-    "loss": "loss",
-    "grad_norm": "gradient",
-    "mean_token_accuracy": "accuracy",
-    "entropy": "entropy",
-    "eval_loss": "validation",
-    "reward": "reward",
-    "kl": "kl",
-    "probe/termination_rate": "answers",
-    "logps/chosen": "preference",
-    "rewards/exact_match/mean": "what is wanted",
-}
-"""Metric of a signal -> what it says something about."""
+def _nothing_scored(recipe_text: str, rows: Rows, audit: Mapping[str, Any]) -> Diagnosis | None:
+    """Batch after batch without one supervised token: loss, gradient and right tokens are exactly 0."""
+    last = [row for row in rows if "loss" in row][-WINDOW:]
+    if len(last) < WINDOW or any("reward" in row for row in last):
+        return None
+    if any(row["loss"] != 0 or row.get("grad_norm") != 0 or row.get("mean_token_accuracy") for row in last):
+        return None
+    report = diagnosis_of(observations_of(recipe_text, rows, audit=audit))
+    named = (each for each in report.diagnoses if each.symptom is Symptom.ALL_LABELS_MASKED)
+    return next((each for each in named if each.severity is Severity.FATAL), None)
+
+
+# --- two signs of two kinds
+
+
 _CAUSES = {
     Symptom.DIVERGENCE: "loss",
     Symptom.LOSS_SPIKE: "loss",
@@ -207,15 +226,51 @@ _CAUSES = {
 
 def _two_kinds(signals: Sequence[Evidence], cause: Diagnosis) -> bool:
     """Whether signals and cause together are signs of two things, since two of one are one sign."""
+    if not signals:
+        return False
     counted = all(item.step is None for item in cause.evidence)
     kind = "data" if counted else _CAUSES.get(cause.symptom, "data")
-    return len({_KINDS[signal.key] for signal in signals} | {kind}) >= 2
+    return len({KINDS[signal.key] for signal in signals} | {kind}) >= 2
+
+
+def _for_good(seen: Observations, idle: Sequence[Evidence], cause: Diagnosis) -> tuple[Evidence, ...]:
+    """The signs that nothing moves, where the cause says that nothing will; empty otherwise."""
+    still = {signal.key: signal for signal in idle}
+    asked = any("probe/exact_match" in record for record in seen.probes)
+    wrong = "probe/exact_match" in still or not asked
+    if cause.symptom is Symptom.DIVERGENCE:
+        wanted: tuple[str, ...] = ("probe/exact_match",) if seen.rate.implausible else ()
+    elif cause.symptom is Symptom.OVERFIT:
+        wanted = ("eval_loss",) if wrong and _rising(seen) else ()
+    elif cause.symptom is Symptom.FROZEN:
+        wanted = ("loss", "eval_loss")
+    elif cause.symptom is Symptom.PLATEAU and cause.key == "learning_rate":
+        wanted = ("loss", "kl") if wrong and _gets_nowhere(seen) else ()
+    elif cause.symptom is Symptom.PLATEAU:
+        wanted = ("eval_loss", "probe/exact_match") if wrong and let_go_at(seen) is not None else ()
+    else:
+        wanted = ()
+    return tuple(still[key] for key in wanted if key in still)
+
+
+def _rising(seen: Observations) -> bool:
+    """The held-out loss stands above its best: the best checkpoint lies behind."""
+    held_out = [record["eval_loss"] for record in seen.evals if "eval_loss" in record]
+    return len(held_out) >= 3 and min(held_out[-2:]) > min(held_out)
+
+
+def _gets_nowhere(seen: Observations) -> bool:
+    """All the steps of the plan together are shorter than a few at the lowest rate that usually moves such a model."""
+    rate, planned = seen.rate, seen.planned_steps
+    low = rate.size_known and rate.current < rate.band.low / 2
+    path = rate.current * planned if planned else math.inf
+    return low and (rate.far_below or path <= LEAST_PATH * rate.band.low)
 
 
 def _unnamed(signals: Sequence[Evidence], before: Sequence[Evidence]) -> Diagnosis | None:
     """Two signs of different kinds that have stood for two windows, where the engine has no name for them yet."""
     # Entropy rises in the first steps of a healthy run that learns another form, so it only supports a named cause.
-    both = {_KINDS[signal.key] for signal in signals} & {_KINDS[signal.key] for signal in before} - {"entropy"}
+    both = {KINDS[signal.key] for signal in signals} & {KINDS[signal.key] for signal in before} - {"entropy"}
     if len(both) < 2:
         return None
     said = " and ".join(f"{signal.key} is {signal.value}" for signal in signals)
@@ -226,133 +281,13 @@ def _unnamed(signals: Sequence[Evidence], before: Sequence[Evidence]) -> Diagnos
     )  # fmt: skip
 
 
-def lasting_signals(rows: Rows) -> tuple[Evidence, ...]:
-    """What has held on every one of the last `WINDOW` logged steps, at most one of each independent kind."""
-    found = (signal(rows) for signal in _SIGNALS)
-    return tuple(evidence for evidence in found if evidence is not None)
-
-
-def _series(rows: Rows, key: str) -> list[tuple[int, float]]:
-    """(step, value) of the logged values; not-a-number is infinite."""
-    found = []
-    for row in rows:
-        if key in row:
-            value = _number(row[key])
-            found.append((int(row.get("step", 0)), math.inf if value is None else value))
-    return found
-
-
-def _lasts(
-    rows: Rows, key: str, wrong: Callable[[float, list[float]], bool], *, window: int = WINDOW
-) -> Evidence | None:
-    """The last value, where the whole window is wrong beside what came before it."""
-    series = _series(rows, key)
-    before, last = [value for _, value in series[:-window]], series[-window:]
-    if len(last) < window or len(before) < window or not all(wrong(value, before) for _, value in last):
-        return None
-    step, value = last[-1]
-    return Evidence(key, step, value if math.isfinite(value) else "Infinity")
-
-
-def _loss(rows: Rows) -> Evidence | None:
-    """Twice the loss it began with: Axolotl's loss_watchdog (about 2 times, three in a row)."""
-    if any("reward" in row for row in rows):
-        return None  # of GRPO, whose loss is no sign of health
-    return _lasts(rows, "loss", lambda value, before: value > 2 * median(before[:3]))
-
-
-def _gradient(rows: Rows) -> Evidence | None:
-    """Axolotl's training_stability guide: above 100 for supervised and preference runs, above 10 again and again for
-    GRPO; and far above what was usual here."""
-    most = 10.0 if any("reward" in row for row in rows) else 100.0
-    return _lasts(rows, "grad_norm", lambda value, before: value > most and value > 10 * median(before))
-
-
-def _accuracy(rows: Rows) -> Evidence | None:
-    """† Token accuracy below four fifths of where it began, and under half of its best."""
-    return _lasts(
-        rows,
-        "mean_token_accuracy",
-        lambda value, before: value < 0.8 * median(before[:WINDOW]) and value < 0.5 * max(before),
-    )
-
-
-def _spread(rows: Rows) -> Evidence | None:
-    """† A supervised model that grows less sure than it began: entropy half as high again."""
-    if any("reward" in row for row in rows):
-        return None
-    return _lasts(rows, "entropy", lambda value, before: value > 1.5 * median(before[:WINDOW]) and value > 1.0)
-
-
-def _evaluation(rows: Rows) -> Evidence | None:
-    """† The loss on validation rows half as high again as its first, twice in a row."""
-    series = _series(rows, "eval_loss")
-    if len(series) < 3 or not all(value > 1.5 * series[0][1] for _, value in series[-2:]):
-        return None
-    step, value = series[-1]
-    return Evidence("eval_loss", step, value if math.isfinite(value) else "Infinity")
-
-
-def _reward(rows: Rows) -> Evidence | None:
-    """A peak, then below the level that it began on: the sign of doom of reinforcement runs (peak-then-collapse)."""
-    series = [value for _, value in _series(rows, "reward")]
-    if len(series) < 4 * WINDOW:
-        return None
-    early, best = median(series[:WINDOW]), max(
-        median(series[at : at + WINDOW]) for at in range(0, len(series) - WINDOW + 1, WINDOW)
-    )  # fmt: skip
-    rose = best - early
-    if rose <= 0.1 * max(1e-9, abs(best)) or rose < 0.05:
-        return None
-    return _lasts(rows, "reward", lambda value, before: value < early - 0.1 * rose)
-
-
-def _divergence(rows: Rows) -> Evidence | None:
-    """Above 2: Axolotl's GRPO guide. One spike of 43 was seen in a healthy run, so the whole window counts."""
-    return _lasts(rows, "kl", lambda value, before: value > 2.0 and value > 2 * median(before))
-
-
-def _chosen(rows: Rows) -> Evidence | None:
-    """† The chosen answers of a preference run at less than half of their log-probability at the start, so that they
-    become unlikely while they are preferred. A chosen *reward* below 0 alone is normal (trl issue 1236)."""
-    return _lasts(rows, "logps/chosen", lambda value, before: value < 2 * min(median(before[:3]), -1.0) - 1)
-
-
-def _shadow(rows: Rows) -> Evidence | None:
-    """† What is really wanted (exact_match, logged beside the rewards) at half of where it began, while the reward that
-    is trained on stands above its own beginning."""
-    wanted, reward = _series(rows, "rewards/exact_match/mean"), _series(rows, "reward")
-    if len(wanted) < 3 * WINDOW or len(reward) < 3 * WINDOW:
-        return None
-    first, last = (median(value for _, value in part) for part in (wanted[:WINDOW], wanted[-2 * WINDOW :]))
-    paid_first, paid_last = (median(value for _, value in part) for part in (reward[:WINDOW], reward[-2 * WINDOW :]))
-    if first < 0.04 or last > 0.5 * first or paid_last <= paid_first:
-        return None
-    return Evidence("rewards/exact_match/mean", wanted[-1][0], last)
-
-
-def _behaviour(rows: Rows) -> Evidence | None:
-    """† Greedy answers that ended by themselves and do no more: at half on two probes in a row, or hardly any."""
-    series = _series(rows, "probe/termination_rate")
-    for last, least in ((2, 0.5), (1, 0.25)):
-        best = max((value for _, value in series[:-last]), default=0.0)
-        if len(series) > last and best >= 0.5 and all(value < least * best for _, value in series[-last:]):
-            return Evidence("probe/termination_rate", series[-1][0], series[-1][1])
-    return None
-
-
-_SIGNALS: tuple[Callable[[Rows], Evidence | None], ...] = (
-    _loss, _gradient, _accuracy, _spread, _evaluation, _reward, _divergence, _chosen, _shadow, _behaviour,
-)  # fmt: skip
-
-
 def _past_grace(recipe_text: str, rows: Rows, setup: Mapping[str, Any]) -> bool:
     """Whether the warm-up and the first steps are over."""
-    total = _number(setup.get("max_steps")) or 0.0
+    total = number(setup.get("max_steps")) or 0.0
     step = float(rows[-1].get("step", 0)) if rows else 0.0
-    warm_up = _number(setup.get("warm_up_steps"))
+    warm_up = number(setup.get("warm_up_steps"))
     if warm_up is None:
-        rates = [(at, value) for at, value in _series(rows, "learning_rate") if math.isfinite(value)]
+        rates = [(at, value) for at, value in values_of(rows, "learning_rate") if math.isfinite(value)]
         warm_up = float(max(rates, key=lambda pair: pair[1])[0]) if rates and rates[0][1] < rates[-1][1] else 0.0
         warm_up = min(warm_up, 0.1 * total) if total else warm_up
     return step > max(warm_up, GRACE * total, WINDOW)
@@ -365,7 +300,3 @@ def _training(rows: Rows) -> bool:
 
 def _finite(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

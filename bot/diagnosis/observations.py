@@ -251,6 +251,13 @@ class Observations:
         return metric in ERRORS_OF_OTHERS if known is None else not known.higher_is_better
 
     @property
+    def share_right(self) -> float | None:
+        """The score as a share of right answers; None without one, and of metrics that are none: perplexity, errors."""
+        if self.evaluation is None or self.lower_is_better or not 0 <= self.evaluation.value <= 1:
+            return None
+        return self.evaluation.value
+
+    @property
     def gain(self) -> float | None:
         """How much better than the base model, in the metric's unit; None without both."""
         if self.evaluation is None or self.baseline is None:

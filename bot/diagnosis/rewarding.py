@@ -15,6 +15,8 @@ from bot.diagnosis.readings import finite
 SOLVED = 0.8
 """Share of the largest reward that can be had."""
 WINDOW = 5
+BLIND = 0.05
+"""† Share of what right answers earn by which wrong ones must earn less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,33 @@ def _guessed(observations: Observations, names: Sequence[str]) -> dict[str, floa
         math.isclose(a, b, abs_tol=1e-6) for a, b in zip(series, reward, strict=True)
     )
     return {other: 1.0, "exact_match": 0.0} if alone else {}
+
+
+def tried_rewards(observations: Observations) -> tuple[tuple[str, ...], float, float]:
+    """(names of the trained rewards that were tried, what they pay the data's own references together, what they pay
+    references of other prompts), as the script found before the first step."""
+    rewards = rewards_of(observations)
+    named = observations.recipe.get("reward_functions", observations.recipe.get("reward_funcs"))
+    names, paid, free = [], 0.0, 0.0
+    for name, values in observations.part("reward_check").items():
+        weight = rewards.weights.get(str(name), 1.0 if str(name) not in rewards.shadows else 0.0)
+        reference, wrong = (_tried(values, key) for key in ("reference", "wrong"))
+        if reference is None or wrong is None or weight == 0 or (named is not None and str(name) not in str(named)):
+            continue
+        paid, free = paid + weight * reference, free + weight * wrong
+        names.append(str(name))
+    return tuple(names), paid, free
+
+
+def pays_alike(observations: Observations) -> bool:
+    """References of other prompts earn what the right ones earn, or nearly: being right is not what is paid for."""
+    names, paid, free = tried_rewards(observations)
+    return bool(names) and paid > 0 and paid - free <= BLIND * paid
+
+
+def _tried(values: object, key: str) -> float | None:
+    raw = values.get(key) if isinstance(values, dict) else None
+    return finite(raw) if raw is not None else None
 
 
 def moves_together(left: Series, right: Series) -> float | None:

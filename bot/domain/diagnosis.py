@@ -142,3 +142,25 @@ class DiagnosisReport:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> DiagnosisReport:
         return cls(tuple(Diagnosis.from_dict(d) for d in data["diagnoses"]), tuple(data.get("ruled_out", ())))
+
+
+def verdict_in(status: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a job's wrapper ended it for, as its status (`JobStatus.as_dict()`) tells it; None where it did not.
+
+    A wrapper of another version may name what this one does not know: then it is unknown, and the job was still ended.
+    """
+    found = status.get("judged")
+    if not isinstance(found, Mapping):
+        return None
+    told = {"tier": "soft", "step": 0, "total_steps": None, "worth_saving": False, "signals": [], **found}
+    try:
+        named = [Diagnosis.from_dict(each).as_dict() for each in told["diagnoses"]]
+        told["step"] = int(told["step"])
+    except (LookupError, TypeError, ValueError):
+        named, told["step"] = [], 0
+    unknown = Diagnosis(
+        Symptom.UNKNOWN, Severity.HARMFUL, 0.5, (),
+        "The wrapper beside the job ended it for something that this version of Postdoc has no name for.",
+        refuted_by="the same run, watched by a wrapper of this version",
+    )  # fmt: skip
+    return {**told, "diagnoses": named or [unknown.as_dict()]}

@@ -73,6 +73,8 @@ class EventKind(StrEnum):
     # From the bot's own actions
     CONTRACT_READ = "contract_read"
     JOB_LAUNCHED = "job_launched"
+    JOB_REFUSED = "job_refused"
+    """What is known before a training job is submitted says that it cannot work, so it was not."""
     GOAL_READ = "goal_read"
     """An edit of the issue has been read that does not move the goal by itself: an offer, or nothing."""
     GOAL_ADOPTED = "goal_adopted"
@@ -167,7 +169,9 @@ class Job:
     gone: bool = False
     """Its outputs are gone with the machine that they lay on."""
     stopped: dict[str, Any] | None = None
-    """What the monitor ended it for: the data of its MONITORED."""
+    """What the monitor ended it for: the data of its MONITORED, or of its JOB_REFUSED."""
+    refused: bool = False
+    """It was never submitted: it left nothing and cost nothing."""
     again: bool = False
     """Somebody who may train has agreed that it is done once more for that."""
     usd_per_hour: float | None = None
@@ -265,6 +269,10 @@ class Run:
     """What the next change builds on: {"run", "why"}; None in a journal from before it was said."""
     stuck: str = ""
     """Why nothing follows, where nothing does; a sentence without its full stop."""
+    generated: dict[str, Any] | None = None
+    """Rows that its training job made itself: {"file", "rows", "verdict", "flagged", "flagged_rows", "card"}."""
+    lineage: dict[str, Any] | None = None
+    """`bot.domain.lineage.Lineage.as_dict()`, or {"error"} where it could not be checked; None before."""
     yardstick: str = ""
     """`Experiment.yardstick` when it was started: values of another one cannot be compared with this one's."""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from bot.domain.ablation import Ablation
 from bot.domain.budget import Spend
-from bot.domain.diagnosis import DiagnosisReport
+from bot.domain.diagnosis import DiagnosisReport, verdict_in
 from bot.domain.experiment import (
     RESUMABLE_STATES,
     Command,
@@ -220,10 +220,21 @@ def _on_job_launched(x: Experiment, event: Event) -> None:
     x.state = states.get(role, x.state)
 
 
+def _on_job_refused(x: Experiment, event: Event) -> None:
+    d = event.data
+    status = {"state": "refused", "started_at": None, "ended_at": None, "failure": None, "exit_code": None}
+    x.jobs[d["job_id"]] = Job(
+        d["job_id"], JobRole(d["role"]), d["run"], d["attempt"], event.at, status, d["expects"],
+        stopped=dict(d), refused=True,
+    )  # fmt: skip
+
+
 def _on_job_ended(x: Experiment, event: Event) -> None:
     job = x.jobs.get(event.data["job_id"])
     if job is not None and job.status is None:
         job.status = dict(event.data["status"])
+        # The wrapper ended it while nobody listened, so that no event of its own tells of it.
+        job.stopped = job.stopped or verdict_in(job.status)
 
 
 def _on_monitored(x: Experiment, event: Event) -> None:
@@ -313,6 +324,8 @@ def _on_diagnosed(x: Experiment, event: Event) -> None:
     run.report = DiagnosisReport.from_dict(d["report"])
     run.remedy = dict(d["remedy"]) if d["remedy"] else None
     run.kept, run.stuck = d.get("kept"), d.get("stuck", "")
+    run.generated = d.get("generated")
+    run.lineage = d.get("lineage")
     run.diagnosed = True
     x.state = State.REVIEWING
 
@@ -429,6 +442,7 @@ _FOLDS = {
     EventKind.OUTPUTS_GONE: _on_outputs_gone,
     EventKind.CONTRACT_READ: _on_contract_read,
     EventKind.JOB_LAUNCHED: _on_job_launched,
+    EventKind.JOB_REFUSED: _on_job_refused,
     EventKind.REFUSED: _on_refused,
     EventKind.BASELINE_RECORDED: _on_baseline_recorded,
     EventKind.DATA_CHECKED: _on_data_checked,

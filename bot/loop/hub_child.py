@@ -44,7 +44,16 @@ def main() -> None:
     if "bytes" in request:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(request["bytes"]), int(request["bytes"])))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    # Read by the library when it is imported.
+    prepare()
+    answer = {"resolve": resolve, "download": download, "publish": publish}[request["do"]]
+    try:
+        print(json.dumps(answer(request)))
+    except Exception as error:
+        print(json.dumps(told(error)))
+
+
+def prepare() -> None:
+    """Settings that the library reads when it is imported."""
     os.environ |= {
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -54,11 +63,6 @@ def main() -> None:
         "HF_HUB_ETAG_TIMEOUT": "15",
         "HF_HUB_DOWNLOAD_TIMEOUT": "15",
     }
-    answer = {"resolve": resolve, "download": download, "publish": publish}[request["do"]]
-    try:
-        print(json.dumps(answer(request)))
-    except Exception as error:
-        print(json.dumps(told(error)))
 
 
 def resolve(request: Json) -> Json:

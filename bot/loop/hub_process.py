@@ -13,18 +13,24 @@ from typing import Any
 from bot.errors import TransientError
 
 _CHILD = Path(__file__).with_name("hub_child.py")
+_ROOT = Path(__file__).resolve().parents[2]
 
 
-async def ask_hub(request: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """The child's answer to `request`, which may be `{"error": ...}`. `what` continues "the Hub did not".
+async def ask_hub(request: Mapping[str, Any], what: str, *, module: str = "") -> dict[str, Any]:
+    """The child's answer to `request`, which may be `{"error": ...}`. `what` continues "the Hub did not"; `module` is
+    run in place of `hub_child.py`, and may import what is ours.
 
     Raises: TransientError when no answer came in the request's `seconds`.
     """
     # Neither our own settings nor a token that lies about on this machine: the one given is the one that is meant.
     hidden = ("POSTDOC_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
+    words = ["-I", str(_CHILD)]
+    if module:
+        words = ["-P", "-m", module]
+        environment |= {"PYTHONPATH": str(_ROOT)}
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", str(_CHILD), env=environment, cwd="/", stdin=asyncio.subprocess.PIPE,
+        sys.executable, *words, env=environment, cwd="/", stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:

@@ -34,7 +34,10 @@ def model_problem(folders: Sequence[Path], name: str, revision: str = "main") ->
     try:
         HfApi().model_info(name, revision=revision, timeout=10)
     except GatedRepoError:
-        return f"`{name}` is gated on the Hub: accept its terms with the account whose token this server uses."
+        return (
+            f"`{name}` is gated on the Hub: accept its terms at https://huggingface.co/{name} with an account, and "
+            "have that account's token set as HF_TOKEN where this server runs."
+        )
     except (RepositoryNotFoundError, HFValidationError):
         return f"There is no base model `{name}` on the Hub or on this server (here: {known})."
     except (HfHubHTTPError, OSError) as error:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bot.brain.model.talk import Model
 from bot.conversation.github import GitHubApp, Repository
 from bot.conversation.policy import Policy
 from bot.domain import methods
@@ -74,6 +75,8 @@ class World:
     """False where the data folder goes with the machine once the process has ended."""
     search: str = "playbook"
     """How the next change is found: a value of `bot.brain.search.Search`."""
+    brain: Model | None = None
+    """The language model that is asked; None: nothing is, and the playbook decides alone."""
     kept_file: KeptFile | None = None
     """What of a goal outlives this machine, where the data folder may not; None where it does."""
 

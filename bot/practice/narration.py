@@ -285,6 +285,11 @@ def _monitored(event: Event, x: Experiment, page: str) -> list[Entry]:
     return _entry(event, "monitor", f"ends the job at step {event.data['step']:,}{of}: {cause}", tone=Tone.WARN)
 
 
+def _job_refused(event: Event, x: Experiment, page: str) -> list[Entry]:
+    cause = event.data["diagnoses"][0]["cause"]
+    return _entry(event, "preflight", f"does not start run {event.data['run']}: {cause}", tone=Tone.WARN)
+
+
 def _ablation_opened(event: Event, x: Experiment, page: str) -> list[Entry]:
     values = ", ".join(str(arm["value"]) for arm in event.data["arms"])
     who = "Postdoc tries" if event.data.get("for_run") else f"@{event.data['by']} asked for"
@@ -330,6 +335,7 @@ _TELLERS = {
     EventKind.GOAL_ADOPTED: _adopted,
     EventKind.BUDGET_RAISED: _budget_raised,
     EventKind.MONITORED: _monitored,
+    EventKind.JOB_REFUSED: _job_refused,
     EventKind.OUTPUTS_GONE: _outputs_gone,
     EventKind.ABLATION_OPENED: _ablation_opened,
     EventKind.ABLATION_REPORTED: _ablation_reported,

@@ -17,6 +17,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from bot import __version__
+from bot.brain.model.choice import BrainSettings, model_of
+from bot.brain.model.talk import Model
 from bot.config import Settings
 from bot.conversation.events import Occurrence
 from bot.conversation.github import GitHubApp, OnWrite, Pacing
@@ -118,6 +120,7 @@ class Bot:
             server_policy=load_server_policy(settings.policy_file),
             record=self.record,
             search=settings.search,
+            brain=_brain(settings),
             **self._place(),
         )
         self.leases = Leases(database, folder / "executors", seconds=settings.lease_seconds)
@@ -221,6 +224,8 @@ class Bot:
         await asyncio.to_thread(self.inbox.close)
         if isinstance(self.runner, ActionsRunner):
             await asyncio.to_thread(self.runner.close)
+        if self.world.brain is not None:
+            await self.world.brain.close()
         await self.engine.stop()  # last: with DBOS ends the pool of threads that it gave to the loop
         await self.app.__aexit__(None, None, None)
 
@@ -275,6 +280,19 @@ class Bot:
                     await asyncio.to_thread(self.reports.prune)
                 except Exception:
                     log.exception("what is old could not be pruned")
+
+
+def _brain(settings: Settings) -> Model | None:
+    """Raises: SettingsError, so that a mistake in its settings shows at the start and not at the first question."""
+    if not settings.brain:
+        return None
+    key = settings.brain_key.get_secret_value() if settings.brain_key else ""
+    return model_of(
+        BrainSettings(
+            settings.brain, key, settings.brain_url, settings.brain_effort, settings.brain_price,
+            settings.brain_context_tokens,
+        )
+    )  # fmt: skip
 
 
 def _folders(settings: Settings, data_folder: Path) -> tuple[Path, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from bot.conversation import messages
+from bot.domain.diagnosis import verdict_in
 from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent
 from bot.domain.goal import GoalId
 from bot.errors import PostdocError
@@ -22,7 +23,7 @@ from bot.loop.reports import Reports
 from bot.loop.spending import spend_of
 from bot.loop.treasury import SERVER, Halt
 from bot.loop.world import World
-from bot.server.monitoring import Monitor
+from bot.server.monitoring import Monitor, monitored
 from runners.job import JobId, JobState, JobStatus
 
 log = logging.getLogger("postdoc.watcher")
@@ -115,6 +116,9 @@ class Watcher:
             status = await asyncio.to_thread(self.world.runner.status, JobId(job.job_id))
             # A job folder that is gone is a job that is gone: the runner has forgotten it.
             status = status or self._lost(job)
+            if job.stopped is None and (found := verdict_in(status.as_dict())) is not None:
+                await self.engine.append(goal_id, [monitored(x, job, found)])
+                job.stopped = found
             if job.stopped is not None and not status.state.ended:
                 await self.monitor.end(x, job)
             elif status.state.ended:
@@ -146,7 +150,7 @@ class Watcher:
             # A backend that cannot be watched: what the job itself reports is all there is.
             metrics = await asyncio.to_thread(self.reports.steps, job.job_id)
             setup = {"max_steps": metrics[-1].get("max_steps")} if metrics else setup
-        if trains and (ending := await self.monitor.look(x, job, metrics, setup)) is not None:
+        if trains and (ending := await self.monitor.look(x, job, metrics, setup, status)) is not None:
             await self.engine.append(goal_id, [ending])
             return
         progress = replace(

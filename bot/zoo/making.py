@@ -25,7 +25,7 @@ from bot.zoo.repairs import repairs_of
 from bot.zoo.replayed import replayed_traces
 from bot.zoo.running import Keeper, Outcome
 from bot.zoo.specimen import Json
-from bot.zoo.traces import TRUTH, Trace, Truth, pack, trace_of
+from bot.zoo.traces import TRUTH, Trace, Truth, pack, told_goal, trace_of
 
 MANIFEST = "manifest.jsonl"
 ARCHIVE = "traces.tar.xz"
@@ -133,6 +133,7 @@ class Making:
             truth = replace(truth_of(case, outcome, control, doomed=said.doomed), repairs=repairs.get(case.name))
             raw = self.folder / "raw" / case.name
             files = {path.name: path.read_bytes() for path in sorted(raw.iterdir())}
+            files |= told_goal(case.specimen())
             files[TRUTH] = (json.dumps(truth.as_dict()) + "\n").encode()
             kept.append(Trace(case.name, files))
         census = {"made": dict(planned), "kept": len(kept), "dropped": dict(dropped), "harmless": dict(harmless)}

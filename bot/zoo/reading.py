@@ -13,7 +13,7 @@ from typing import Any
 
 from bot.diagnosis import preflight_of, read_folder
 from bot.diagnosis.engine import diagnosis_of
-from bot.diagnosis.monitor import judged
+from bot.diagnosis.monitor import Tier, judged
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.online import ONLINE_RULES
 from bot.domain.diagnosis import DiagnosisReport, Severity
@@ -59,12 +59,14 @@ def read_trace(folder: Path, *, looks: int = LOOKS) -> Reading:
     `looks`: how often the run is looked at while it trains, at most.
     """
     whole = read_folder(folder)
-    before = answers_of(preflight_of(whole))
-    noticed = {answer.label: 0 for answer in before}
+    before = preflight_of(whole.until(0))
+    noticed = {answer.label: 0 for answer in answers_of(before)}
     for step in looked_at([int(record["step"]) for record in whole.steps], looks):
         for answer in answers_of(diagnosis_of(whole.until(step), ONLINE_RULES)):  # preflight has spoken
             noticed.setdefault(answer.label, step)
-    return Reading(answers_of(diagnosis_of(whole)), noticed, *aborted_at(folder, whole, looks))
+    refused = any(found.severity is Severity.FATAL for found in before.diagnoses)
+    ended = (0, str(Tier.PREFLIGHT)) if refused else aborted_at(folder, whole, looks)
+    return Reading(answers_of(diagnosis_of(whole)), noticed, *ended)
 
 
 def answers_of(report: DiagnosisReport) -> tuple[Answer, ...]:
@@ -77,9 +79,10 @@ def aborted_at(folder: Path, whole: Observations, looks: int) -> tuple[int | Non
     It looks only for what ends a run, as it does beside a job that is set to abort.
     """
     rows = metric_rows(folder)
-    known: dict[str, Any] = {"setup": whole.setup, "audit": whole.audit, "advise": False}
+    known: dict[str, Any] = {"audit": whole.audit, "advise": False}
     for step in (0, *looked_at(sorted({int(row["step"]) for row in rows if "step" in row}), looks)):
-        found = judged(whole.recipe_text, [row for row in rows if int(row.get("step", 0)) <= step], **known)
+        so_far = [row for row in rows if int(row.get("step", 0)) <= step]
+        found = judged(whole.recipe_text, so_far, setup=whole.until(step).setup, **known)
         if found is not None and found.tier.ends:
             return step, str(found.tier)
     return None, ""

@@ -7,9 +7,11 @@
 | top1 | runs with a fault whose first diagnosis has a right label |
 | line | runs with a fault whose first diagnosis blames a right line (or rightly none) |
 | false_aborts | healthy runs that the monitor ends, or preflight refuses |
-| median_detection_fraction | runs of 400 steps or more with a fault that only training shows: share of the run |
+| median_detection_fraction | runs of 400 steps or more with a fault that only training shows, without those that |
+| | preflight refused: share of the run |
 | | that was gone when a right label was first said; 1 where that was never or only after the end |
-| steps_saved | doomed runs whose fault only training shows: share of their steps that the monitor spared |
+| steps_saved | doomed runs whose fault only training shows, without those that preflight refused: share of their |
+| | steps that the monitor spared |
 | abstention | runs with a fault whose first diagnosis is `unknown` |
 
 Where a whole fault was held out of tuning, `unknown` and the neighbouring labels are right too, and silence is wrong;
@@ -18,6 +20,8 @@ those runs are told apart (`held_out_faults`), and so are pairs of faults and re
 
 from __future__ import annotations
 
+import math
+import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -28,7 +32,7 @@ from bot.zoo.reading import Reading
 from bot.zoo.specimen import LONG_STEPS, Json
 from bot.zoo.traces import Truth
 
-UNKNOWN = "unknown"
+UNKNOWN, PREFLIGHT = "unknown", "preflight"
 AGGRAVATED = ("gross", "medium")
 
 
@@ -73,6 +77,11 @@ class Judged:
         return self.detected and self.reading.answers[0].label == UNKNOWN
 
     @property
+    def saved(self) -> int:
+        """Steps that the monitor spared."""
+        return 0 if self.reading.aborted is None else self.truth.steps - self.reading.aborted
+
+    @property
     def detection_share(self) -> float:
         """Of the run that was gone when a right label was first said."""
         noticed = self.reading.noticed or {}
@@ -110,11 +119,11 @@ def summary(judged: Sequence[Judged]) -> Json:
     hard = [one for one in faulty if one.truth.severity in AGGRAVATED]
     flagged = [one for one in judged if one.detected]
     training = [one for one in faulty if one.truth.shows == "training"]
-    long = [one for one in training if one.truth.steps >= LONG_STEPS]
-    doomed = [one for one in training if one.truth.doomed and one.truth.steps]
+    ran = [one for one in training if one.truth.steps and one.reading.tier != PREFLIGHT]
+    long = [one for one in ran if one.truth.steps >= LONG_STEPS]
+    doomed = [one for one in ran if one.truth.doomed]
     steps = sum(one.truth.steps for one in doomed)
-    saved = sum(one.truth.steps - (one.truth.steps if one.reading.aborted is None else one.reading.aborted)
-                for one in doomed)  # fmt: skip
+    saved = sum(one.saved for one in doomed)
     shares = {
         "recall": (sum(one.detected for one in hard), len(hard)),
         "recall_subtle": (sum(o.detected for o in faulty if o.truth.severity == "subtle"),
@@ -137,7 +146,11 @@ def summary(judged: Sequence[Judged]) -> Json:
         "long_runs": len(long),
         "steps_saved": round(saved / steps, 4) if steps else None,
         "doomed": len(doomed),
-        "intervals": {name: interval(*counted) for name, counted in shares.items()},
+        "intervals": {name: interval(*counted) for name, counted in shares.items()}
+        | {
+            "median_detection_fraction": median_interval([one.detection_share for one in long]),
+            "steps_saved": ratio_interval([(one.saved, one.truth.steps) for one in doomed]),
+        },
     }
 
 
@@ -151,6 +164,34 @@ def interval(hits: int, n: int) -> list[float] | None:
         return None
     found = wilson_interval(hits, n)
     return [round(found.low, 4), round(found.high, 4)]
+
+
+def median_interval(values: Sequence[float]) -> list[float] | None:
+    """Of the median, 95 %: the order statistics that it lies between with that probability, whatever the distribution
+    (Conover, Practical Nonparametric Statistics, 3.2); the extremes where the values are fewer than six."""
+    n = len(values)
+    if not n:
+        return None
+    ordered = sorted(values)
+    outside = max((k for k in range(n // 2) if 2 * _at_most(k, n) <= 0.05), default=0)
+    return [round(ordered[outside], 4), round(ordered[n - 1 - outside], 4)]
+
+
+def _at_most(k: int, n: int) -> float:
+    """Probability of at most k heads in n throws."""
+    return float(sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
+
+
+def ratio_interval(pairs: Sequence[tuple[int, int]], draws: int = 1000) -> list[float] | None:
+    """Of the sum of the first over that of the second, 95 %: percentiles of the bootstrap over runs, from one seed."""
+    if not pairs:
+        return None
+    chance = random.Random(0)
+    ratios = sorted(
+        sum(a for a, _ in drawn) / sum(b for _, b in drawn)
+        for drawn in (chance.choices(pairs, k=len(pairs)) for _ in range(draws))
+    )
+    return [round(ratios[int(0.025 * draws)], 4), round(ratios[int(0.975 * draws)], 4)]
 
 
 def label_table(judged: Iterable[Judged]) -> Json:
@@ -195,7 +236,7 @@ def complaint(one: Judged) -> Json | None:
     aborted = one.reading.aborted
     if truth.healthy and not one.detected and aborted is None:
         return None
-    if not truth.healthy and one.named and one.located:
+    if not truth.healthy and (one.both_named if truth.second else one.named and one.located):
         return None
     return {
         "trace": one.name, "case": truth.case, "wanted": list(truth.labels), "lines": list(truth.line_keys),
@@ -214,10 +255,10 @@ def lines(result: Json) -> list[str]:
             f"{part['healthy']}"
         )
     own = result["summary"]
-    detection, saved = own["median_detection_fraction"], own["steps_saved"]
     said.append(
-        f"  time to detection {_plain(detection)} of the run (median of {own['long_runs']} runs of {LONG_STEPS} steps "
-        f"or more) · steps saved {_plain(saved)} of {own['doomed']} doomed runs · before training "
+        f"  time to detection {_percent(own, 'median_detection_fraction')} of the run (median of {own['long_runs']} "
+        f"runs of {LONG_STEPS} steps or more) · steps saved {_percent(own, 'steps_saved')} of {own['doomed']} doomed "
+        f"runs that preflight lets through · before training "
         f"{_percent(own, 'before_training')} · unknown {_percent(own, 'abstention')}"
     )
     for name in ("held_out_severities", "held_out_faults", "replayed", "tuned"):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from itertools import islice
@@ -99,20 +100,37 @@ def _told(value: Any) -> Any:
     return value
 
 
-# Steps in which the method learns the task on the practice base, and the target of the goal, which a healthy run
-# reaches with some points to spare (†: set by a few runs; the controls of `postdoc zoo --make` show whether it holds).
+# Steps in which the method learns the task on the practice base, where it does.
 STEPS: dict[str, dict[str, int]] = {
     SFT: {"reverse": 120, "upper": 80, "last": 80, "json": 120, "dedup": 120, "max": 150, "sort": 200},
     DPO: {"last": 60, "upper": 60, "max": 80},
     GRPO: {"last": 50, "upper": 50, "max": 60},
 }
-TARGETS: dict[str, dict[str, float]] = {
+CONTROL_SCORES: dict[str, dict[str, tuple[float, ...]]] = {
     SFT: {
-        "reverse": 0.9, "upper": 0.9, "last": 0.9, "json": 0.9, "dedup": 0.9, "max": 0.8, "sort": 0.8,
+        "reverse": (0.985,), "upper": (), "last": (1.0,), "json": (0.99,), "dedup": (),
+        "max": (0.595, 0.73, 0.755), "sort": (0.96, 0.935, 0.9),
     },
-    DPO: {"last": 0.9, "upper": 0.85, "max": 0.75},
-    GRPO: {"last": 0.85, "upper": 0.8, "max": 0.5},
+    DPO: {"last": (1.0,), "upper": (0.965, 0.975, 0.96), "max": (0.475, 0.42, 0.35)},
+    GRPO: {"last": (0.98,), "upper": (0.85, 0.955, 0.885), "max": (0.275, 0.24, 0.245)},
 }  # fmt: skip
+"""Exact match of the plain controls of seeds 0, 1 and 2, over 200 items, as `postdoc zoo --make` tells it;
+where that of seed 0 is near the top, that one alone, and of two tasks none was made (their level is the highest)."""
+LEAST_LEVEL, MOST_LEVEL = 0.75, 0.9
+
+
+def level_of(scores: Sequence[float]) -> float:
+    """The score from which a run of a task is healthy, and the target that its goal names.
+
+    Five points (two standard errors of a score of 0.9 over 200 items) below the lowest control, rounded down to five
+    points, and at most 0.9. At least 0.75: what a method does not learn in its steps cannot show what a fault costs, so
+    such controls are dropped, with the faults that were injected into them.
+    """
+    lowest = min(scores, default=1.0)
+    return max(LEAST_LEVEL, min(MOST_LEVEL, math.floor(20 * (lowest - 0.05) + 1e-9) / 20))
+
+
+TARGETS = {method: {task: level_of(scores) for task, scores in of.items()} for method, of in CONTROL_SCORES.items()}
 RECIPES: dict[str, Json] = {
     SFT: {
         "learning_rate": 3e-3, "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 5,

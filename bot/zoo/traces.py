@@ -25,6 +25,7 @@ from bot.zoo.running import Outcome
 from bot.zoo.specimen import Json, Specimen, dev_items
 
 TRUTH = "truth.json"
+GOAL = "goal.json"
 DIGITS = 4
 LOG_LINES, LOG_CHARACTERS = 200, 12_000
 TRAIN_ROWS, SAMPLES, EVAL_ROWS, COMPLETIONS = 150, 60, 200, 40
@@ -108,7 +109,7 @@ def trace_of(specimen: Specimen, outcome: Outcome, folder: Path, name: str) -> T
     out = folder / "out"
     files: dict[str, Any] = {
         "recipe.yaml": (folder / "recipe.yaml").read_text(encoding="utf-8"),
-        "goal.json": goal_of(specimen),
+        GOAL: goal_of(specimen),
         "log.txt": clean_log(_text(folder / "log.txt"), folder),
         "job.json": job_of(outcome, name),
         "setup.json": _object(out / "setup.json"),
@@ -133,6 +134,12 @@ def goal_of(specimen: Specimen) -> Json | None:
         return None
     target = target if wish < 0.75 else round(target + 0.6 * (1 - target), 2)
     return {"benchmark": f"practice/{specimen.task}", "metric": "exact_match", "target": target}
+
+
+def told_goal(specimen: Specimen) -> dict[str, bytes]:
+    """The file of the goal as it is told today: a level that is set anew holds for runs that were made before."""
+    goal = goal_of(specimen)
+    return {GOAL: (json.dumps(goal, ensure_ascii=False) + "\n").encode()} if goal is not None else {}
 
 
 def job_of(outcome: Outcome, name: str) -> Json:

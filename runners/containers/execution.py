@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from bot.errors import PlatformError, UserError
 from runners import joblog, outputs, processes
+from runners.activity import Silence
 from runners.cgroup import Cgroup, group_of
 from runners.containers.engine import Engine, EngineAway, State
 from runners.containers.plan import ENDED, OUTPUT, PIPES, RELEASE, with_gpus
@@ -77,6 +78,7 @@ class ContainerExecution:
         self._pipes: dict[str, int] = {}
         self._known: dict[str, Any] = read_json(folder / CONTAINER) or {}
         self._next_look = self._next_disk_look = self._next_state_look = 0.0
+        self._silence = Silence(folder, self._used_seconds)
 
     def run(self) -> None:
         """Start the job, or find it running, and stay until nothing of it is left."""
@@ -203,6 +205,7 @@ class ContainerExecution:
     def _look(self, now: float) -> None:
         self.ending = self._interruption(self.ending)
         self._measure()
+        self._silence.look()
         if now >= self._next_disk_look:
             self._look_at_disk()
             # A folder with very many files takes long to walk; the walks then take a twentieth of the time.
@@ -217,6 +220,9 @@ class ContainerExecution:
         self.peak_bytes = max(self.peak_bytes, self._group.private_bytes(), largest)
         if self.ending.oom_kills:
             self.peak_bytes = max(self.peak_bytes, self._group.peak_bytes() or 0)
+
+    def _used_seconds(self) -> float | None:
+        return processes.cpu_seconds(self._group.processes()) if self._group is not None else None
 
     def _look_at_disk(self) -> None:
         used = outputs.used_bytes(self._work) + outputs.used_bytes(self._folder / SCRATCH)

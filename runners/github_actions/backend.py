@@ -77,6 +77,7 @@ class ActionsBackend:
     poll_seconds = 0.5
     isolates = True
     """The machine runs a job in its own sandbox, or refuses it there."""
+    hears = True
 
     def __init__(
         self,

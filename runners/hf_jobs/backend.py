@@ -87,6 +87,9 @@ class HubJobs:
         self._ended_since: dict[JobId, float] = {}
         self.prices = Prices(hub.hardware)
 
+    hears = False
+    """Its store is the job's log, which goes one way: who wants a job to end has the platform end it."""
+
     @property
     def isolates(self) -> bool:
         """A container of its own keeps a job from this machine and from other jobs. It does not keep it from the

@@ -50,6 +50,7 @@ class RayJobs:
 
     name = "ray"
     isolates = True
+    hears = True
 
     def __init__(
         self,

@@ -33,8 +33,9 @@ from bot.errors import PlatformError, UserError
 from runners.job import FailureKind, JobId, JobSpec, JobState, JobStatus
 from runners.local import LocalRunner
 from runners.ray_jobs.demand import counted
+from runners.remote.origins import fetch_origin
 from runners.remote.store import CANCEL, STATUS, Store, open_store
-from runners.remote.wrapper import Wrapper, fetch_origin
+from runners.remote.wrapper import Wrapper
 
 _WORDS = "machines/"
 """Keys of the store under which the machines but the first say how they ended."""

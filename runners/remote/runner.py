@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 from bot.errors import PlatformError, PostdocError, TransientError, UserError
 from runners import intake, joblog, slots
+from runners.checkpoints import CHECKPOINT_FIRST, FAR_SECONDS
 from runners.job import FailureKind, Flavor, JobId, JobSpec, JobState, JobStatus, Swept, read_json
 from runners.layout import CANCEL as CANCEL_FILE
 from runners.layout import LAUNCH_LOCK, LOG, SPEC, WORK, read_status, write_json
@@ -79,6 +80,11 @@ class Backend(Protocol):
 
     @property
     def isolates(self) -> bool: ...
+
+    @property
+    def hears(self) -> bool:
+        """Whether the wrappers read their store while the job runs."""
+        ...
 
     def store(self, job_id: JobId) -> Store: ...
 
@@ -217,6 +223,24 @@ class RemoteRunner:
             status = self._end(folder, replace(status, state=JobState.CANCELLED, ended_at=time.time()))
         return status
 
+    def checkpoint_first(self, job_id: JobId) -> float:
+        """The wrapper asks the script, and ends the job; a backend whose wrappers hear nothing cannot be asked."""
+        status = self.status(job_id)
+        folder = self._existing(job_id)
+        spec = None if folder is None else JobSpec.from_dict(read_json(folder / SPEC) or {})
+        if status is None or folder is None or status.state is not JobState.RUNNING or not self.backend.hears:
+            return 0.0
+        if spec is None or not spec.checkpoints:
+            return 0.0
+        (folder / CANCEL_FILE).touch()
+        self.backend.store(job_id).write(CANCEL, CHECKPOINT_FIRST)
+        return FAR_SECONDS
+
+    def checkpoint_is_made(self, job_id: JobId) -> bool:
+        """False until the job has ended: its outputs, the checkpoint among them, are on their way until then."""
+        status = self.status(job_id)
+        return status is None or status.state.ended
+
     def folder(self, job_id: JobId) -> Path:
         intake.check_job_id(job_id)
         return self.root / job_id / WORK
@@ -349,9 +373,8 @@ class RemoteRunner:
             # The wrapper's last word may have come between the two looks.
             said, remote = self._wrapper_said(job_id, store, remote)
             if said is not None and said.state.ended:
-                return self._collect(folder, spec, store, replace(status, state=said.state, failure=said.failure,
-                    evidence=said.evidence, exit_code=said.exit_code, started_at=said.started_at,
-                    ended_at=said.ended_at, peak_memory_gib=said.peak_memory_gib))  # fmt: skip
+                last = replace(said, cost_usd=status.cost_usd, machine=status.machine, detail=status.detail)
+                return self._collect(folder, spec, store, last)
             if not (sighting.machine_may_live and self._is_heard(said, remote)):
                 return self._ended_without_a_word(folder, spec, store, status, sighting)
             write_json(folder / REMOTE, remote, durable=False)

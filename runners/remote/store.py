@@ -3,7 +3,7 @@
 What lies in a job's store, and who writes it:
 
     inputs.tar               the bot     the packed job (`package.py`)
-    cancel                   the bot     present when the job shall end
+    cancel                   the bot     present when the job shall end; `checkpoint` inside asks for one before that
     status.json              the wrapper its JobStatus, with `at` (Unix seconds) renewed while it lives: the lease
     metrics/00000001.jsonl   the wrapper rows of metrics.jsonl since the last piece
     log/00000001.txt         the wrapper log since the last piece, redacted

@@ -38,6 +38,7 @@ from runners.local import LocalRunner
 from runners.metrics import METRICS as METRICS_FILE
 from runners.outputs import read_output
 from runners.remote import package
+from runners.remote.origins import fetch_origin
 from runners.remote.runner import LATEST
 from runners.remote.store import (
     CANCEL,
@@ -55,6 +56,7 @@ from runners.remote.store import (
 )
 from runners.remote.store import LOG as LOG_PIECES
 from runners.remote.tether import Tether
+from runners.remote.watch import Judge, Watch
 from runners.tier import Tier
 
 log = logging.getLogger("postdoc.wrapper")
@@ -89,9 +91,10 @@ class Wrapper:
         renew_seconds: float = _LEASE_RENEWED_SECONDS,
         tethered: bool = False,
         artifact: Path | None = None,
+        judge: Judge | None = None,
     ) -> None:
         """`tethered`: the job ends when this process does. `artifact` is a folder that the backend keeps safe: there
-        lie the outputs too, sealed, if the store fails."""
+        lie the outputs too, sealed, if the store fails. `judge` looks on where the job's specification wants that."""
         self._job_id = job_id
         self._store = store
         self._runner = runner
@@ -107,6 +110,7 @@ class Wrapper:
         self._log_position = 0
         self._pieces = {METRICS: 0, LOG_PIECES: 0}
         self._checkpoint = ""
+        self._watch = Watch(job_id, runner, judge)
 
     def run(self) -> JobStatus:
         """Bring the job to its end and its outputs home; the status that was told last.
@@ -195,28 +199,31 @@ class Wrapper:
     # following
 
     def _follow(self) -> JobStatus:
-        pause = self._look_seconds
+        pause, speak_at = 0.0, float("-inf")
         while True:
             status = self._runner.status(self._job_id)
             assert status is not None
             if self._stopping and not status.state.ended:
                 self._runner.cancel(self._job_id)
                 continue
-            try:
-                self._send_news(status)
-                if not status.state.ended and self._store.read(CANCEL) is not None:
-                    self._runner.cancel(self._job_id)
-                    continue
-                pause = self._look_seconds
-            except StoreClosed:
-                raise
-            except (OSError, PlatformError) as error:
-                # Training goes on: what could not be told now is told later.
-                log.warning("the store cannot be reached: %s", error)
-                pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+            if not status.state.ended and self._watch.look(status):
+                speak_at = self._said_at = float("-inf")
+            if time.monotonic() >= speak_at or status.state.ended:
+                try:
+                    self._send_news(status)
+                    if not status.state.ended:
+                        self._watch.heed(self._store.read(CANCEL))
+                    pause = 0.0
+                except StoreClosed:
+                    raise
+                except (OSError, PlatformError) as error:
+                    # Training goes on, and so does watching it: what could not be told now is told later.
+                    log.warning("the store cannot be reached: %s", error)
+                    pause = min(_LONGEST_PAUSE_SECONDS, max(self._look_seconds, pause) * 2)
+                speak_at = time.monotonic() + pause
             if status.state.ended:
                 return status
-            time.sleep(pause)
+            time.sleep(self._look_seconds)
 
     def _send_news(self, status: JobStatus) -> None:
         self._send_metrics()
@@ -319,7 +326,7 @@ class Wrapper:
             self._artifact.mkdir(parents=True, exist_ok=True)
             target = self._artifact / sealing.SEALED
             if not target.exists():
-                sealing.seal(status.as_dict(), archive, self._seal, target)
+                sealing.seal(self._watch.told(status).as_dict(), archive, self._seal, target)
         except (ImportError, OSError, PlatformError) as error:
             log.warning("no sealed copy of the outputs could be left for the artifact: %s", error)
 
@@ -343,6 +350,7 @@ class Wrapper:
             renewing.join()
 
     def _tell(self, status: JobStatus) -> None:
+        status = self._watch.told(status)
         self._store.write(STATUS, json.dumps(status.as_dict() | {"at": time.time()}).encode())
         self._said, self._said_at = status, time.monotonic()
 
@@ -373,57 +381,7 @@ def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def fetch_origin(origin: str, folder: Path, stores: Path | None = None) -> None:
-    """`hub:OWNER/NAME@REVISION`, whole and once; `job:ID/PATH` from that job's outputs, where the stores of all jobs
-    lie in one folder. Raises: PlatformError."""
-    kind, _, rest = origin.partition(":")
-    name, _, revision = rest.partition("@")
-    if kind == "job" and stores is not None:
-        job_id, _, path = rest.partition("/")
-        _fetch_output(FolderStore(stores / job_id), job_id, path, folder)
-        return
-    if kind != "hub" or not name or not revision:
-        raise PlatformError(f"{origin!r} is no place that this machine can fetch from")
-    if (folder / "config.json").is_file():
-        return
-    unfinished = folder.with_name(f"{folder.name}.partial")
-    try:
-        from huggingface_hub import snapshot_download
-
-        snapshot_download(name, revision=revision, local_dir=unfinished)
-    except Exception as error:
-        raise PlatformError(f"{name} cannot be fetched from the Hub: {error}") from error
-    shutil.rmtree(unfinished / ".cache", ignore_errors=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(unfinished, folder)
-
-
-def _fetch_output(store: Store, job_id: str, path: str, folder: Path) -> None:
-    """What an earlier job left at `path`, checked against the digest that its wrapper noted."""
-    archive, unfinished = folder.with_name(f"{folder.name}.tar"), folder.with_name(f"{folder.name}.partial")
-    for old in (folder, unfinished):
-        shutil.rmtree(old, ignore_errors=True)
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        note = json.loads(store.read(OUTPUTS_NOTE) or b"{}")
-        if not store.fetch(OUTPUTS, archive):
-            raise PlatformError(f"the outputs of job {job_id} are not in the storage")
-        with open(archive, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != note.get("sha256"):
-                raise PlatformError(f"the outputs of job {job_id} are damaged")
-        package.unpack_outputs(archive, unfinished, int(note["bytes"]))
-        found = (unfinished / path).resolve()
-        if not (found.is_dir() and found.is_relative_to(unfinished.resolve())):
-            raise PlatformError(f"job {job_id} left no folder {path}")
-        os.replace(found, folder)
-    except (OSError, ValueError) as error:
-        raise PlatformError(f"{path} of job {job_id} cannot be fetched: {error}") from error
-    finally:
-        archive.unlink(missing_ok=True)
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, judge: Judge | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m runners.remote.wrapper", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--job", required=True)
     parser.add_argument("--store", required=True, help="a shared folder, or the address of the job's store")
@@ -446,7 +404,7 @@ def main(arguments: list[str] | None = None) -> int:
         resolve = partial(fetch_origin, stores=store.folder.parent if isinstance(store, FolderStore) else None)
         wrapper = Wrapper(
             JobId(given.job), store, runner, resolve=resolve, renew_seconds=given.renew, tethered=given.tethered,
-            artifact=given.artifact,
+            artifact=given.artifact, judge=judge,
         )  # fmt: skip
         signal.signal(signal.SIGTERM, lambda _number, _frame: wrapper.stop())
         status = wrapper.run()

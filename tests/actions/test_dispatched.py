@@ -44,13 +44,14 @@ class Dispatched:
         self.jobs = place.folder / "home" / ".postdoc" / "jobs"
         self.began = now_ticks()
 
-    def put(self, script: str) -> None:
+    def put(self, script: str, **changed: Any) -> None:
         work = self.place.folder / "inputs"
         work.mkdir()
         (work / "job.py").write_text(script)
+        (work / "recipe.yaml").write_text("learning_rate: 1.0e-06\nmethod: grpo\n")
         spec = JobSpec(
-            self.job, ("{python}", "job.py"), files={"job.py": str(work / "job.py")}, trusted=True,
-            caps=Caps(memory_gib=1, timeout_seconds=60),
+            self.job, ("{python}", "job.py"), files={name: str(work / name) for name in ("job.py", "recipe.yaml")},
+            trusted=True, caps=Caps(memory_gib=1, timeout_seconds=60), **changed,
         )  # fmt: skip
         package.pack(spec, work, self.store.folder / INPUTS)
 
@@ -67,13 +68,13 @@ class Dispatched:
         return JobStatus.from_dict(json.loads(found))
 
     def until(self, condition: Callable[[], Any], what: str) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not condition():
             assert time.monotonic() < deadline, what
             time.sleep(0.05)
 
     def wrappers(self) -> list[str]:
-        return [line for line in command_lines_with("runners.remote.wrapper", self.began) if self.job in line]
+        return [line for line in command_lines_with("actions.wrapping", self.began) if self.job in line]
 
     def close(self) -> None:
         if self.jobs.exists():
@@ -124,13 +125,45 @@ def test_token_is_masked_and_in_no_log_environment_command_or_file(dispatched: D
     assert run.conclusion == "success", run.log.text
     assert TOKEN in run.log.masks
     assert TOKEN not in run.log.text + run.summary
-    assert any("runners.remote.wrapper" in text for text in seen)
+    assert any("actions.wrapping" in text for text in seen)
     assert not any(TOKEN in text for text in seen)
     event = dispatched.place.folder / "machine" / "run-1" / "event.json"
     holding = [
         path for path in dispatched.place.folder.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()
     ]
     assert holding == [event]
+
+
+DOOMED = """
+import json, os, time
+os.makedirs('out/checkpoint-30')
+json.dump({'max_steps': 100}, open('out/setup.json', 'w'))
+with open('out/metrics.jsonl', 'w') as file:
+    for step in range(1, 31):
+        row = {'step': step, 'loss': 0.0, 'grad_norm': 0.0, 'reward': 0.0, 'frac_reward_zero_std': 1.0}
+        file.write(json.dumps(row) + chr(10))
+while not os.path.exists('out/checkpoint_now'): time.sleep(0.02)
+open('out/checkpoint-30/weights', 'w').write('kept')
+os.unlink('out/checkpoint_now')
+time.sleep(600)
+"""
+
+
+def test_doomed_job_is_ended_beside_it_with_a_checkpoint_and_the_store_hears_why(
+    dispatched: Dispatched, tmp_path: Path
+) -> None:
+    """Nobody reads the store here: the server is away."""
+    dispatched.put(DOOMED, monitor="abort", checkpoints="out")
+    run = dispatched.run()
+    assert run.conclusion == "failure"
+    told = dispatched.told()
+    assert (told.state, told.watched) == (JobState.CANCELLED, True), told
+    assert told.judged is not None
+    assert (told.judged["tier"], told.judged["step"], told.judged["total_steps"]) == ("hard", 30, 100)
+    assert [each["symptom"] for each in told.judged["diagnoses"]] == ["reward_zero"]
+    package.unpack_outputs(dispatched.store.folder / OUTPUTS, tmp_path / "home-again", 1 << 20)
+    assert (tmp_path / "home-again" / "out" / "checkpoint-30" / "weights").read_text() == "kept"
+    assert "was ended by the monitor at step 30" in run.summary
 
 
 @pytest.mark.slow

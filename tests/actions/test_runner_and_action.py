@@ -29,7 +29,7 @@ def world(tmp_path: Path, judge: Judge) -> Iterator[ActionsWorld]:
 
 def ended(runner: Any, spec: JobSpec) -> JobStatus:
     runner.launch(spec)
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 180
     while True:
         status = runner.status(spec.job_id)
         assert status is not None
@@ -45,7 +45,7 @@ def spec_of(world: ActionsWorld, script: str) -> JobSpec:
     head = str(world.forge.repository(LAB).git.branch("main"))
     return JobSpec(
         JobId("lab-1-train-01-1"), ("{python}", "job.py"), files={"job.py": str(path)}, trusted=True,
-        caps=Caps(memory_gib=1, timeout_seconds=60), labels={"sha": head},
+        caps=Caps(memory_gib=1, timeout_seconds=120), labels={"sha": head},
     )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def test_job_goes_out_by_dispatch_and_comes_home_by_the_store(world: ActionsWorl
     assert (runner.folder(status.job_id) / "out" / "answer").read_text() == "42"
     assert runner.metrics(status.job_id) == [{"step": 1, "loss": 2.0}]
     assert "trained" in runner.log_tail(status.job_id)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not machine.runs and time.monotonic() < deadline:
         time.sleep(0.1)
     [run] = machine.runs

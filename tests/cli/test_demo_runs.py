@@ -45,7 +45,7 @@ def processes_in(folder: Path) -> list[int]:
 
 def gone(folder: Path) -> bool:
     """True once no process is left there; a process that was just ended may take a moment to vanish."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while processes_in(folder) and time.monotonic() < deadline:
         time.sleep(0.05)
     return not processes_in(folder)

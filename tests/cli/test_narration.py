@@ -105,7 +105,7 @@ def test_every_kind_of_event_is_told_or_passed_over_on_purpose(kind: EventKind) 
 TOLD_ELSEWHERE = {
     "refused", "consent_asked", "head_moved", "command", "crashed", "pull_request_closed", "pull_request_reopened",
     "goal_edited", "goal_read", "goal_adopted", "issue_closed", "budget_raised", "spending_refused", "published",
-    "ablation_opened", "ablation_reported", "outputs_gone", "monitored",
+    "ablation_opened", "ablation_reported", "outputs_gone", "monitored", "job_refused",
 }  # fmt: skip
 
 
@@ -127,6 +127,12 @@ def event(kind: str, data: dict[str, Any]) -> list[str]:
             "monitored",
             {"job_id": "x", "step": 40, "total_steps": 200, "diagnoses": [{"cause": "The loss is no number."}]},
             "monitor: ends the job at step 40/200: The loss is no number.",
+        ),
+        (
+            "job_refused",
+            {"job_id": "x", "role": "train", "run": 2, "attempt": 1, "expects": "", "refused": True,
+             "tier": "preflight", "step": 0, "diagnoses": [{"cause": "The completion repeats the prompt."}]},
+            "preflight: does not start run 2: The completion repeats the prompt.",
         ),
         (
             "outputs_gone",

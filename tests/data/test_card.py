@@ -254,3 +254,54 @@ def test_card_counts_what_was_generated_at_each_stage() -> None:
     assert "synthetic" in yaml.safe_load(text.split("---")[1])["tags"]
     assert "<b>" not in MarkdownIt().render(text.split("---", 2)[2]), "the generator's name is shown, not obeyed"
     assert "Synthetic rows" not in dataset_card(BUILD)
+
+
+LINEAGE = {
+    "verdict": "descends", "reason": "35 of 35 tensors changed.", "compared_with": 2,
+    "changes": [{"file": "generation_config.json", "key": "eos_token_id", "before": "2", "after": None}],
+}  # fmt: skip
+TOGETHER = {
+    "answer": "allowed", "reason": "The licences go together.", "output": "llama3.1", "name_begins": "Llama",
+    "shown": ["Built with Llama"], "duties": ["The base model is under `llama3.1`. Hand on the agreement."],
+}  # fmt: skip
+
+
+def test_report_says_where_the_weights_come_from_and_what_the_licences_ask():
+    report = report_card(CONTEXT | {"lineage": LINEAGE, "combination": TOGETHER, "model_licence": TOGETHER["output"]})
+    for sentence in (
+        "Run 2: **descends**. 35 of 35 tensors changed. Held against 2 published models.",
+        "Changed beside the weights: `generation_config.json`, `eos_token_id`: `2` became `nothing`",
+        "**Built with Llama**",
+        "- The base model is under `llama3.1`. Hand on the agreement.",
+    ):
+        assert sentence in report
+    assert front_of(report)["license"] == "llama3.1"
+    unchecked = report_card(CONTEXT | {"lineage": {"error": "its model is not on this machine"}})
+    assert "Not checked: its model is not on this machine." in unchecked
+
+
+def test_several_licences_that_all_bind_are_named_as_the_hub_wants_it():
+    front = front_of(report_card(CONTEXT | {"model_licence": "llama3.1 and cc-by-nc-4.0"}))
+    assert (front["license"], front["license_name"]) == ("other", "llama3.1-and-cc-by-nc-4.0")
+
+
+def test_cards_name_the_languages_of_the_data_and_warn_where_the_benchmark_has_another():
+    german = "Das ist ein Satz, der nicht sehr lang ist, und er wird noch ein wenig länger mit {}."
+    english = "This is a sentence that is not very long, and it was made for you with {}."
+    rows = [{"prompt": (german if n % 10 else english).format(n), "completion": str(n)} for n in range(60)]
+    found = audit(rows)
+    assert found.languages == {"de": 0.9, "en": 0.1}
+    card = dataset_card(BUILD, audit=found, asked_in={"fr": 1.0})
+    assert front_of(card)["language"] == ["de", "en"]
+    assert "de 90.0 %, en 10.0 %" in card and "**The benchmark's items are in fr" in card
+    assert "The benchmark's items" not in dataset_card(BUILD, audit=found, asked_in={"de": 1.0})
+    report = report_card(CONTEXT | {"languages": found.languages, "asked_in": {"fr": 0.9, "en": 0.1}})
+    assert front_of(report)["language"] == ["de", "en"] and "**The benchmark's items are in fr" in report
+    assert "language" not in front_of(report_card(CONTEXT))
+
+
+def test_energy_is_said_as_an_estimate_with_what_it_rests_on():
+    energy = {"kwh": 1.4, "hours": 2.0, "gpus": 1, "gpu": "H100", "watts": 700}
+    report = report_card(CONTEXT | {"energy": energy})
+    assert "about 1.4 kWh, an estimate: 2:00:00 of job time on 1 × H100 at the 700 W" in report
+    assert "Energy: not estimated" in report_card(CONTEXT)

@@ -100,7 +100,7 @@ def test_answers_of_the_base_model_after_training_are_an_adapter_nobody_loads(fo
     (found,) = blamed(
         folder("use_peft: true\n", metrics=metrics, evaluation=result, baseline=result, goal={"target": 0.8})
     )
-    assert (found.symptom, found.key) == (Symptom.ADAPTER_UNUSED, "use_peft")
+    assert (found.symptom, found.key) == (Symptom.ADAPTER_UNUSED, None)
 
 
 def test_right_as_served_and_wrong_as_evaluated_is_the_evaluations_prompt(folder: Any, build: Any) -> None:
@@ -153,7 +153,7 @@ def test_classifier_that_cannot_tell_its_labels_apart(folder: Any, build: Any) -
     assert found[0].symptom is Symptom.LABEL_NOISE and "0.6931" in found[0].cause
 
 
-@pytest.mark.parametrize(("rate", "suggested"), [("1.0e-3", 1e-4), ("1.0e-7", 1e-6)])
+@pytest.mark.parametrize(("rate", "suggested"), [("1.0e-3", 1e-4), ("1.0e-7", 3.2e-5), ("1.5e-5", 1.5e-4)])
 def test_classifier_that_never_moved_changes_its_rate_towards_the_band(
     folder: Any, build: Any, rate: str, suggested: float
 ) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.diagnosis.monitor import Judgement, Tier, judged, lasting_signals
+from bot.diagnosis.monitor import Judgement, Tier, judged
+from bot.diagnosis.signals import lasting_signals
 from bot.domain.diagnosis import Diagnosis, Symptom
 
 TRACES = Path(__file__).parent / "traces"
@@ -95,9 +96,121 @@ def test_data_that_teaches_nothing_is_refused_before_the_first_step() -> None:
     assert (found.tier, found.step, found.worth_saving) == (Tier.PREFLIGHT, 0, False)
 
 
-def test_plateau_and_overfit_are_advice() -> None:
-    for name in ("plateau-rate-2e-6", "overfit-epochs"):
+def test_plateau_and_overfit_that_may_still_end_well_are_advice() -> None:
+    for name in ("plateau-rate-2e-5", "plateau-too-short", "plateau-cosine", "overfit-epochs"):
         assert first_end(TRACES / name) is None
+
+
+def test_rate_whose_steps_add_up_to_nothing_ends_the_run_that_stands_still() -> None:
+    found = first_end(TRACES / "plateau-rate-2e-6")
+    assert found is not None
+    assert (found.tier, found.diagnoses[0].symptom, found.diagnoses[0].key) == (
+        Tier.SOFT, Symptom.PLATEAU, "learning_rate",
+    )  # fmt: skip
+    assert found.step <= 0.3 * len(history(TRACES / "plateau-rate-2e-6"))
+
+
+TINY = "init_from: postdoc/tiny-qwen3\nlearning_rate: 3.0e-3\nlr_scheduler_type: linear\nmax_steps: 200\n"
+PLAN = {"max_steps": 200, "parameters": 330_000, "warm_up_steps": 5}
+
+
+def supervised(steps: int, **columns: object) -> list[dict[str, object]]:
+    """Records of a run whose columns are values, or functions of the step."""
+    common = {"loss": 1.6, "grad_norm": 1.0, "learning_rate": 3e-3, "entropy": 1.6, "mean_token_accuracy": 0.5}
+    return [
+        {"step": n, "epoch": n / 10}
+        | {key: value(n) if callable(value) else value for key, value in (common | columns).items()}
+        for n in range(1, steps + 1)
+    ]
+
+
+def probe(step: int, right: float) -> dict[str, object]:
+    return {"step": step, "probe/termination_rate": 1.0, "probe/exact_match": right}
+
+
+def held_out(step: int, loss: float) -> dict[str, object]:
+    return {"step": step, "eval_loss": loss}
+
+
+def test_schedule_that_let_go_ends_the_run_unless_its_answers_are_right() -> None:
+    def rate(n: int) -> float:
+        return max(0.0, 3e-3 * (1 - n / 20))
+
+    rows = [*supervised(40, learning_rate=rate), held_out(40, 1.7), probe(40, 0.0)]
+    found = judged(TINY, rows, setup=PLAN, advise=False)
+    assert found is not None
+    assert (found.tier, found.diagnoses[0].symptom, found.diagnoses[0].key) == (
+        Tier.SOFT, Symptom.PLATEAU, "lr_scheduler_type",
+    )  # fmt: skip
+    goes_on = [*supervised(40), held_out(40, 1.7), probe(40, 0.0)]
+    may_restart = [*rows[:25], probe(25, 0.0)]
+    for others in ([*rows[:-1], probe(40, 0.9)], may_restart, goes_on):
+        again = judged(TINY, others, setup=PLAN, advise=False)
+        assert again is None or not again.tier.ends
+
+
+def test_constant_reward_ends_the_run_unless_what_is_wanted_is_there() -> None:
+    def rows(right: float, norm: float = 0.0) -> list[dict[str, object]]:
+        row: dict[str, object] = {
+               "loss": 0.0, "grad_norm": norm, "reward": 1.0, "reward_std": 0.0, "frac_reward_zero_std": 1.0,
+               "rewards/ours/mean": 1.0, "rewards/exact_match/mean": right, "entropy": 0.2, "kl": 0.0}  # fmt: skip
+        return [row | {"step": n} for n in range(1, 21)]
+
+    recipe = "method: grpo\nreward_functions: ours\nlearning_rate: 1.0e-3\n"
+    found = judged(recipe, rows(0.1), advise=False)
+    assert found is not None
+    assert (found.tier, found.diagnoses[0].symptom, found.diagnoses[0].key) == (
+        Tier.HARD, Symptom.ZERO_STD, "reward_functions",
+    )  # fmt: skip
+    for others in (rows(0.1)[:-1], rows(0.9), rows(0.1, norm=0.1)):
+        again = judged(recipe, others, advise=False)
+        assert again is None or not again.tier.ends
+
+
+def test_batches_without_labels_end_the_run_and_solved_ones_do_not() -> None:
+    audit = {"rows": 1000, "zero_label_rows": 0, "truncated_rows": 0}
+    nothing = supervised(8, loss=0.0, grad_norm=0.0, entropy=0.0, mean_token_accuracy=0.0)
+    found = judged(TINY, nothing, setup=PLAN, audit=audit, advise=False)
+    assert found is not None
+    assert (found.tier, found.diagnoses[0].symptom, found.diagnoses[0].file) == (
+        Tier.HARD, Symptom.ALL_LABELS_MASKED, "train.py",
+    )  # fmt: skip
+    solved = supervised(8, loss=0.0, grad_norm=0.0, entropy=0.0, mean_token_accuracy=1.0)
+    assert judged(TINY, solved, setup=PLAN, audit=audit, advise=False) is None
+
+
+def test_rows_known_by_heart_end_the_run_where_held_out_ones_get_worse() -> None:
+    def run(values: tuple[float, ...], right: float) -> list[dict[str, object]]:
+        evals = [held_out(12 * n, value) for n, value in enumerate(values, start=1)]
+        rows = supervised(70, loss=lambda n: 5 * 0.8**n, mean_token_accuracy=lambda n: 1 - 0.8**n)
+        return sorted([*rows, *evals, probe(10, 0.0), probe(60, right)], key=lambda row: float(str(row["step"])))
+
+    worse = (2.0, 2.2, 2.5, 2.6, 2.8)
+    found = judged(TINY, run(worse, 0.1), setup=PLAN, advise=False)
+    assert found is not None and (found.tier, found.diagnoses[0].symptom) == (Tier.SOFT, Symptom.OVERFIT)
+    for others in (run(worse, 0.9), run((2.0, 1.5, 1.0, 0.7, 0.5), 0.1)):
+        again = judged(TINY, others, setup=PLAN, advise=False)
+        assert again is None or not again.tier.ends
+
+
+def test_impossible_rate_ends_the_run_that_gets_nothing_right() -> None:
+    recipe = TINY.replace("3.0e-3", "5.0e-2")
+    steps = supervised(70, loss=lambda n: 5 / n**0.5 + 0.5)
+    rows = [*steps[:10], probe(10, 0.0), *steps[10:50], probe(50, 0.0), *steps[50:]]
+    found = judged(recipe, rows, setup=PLAN, advise=False)
+    assert found is not None and (found.tier, found.diagnoses[0].symptom) == (Tier.SOFT, Symptom.DIVERGENCE)
+    for others in ([*rows[:-1], probe(70, 0.1)], rows[:30]):
+        again = judged(recipe, others, setup=PLAN, advise=False)
+        assert again is None or not again.tier.ends
+    assert judged(TINY, rows, setup=PLAN, advise=False) is None
+
+
+def test_weights_that_do_not_change_end_the_run_that_stands_still() -> None:
+    frozen = PLAN | {"frozen_after_3_steps": True, "trainable_parameters": 330_000}
+    found = judged(TINY, supervised(30), setup=frozen, advise=False)
+    assert found is not None and (found.tier, found.diagnoses[0].symptom) == (Tier.SOFT, Symptom.FROZEN)
+    falls = judged(TINY, supervised(30, loss=lambda n: 5 / n), setup=frozen, advise=False)
+    assert falls is None or not falls.tier.ends
 
 
 def rewards(*values: tuple[float, float]) -> list[dict[str, object]]:

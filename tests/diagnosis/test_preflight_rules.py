@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from bot.diagnosis import diagnose, preflight
-from bot.diagnosis.languages import language_of, shares_of
 from bot.domain.diagnosis import Diagnosis, Severity, Symptom
+from bot.domain.languages import language_of, shares_of
 
 
 def only(path: Any) -> Diagnosis:

@@ -90,7 +90,7 @@ class ActionsMachine:
     def end_leftovers(self) -> None:
         for process in self.processes.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
+                process.wait(60)
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -127,7 +127,7 @@ class ActionsMachine:
         token.touch(mode=0o600)
         token.write_text(inputs["token"])
         environment = {name: value for name, value in os.environ.items() if name != "RUNNER_TRACKING_ID"}
-        command = [sys.executable, "-m", "runners.remote.wrapper", "--job", inputs["job"], "--store", inputs["store"]]
+        command = [sys.executable, "-m", "actions.wrapping", "--job", inputs["job"], "--store", inputs["store"]]
         command += ["--jobs", str(self.jobs), "--artifact", str(artifact), "--renew", str(self._renew), "--slots", "4"]
         with open(self.folder / f"{inputs['job']}.log", "ab") as log:
             return subprocess.Popen(

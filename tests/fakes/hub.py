@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -134,9 +135,10 @@ class FakeHub:
         if isinstance(jobs, Streamed):
             _stream(request, jobs)
             return
-        answer = jobs or self.models.answer(request.command, path, body, token, self.url)
+        answer = jobs or self.models.answer(request.command, path, body, token, self.url, urlsplit(request.path).query)
         if answer is not None and answer.file is not None:
-            _send(request, answer.status, answer.file, answer.headers, fault.truncate if fault is not None else None)
+            status, part = _ranged(request, answer.status, answer.file)
+            _send(request, status, part, answer.headers, fault.truncate if fault is not None else None)
         elif answer is not None:
             headers = {"Content-Type": "application/json"} | answer.headers
             _send(request, answer.status, json.dumps(answer.body).encode(), headers)
@@ -187,6 +189,14 @@ class FakeHub:
             "Accept-Ranges": "bytes",
         }
         _send(request, 200, data, headers, truncate)
+
+
+def _ranged(request: BaseHTTPRequestHandler, status: int, file: bytes) -> tuple[int, bytes]:
+    """The part of a file that a request wants."""
+    asked = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("range", ""))
+    if asked is None or request.command != "GET":
+        return status, file
+    return 206, file[int(asked[1]) : int(asked[2]) + 1]
 
 
 def _send(

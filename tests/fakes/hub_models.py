@@ -14,6 +14,7 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
+from urllib.parse import parse_qs
 
 import yaml
 
@@ -21,6 +22,8 @@ import yaml
 @dataclass
 class Model:
     private: bool = True
+    gated: bool = False
+    """Its facts are for everybody, its files for those who may write."""
     files: dict[str, bytes] = field(default_factory=lambda: {".gitattributes": b"*.safetensors filter=lfs\n"})
     commits: list[str] = field(default_factory=list)
     """Their messages."""
@@ -55,8 +58,10 @@ class FakeModels:
         self.large: dict[str, bytes] = {}
         """SHA-256 -> content of a large file."""
 
-    def answer(self, method: str, path: str, body: bytes, token: str, url: str) -> Answer | None:
+    def answer(self, method: str, path: str, body: bytes, token: str, url: str, query: str = "") -> Answer | None:
         """None: not about models."""
+        if path == "/api/models":
+            return self._listed({key: values[0] for key, values in parse_qs(query).items()})
         parts = path.strip("/").split("/")
         data = json.loads(body) if body[:1] == b"{" and "/commit/" not in path else {}
         if path == "/api/repos/create":
@@ -91,9 +96,26 @@ class FakeModels:
     def _may(self, token: str, repo: str) -> bool:
         return not {repo, repo.partition("/")[0]}.isdisjoint(self.writers.get(token, ()))
 
+    def _listed(self, asked: dict[str, str]) -> Answer:
+        """By `filter=base_model:ID`, or by `author` and `search`; private ones never."""
+        names = []
+        for name, model in self.models.items():
+            made_from = model.card.get("base_model") or []
+            bases = made_from if isinstance(made_from, list) else [made_from]
+            if "filter" in asked:
+                fits = asked["filter"].removeprefix("base_model:") in bases
+            else:
+                owner, _, own = name.partition("/")
+                fits = owner == asked.get("author") and asked.get("search", "").lower() in own.lower()
+            if fits and not model.private:
+                names.append({"id": name, "modelId": name, "tags": [], "downloads": 0, "likes": 0, "private": False})
+        return Answer(200, names[: int(asked.get("limit", 100))])
+
     def _download(self, found: Model, repo: str, revision: str, path: str, token: str) -> Answer:
         if found.private and not self._may(token, repo):
             return Answer(404 if token else 401, {}, {"X-Error-Code": "RepoNotFound"})
+        if found.gated and not self._may(token, repo):
+            return Answer(403, {}, {"X-Error-Code": "GatedRepo"})
         current = found.files if revision in ("main", found.sha) else None
         files = found.history.get(revision, current)
         if files is None:
@@ -131,8 +153,10 @@ class FakeModels:
 
     def _info(self, repo: str, found: Model) -> dict[str, Any]:
         return {
-            "id": repo, "sha": found.sha, "private": found.private, "gated": False, "disabled": False, "downloads": 0,
-            "likes": 0, "tags": [], "siblings": [{"rfilename": name} for name in found.files], "cardData": found.card,
+            "id": repo, "sha": found.sha, "private": found.private,
+            "gated": "auto" if found.gated else False, "disabled": False, "downloads": 0,
+            "likes": 0, "tags": [], "siblings": [_sibling(name, data) for name, data in found.files.items()],
+            "cardData": found.card,
         }  # fmt: skip
 
     def _preupload(self, found: Model, data: dict[str, Any]) -> Answer:
@@ -180,6 +204,14 @@ class FakeModels:
         found.commits.append(message)
         found.history[found.sha] = files
         return Answer(200, {"commitUrl": f"{url}/{repo}/commit/{found.sha}", "commitOid": found.sha})
+
+
+def _sibling(name: str, data: bytes) -> dict[str, Any]:
+    """A file as the Hub lists it with `blobs=true`: a large one with the SHA-256 of its content."""
+    found: dict[str, Any] = {"rfilename": name, "size": len(data), "blobId": hashlib.sha1(data).hexdigest()}
+    if name.endswith(".safetensors"):
+        found["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+    return found
 
 
 def body_of(request: BaseHTTPRequestHandler) -> bytes:

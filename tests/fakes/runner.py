@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from runners.checkpoints import CHECKPOINT_SECONDS, ask_for_checkpoint, checkpoint_is_made
 from runners.job import FailureKind, Flavor, JobId, JobSpec, JobState, JobStatus, Swept, read_json
 from runners.metrics import metric_rows
 
@@ -24,8 +26,10 @@ class ScriptedRunner:
 
     Outcome keys: `value` (share of items answered right), `curve` (`good`, `flat`, `diverged`, or `unseen`: no
     metrics), `fail` (log text of a failed job), `state` (of a failed job), `suggested` (a probe's
-    rate), `checkpoint` (the step of one that training left), `hold` (true: runs until `release(name)`), `log`
-    (of a job that succeeds), `files` (path in the job's folder -> text, written last).
+    rate), `model` (a folder that training leaves a copy of), `checkpoint` (the step of one that training left), `hold`
+    (true: runs until `release(name)`), `log` (of a job that succeeds), `saves` (true: it can be asked for a
+    checkpoint), `watched` and `judged` (what its wrapper says of itself), `files` (path in the job's folder -> text,
+    written last).
     """
 
     name = "scripted"
@@ -78,6 +82,8 @@ class ScriptedRunner:
             0 if state is JobState.SUCCEEDED else 1,
             failure,
             tier="scripted",
+            watched=bool(outcome.get("watched")),
+            judged=outcome.get("judged"),
         )
         self._write(status)
         return self.status(spec.job_id) or status
@@ -89,7 +95,7 @@ class ScriptedRunner:
         status = JobStatus.from_dict(data)
         held = self._outcome(job_id).get("hold") and not (self.root / f"released-{_name(job_id)}").exists()
         if held and status.state is not JobState.CANCELLED:
-            return JobStatus(job_id, JobState.RUNNING, status.started_at, tier="scripted")
+            return JobStatus(job_id, JobState.RUNNING, status.started_at, tier="scripted", watched=status.watched)
         return status
 
     def cancel(self, job_id: JobId) -> JobStatus | None:
@@ -101,6 +107,14 @@ class ScriptedRunner:
 
     def folder(self, job_id: JobId) -> Path:
         return self.root / job_id / "work"
+
+    def checkpoint_first(self, job_id: JobId) -> float:
+        """Where the outcome says `saves`; whoever plays the script takes the request away."""
+        asked = self._outcome(job_id).get("saves") and ask_for_checkpoint(self.folder(job_id))
+        return CHECKPOINT_SECONDS if asked else 0.0
+
+    def checkpoint_is_made(self, job_id: JobId) -> bool:
+        return checkpoint_is_made(self.folder(job_id))
 
     def log_tail(self, job_id: JobId, lines: int = 200) -> str:
         path = self.root / job_id / "log.txt"
@@ -169,7 +183,10 @@ def _produce(work: Path, name: str, outcome: dict[str, Any]) -> None:
             _jsonl(out / "metrics.jsonl", _curve(outcome.get("curve", "good")))
         (out / "setup.json").write_text(json.dumps({"max_steps": 100}))
         (out / "summary.json").write_text(json.dumps({"steps": 100}))
-        (out / "model").mkdir()
+        if source := outcome.get("model"):
+            shutil.copytree(source, out / "model")
+        else:
+            (out / "model").mkdir()
         if step := outcome.get("checkpoint"):
             (out / f"checkpoint-{step}").mkdir()
             (out / "latest").write_text(f"checkpoint-{step}")

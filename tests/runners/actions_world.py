@@ -34,6 +34,8 @@ from tests.openapi import Recorder, available
 
 LAB = "acme/lab"
 WORKFLOW_PATH = ".github/workflows/postdoc-train.yml"
+LEASE_SECONDS = 30.0
+"""A wrapper that waits for a processor is not lost; who wants to see one lost calls `give_up`."""
 _key = ""
 
 
@@ -99,9 +101,14 @@ class ActionsWorld:
         self.root.mkdir(exist_ok=True)
         backend = ActionsBackend(self.root, self.api(), self.tokens.of, settings)
         backend.poll_seconds = 0.05
-        runner = Labelled(self.root, backend, **{"redact": redact_shapes, "lease_seconds": 3.0, **options})
+        runner = Labelled(self.root, backend, **{"redact": redact_shapes, "lease_seconds": LEASE_SECONDS, **options})
         self.runners.append(runner)
         return runner
+
+    def give_up(self, lease_seconds: float = 1.0) -> None:
+        """From now on a wrapper that is silent for so long counts as lost."""
+        for runner in self.runners:
+            runner._lease_seconds = lease_seconds
 
     def machine(self, *labels: str, name: str = "gpu-box") -> ActionsMachine:
         """One that takes jobs from now on."""
@@ -169,8 +176,9 @@ def _served(app: Any) -> Iterator[str]:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", access_log=False))
         thread = threading.Thread(target=server.run, args=([door],), daemon=True)
         thread.start()
-        deadline = time.monotonic() + 10
-        while not server.started and time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        while not server.started:
+            assert time.monotonic() < deadline, "the server did not start"
             time.sleep(0.005)
         yield f"http://127.0.0.1:{door.getsockname()[1]}"
         server.should_exit = True

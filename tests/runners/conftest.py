@@ -83,7 +83,7 @@ def new_runner(tmp_path: Path) -> Iterator[Callable[..., LocalRunner]]:
         for job_id in runner.jobs():
             runner.cancel(job_id)
     # A supervisor needs some milliseconds to end after it has written its last word.
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while (left := processes_naming(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.005)
     assert left == []

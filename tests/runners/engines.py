@@ -179,7 +179,7 @@ class StartedEngine:
             place = line.split()[4]
             if place.startswith(f"{self.folder}/"):
                 subprocess.run(["umount", place], check=False)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while (left := processes_naming(self.folder)) and time.monotonic() < deadline:
             time.sleep(0.05)
         for group in Path("/sys/fs/cgroup").glob(f"*/{self.folder.name}"):

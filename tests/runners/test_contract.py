@@ -130,6 +130,38 @@ def test_job_past_its_time_out_is_ended(harness, runner, script):
     assert status.fault is Fault.SCRIPT
 
 
+SAVES = (
+    "import json, os, time\n"
+    "os.makedirs('out/checkpoint-7')\n"
+    "print('under way', flush=True)\n"
+    "while not os.path.exists('out/checkpoint_now'): time.sleep(0.02)\n"
+    "open('out/checkpoint-7/weights', 'w').write('kept')\n"
+    "open('out/latest', 'w').write('checkpoint-7')\n"
+    "os.unlink('out/checkpoint_now')\n"
+    "time.sleep(600)\n"
+)
+
+
+def test_job_that_is_to_end_makes_a_checkpoint_first_where_it_can_be_asked(harness, runner, script):
+    runner.launch(script(SAVES, checkpoints="out"))
+    running(harness, runner)
+    most = runner.checkpoint_first(JOB)
+    assert (most > 0) == getattr(harness, "hears", True)
+    if most:
+        wait(lambda: runner.checkpoint_is_made(JOB), harness.seconds)
+    assert runner.cancel(JOB).state is JobState.CANCELLED
+    if most:
+        assert (runner.folder(JOB) / "out" / "checkpoint-7" / "weights").read_text() == "kept"
+        assert (runner.folder(JOB) / "out" / "latest").read_text() == "checkpoint-7"
+
+
+def test_silence_of_a_running_job_is_told(harness, runner, script):
+    runner.launch(script(f"{UNDER_WAY}time.sleep(600)"))
+    running(harness, runner)
+    wait(lambda: runner.status(JOB).seconds_since_output is not None, harness.seconds)
+    runner.cancel(JOB)
+
+
 def test_cancelled_job_is_gone_and_stays_cancelled(harness, runner, script):
     runner.launch(script(f"{UNDER_WAY}time.sleep(600)"))
     running(harness, runner)
@@ -158,6 +190,8 @@ def test_checkpoint_of_a_lost_machine_is_at_hand_for_the_next_attempt(harness, r
         checkpoints="out",
     ))  # fmt: skip
     running(harness, runner)
+    if hasattr(harness, "checkpoint_is_away"):
+        wait(lambda: harness.checkpoint_is_away(JOB), harness.seconds)
     harness.lose_machine(JOB)
     assert ended(harness, runner).state is JobState.LOST
     kept = runner.folder(JOB) / "out"
@@ -226,7 +260,9 @@ def test_progress_can_be_followed_while_the_job_runs(harness, runner, script):
         "file.write('{\"step\": 1, \"loss\": 2.0}\\n'); file.flush()\nprint('under way', flush=True)\ntime.sleep(600)"
     ))  # fmt: skip
     wait(lambda: runner.status(JOB) and runner.metrics(JOB), harness.seconds)
-    assert runner.status(JOB).state is JobState.RUNNING
+    # What was logged may arrive before the word that the job runs.
+    wait(lambda: runner.status(JOB).state is JobState.RUNNING, harness.seconds)
+    assert runner.metrics(JOB) == [{"step": 1, "loss": 2.0}]
     runner.cancel(JOB)
 
 

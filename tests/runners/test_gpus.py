@@ -243,7 +243,7 @@ def test_gpu_of_a_killed_supervisor_is_free_again(runner, gpu_job):
     seen(runner, "all")
     lease = json.loads((runner.folder(JobId("all")).parent / LEASE).read_text())
     os.kill(lease["pid"], signal.SIGKILL)
-    assert runner.wait(JobId("all"), 20).state is JobState.LOST
+    assert runner.wait(JobId("all"), 60).state is JobState.LOST
     runner.launch(gpu_job("next", 2))
     seen(runner, "next")
     let_go(runner, "next")

@@ -77,7 +77,7 @@ class Door:
 
     async def settled(self, *, but: int = 0) -> None:
         """Wait until all but so many deliveries have been handled."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.bot.inbox.backlog()[0] > but:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 

@@ -14,7 +14,7 @@ DEAD = "".join(
     json.dumps({"step": n, "loss": 0.0, "grad_norm": 0.0, "reward": 0.0, "frac_reward_zero_std": 1.0}) + "\n"
     for n in range(1, 31)
 )
-DOOMED = {"hold": True, "files": {"out/metrics.jsonl": DEAD}}
+DOOMED = {"hold": True, "saves": True, "files": {"out/metrics.jsonl": DEAD}}
 
 
 @pytest.fixture
@@ -26,10 +26,12 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield found
 
 
-def summary(world: World, issue: int) -> str:
-    """Of the first run's check."""
-    sha = world.first(issue, "run_started")["head_sha"]
-    found = world.api("ada", "GET", f"/repos/acme/speller/commits/{sha}/check-runs")
+def summary(world: World, issue: int, run: int = 0) -> str:
+    """Of a run's check, the first one by default."""
+    started = [event["data"] for event in world.events(issue) if event["kind"] == "run_started"]
+    if len(started) <= run:
+        return ""
+    found = world.api("ada", "GET", f"/repos/acme/speller/commits/{started[run]['head_sha']}/check-runs")
     return str(found["check_runs"][0]["output"]["summary"])
 
 
@@ -58,6 +60,62 @@ def test_doomed_run_makes_a_checkpoint_is_ended_and_the_next_one_follows(world: 
     assert ("That saved about" in diagnosed["failure"]) == (ended["saved_seconds"] > 0)
     assert diagnosed["remedy"]["symptom"] == "reward_zero"
     assert "Ended by the monitor" in summary(world, issue)
+
+
+VERDICT = {
+    "tier": "hard", "step": 30, "worth_saving": True, "total_steps": 100, "signals": [], "saved_seconds": 60.0,
+    "device": "GPU",
+    "diagnoses": [{"symptom": "reward_zero", "severity": "fatal", "confidence": 0.95, "evidence": [],
+                   "cause": "Every sample got the same reward."}],
+}  # fmt: skip
+
+
+def test_verdict_of_the_wrapper_counts_and_nobody_judges_once_more(tmp_path: Path) -> None:
+    with practice_world(tmp_path) as world:
+        # Of the first the server never sees more than its end, as when it was away meanwhile.
+        ended = {"state": "cancelled", "judged": VERDICT, "watched": True, "files": {"out/metrics.jsonl": DEAD}}
+        watched = GOOD["train-02"] | {"hold": True, "watched": True, "files": {"out/metrics.jsonl": DEAD}}
+        world.runner.script(GOOD | {"train-01": ended, "train-02": watched})
+        world.start()
+        world.wait_ready()
+        issue = world.open_goal()
+        world.until_event(issue, "revised")
+        diagnosed = world.first(issue, "diagnosed")
+        assert diagnosed["report"]["diagnoses"][0]["symptom"] == "reward_zero"
+        assert diagnosed["failure"].startswith("Ended by the monitor at step 30 of 100, because no further step")
+        # The second is doomed by its curve too, and its wrapper has not said so: the server only advises.
+        world.until(lambda: "The monitor sees" in summary(world, issue, 1), "the advice in the check")
+        told = [event for event in world.events(issue) if event["kind"] == "monitored"]
+        assert [event["data"]["diagnoses"][0]["cause"] for event in told] == ["Every sample got the same reward."]
+        assert len([job for job in world.runner.launches() if "train-01" in job]) == 1
+        world.runner.release("train-02")
+        world.until_ended(issue)
+
+
+def test_stopped_training_makes_a_checkpoint_and_goes_on_from_there(tmp_path: Path) -> None:
+    with practice_world(tmp_path) as world:
+        held = GOOD["train-01"] | {"hold": True, "saves": True, "checkpoint": 40}
+        world.runner.script(GOOD | {"train-01-1": held})
+        world.start()
+        world.wait_ready()
+        issue = world.open_goal()
+        world.until_event(issue, "run_started")
+        world.until(lambda: any("train-01" in job for job in world.runner.launches()), "the training job")
+        world.comment(issue, "/postdoc stop")
+        world.until(lambda: checkpoint_asked(world).exists(), "the request for a checkpoint")
+        assert world.state(issue) != "stopped"
+        checkpoint_asked(world).unlink()
+        assert world.until_ended(issue) == "stopped"
+        world.comment(issue, "/postdoc resume")
+        world.until(lambda: any("train-01-2" in job for job in world.runner.launches()), "the second attempt")
+        world.until(lambda: len(resumed_from(world, issue)) == 2, "the second attempt in the journal")
+        assert resumed_from(world, issue) == [None, 40]
+
+
+def resumed_from(world: World, issue: int) -> list[int | None]:
+    """Of each launch of the first run."""
+    launched = [event["data"] for event in world.events(issue) if event["kind"] == "job_launched"]
+    return [job["resumed_from"] for job in launched if (job["role"], job["run"]) == ("train", 1)]
 
 
 @pytest.mark.slow

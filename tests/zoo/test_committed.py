@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bot.diagnosis import diagnose
 from bot.zoo.proof import scored
 from bot.zoo.reading import read_trace
 from bot.zoo.traces import MOST_BYTES, TRUTH, Trace, read_traces
@@ -63,6 +64,34 @@ def test_faulty_traces_lost_something_against_their_control() -> None:
 def test_diagnosis_does_not_fall_below_what_it_reached(result: dict[str, Any]) -> None:
     for name, floor in FLOORS.items():
         assert result["summary"][name] >= floor, name
+
+
+@pytest.mark.parametrize(
+    ("fault", "labels", "where"),
+    [
+        (11, {"plateau"}, {"lr_scheduler_type", "lr_scheduler_kwargs"}),
+        (16, {"all_labels_masked"}, {"train.py"}),
+        (27, {"adapter_unused"}, {None}),
+        (37, {"clipped_completions"}, {"max_completion_length"}),
+        (40, {"eval_prompt_mismatch", "template_mismatch"}, {None}),
+    ],
+)
+def test_faults_that_were_taken_for_others_are_named_on_their_line(
+    tmp_path: Path, fault: int, labels: set[str], where: set[str | None]
+) -> None:
+    found = [t for t in traces() if t.truth.fault == fault and t.truth.severity == "gross" and not t.truth.second]
+    assert found
+    for trace in found:
+        first = diagnose(trace.write(tmp_path / trace.name)).diagnoses[0]
+        blamed = first.key or (first.file if first.file != "recipe.yaml" else None)
+        assert first.symptom in labels and blamed in where, trace.truth.case
+
+
+def test_nothing_is_noticed_before_it_could_be_seen(tmp_path: Path) -> None:
+    """A fault of the script's own batches leaves data and recipe as they were: only steps show it."""
+    trace = next(t for t in traces() if t.truth.fault == 16 and not t.truth.second)
+    reading = read_trace(trace.write(tmp_path / trace.name))
+    assert min(dict(reading.noticed or {}).values()) > 0 and (reading.aborted or 0) > 0
 
 
 def test_monitor_ends_no_healthy_run(result: dict[str, Any]) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from bot.zoo.faults import FAULTS
 from bot.zoo.judging import verdict
 from bot.zoo.plan import HEALTHY, Case, fault_case
 from bot.zoo.running import Outcome
+from bot.zoo.specimen import CONTROL_SCORES, LEAST_LEVEL, MOST_LEVEL, STEPS, TARGETS, level_of
+from bot.zoo.traces import GOAL, told_goal
 
 
 def outcome(value: float | None, *, state: str = "succeeded", **others: float) -> Outcome:
@@ -61,3 +65,33 @@ def test_healthy_run_below_its_level_is_none() -> None:
     assert not verdict(case, outcome(0.3), None).kept
     assert not verdict(case, outcome(None, state="failed"), None).kept
     assert not verdict(case, outcome(1.0, old_before=1.0, old_after=0.5), None).kept
+
+
+@pytest.mark.parametrize(
+    ("scores", "level"),
+    [
+        ((0.99, 1.0), 0.9),
+        ((0.96, 0.935), 0.85),
+        ((0.85, 0.955, 0.9), 0.8),
+        ((0.6, 0.73), LEAST_LEVEL),
+        ((), MOST_LEVEL),
+    ],
+)
+def test_level_of_a_task_lies_below_its_lowest_control(scores: tuple[float, ...], level: float) -> None:
+    assert level_of(scores) == level
+
+
+def test_every_task_has_a_level_that_its_controls_reach_or_are_dropped_for() -> None:
+    assert {(m, task) for m, of in TARGETS.items() for task in of} == {(m, t) for m, of in STEPS.items() for t in of}
+    for method, of in CONTROL_SCORES.items():
+        for task, scores in of.items():
+            assert all(score >= TARGETS[method][task] for score in scores) or min(scores) < LEAST_LEVEL + 0.05
+
+
+def test_goal_of_a_run_names_the_level_of_today() -> None:
+    told = [told_goal(Case(HEALTHY, seed=number).specimen()) for number in range(12)]
+    assert any(not goal for goal in told), "a quarter of all people name no target"
+    for number, goal in enumerate(told):
+        specimen = Case(HEALTHY, seed=number).specimen()
+        level = TARGETS[specimen.method][specimen.task]
+        assert not goal or json.loads(goal[GOAL])["target"] >= level

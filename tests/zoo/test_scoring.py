@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bot.zoo.reading import Answer, Reading, looked_at
-from bot.zoo.scoring import Judged, lines, score, summary
+from bot.zoo.scoring import Judged, lines, median_interval, ratio_interval, score, summary
 from bot.zoo.traces import Truth
 
 FAULTY = Truth(
@@ -18,11 +18,15 @@ HEALTHY = Truth(healthy=True, seed=3, held_out="seed", steps=400)
 
 
 def said(
-    truth: Truth, *answers: tuple[str, str | None], noticed: int | None = None, aborted: int | None = None
+    truth: Truth,
+    *answers: tuple[str, str | None],
+    noticed: int | None = None,
+    aborted: int | None = None,
+    tier: str = "",
 ) -> Judged:
     found = tuple(Answer(label, key) for label, key in answers)
     seen = {answer.label: noticed for answer in found} if noticed is not None else {}
-    return Judged("run-0", truth, Reading(found, seen, aborted))
+    return Judged("run-0", truth, Reading(found, seen, aborted, tier))
 
 
 def test_recall_counts_any_finding_and_label_only_the_first() -> None:
@@ -82,6 +86,27 @@ def test_steps_saved_are_those_of_doomed_runs_that_only_training_shows() -> None
     mild = Truth(healthy=False, labels=("plateau",), shows="training", steps=100)
     found = summary([said(FAULTY, aborted=100), said(FAULTY), said(before, aborted=0), said(mild, aborted=10)])
     assert (found["steps_saved"], found["doomed"]) == (0.375, 2)
+
+
+def test_runs_that_preflight_refused_are_neither_detected_nor_saved_while_they_train() -> None:
+    found = summary([said(FAULTY, noticed=0, aborted=0, tier="preflight"), said(FAULTY, noticed=8, aborted=100)])
+    assert (found["steps_saved"], found["doomed"], found["long_runs"]) == (0.75, 1, 1)
+    assert summary([said(FAULTY, aborted=0, tier="preflight")])["steps_saved"] is None
+
+
+def test_interval_of_a_median_lies_between_the_order_statistics_that_hold_it() -> None:
+    # Binomial(20, 1/2): P(X <= 5) = .0207, so the 6th smallest and the 6th largest.
+    assert median_interval([n / 20 for n in range(20)]) == [0.25, 0.7]
+    assert median_interval([0.3, 0.1, 0.2]) == [0.1, 0.3]
+    assert median_interval([]) is None
+
+
+def test_interval_of_the_steps_saved_holds_them() -> None:
+    same = ratio_interval([(50, 100)] * 10)
+    assert same == [0.5, 0.5]
+    low, high = ratio_interval([(100, 100)] * 5 + [(0, 100)] * 5) or (0.0, 0.0)
+    assert 0.1 <= low < 0.4 and 0.6 < high <= 0.9
+    assert ratio_interval([]) is None
 
 
 def test_whole_held_out_faults_are_told_apart_and_unknown_is_right_there() -> None:

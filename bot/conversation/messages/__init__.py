@@ -4,6 +4,7 @@ Text from outside passes `inert` on its way in; whoever posts passes the whole t
 """
 
 from bot.conversation.messages.ablations import ablation, ablation_name, reply_ablate
+from bot.conversation.messages.cards import card_comment, card_review, card_review_name
 from bot.conversation.messages.charts import Curve, sparkline, told, xychart
 from bot.conversation.messages.contract import (
     agreed_contract,
@@ -18,6 +19,7 @@ from bot.conversation.messages.contract import (
 )
 from bot.conversation.messages.endings import VERDICT_CHECK, crash_apology, ending, ending_name, verdict_check
 from bot.conversation.messages.keys import hidden_key, key, key_of, message, within_limit
+from bot.conversation.messages.lineage import known_lineage, lineage_failure, lineage_section
 from bot.conversation.messages.monitoring import monitor_advice, stopped_sentence, stopping_check
 from bot.conversation.messages.progress import (
     Conclusion,
@@ -53,6 +55,7 @@ from bot.conversation.messages.replies import (
     answers,
     head_refused,
     reply_adopted,
+    reply_asked,
     reply_budget,
     reply_changed,
     reply_denied,
@@ -102,6 +105,9 @@ __all__ = [
     "agreed_contract",
     "answers",
     "boxes_ticked",
+    "card_comment",
+    "card_review",
+    "card_review_name",
     "check_conclusion",
     "check_done_summary",
     "check_done_title",
@@ -127,7 +133,10 @@ __all__ = [
     "inline_comment",
     "key",
     "key_of",
+    "known_lineage",
     "labels_of",
+    "lineage_failure",
+    "lineage_section",
     "message",
     "monitor_advice",
     "next_step_of",
@@ -146,6 +155,7 @@ __all__ = [
     "remedy_question",
     "reply_ablate",
     "reply_adopted",
+    "reply_asked",
     "reply_budget",
     "reply_changed",
     "reply_denied",

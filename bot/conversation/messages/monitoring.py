@@ -18,8 +18,11 @@ _TIERS = {
 
 
 def stopped_sentence(stopped: Mapping[str, Any]) -> str:
-    """Why the monitor ended a run and what that saved, one line; `stopped` is the data of a MONITORED event."""
+    """Why the monitor ended a run and what that saved, one line; `stopped` is the data of a MONITORED event, or of a
+    JOB_REFUSED."""
     cause = stopped["diagnoses"][0]
+    if stopped.get("refused"):
+        return f"Not started, because of what is known before the first step: {cause['cause']}"
     of = f" of {stopped['total_steps']:,}" if stopped.get("total_steps") else ""
     where = f"at step {stopped['step']:,}{of}" if stopped["step"] else _TIERS["preflight"]
     why = "" if stopped["tier"] == "preflight" else f", {_TIERS.get(stopped['tier'], '')}"

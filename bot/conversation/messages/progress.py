@@ -13,6 +13,7 @@ from bot.conversation.inert import clipped, code, inert_line, inert_plain
 from bot.conversation.messages.ablations import ablation_step
 from bot.conversation.messages.charts import sparkline
 from bot.conversation.messages.keys import LONGEST_CHECK_TEXT, LONGEST_CHECK_TITLE, message, within_limit
+from bot.conversation.messages.lineage import disowned
 from bot.conversation.messages.publishing import published_row
 from bot.conversation.messages.replies import answers_block
 from bot.conversation.messages.tables import comparisons, ledger, spent_words, table
@@ -84,7 +85,13 @@ def lost_machine(experiment: Experiment) -> str:
     job = again[-1]
     what = f"Run {job.run}" if job.role is JobRole.TRAIN else "A value of the ablation"
     where = f"from step {job.resumed_from:,}" if job.resumed_from is not None else "from the beginning"
-    return f"{what} lost its machine; attempt {job.attempt} went on {where}."
+    stopped = any(
+        (each.role, each.run, each.attempt) == (job.role, job.run, job.attempt - 1)
+        and (each.status or {}).get("state") == "cancelled"
+        for each in experiment.jobs.values()
+    )
+    why = "was stopped" if stopped else "lost its machine"
+    return f"{what} {why}; attempt {job.attempt} went on {where}."
 
 
 def boxes_ticked(body: str) -> frozenset[str]:
@@ -230,6 +237,8 @@ def check_conclusion(
 
 def check_done_title(run: Run, baseline: Score | None, target: float) -> str:
     """A completed check's title: the value, its uncertainty, the base model's, the verdict."""
+    if disowned(run) is not None:
+        return clipped(inert_plain(run.failure or ""), LONGEST_CHECK_TITLE)
     if run.score is None:
         return clipped(inert_plain(f"not evaluated: {run.failure or 'no value'}"), LONGEST_CHECK_TITLE)
     score, measure = run.score, run.score.measure
@@ -241,7 +250,9 @@ def check_done_title(run: Run, baseline: Score | None, target: float) -> str:
 
 def check_done_summary(run: Run, losses: Sequence[float | None] = ()) -> str:
     """A completed check's text; the review says more."""
-    if run.score is None:
+    if disowned(run) is not None:
+        lines = [f"**Run {run.n} was trained, and {inert_line(run.failure or '', 600)}**"]
+    elif run.score is None:
         lines = [f"**Run {run.n} was not evaluated.** {inert_line(run.failure or '', 500)}"]
     else:
         lines = [f"**{verdict_clause(run.verdict)}:** {scored(run.score)}."]

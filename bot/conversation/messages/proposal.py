@@ -40,6 +40,10 @@ class PlanFacts:
     validation_rows: int | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
     licence: str | None = None
+    licence_verdict: str = ""
+    """Of base, teacher and data together: one sentence."""
+    licence_duties: Sequence[str] = ()
+    """What the licences ask of a published model, one sentence each."""
     scan_verdict: str | None = None
     """clean, contaminated or unclear."""
     scan_flagged: int = 0
@@ -54,6 +58,9 @@ class PlanFacts:
     """What training needs, of how much there is, one phrase; empty where it is not known."""
     warnings: Sequence[str] = ()
     """Sentences of the preflight's own."""
+    published: Sequence[str] = ()
+    """Models of the Hub beside and from the base, which a run's weights will be told from."""
+    published_problem: str = ""
     consent: str = ""
     """One sentence: who agreed to how much, or that nobody has yet."""
     next_step: str = ""
@@ -105,7 +112,9 @@ def _plan_sections(experiment: Experiment, facts: PlanFacts) -> str:
         ("Recipe", inert_line(facts.recipe_source, 400) or "given in `recipe.yaml`"),
         ("Data", _data_words(facts)),
         ("Licence of the data", code(facts.licence) if facts.licence else "not known"),
+        *([("Licences together", inert_line(facts.licence_verdict, 400))] if facts.licence_verdict else []),
         ("Contamination scan", _scan_words(facts)),
+        *([("Lineage", _lineage_words(facts))] if facts.published or facts.published_problem else []),
         ("Untouched base model", baseline),
         ("Machine", inert_line(facts.machine) or "this server's"),
         *([("Memory", inert_line(facts.memory, 200))] if facts.memory else []),
@@ -115,6 +124,9 @@ def _plan_sections(experiment: Experiment, facts: PlanFacts) -> str:
     parts = [table(("", ""), rows)]
     if facts.warnings:
         parts.append("\n".join(f"- {inert_line(warning, 500)}" for warning in facts.warnings))
+    if facts.licence_duties:
+        lines = "\n".join(f"- {inert_line(duty, 500)}" for duty in facts.licence_duties)
+        parts.append(folded("What the licences ask of the trained model", lines))
     if facts.consent:
         parts.append(facts.consent)
     first = "" if experiment.baseline is not None else "the untouched base model is evaluated, then "
@@ -128,6 +140,15 @@ def _data_words(facts: PlanFacts) -> str:
     held = f", {facts.validation_rows:,} held out for validation" if facts.validation_rows else ""
     dropped = [f"{number:,} {inert_line(reason, 60)}" for reason, number in facts.dropped.items() if number]
     return f"{counted(facts.rows, 'row')}{held}" + (f"; dropped: {', '.join(dropped)}" if dropped else "")
+
+
+def _lineage_words(facts: PlanFacts) -> str:
+    """Which published models the weights are told from; more of them than are named may be known."""
+    problem = f" ({inert_line(facts.published_problem, 200)})" if facts.published_problem else ""
+    if not facts.published:
+        return f"no published model is known to tell the weights from{problem}"
+    named = ", ".join(code(name, 80) for name in facts.published[:3])
+    return f"told from {counted(len(facts.published), 'published model')}: {named}{problem}"
 
 
 def _scan_words(facts: PlanFacts) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bot.conversation.commands import PREFIX, VERBS, Mistake, Verb, help_rows
-from bot.conversation.inert import code, unmentioned
+from bot.conversation.inert import code, inert, unmentioned
 from bot.conversation.messages.keys import message, within_limit
 from bot.conversation.messages.tables import budget_words, ledger, sentences, table, value_sentence
 from bot.conversation.messages.wording import (
@@ -225,3 +225,15 @@ def reply_no_diagnosis(labels: Sequence[str]) -> str:
     """`accept` names a label that does not exist, or one without a suggestion."""
     known = f" There are {', '.join(labels[:20])}." if labels else " There is none yet."
     return f"There is no diagnosis with a suggested value by that label.{known}"
+
+
+def reply_asked(answer: str, model: str, cost: float, wrong: str, *, failed: bool) -> str:
+    """A language model's answer, with what it is worth and what it cost. `wrong` is what it names and nobody has."""
+    price = f", {usd(cost)}" if cost > 0 else ""
+    if failed:
+        return f"{inert(answer)}{f' ({code(model, 120)}{price})' if price else ''}"
+    doubt = f" **It names {wrong}, which the record does not have.**" if wrong else ""
+    return (
+        f"{inert(answer)}\n\n_By {code(model, 120)} from this goal's record{price}; a language model can be wrong, the "
+        f"tables above are measured._{doubt}"
+    )

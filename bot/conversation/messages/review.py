@@ -9,6 +9,7 @@ from typing import Any
 from bot.conversation.inert import code, fenced, inert, inert_line
 from bot.conversation.messages.charts import Curve, told, xychart
 from bot.conversation.messages.keys import message
+from bot.conversation.messages.lineage import disowned, lineage_section
 from bot.conversation.messages.progress import compared_with
 from bot.conversation.messages.tables import amount_or_word, comparisons, probe_table
 from bot.conversation.messages.wording import (
@@ -56,6 +57,7 @@ def review(
         _verdict_sentence(experiment, run, seeds),
         _comparison_section(experiment, run),
         _format_sentence(run),
+        lineage_section(run),
         _curves_section(curves),
         _findings(experiment, run),
         _probe_section(run),
@@ -68,6 +70,8 @@ def review(
 def _verdict_sentence(experiment: Experiment, run: Run, seeds: Sequence[int]) -> str:
     changed = changes(run.changed)
     trained = f"Run {run.n} changed {changed}." if changed else f"Run {run.n} trained the first recipe."
+    if disowned(run) is not None:
+        return f"**Run {run.n} was trained, and {inert_line(run.failure or '', 600)}**\n\n{trained}"
     if run.score is None:
         why = f": {inert_line(run.failure, 500)}" if run.failure else "."
         return f"**Run {run.n} ended before it could be evaluated{why}**\n\n{trained}"

@@ -213,7 +213,7 @@ def adapter_unused(observations: Observations) -> Answer:
     shape = shape_of(observations)
     learned = shape is not None and shape.fall > 0.3 and not observations.rate.far_below
     rewarded = _reward_rose(observations)
-    if not (learned or rewarded) or after.value >= 0.95:
+    if not (learned or rewarded) or (observations.share_right or 0.0) >= 0.95:
         return None  # nothing was learned, or nothing was left to learn: equal answers are no surprise
     evidence = [
         seen("identical_share", None, share),
@@ -235,8 +235,8 @@ def adapter_unused(observations: Observations) -> Answer:
         cause=f"{percent(share)} of {len(pairs)} answers are the base model's, word for word, although training "
         f"changed it: what was evaluated is not what was trained"
         f"{' (the adapter was not loaded or merged)' if adapter else ''}.",
-        key=observations.first_key("use_peft", "eval_model", "init_from") if adapter else None,
-        file="recipe.yaml" if adapter else "train.py",
+        # The evaluator chose the weights: no line of the experiment did, unless the recipe names what to evaluate.
+        key="eval_model" if "eval_model" in observations.recipe else None,
         runner_up="learning_rate: a change too small to show in greedy answers",
         refuted_by="a weight of the evaluated folder that differs from the base model's",
     )

@@ -32,6 +32,10 @@ def missing_eos(observations: Observations) -> Answer:
         return _ends_by_itself(Symptom.MISSING_EOS, answers)
     if _before(observations) > answers.cut - 0.2 or not _runs_past(observations, answers):
         return None
+    if cap_below_answers(observations):
+        return None  # cut where right answers are longer: it never saw an end, and the cap is why
+    if ends_as_served(observations):
+        return RuledOut(Symptom.MISSING_EOS, "the probes end by themselves, asked as the model is served")
     key = observations.first_key("eos_token", "chat_template_path", "pad_token")
     return finding(
         observations,
@@ -61,6 +65,18 @@ def _runs_past(observations: Observations, answers: Answers) -> bool:
     expected = max(answers.reference_length or 0.0, trained_length(observations))
     long = (answers.response_length or 0.0) >= 2 * max(1.0, expected)
     return (answers.run_on or 0) >= 0.2 or ((answers.looping or 0) >= 0.5 and long) or (long and expected > 0)
+
+
+def ends_as_served(observations: Observations) -> bool:
+    """Greedy answers end by themselves while it trains, rendered by the model's own template: so it knows the end."""
+    ended = [r["probe/termination_rate"] for r in observations.probes if "probe/termination_rate" in r]
+    return bool(ended) and ended[-1] >= 1 - CUT_HEALTHY
+
+
+def cap_below_answers(observations: Observations) -> bool:
+    """The cap on sampled answers cuts more right ones than is worth saying."""
+    rows, cut = observations.counted("rows") or 0, observations.counted("truncated_rows") or 0
+    return bool(observations.counted("max_completion_length")) and cut > WORTH_SAYING * rows
 
 
 def _before(observations: Observations) -> float:
@@ -228,7 +244,7 @@ def _cap_for(observations: Observations, cap: int | None) -> int | None:
 
 def extraction_fail(observations: Observations) -> Answer:
     evaluation = observations.evaluation
-    if evaluation is None or evaluation.lenient is None or not evaluation.n:
+    if evaluation is None or evaluation.lenient is None or not evaluation.n or observations.lower_is_better:
         return None
     strict = evaluation.strict if evaluation.strict is not None else evaluation.value
     gap = evaluation.lenient - strict

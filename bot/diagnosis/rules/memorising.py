@@ -9,6 +9,7 @@ from bot.diagnosis.remedies import duration_key, scaled_duration
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, seen
 from bot.diagnosis.rules.optimization import level_of
 from bot.diagnosis.rules.progress import loss_evidence, missed_words
+from bot.diagnosis.signals import SPENT_LOSS
 from bot.domain.diagnosis import Severity, Symptom
 
 # SageMaker Debugger's Overfit compares (validation - train) / train with 0.1; held-out loss rising by 5 % and by 0.03
@@ -34,7 +35,7 @@ def overfit(observations: Observations) -> Answer:
     epochs_run = epochs.values[-1] if len(epochs) else 0.0
     rise = last - low
     # The last three evaluations above the best ("eval up three times"): one bad evaluation is noise.
-    lasting = all(v > low + 0.5 * rise for v in held_out.values[-3:]) and len(held_out) - 1 - best >= min(
+    lasting = all(v > low + 0.25 * rise for v in held_out.values[-3:]) and len(held_out) - 1 - best >= min(
         3, len(held_out) - 1
     )
     rising = rise >= max(RISE_NATS, RISE_SHARE * low) and lasting and shape.final < 0.9 * low
@@ -43,7 +44,9 @@ def overfit(observations: Observations) -> Answer:
     # Where the target was missed by far a smaller gap is enough to be the reason.
     gap = last >= (0.05 if observations.missed_by_far else 0.2) and shape.final <= MEMORISED_SHARE * last
     memorised = gap and epochs_run >= MEMORISED_EPOCHS and not observations.running
-    if observations.running and (len(held_out) < 5 or rise < 2 * RISE_SHARE * low):
+    # Of a run that goes on more is asked, unless its rows have nothing more to teach it.
+    spent = epochs_run >= MEMORISED_EPOCHS and shape.series.tail(10) <= SPENT_LOSS
+    if observations.running and not spent and (len(held_out) < 5 or rise < 2 * RISE_SHARE * low):
         rising = False
     if not rising and not memorised:
         return RuledOut(
@@ -83,9 +86,9 @@ def _overfit_finding(
     # The earliest evaluation within two per cent of the best: nothing later was worth its steps.
     enough = next(s for s, v in zip(held_out.steps, held_out.values, strict=True) if v <= low + 0.02 * abs(low))
     share = enough / shape.series.last_step if shape.series.last_step else 1.0
-    unjudged = observations.shortfall is None and (
-        observations.evaluation is None or observations.evaluation.value < 0.8
-    )
+    share_right = observations.share_right
+    fair = observations.unimproved if share_right is None else share_right < 0.8
+    unjudged = observations.shortfall is None and (observations.evaluation is None or fair)
     harmful = observations.missed_by_far or (unjudged and (last - low >= 0.1 * low or not rising))
     key = duration_key(observations.recipe)
     how = (

@@ -30,9 +30,11 @@ def other_kind_of_rows(observations: Observations) -> Answer:
     lowest = min(held_out.values)
     if lowest <= NEVER_FELL * shape.initial or lowest < 1:
         return None
-    evaluation = observations.evaluation
-    if evaluation is not None and max(evaluation.value, evaluation.lenient or 0.0) > 0.2:
+    evaluation, right = observations.evaluation, observations.share_right
+    if right is not None and evaluation is not None and max(right, evaluation.lenient or 0.0) > 0.2:
         return None  # what is asked was learned after all, in one form or another
+    if evaluation is not None and right is None and not observations.unimproved:
+        return None
     answers = answers_of(observations.evaluation) if observations.evaluation is not None else None
     echo, empty = (answers.echo or 0.0, answers.empty or 0.0) if answers is not None else (0.0, 0.0)
     says = f" and {percent(echo)} of the answers repeat their prompt" if echo > 0.5 else ""
@@ -109,7 +111,8 @@ def noise_in_labels(observations: Observations) -> Answer:
     total = sum(counts)
     chance = -sum(n / total * math.log(n / total) for n in counts)
     rate = observations.rate
-    usual = rate.band.low <= rate.current <= rate.band.high
+    # In the lowest third of the band (by its logarithm) so flat a loss is as likely a matter of the rate.†
+    usual = rate.band.low * (rate.band.high / rate.band.low) ** (1 / 3) <= rate.current <= rate.band.high
     flat = shape.late is not None and abs(shape.late.relative_change) < 0.1
     if not usual or not flat or shape.final < AT_CHANCE * chance or not (observations.unimproved or observations.poor):
         return RuledOut(

@@ -7,12 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from bot.diagnosis.languages import shares_of
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import finite, shown
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, percent, seen
 from bot.diagnosis.rules.pairs import known_pairs, training_pairs
 from bot.domain.diagnosis import Severity, Symptom
+from bot.domain.languages import shares_of
 
 # SageMaker Debugger's ClassImbalance: the commonest class ten times the rarest.
 RATIO = 10.0

@@ -29,6 +29,8 @@ WATCHDOG_FLOOR = 0.5
 # so three in a row are too few to end a run for. At a rate above its band the step is the likelier cause.†
 PATIENCE = 20
 HIGH_RATE_PATIENCE = 8
+# Share of the plan after which greedy answers of a run at a usual rate have begun to be right.†
+QUARTER = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,28 @@ def not_finite(observations: Observations) -> Answer:
         return RuledOut(
             Symptom.NAN_INF, f"{len(bad)} isolated non-finite grad_norm (last at step {bad[-1]}), then finite again"
         )
+    first_bad = (bad or list(held_out.bad_steps))[0]
+    if (ran := _ran_away_before(observations, loss.between(0, first_bad - 1))) and not _half(observations):
+        return RuledOut(Symptom.NAN_INF, f"it is where the divergence ended: {ran} steps above twice the first loss")
     return _not_finite_finding(observations, loss, norm, bad or list(held_out.bad_steps))
+
+
+def _ran_away_before(observations: Observations, loss: Series) -> int:
+    """For how many logged steps the loss had been far above its beginning when it stopped being a number; 0 when that
+    came at once, as an overflow or an empty row does."""
+    if observations.reinforcement or len(loss) < 2 * HIGH_RATE_PATIENCE:
+        return 0
+    limit = max(WATCHDOG * loss.head(3), WATCHDOG_FLOOR)
+    above = last_run(loss, lambda value: value > limit)
+    return above if above >= HIGH_RATE_PATIENCE else 0
+
+
+def _half(observations: Observations) -> bool:
+    """The recipe asks for sixteen-bit floats of the narrow range."""
+    recipe = observations.recipe
+    return recipe.get("fp16") is True or any(
+        str(recipe.get(key, "")).lower() in _HALF for key in ("dtype", "torch_dtype")
+    )
 
 
 def _not_finite_finding(observations: Observations, loss: Series, norm: Series, bad_steps: list[int]) -> Answer:
@@ -172,6 +195,7 @@ def divergence(observations: Observations) -> Answer:
     level = level_of(observations, shape)
     if observations.running:
         how, confidence = _runs_away(observations, shape, level)
+        how, confidence = (how, confidence) if how else _nothing_right(observations, level)
         return _divergence_finding(observations, shape, level, how, confidence) if how else None
     for question in (_rose_again, _jumped, _collapsed, _settled_too_early, _runs_away):
         how, confidence = question(observations, shape, level)
@@ -241,6 +265,17 @@ def _collapsed(observations: Observations, shape: LossShape, level: Level) -> tu
         return _NO
     how = f"dropped to {shown(shape.final)} and is stuck there with the predictions of token frequencies"
     return how, 0.85 if clean else 0.75
+
+
+def _nothing_right(observations: Observations, level: Level) -> tuple[str, float]:
+    """Under an impossible rate, a quarter of the run gone: the form of answers is learned, and not one is right."""
+    exact = [r["probe/exact_match"] for r in observations.probes if "probe/exact_match" in r]
+    planned = observations.planned_steps or 0
+    early = not planned or observations.last_step < QUARTER * planned
+    unsolved = level.accuracy is None or level.accuracy < 0.9
+    if early or len(exact) < 2 or max(exact) > 0 or not unsolved or not observations.rate.implausible:
+        return _NO
+    return f"is {shown(level.loss)} and none of the probes' answers is right", 0.7
 
 
 def _settled_too_early(observations: Observations, shape: LossShape, level: Level) -> tuple[str, float]:

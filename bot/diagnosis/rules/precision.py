@@ -100,8 +100,8 @@ def packing_leak(observations: Observations) -> Answer:
     """Packed rows that attend to each other, because the attention used does not keep them apart."""
     attention = observations.part("attention")
     packed = observations.audit.get("packing") is True or observations.recipe.get("packing") is True
-    if not packed:
-        return None
+    if not packed or observations.method == "pretrain":
+        return None  # texts laid end to end are how language models are pretrained (GPT-3, arXiv 2005.14165, B)
     used = str(attention.get("implementation") or observations.recipe.get("attn_implementation") or "sdpa")
     isolated = attention.get("packing_is_isolated")
     measured = isinstance(isolated, bool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from bot.diagnosis.curves import LossShape, Series, held_out_of, observed, shape_of
+from bot.diagnosis.curves import LossShape, Series, held_out_of, last_run, observed, shape_of
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import shown
 from bot.diagnosis.remedies import (
@@ -24,6 +24,13 @@ FLAT = 0.02
 # Logged steps past the warm-up after which a loss that has not moved is not a matter of patience, at a rate below its
 # band.†
 EARLY_STEPS = 15
+# At a rate that is a thirtieth of the lowest useful one or less the curve only confirms what the recipe says.†
+CONFIRMING_STEPS = 8
+# A schedule has let go once so many logged steps in a row had no rate left (a restart would have come by then), while
+# more than this share of the run was still to come or is wasted.†
+STOPPED_STEPS = 10
+STOPPED = 1e-6
+WASTED = 0.2
 # Nothing is left to learn from the training set.
 SOLVED_LOSS = 0.02
 SOLVED_TOKEN_ACCURACY = 0.985
@@ -34,18 +41,54 @@ def plateau(observations: Observations) -> Answer:
     if shape is None or len(shape.series) < 8 or observations.reinforcement or shape.initial <= 0:
         return None
     level = level_of(observations, shape)
-    if observations.running:
-        return _hardly_moves(observations, shape, level)
     solved = shape.final < SOLVED_LOSS or (level.accuracy is not None and level.accuracy >= SOLVED_TOKEN_ACCURACY)
+    if observations.running:
+        stopped = None if solved else _stopped(observations, shape, level)
+        return stopped or _hardly_moves(observations, shape, level)
     fall = f"the loss fell {100 * shape.fall:.0f} %, from {shown(shape.initial)} to {shown(shape.final)}"
     if solved or observations.met:
         return RuledOut(Symptom.PLATEAU, fall + (" and the target was met" if observations.met else ""))
-    # Any of the three may say no; the order is from the more to the less certain.
-    for question in (_too_slow, _too_short, _too_high):
+    # Any of them may say no; the order is from the more to the less certain.
+    for question in (_stopped, _too_slow, _too_short, _at_a_low_rate, _too_high):
         answer = question(observations, shape, level)
         if answer is not None:
             return answer
     return RuledOut(Symptom.PLATEAU, fall)
+
+
+def let_go_at(observations: Observations) -> int | None:
+    """The last step that had a learning rate worth the name, where the schedule has long been at zero since."""
+    rate = observed(observations, "learning_rate")
+    if not len(rate) or max(rate.values) <= 0:
+        return None
+    none = last_run(rate, lambda value: value <= STOPPED * max(rate.values))
+    return rate.steps[-none - 1] if STOPPED_STEPS <= none < len(rate) else None
+
+
+def _stopped(observations: Observations, shape: LossShape, level: Level) -> Answer:
+    """The schedule reached zero long before the run's end, with something left to learn."""
+    at, last = let_go_at(observations), observations.last_step
+    total = max(last, observations.planned_steps or last)
+    if at is None or total - at <= WASTED * total:
+        return None
+    if not (observations.running or observations.unimproved or observations.poor):
+        return None
+    known = [k for k in ("lr_scheduler_kwargs", "lr_scheduler_type") if k in observations.recipe]
+    return finding(
+        observations,
+        Symptom.PLATEAU,
+        Basis.CURVE,
+        severity=Severity.HARMFUL,
+        confidence=0.9,
+        evidence=[seen("learning_rate", last, 0.0), *loss_evidence(observations, shape, level)],
+        cause=f"The schedule had let the learning rate go at step {at} of {total}, and every step since changed "
+        f"nothing: the loss is {shown(shape.final)}{missed_words(observations)}.",
+        key=known[-1] if known else "lr_scheduler_type",
+        suggested="cosine",
+        runner_up="learning_rate: a higher rate learns more in the steps that it is given",
+        refuted_by="a weight that differs between two checkpoints after that step",
+        certain_at=at + STOPPED_STEPS,
+    )
 
 
 def _hardly_moves(observations: Observations, shape: LossShape, level: Level) -> Answer:
@@ -55,7 +98,8 @@ def _hardly_moves(observations: Observations, shape: LossShape, level: Level) ->
     low = rate.current < rate.band.low / 2
     known = rate.size_known or rate.current < 1e-5
     adapted = level.entropy is not None and not level.unadapted and not rate.far_below
-    if past < EARLY_STEPS or not low or not known or fall > BARELY_MOVED or adapted or _healthy_start(shape):
+    patience = CONFIRMING_STEPS if rate.size_known and rate.far_below else EARLY_STEPS
+    if past < patience or not low or not known or fall > BARELY_MOVED or adapted or _healthy_start(shape):
         return None
     return _slow_finding(observations, shape, level, Severity.HARMFUL, 0.7)
 
@@ -101,10 +145,13 @@ def _slow_finding(
         "logged",
     )
     last = shape.series.last_step
+    # A rate that moves nothing is a fault of its own, whatever the rows are like: the curve only confirms it.
+    alone = key == "learning_rate" and rate.size_known and rate.far_below
     return finding(
         observations,
         Symptom.PLATEAU,
-        Basis.CURVE,
+        Basis.DATA if alone else Basis.CURVE,
+        certain_at=last,
         severity=severity,
         confidence=confidence,
         evidence=loss_evidence(observations, shape, level),
@@ -184,7 +231,8 @@ def _too_short(observations: Observations, shape: LossShape, level: Level) -> An
         f"{late.first_step} and {late.last_step}, to {shown(shape.final)}{missed_words(observations)}.",
         key=key,
         suggested=suggested,
-        harm=0.6,
+        # Where hardly a token is right yet, nothing else that the answers show is a cause of its own.
+        harm=1.0 if level.high or observations.rate.below_band else 0.6,
         runner_up=runner_up,
         refuted_by=refuted_by,
     )
@@ -194,8 +242,37 @@ def _raise_first(observations: Observations) -> bool:
     """A rate at the low end of its band (or below) and less than half of the way: a higher rate costs no more steps."""
     rate, evaluation = observations.rate, observations.evaluation
     low = rate.size_known and rate.current <= rate.band.low
-    far = evaluation is not None and evaluation.value < 0.5 * (observations.target or 1.0)
-    return low and far and rate.raised(3) is not None
+    target = observations.target or 1.0
+    if evaluation is None:
+        far = False
+    elif observations.lower_is_better:
+        far = evaluation.value > 2 * target
+    else:
+        far = evaluation.value < 0.5 * target
+    return (observations.rate.below_band or (low and far)) and rate.raised(3) is not None
+
+
+def _at_a_low_rate(observations: Observations, shape: LossShape, level: Level) -> Answer:
+    """Whatever the curve looks like: a rate below what usually trains such a model, and a target that is far away."""
+    rate = observations.rate
+    if not rate.below_band or not observations.missed_by_far or rate.raised() is None:
+        return None
+    return finding(
+        observations,
+        Symptom.PLATEAU,
+        Basis.CURVE,
+        severity=Severity.HARMFUL,
+        confidence=0.6,
+        evidence=loss_evidence(observations, shape, level),
+        cause=f"learning_rate {shown(rate.current)} is below what usually trains such a model "
+        f"({shown(rate.band.low)} to {shown(rate.band.high)}), and the loss came down to {shown(shape.final)} only"
+        f"{missed_words(observations)}.",
+        key="learning_rate",
+        suggested=rate.raised(),
+        harm=0.9,
+        runner_up="max_steps: more steps at this rate, at their price",
+        refuted_by="a run at ten times the rate that ends at the same score",
+    )
 
 
 def _still_falling(held_out: Series) -> bool:

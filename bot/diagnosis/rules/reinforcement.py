@@ -9,7 +9,7 @@ from __future__ import annotations
 from bot.diagnosis.curves import Series, last_run, longest_run, observed
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import finite, shown
-from bot.diagnosis.rewarding import Rewards, rewards_of
+from bot.diagnosis.rewarding import Rewards, pays_alike, rewards_of
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, percent, seen
 from bot.domain.diagnosis import Evidence, Severity, Symptom
 
@@ -24,6 +24,8 @@ RAN_AWAY = 2.0
 OTHER_REFERENCE = 0.5
 # With fewer logged steps a mean over a handful of groups says nothing.†
 FEWEST = 10
+# Below this temperature the answers of a group are nearly always one and the same.†
+COLD = 0.5
 SOLVED = 0.8
 
 
@@ -125,9 +127,9 @@ def zero_std(observations: Observations) -> Answer:
     window = min(NO_REWARD_STEPS, len(dead))
     share = dead.tail(window)
     length, start = longest_run(dead, lambda value: value > DEAD_GROUPS)
-    enough = length >= (NO_REWARD_STEPS if observations.running else window)
-    early = min(dead.head(3), dead.head(window))  # from the very first on: a policy that ran away had some before
     rewards = rewards_of(observations)
+    enough = length >= (_patience(observations, rewards) if observations.running else window)
+    early = min(dead.head(3), dead.head(window))  # from the very first on: a policy that ran away had some before
     if share <= DEAD_GROUPS or not enough or early <= DEAD_GROUPS or rewards.solved:
         return RuledOut(
             Symptom.ZERO_STD,
@@ -161,6 +163,14 @@ def zero_std(observations: Observations) -> Answer:
     )
 
 
+def _patience(observations: Observations, rewards: Rewards) -> int:
+    """Logged steps without spread before it is said of a run that goes on: fewer where the recipe, or the rewards as
+    they were tried on the data's references, say by themselves why there is none."""
+    cold = observations.setting("temperature", 1.0) < COLD
+    blind = rewards.constant and pays_alike(observations)
+    return FEWEST if cold or blind else NO_REWARD_STEPS
+
+
 def _truly_right(observations: Observations) -> bool:
     """The constant reward is the truth: an independent score of the base model or this one is high, too."""
     scores = [e.value for e in (observations.baseline, observations.evaluation) if e is not None]
@@ -172,7 +182,7 @@ def _spread_blame(observations: Observations, rewards: Rewards, entropy: Series)
     temperature = observations.setting("temperature", 1.0)
     generations = observations.setting("num_generations", 8)
     surely_alike = len(entropy) > 0 and entropy.head(5) < COLLAPSED
-    if temperature < 0.5:
+    if temperature < COLD:
         return "temperature", 1.0, f"temperature {shown(temperature)} makes all answers of a group the same"
     if generations < 4:
         return "num_generations", 8, f"{generations:.0f} answers a group are too few to differ"
@@ -310,7 +320,7 @@ def _reward_evidence(rewards: Rewards) -> list[Evidence]:
 def no_movement(observations: Observations) -> Answer:
     """Rewards differ, and the policy does not move: the rate is too low to follow them."""
     reward, kl, rewards = observed(observations, "reward"), observed(observations, "kl"), rewards_of(observations)
-    if not observations.reinforcement or len(reward) < NO_REWARD_STEPS or rewards.solved or observations.met:
+    if not observations.reinforcement or len(reward) < _moving_by(observations) or rewards.solved or observations.met:
         return None
     dead = observed(observations, "frac_reward_zero_std")
     if len(dead) and dead.tail(10) > DEAD_GROUPS:
@@ -338,6 +348,12 @@ def no_movement(observations: Observations) -> Answer:
         runner_up="zero_std: groups whose answers hardly differ",
         refuted_by="a short run at ten times the rate that moves no further",
     )
+
+
+def _moving_by(observations: Observations) -> int:
+    """Logged steps after which a policy at a usual rate has moved."""
+    rate = observations.rate
+    return observations.warm_up_steps + FEWEST if rate.size_known and rate.far_below else NO_REWARD_STEPS
 
 
 RULES = (

@@ -7,7 +7,15 @@ from statistics import fmean, pstdev
 from bot.diagnosis.curves import Series, observed
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import finite, shown
-from bot.diagnosis.rewarding import WINDOW, Rewards, correlation, moves_together, rewards_of
+from bot.diagnosis.rewarding import (
+    WINDOW,
+    Rewards,
+    correlation,
+    moves_together,
+    pays_alike,
+    rewards_of,
+    tried_rewards,
+)
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, seen
 from bot.domain.diagnosis import Evidence, Severity, Symptom
 
@@ -191,7 +199,7 @@ def reward_hack(observations: Observations) -> Answer:
     rewards = rewards_of(observations)
     trained = rewards.reward
     if len(trained) < FEWEST:
-        return _blind_to_the_answer(observations, rewards)
+        return _blind_to_the_answer(observations)
     hollow = _hollow(observations, rewards)
     rose = rewards.gain > ROSE * rewards.largest or (
         trained.tail(WINDOW) >= 0.8 * rewards.largest and not rewards.constant
@@ -202,7 +210,7 @@ def reward_hack(observations: Observations) -> Answer:
             f"the reward went from {shown(trained.head(WINDOW))} to {shown(trained.tail(WINDOW))}"
             + (f", {rewards.shadow.key} to {shown(rewards.shadow.tail(WINDOW))}" if rewards.shadow is not None else ""),
         )
-    if observations.running and len(trained) < STEPS:
+    if observations.running and len(trained) < (FEWEST if pays_alike(observations) else STEPS):
         return None
     return finding(
         observations,
@@ -231,7 +239,12 @@ def _hollow(observations: Observations, rewards: Rewards) -> str:
             return f"{shadow.key} went from {shown(shadow.head(WINDOW))} to {shown(last)}"
         return ""
     evaluation = observations.evaluation
-    if evaluation is None or rewards.reward.tail(WINDOW) < 0.6 * rewards.largest or observations.met:
+    if (
+        evaluation is None
+        or observations.share_right is None
+        or rewards.reward.tail(WINDOW) < 0.6 * rewards.largest
+        or observations.met
+    ):
         return ""
     if observations.poor and evaluation.value < 0.5 * rewards.reward.tail(WINDOW) / rewards.largest:
         return f"the score is {shown(evaluation.value)} (n = {evaluation.n})"
@@ -243,20 +256,12 @@ def _smooth(series: Series) -> list[float]:
     return [fmean(values[max(0, i - 2) : i + 3]) for i in range(len(values))]
 
 
-def _blind_to_the_answer(observations: Observations, rewards: Rewards) -> Answer:
+def _blind_to_the_answer(observations: Observations) -> Answer:
     """Before training: references and other prompts' references earn the same."""
-    paid = free = 0.0
-    names = []
-    for name, values in observations.part("reward_check").items():
-        reference, wrong = (_number(values, key) for key in ("reference", "wrong"))
-        weight = rewards.weights.get(str(name), 1.0 if str(name) not in rewards.shadows else 0.0)
-        if reference is None or wrong is None or weight == 0 or not _is_trained(observations, str(name)):
-            continue
-        paid, free = paid + weight * reference, free + weight * wrong
-        names.append(str(name))
+    names, paid, free = tried_rewards(observations)
     if not names or paid <= 0:
         return None
-    if paid - free > 0.05 * paid:
+    if not pays_alike(observations):
         return RuledOut(Symptom.REWARD_HACK, f"references earn {shown(paid)}, other prompts' {shown(free)}")
     return finding(
         observations,
@@ -273,11 +278,6 @@ def _blind_to_the_answer(observations: Observations, rewards: Rewards) -> Answer
         runner_up="a form that is wanted for itself",
         refuted_by="a score that rises with this reward",
     )
-
-
-def _is_trained(observations: Observations, name: str) -> bool:
-    named = observations.recipe.get("reward_functions", observations.recipe.get("reward_funcs"))
-    return named is None or name in str(named)
 
 
 def _both(rewards: Rewards) -> list[Evidence]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bot.diagnosis.curves import held_out_of, observed, tail_value
 from bot.diagnosis.observations import Observations
-from bot.diagnosis.outcomes import text_distance
+from bot.diagnosis.outcomes import answers_of, text_distance
 from bot.diagnosis.readings import finite, shown
+from bot.diagnosis.rules.answers import ends_as_served
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, percent, seen
 from bot.diagnosis.rules.pairs import known_pairs, trained_length, training_pairs
 from bot.domain.diagnosis import Severity, Symptom
@@ -14,6 +15,8 @@ from bot.domain.diagnosis import Severity, Symptom
 RENDERED_ALIKE = 0.95
 # Share of right answers while training, asked as served, from which an evaluation that finds hardly any is odd.†
 PROBED_RIGHT = 0.5
+# Share of answers that are the beginning of the right one, or begin with it: then the question was understood.†
+BEGUN_RIGHT = 0.3
 
 
 def rendered_otherwise(observations: Observations) -> Answer:
@@ -65,7 +68,9 @@ def template_mismatch(observations: Observations) -> Answer:
     """It knows the held-out rows as they were rendered for training, and fails on the same questions as served."""
     evaluation = observations.evaluation
     learned, how = _learned(observations)
-    if evaluation is None or learned is None or not learned:
+    if evaluation is None or observations.share_right is None:
+        return None  # what training promises is a share of right answers
+    if learned is None or not learned:
         return RuledOut(Symptom.TEMPLATE_MISMATCH, how) if how else None
     key = "chat_template_path"
     own = observations.recipe.get(key) is not None
@@ -155,7 +160,7 @@ def _learned_numbers(observations: Observations) -> list[tuple[str, int, float]]
 def asked_otherwise(observations: Observations) -> Answer:
     """Asked as it is served the model answers right, and the evaluation finds hardly a right answer."""
     evaluation = observations.evaluation
-    if evaluation is None or observations.lower_is_better or observations.met:
+    if evaluation is None or observations.share_right is None or observations.met:
         return None
     exact = [(int(r["step"]), r["probe/exact_match"]) for r in observations.probes if "probe/exact_match" in r]
     compared, equal = (observations.counted(k, "template") for k in ("compared_rows", "train_prefix_equal_rows"))
@@ -174,8 +179,11 @@ def asked_otherwise(observations: Observations) -> Answer:
             Symptom.EVAL_PROMPT_MISMATCH,
             f"the probes' {shown(exact[-1][1])} and the score of {shown(evaluation.value)} agree",
         )
-    if any(sample.finish == "length" for sample in evaluation.samples[:1]) and _mostly_cut(observations):
+    if _mostly_cut(observations) and not (probed and ends_as_served(observations)):
         return None  # answers that were cut: another rule's
+    answers = answers_of(evaluation)
+    if answers is not None and max(answers.prefix or 0.0, answers.run_on or 0.0) >= BEGUN_RIGHT:
+        return None  # right as far as they go: the cap's fault, or the missing end's
     evidence = [seen("probe/exact_match", *exact[-1])] if exact else []
     evidence += [seen(k, s, v) for k, s, v in _learned_numbers(observations)]
     evidence += [seen("value", None, evaluation.value), seen("n", None, evaluation.n)]

@@ -12,8 +12,8 @@ from bot.loop.actions.contract import read_contract
 from bot.loop.actions.edits import read_edit
 from bot.loop.actions.ending import close_issue, conclude, confirm
 from bot.loop.actions.heads import read_head
-from bot.loop.actions.jobs import launch
 from bot.loop.actions.planning import check_data, propose, record_baseline
+from bot.loop.actions.preflight import launch
 from bot.loop.actions.publish import publish_merged
 from bot.loop.actions.runs import diagnose_run, review, revise, start_run
 from bot.loop.engine import Perform

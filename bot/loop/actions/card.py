@@ -10,6 +10,7 @@ from bot.domain.experiment import Experiment, JobRole, Run, Score
 from bot.loop.actions.specs import sources_of, trained_model
 from bot.loop.spending import data_key, spend_of
 from bot.loop.world import World
+from runners.hardware.gpus import gpu_named
 
 
 def experiment_card(world: World, x: Experiment, *, published_as: str = "") -> bytes:
@@ -20,6 +21,7 @@ def experiment_card(world: World, x: Experiment, *, published_as: str = "") -> b
     assert x.goal is not None
     checked = x.data.get(data_key(x.recipe, x.recipe_digests), {})
     licences = checked.get("licences", {})
+    together = checked.get("combination", {})
     best = x.best_run
     context: dict[str, Any] = {
         "goal": x.goal.as_dict() | {"title": x.goal.title or x.title},
@@ -35,7 +37,12 @@ def experiment_card(world: World, x: Experiment, *, published_as: str = "") -> b
                       for ablation in x.ablations if ablation.rows],
         "licences": [{"what": name, "identifier": gate["found"], "source": "", "cautions": gate["cautions"]}
                      for name, gate in licences.items()],
-        "model_licence": licences.get(x.goal.base_model, {}).get("found"),
+        "combination": together,
+        "lineage": best.lineage if best is not None else None,
+        "languages": checked.get("audit", {}).get("languages"),
+        "asked_in": checked.get("asked_in"),
+        "energy": energy_of(x),
+        "model_licence": together.get("output") or licences.get(x.goal.base_model, {}).get("found"),
         "contamination": checked.get("scan"),
         "spend": spend_of(x).as_dict(),
         "reproduce": f"uv run train.py --config recipe.yaml  # {', '.join(sources_of(x.recipe))}, seed {x.goal.seed}",
@@ -50,6 +57,17 @@ def experiment_card(world: World, x: Experiment, *, published_as: str = "") -> b
         assert best is not None
         context |= {"published_goal": x.goal_id, "datasets": _hub_data(best.recipe)}
     return report_card(context).encode()
+
+
+def energy_of(x: Experiment) -> dict[str, Any] | None:
+    """What the goal's jobs took by the rated power of their GPUs; None where that is not known, as without one."""
+    facts = next((each["hardware"] for each in x.data.values() if each.get("hardware")), None)
+    flavor = (facts or {}).get("flavors") or []
+    gpu = gpu_named(flavor[0]["gpu_model"] or flavor[0]["name"]) if flavor and flavor[0]["gpus"] else None
+    if facts is None or gpu is None or gpu.watts is None:
+        return None
+    gpus, hours = max(1, int(facts.get("gpus") or 1)) * int(facts.get("nodes") or 1), x.job_hours()
+    return {"kwh": hours * gpus * gpu.watts / 1000, "hours": hours, "gpus": gpus, "gpu": gpu.name, "watts": gpu.watts}
 
 
 def _hub_data(recipe: str) -> list[str]:

@@ -32,6 +32,7 @@ from bot.loop.actions.consent import above_policy, agreement, close_question, le
 from bot.loop.actions.contract import repository_policy
 from bot.loop.actions.planning import plan_facts, post_sticky
 from bot.loop.actions.publish import publish_best
+from bot.loop.actions.questions import answer_question
 from bot.loop.actions.runs import commit_change, commit_remedy
 from bot.loop.actions.specs import earlier_run_problems
 from bot.loop.policy import Action
@@ -121,6 +122,9 @@ async def _obey(world: World, x: Experiment, command: Command, parsed: ParsedCom
             return _ablate(x, command, *ablation_arms(parsed.args))
         case "publish":
             return await _publish(world, x, command)
+        case "ask":
+            text, events = await answer_question(world, x, command)
+            return Answer(text, events) if events else refused(text)
     return Answer(messages.reply_not_yet(command), [], "confused")
 
 

@@ -11,8 +11,9 @@ from bot.domain.experiment import EventKind, Experiment, JobRole, NewEvent, Stat
 from bot.domain.redaction import redact
 from bot.domain.statistics import confirmation
 from bot.loop.actions.card import experiment_card
-from bot.loop.actions.jobs import settle, status_of
-from bot.loop.actions.planning import post_sticky, result_of, score_of
+from bot.loop.actions.generated import card_of
+from bot.loop.actions.jobs import end_job, settle, status_of
+from bot.loop.actions.planning import data_card, post_sticky, result_of, score_of
 from bot.loop.actions.runs import complete_check
 from bot.loop.actions.specs import trained_model
 from bot.loop.actions.traces import committed_files
@@ -48,7 +49,7 @@ async def conclude(world: World, x: Experiment, action: Action) -> list[NewEvent
     """End the goal's jobs, commit its report, and say how it ended on the issue and the pull request."""
     state, reason = State(action.args["state"]), str(action.args["reason"])
     for job in x.running_jobs:
-        await asyncio.to_thread(world.runner.cancel, JobId(job.job_id))
+        await end_job(world, x, job)
     x.state, x.reason = state, reason
     events = []
     for job in x.running_jobs:
@@ -98,6 +99,8 @@ async def _closing_commit(world: World, x: Experiment) -> str | None:
     """The commit that carries the last results and the report; None when the branch is gone or has moved on."""
     files: dict[str, bytes | None] = {f"{x.folder}/README.md": experiment_card(world, x)}
     files |= await world.record_files(x)
+    if card_of(x) is not None:
+        files[f"{x.folder}/data/README.md"] = data_card(x, synthetic=card_of(x)).encode()
     for run in x.runs:
         if run.diagnosed:
             files |= committed_files(world, x, run)

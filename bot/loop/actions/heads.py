@@ -8,6 +8,7 @@ from bot.conversation import messages
 from bot.conversation.recipe_rules import recipe_problems
 from bot.domain.experiment import EventKind, Experiment, NewEvent
 from bot.domain.recipe import differences
+from bot.loop.actions.claims import review_cards
 from bot.loop.actions.specs import earlier_run_problems
 from bot.loop.policy import Action
 from bot.loop.world import World, digest
@@ -40,6 +41,7 @@ async def read_head(world: World, x: Experiment, action: Action) -> list[NewEven
         body = messages.head_refused(x, sha, problems)
         await repository.upsert_comment(x.pull_request, key, body)
         text, digests = x.recipe, dict(x.recipe_digests)
+    await review_cards(world, x, sha, text, digests)
     last = x.run.recipe if x.run is not None else x.recipe
     changed = differences(yaml.safe_load(last) or {}, yaml.safe_load(text) or {})
     data = {

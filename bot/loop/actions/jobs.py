@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,9 +32,11 @@ from bot.loop.policy import Action
 from bot.loop.spending import SHORTEST_JOB_HOURS, allowance
 from bot.loop.treasury import Refusal
 from bot.loop.world import World
-from runners.job import JobId, JobSpec
+from runners.job import JobId, JobSpec, Runner
 from runners.metrics import METRICS
 from runners.outputs import read_output
+
+_LOOK_SECONDS = 0.2
 
 
 async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
@@ -57,7 +60,13 @@ async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
     if resumed_from is not None and spec.checkpoints:
         spec = _resumed(spec, resumed_from, goal_folder(world, x) / "inputs" / job_id)
     labels = {"repository": x.full_name, "goal": str(x.issue), "role": str(role), "run": str(run), "sha": x.head_sha}
-    spec = replace(spec, caps=replace(spec.caps, timeout_seconds=granted.gpu_hours * 3600), labels=labels)
+    trains = role in (JobRole.TRAIN, JobRole.ABLATE)
+    spec = replace(
+        spec,
+        caps=replace(spec.caps, timeout_seconds=granted.gpu_hours * 3600),
+        labels=labels,
+        monitor=Policy.from_dict(x.policy).monitor if trains else "",
+    )
     try:
         await asyncio.to_thread(world.runner.launch, spec)
     except PlatformError as error:
@@ -96,7 +105,7 @@ def _gone_before(world: World, x: Experiment, role: JobRole, run: int) -> Job | 
 
 def is_gone(world: World, job: Job) -> bool:
     """Whether the folder of an ended job is not on this machine (any more)."""
-    return not job.gone and not world.runner.folder(JobId(job.job_id)).exists()
+    return not job.gone and not job.refused and not world.runner.folder(JobId(job.job_id)).exists()
 
 
 def outputs_gone(job: Job) -> NewEvent:
@@ -105,7 +114,7 @@ def outputs_gone(job: Job) -> NewEvent:
 
 
 class Checkpoint(NamedTuple):
-    """What an attempt left whose machine was lost."""
+    """What an attempt left whose machine was lost, or that a person stopped."""
 
     step: int
     folder: Path
@@ -115,7 +124,8 @@ class Checkpoint(NamedTuple):
 
 def _last_checkpoint(world: World, x: Experiment, before: Job | None) -> Checkpoint | None:
     """Where the attempt before this one can be taken up again; None when there was none, or nothing is left of it."""
-    if before is None or status_of(before).get("state") != "lost":
+    # A person who stopped it and goes on means the same run; what the monitor ended is never trained again.
+    if before is None or before.stopped is not None or status_of(before).get("state") not in ("lost", "cancelled"):
         return None
     out = world.runner.folder(JobId(before.job_id)) / CHECKPOINTS
     try:
@@ -165,6 +175,25 @@ async def _reserve(world: World, x: Experiment, role: JobRole, job_id: JobId, pr
     month = Policy.from_dict(x.policy).month
     ceilings = Spend(usd=month.usd, gpu_hours=month.gpu_hours)
     return await asyncio.to_thread(world.treasury.reserve, job_id, x, wanted, ceilings)
+
+
+async def end_job(world: World, x: Experiment, job: Job) -> None:
+    """End a running job. Training that a person stopped makes a checkpoint first, for whoever resumes it."""
+    job_id = JobId(job.job_id)
+    if job.role in (JobRole.TRAIN, JobRole.ABLATE) and x.stop_requested is not None:
+        await asyncio.to_thread(_checkpoint_first, world.runner, job_id)
+    await asyncio.to_thread(world.runner.cancel, job_id)
+
+
+def _checkpoint_first(runner: Runner, job_id: JobId) -> None:
+    if not runner.metrics(job_id):
+        return  # nothing has been learned that could be kept
+    until = time.monotonic() + runner.checkpoint_first(job_id)
+    while time.monotonic() < until and not runner.checkpoint_is_made(job_id):
+        status = runner.status(job_id)
+        if status is None or status.state.ended:
+            return
+        time.sleep(_LOOK_SECONDS)
 
 
 async def settle(world: World, x: Experiment) -> None:

@@ -15,34 +15,34 @@ from bot.conversation.issue_form import goal_yaml
 from bot.conversation.policy import Policy
 from bot.data.audit import audit
 from bot.data.card import dataset_card
-from bot.data.licences import GateResult, find_licence, licence_gate, normalise_licence
+from bot.data.licences import GateResult
 from bot.diagnosis import preflight
 from bot.domain.evaluation import Evaluation
 from bot.domain.experiment import BASELINE, EventKind, Experiment, Job, JobRole, NewEvent
 from bot.domain.goal import DEFAULT_METHOD
+from bot.domain.languages import shares_of
 from bot.domain.methods import METHODS
 from bot.domain.statistics import value_interval
 from bot.errors import UserError
-from bot.evaluation.benchmarks import items
+from bot.evaluation.benchmark_file import Benchmark
+from bot.evaluation.benchmarks import Item, items
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contamination import contamination_of
 from bot.loop.actions.contract import refuse
 from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
+from bot.loop.actions.licensing import combination_of, forbidden, licences_of
+from bot.loop.actions.lineage import gather_published
 from bot.loop.actions.specs import (
-    BENCHMARK_SOURCE,
     KEPT_RESULTS,
     base_model,
     goal_folder,
     lines_without,
     script_of,
-    sources_of,
-    teacher_model,
 )
 from bot.loop.actions.traces import output, output_json
 from bot.loop.hardware import hardware_facts, plan_words
 from bot.loop.own_benchmark import benchmark_of
 from bot.loop.policy import Action
-from bot.loop.sources import source_licence
 from bot.loop.spending import (
     consent_missing,
     data_key,
@@ -150,7 +150,7 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
         return [NewEvent(EventKind.DATA_CHECKED, name, found)]
     folder = world.runner.folder(JobId(job.job_id))
     benchmark = await benchmark_of(world, x)
-    held_out = [item for split in ("dev", "sealed") for item in items(benchmark, split, _seed(x))]
+    held_out = held_out_items(x, benchmark)
     content = output(folder, "data/train.jsonl") or b""
     rows, validation = _rows(content), _rows(output(folder, "data/validation.jsonl") or b"")
     if not rows or validation is None:
@@ -164,7 +164,8 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
     facts = contamination.as_facts()
     rows = [row for number, row in enumerate(rows) if number not in facts.get("dropped_rows", ())]
     content = lines_without(content, facts.get("dropped_rows", ()))
-    licences = await _licences(world, x)
+    licences = await licences_of(world, x)
+    together = combination_of(x, licences)
     hardware = await hardware_facts(
         world.runner,
         await base_model(world, x),
@@ -180,16 +181,25 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
         "audit": (await asyncio.to_thread(audit, rows)).as_dict(),
         "warnings": await asyncio.to_thread(_warnings, world, x, key, content),
         "licences": {
-            name: {"found": licence, "ok": gate.ok, "reason": gate.reason, "cautions": list(gate.cautions)}
-            for name, (licence, gate) in licences.items()
+            name: {"found": each.identifier, "ok": gate.ok, "reason": gate.reason, "cautions": list(gate.cautions),
+                   "part": str(each.part)}
+            for name, (each, gate) in licences.items()
         },
-    }
-    refused = (f"{gate.reason} {gate.advice}".strip() for _, gate in licences.values() if not gate.ok)
-    found["blocked"] = contamination.blocked or next(refused, None)
+        "combination": together.as_dict(),
+        "asked_in": shares_of(f"{item.prompt} {item.reference}" for item in held_out),
+    }  # fmt: skip
+    found["blocked"] = (
+        contamination.blocked or _refused([gate for _, gate in licences.values()]) or forbidden(together, licences)
+    )
     events = [NewEvent(EventKind.DATA_CHECKED, name, found)]
     if found["blocked"] and x.pull_request is None:
         events.append(await refuse(world, x, found["blocked"]))
     return events
+
+
+def held_out_items(x: Experiment, benchmark: Benchmark) -> list[Item]:
+    """Everything that this goal is ever measured on, whatever split it stands in."""
+    return [item for split in ("dev", "sealed") for item in items(benchmark, split, _seed(x))]
 
 
 def _rows(content: bytes) -> list[dict[str, Any]] | None:
@@ -232,27 +242,9 @@ def _warnings(world: World, x: Experiment, key: str, content: bytes) -> list[str
     return [diagnosis.cause for diagnosis in preflight(inputs).diagnoses]
 
 
-async def _licences(world: World, x: Experiment) -> dict[str, tuple[str | None, GateResult]]:
-    """Licence and gate of the base model and of each source of training data."""
-    assert x.goal is not None
-    allowed = x.goal.licences or Policy.from_dict(x.policy).licences_allowed
-    name = x.goal.base_model
-    found = find_licence(await base_model(world, x))
-    gates = {name: (found.identifier, licence_gate(found, allowed, what=f"the base model `{name}`", file="README.md"))}
-    if (teacher := await teacher_model(world, x)) is not None:
-        found = find_licence(teacher[1])
-        gates[teacher[0]] = (
-            found.identifier,
-            licence_gate(found, allowed, what=f"the teacher `{teacher[0]}`", file="README.md"),
-        )
-    for source in sources_of(x.recipe):
-        if source == BENCHMARK_SOURCE:
-            licence, place = normalise_licence((await benchmark_of(world, x)).licence), ""
-        else:
-            licence, place = await source_licence(world, x, source)
-        gate = licence_gate(licence, allowed, what=f"the training data `{source}`", file=place)
-        gates[source] = (licence, gate)
-    return gates
+def _refused(gates: Sequence[GateResult]) -> str | None:
+    """The first licence's reason against training; None when all of them allow it."""
+    return next((f"{gate.reason} {gate.advice}".strip() for gate in gates if not gate.ok), None)
 
 
 async def propose(world: World, x: Experiment, action: Action) -> list[NewEvent]:
@@ -262,7 +254,8 @@ async def propose(world: World, x: Experiment, action: Action) -> list[NewEvent]
     base, base_sha = await repository.default_branch()
     key = f"{x.goal_id}/propose"
     branch_head = await repository.create_branch(x.branch, base_sha)
-    facts = plan_facts(world, x)
+    published = await gather_published(world, x)
+    facts = plan_facts(world, x) | {"published": list(published.names), "published_problem": published.problem}
     plan = {"facts": facts, "base": base, "base_sha": base_sha}
     x.plan = plan
     files = await _first_files(world, x) | await world.record_files(x)
@@ -293,9 +286,8 @@ def plan_facts(world: World, x: Experiment) -> dict[str, Any]:
     checked = x.data.get(data_key(x.recipe, x.recipe_digests), {})
     build, found = checked.get("build", {}), checked.get("scan", {})
     licences = checked.get("licences", {})
-    data_licences = [
-        gate["found"] or "unknown" for name, gate in licences.items() if x.goal and name != x.goal.base_model
-    ]
+    data_licences = [gate["found"] or "unknown" for gate in licences.values() if gate.get("part", "data") == "data"]
+    together = checked.get("combination", {})
     return {
         "recipe_source": x.recipe_source,
         "machine": world.machine,
@@ -304,6 +296,8 @@ def plan_facts(world: World, x: Experiment) -> dict[str, Any]:
         "validation_rows": build.get("validation_rows"),
         "dropped": build.get("dropped", {}),
         "licence": ", ".join(data_licences) or None,
+        "licence_verdict": together.get("reason", ""),
+        "licence_duties": list(together.get("duties", ())),
         "scan_verdict": found.get("verdict"),
         "scan_flagged": len(found.get("flagged", ())),
         "scan_rows": found.get("rows"),
@@ -339,16 +333,14 @@ async def _first_files(world: World, x: Experiment) -> dict[str, bytes | None]:
     return {f"{x.folder}/{path}": content for path, content in files.items()}
 
 
-def data_card(x: Experiment) -> str:
-    """The dataset card of the head's training set."""
+def data_card(x: Experiment, *, synthetic: Mapping[str, Any] | None = None) -> str:
+    """The dataset card of the head's training set, and of what a run made beside it."""
     checked = x.data.get(data_key(x.recipe, x.recipe_digests), {})
-    licences = [
-        gate["found"] for name, gate in checked.get("licences", {}).items() if x.goal and name != x.goal.base_model
-    ]
+    licences = [gate["found"] for gate in checked.get("licences", {}).values() if gate.get("part", "data") == "data"]
     title = f"Training data of {x.folder}"
     return dataset_card(
         checked.get("build", {}), scan=checked.get("scan"), audit=checked.get("audit"), title=title,
-        licence=licences[0] if len(licences) == 1 else None,
+        licence=licences[0] if len(licences) == 1 else None, synthetic=synthetic, asked_in=checked.get("asked_in"),
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from bot.loop.actions.planning import post_sticky
 from bot.loop.actions.specs import goal_folder, trained_model
 from bot.loop.actions.traces import provenance
 from bot.loop.policy import Action
+from bot.loop.spending import data_key
 from bot.loop.world import World
 
 MOST_TRIES = 6
@@ -42,7 +43,7 @@ async def publish_best(world: World, x: Experiment, by: str) -> list[NewEvent]:
         raise UserError("There is no evaluated run to publish yet.")
     if not world.hub_token:
         raise UserError("This server has no token for the Hub: have POSTDOC_HUB_TOKEN set to one with write access.")
-    repo = repository_name(x, _namespace(world, x))
+    repo = repository_name(x, _namespace(world, x), begins=named_by_licence(x, best))
     private = Policy.from_dict(x.policy).publish.private
     # A job's own files, and texts of ours, which are read through for secrets as every other.
     texts = {
@@ -78,14 +79,24 @@ async def publish_merged(world: World, x: Experiment, action: Action) -> list[Ne
     return events
 
 
-def repository_name(x: Experiment, namespace: str) -> str:
+def named_by_licence(x: Experiment, best: Run) -> str:
+    """What the licences that the run was trained under want the model's name to begin with; empty for nothing."""
+    checked = x.data.get(data_key(best.recipe, best.digests), {})
+    return str(checked.get("combination", {}).get("name_begins", "")).replace(" ", "-")
+
+
+def repository_name(x: Experiment, namespace: str, begins: str = "") -> str:
     """`<namespace>/<model>-<benchmark>-<repository>-<issue>`: the same at every publishing, another's for no goal
-    of the same owner."""
+    of the same owner. It begins with `begins`."""
     assert x.goal is not None
     model, benchmark = (text.rpartition("/")[2] for text in (x.goal.base_model, x.goal.benchmark))
     ending = f"-{slug(x.repository, limit=24)}-{x.issue}"
-    room = _LONGEST_ID - len(namespace) - 1 - len(ending)
-    return f"{namespace}/{slug(f'{model} {benchmark}', limit=room)}{ending}"
+    room = _LONGEST_ID - len(namespace) - 1 - len(ending) - len(begins) - 1
+    name = slug(f"{model} {benchmark}", limit=room)
+    if begins:
+        rest = name.removeprefix(slug(begins))
+        name = begins + (rest if rest.startswith("-") else f"-{rest}")
+    return f"{namespace}/{name}{ending}"
 
 
 def _namespace(world: World, x: Experiment) -> str:

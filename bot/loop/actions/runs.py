@@ -25,8 +25,10 @@ from bot.domain.redaction import redact
 from bot.domain.statistics import compare
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contract import describe_model
+from bot.loop.actions.generated import card_of, generated_rows, spoiled
 from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
-from bot.loop.actions.planning import post_sticky, result_of, score_of
+from bot.loop.actions.lineage import lineage_of
+from bot.loop.actions.planning import data_card, post_sticky, result_of, score_of
 from bot.loop.actions.specs import base_model, keep_script, script_of
 from bot.loop.actions.traces import collect_trace, committed_files, job_path, metrics_of, number, output_json
 from bot.loop.policy import Action, arm_chosen, head_recipe_hash
@@ -78,14 +80,35 @@ async def diagnose_run(world: World, x: Experiment, action: Action) -> list[NewE
         if (best := x.best_run) is not None and best.n != run.n:
             best_result = await result_of(world, x, x.job_for(JobRole.EVALUATE, best.n))
             found["against_best"] = {"run": best.n} | compare(best_result, result).as_dict()
+    blame = None
+    if train is not None and train.succeeded:
+        facts, blame = await generated_rows(world, x, run)
+        found["generated"] = facts
+        if facts is not None and blame is not None:
+            report = replace(report, diagnoses=(blame, *report.diagnoses))
+            nothing = dict.fromkeys(("score", "verdict", "against_baseline", "against_best"))
+            found |= nothing | {"failure": spoiled(facts)}
+        found |= await _with_lineage(world, x, run)
     found |= {"report": report.as_dict(), "remedy": None}
     key = f"run/{run.n}/diagnosed"
     after = foreseen(x, [NewEvent(EventKind.DIAGNOSED, key, found)], world.clock())
     decision = await _decided(world, after)
+    if blame is not None or (train is not None and train.refused):
+        decision = _only_what_helps(decision, report)
     found |= {"remedy": decision.remedy.as_dict() if decision.remedy else None, "kept": decision.kept}
     if decision.remedy is None and decision.stuck:
         found["stuck"] = decision.stuck
     return [NewEvent(EventKind.DIAGNOSED, key, found)]
+
+
+async def _with_lineage(world: World, x: Experiment, run: Run) -> dict[str, Any]:
+    """What the run's lineage adds to its DIAGNOSED, or takes away: weights of another origin have no value here."""
+    lineage = await lineage_of(world, x, run)
+    found = messages.known_lineage(lineage)
+    if found is None or found.verdict.counts:
+        return {"lineage": lineage}
+    nothing = {"score": None, "verdict": None, "against_baseline": None, "against_best": None}
+    return {"lineage": lineage, "failure": messages.lineage_failure(found)} | nothing
 
 
 async def _decided(world: World, x: Experiment) -> Decision:
@@ -102,6 +125,15 @@ async def _decided(world: World, x: Experiment) -> Decision:
     if decision.remedy is None or decision.remedy.stage is None:
         return decision
     return decision._replace(remedy=_with_scripts(world, x, decision.remedy))
+
+
+def _only_what_helps(decision: Decision, report: DiagnosisReport) -> Decision:
+    """After a run that was never started, or whose own rows spoiled it, another is tried only where it mends that."""
+    fatal = [each.symptom for each in report.diagnoses if each.severity is Severity.FATAL]
+    if not fatal or (decision.remedy is not None and decision.remedy.symptom in fatal):
+        return decision
+    stuck = f"`{fatal[0]}` stands in the way of every run with these rows, and no change of the recipe mends it"
+    return decision._replace(remedy=None, stuck=stuck)
 
 
 def _with_scripts(world: World, x: Experiment, remedy: Remedy) -> Remedy:
@@ -298,6 +330,8 @@ async def _commit_recipe(
         if run.reviewed:
             files |= committed_files(world, x, run)
     files |= {f"{x.folder}/README.md": experiment_card(world, x)} | await world.record_files(x)
+    if card_of(x) is not None:
+        files[f"{x.folder}/data/README.md"] = data_card(x, synthetic=card_of(x)).encode()
     reason, method = f"{symptom}: {why}" if symptom else why, stage["method"] if stage is not None else ""
     message = messages.commit_message(x, len(x.runs), changed, reason, method=method)
     key = f"{x.goal_id}/change/{digest_of([x.head_sha, text])[:12]}"

@@ -47,6 +47,12 @@ def output_json(folder: Path | None, path: str) -> dict[str, Any] | None:
     return _object(output(folder, path))
 
 
+def built_rows(world: World, x: Experiment, run: Run) -> bytes | None:
+    """train.jsonl as the run's data job built it."""
+    job_id = x.data.get(data_key(run.recipe, run.digests), {}).get("job_id")
+    return output(world.runner.folder(JobId(job_id)), "data/train.jsonl") if job_id is not None else None
+
+
 def job_path(world: World, x: Experiment, role: JobRole, run: int) -> Path | None:
     job = x.job_for(role, run)
     return world.runner.folder(JobId(job.job_id)) if job is not None else None
@@ -71,7 +77,7 @@ def collect_trace(world: World, x: Experiment, run: Run) -> Path:
     trace = goal_folder(world, x) / "runs" / f"{run.n:02d}" / "trace"
     trace.mkdir(parents=True, exist_ok=True)
     (trace / "recipe.yaml").write_text(run.recipe, encoding="utf-8")
-    (trace / "goal.json").write_text(json.dumps(_goal(x)), encoding="utf-8")
+    (trace / "goal.json").write_text(json.dumps(goal_of(x)), encoding="utf-8")
     train = x.job_for(JobRole.TRAIN, run.n)
     checked = x.data.get(data_key(run.recipe, run.digests), {})
     failing = train.job_id if train is not None else checked.get("job_id", "")
@@ -88,7 +94,7 @@ def collect_trace(world: World, x: Experiment, run: Run) -> Path:
     found |= {
         "evaluation.json": _with_before(output(evaluated, EVALUATION), output_json(baseline, EVALUATION)),
         "baseline.json": output(baseline, EVALUATION),
-        "train.jsonl": output(trained, "data/train.jsonl"),
+        "train.jsonl": output(trained, "data/train.jsonl") or built_rows(world, x, run),
         "hardware.json": _hardware(x, run, dict(status)),
     }
     for name, content in found.items():
@@ -99,7 +105,7 @@ def collect_trace(world: World, x: Experiment, run: Run) -> Path:
     return trace
 
 
-def _goal(x: Experiment) -> dict[str, Any]:
+def goal_of(x: Experiment) -> dict[str, Any]:
     assert x.goal is not None
     return {"target": x.goal.target, "metric": x.goal.metric, "base_model": x.goal.base_model}
 
@@ -148,7 +154,7 @@ def committed_files(world: World, x: Experiment, run: Run) -> dict[str, bytes]:
     """`runs/NN/...` of one run: provenance, curve, evaluation without texts, diagnosis, the log's tail."""
     root = f"{x.folder}/runs/{run.n:02d}"
     train = x.job_for(JobRole.TRAIN, run.n)
-    if train is not None and not world.runner.folder(JobId(train.job_id)).exists():
+    if train is not None and not train.refused and not world.runner.folder(JobId(train.job_id)).exists():
         return {}  # the jobs' folders are lost: what was committed of them before stands
     log = world.runner.log_tail(JobId(train.job_id), LOG_LINES) if train is not None else ""
     files = {
@@ -196,6 +202,7 @@ def provenance(world: World, x: Experiment, run: Run) -> dict[str, Any]:
                   "ci": [run.score.ci_low, run.score.ci_high], "harness_digest": run.score.harness_digest}
         if run.score else None,
         "verdict": run.verdict,
+        "lineage": run.lineage,
         "symptoms": run.symptoms,
         "probe": run.probe,
         "jobs": jobs,

@@ -270,6 +270,7 @@ SENTENCES: dict[str, Callable[[Data], Said]] = {
     "consent_asked": _consent_asked,
     "budget_raised": _budget_raised,
     "monitored": lambda d: ("The monitor ended a job.", stopped_sentence(d), "bad"),
+    "job_refused": lambda d: (f"No job was started to {task_of(d['role'], d['run'])}.", stopped_sentence(d), "bad"),
     "spending_refused": lambda d: ("A job was not started: spending is not allowed now.", str(d["reason"]), "wait"),
     "llm_spent": lambda d: (f"A language model was asked for {usd(d['usd'])}.", str(d.get("what", "")), ""),
     "run_started": _run_started,

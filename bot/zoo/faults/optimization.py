@@ -168,7 +168,7 @@ FAULTS = (
     Fault(10, "narrow task, old task asked again", ("forgetting",), (*LENGTH, *RATE, *ROWS), narrow_task, "training",
           on(SFT, "json", "upper", "dedup", "last", "sort"), held_out_severity=SUBTLE),
     Fault(11, "schedule at zero after a fifth", ("plateau",), (*SCHEDULE, *RATE), schedule_ends_early, "training",
-          on(SFT, "sort", "max", "reverse", "json", "dedup"), held_out=True, neighbours=("frozen",)),
+          on(SFT, "sort", "max", "reverse", "json", "dedup"), neighbours=("frozen",), held_out_severity=SUBTLE),
 )  # fmt: skip
 CONTROLS: dict[int, Callable[[Specimen], None]] = {4: clipped_sgd, 10: with_replay}
 """What a control needs of a fault whose change is not the only thing that it changes."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 from runners.job import JobId, Runner
-from runners.remote.store import OUTPUTS, FolderStore
+from runners.remote.store import CHECKPOINTS, OUTPUTS, FolderStore
 from tests.runners.actions_world import ActionsWorld
 from tests.runners.conftest import processes_naming
 
@@ -40,6 +41,7 @@ class Harness:
     def lose_machine(self, job_id: JobId) -> None:
         self.machine.kill(job_id)
         self.world.forge.lose_machine(self.machine.machine)
+        self.world.give_up()
 
     def lose_outputs(self, job_id: JobId) -> None:
         self._lost.add(job_id)
@@ -48,7 +50,13 @@ class Harness:
         return len(self.world.runs(job_id))
 
     def left_over(self) -> list[str]:
-        return processes_naming(self.folder)
+        deadline = time.monotonic() + 30
+        while (left := processes_naming(self.folder)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return left
+
+    def checkpoint_is_away(self, job_id: JobId) -> bool:
+        return bool(self.world.runners[-1].backend.store(job_id).names(CHECKPOINTS))
 
     def close(self) -> None:
         self.world.close()

@@ -16,7 +16,7 @@ from runners.job import Flavor, JobId, JobSpec, read_json
 from runners.layout import LEASE
 from runners.local import LocalRunner
 from runners.remote.runner import RemoteRunner, Seen, Sighting
-from runners.remote.store import OUTPUTS, FolderStore
+from runners.remote.store import CHECKPOINTS, OUTPUTS, FolderStore
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -26,6 +26,7 @@ class _FarMachine:
 
     name = "far"
     isolates = True
+    hears = True
     poll_seconds = 0.05
 
     def __init__(self, folder: Path) -> None:
@@ -96,6 +97,9 @@ class Harness:
 
         store = self.machine.store
         self.machine.store = lambda asked: Losing(self.machine.stores / asked) if asked in self._lost else store(asked)  # type: ignore
+
+    def checkpoint_is_away(self, job_id: JobId) -> bool:
+        return bool(self.machine.store(job_id).names(CHECKPOINTS))
 
     def launches(self, job_id: JobId) -> int:
         return self.machine.submitted.count(job_id)

@@ -40,6 +40,7 @@ class Harness:
     slow = True
     seconds = 60.0
     loses_outputs = True
+    hears = False
 
     @staticmethod
     def missing() -> str:
@@ -85,7 +86,7 @@ class Harness:
         return [reader for backend in self._backends for reader in backend._readers.values()]
 
     def left_over(self) -> list[str]:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while (left := processes_naming(self.folder) + self.hub.jobs.alive()) and time.monotonic() < deadline:
             time.sleep(0.02)
         return left

@@ -40,7 +40,7 @@ class Harness:
         return 1
 
     def left_over(self) -> list[str]:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while (left := processes_naming(self.root)) and time.monotonic() < deadline:
             time.sleep(0.01)
         return left

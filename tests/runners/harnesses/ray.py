@@ -17,7 +17,7 @@ from runners.job import JobId
 from runners.ray_jobs.backend import RayJobs
 from runners.ray_jobs.dashboard import Dashboard
 from runners.remote.runner import RemoteRunner
-from runners.remote.store import OUTPUTS, FolderStore
+from runners.remote.store import CHECKPOINTS, OUTPUTS, FolderStore
 from tests.runners import ray_cluster
 
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -96,6 +96,9 @@ class Harness:
         store = self.backend.store
         lost = Losing(store(job_id).folder)
         self.backend.store = lambda asked: lost if asked == job_id else store(asked)  # type: ignore
+
+    def checkpoint_is_away(self, job_id: JobId) -> bool:
+        return bool(self.backend.store(job_id).names(CHECKPOINTS))
 
     def launches(self, job_id: JobId) -> int:
         return self.dashboard.submitted.count(job_id)

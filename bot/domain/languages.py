@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 # Some of the commonest function words of each language.
 _COMMONEST = {
@@ -57,9 +57,22 @@ def language_of(text: str) -> str | None:
 
 def shares_of(texts: Iterable[str]) -> dict[str, float]:
     """Share of each language among the texts that tell theirs; empty when fewer than a third (or than 20) do."""
-    found = [language_of(text) for text in texts]
-    known = Counter(code for code in found if code is not None)
-    total = sum(known.values())
-    if total < 20 or total < len(found) / 3:
+    return shares_of_known(Counter(map(language_of, texts)))
+
+
+def shares_of_known(counts: Mapping[str | None, int]) -> dict[str, float]:
+    """The same of texts that were counted by `language_of`, commonest first."""
+    known = Counter({code: count for code, count in counts.items() if code is not None})
+    total, read = sum(known.values()), sum(counts.values())
+    if total < 20 or total < read / 3:
         return {}
     return {code: count / total for code, count in known.most_common()}
+
+
+def unlike(found: Mapping[str, float], wanted: Mapping[str, float], least: float = 0.1) -> str | None:
+    """The language that most of `wanted` is in and less than `least` of `found` is; None where they agree or one of
+    them tells nothing."""
+    main = next((code for code, share in wanted.items() if share > 0.8), None)
+    if main is None or not found or found.get(main, 0.0) >= least:
+        return None
+    return main
