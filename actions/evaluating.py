@@ -15,9 +15,9 @@ from actions.models import Measured, measured
 from actions.request import Request
 from actions.result import Result, cost, score_of
 from actions.workflow_commands import group
+from bot.domain.comparison import compare
 from bot.domain.evaluation import Comparison, Evaluation, Verdict
 from bot.domain.metrics import metric_named
-from bot.domain.statistics import compare
 from bot.errors import UserError
 
 

@@ -20,11 +20,11 @@ from actions.workflow_commands import annotate, group, others_words
 from bot.diagnosis import diagnose
 from bot.diagnosis.preflight import preflight
 from bot.diagnosis.watching import Quiet, watched
+from bot.domain.comparison import compare
 from bot.domain.curves import sparkline
 from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity
 from bot.domain.evaluation import Comparison
 from bot.domain.redaction import redact
-from bot.domain.statistics import compare
 from bot.errors import UserError
 from runners.job import Caps, FailureKind, JobId, JobSpec, JobState, JobStatus
 from runners.local import LocalRunner

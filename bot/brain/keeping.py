@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from bot.domain.comparison import told_alone
 from bot.domain.evaluation import Verdict
 from bot.domain.experiment import Experiment, JobRole, Run
 from bot.domain.metrics import Metric, metric_named
@@ -85,10 +86,11 @@ def _compared(x: Experiment, kept: Run, run: Run) -> tuple[Run, str]:
 
 
 def _verdict(x: Experiment, kept: Run, run: Run) -> Verdict:
-    """Of `run` against `kept`: the paired test where it was made, else by their standard errors."""
+    """Of `run` against `kept`: the paired test by itself where it was made, else by their standard errors. Building on
+    a run claims nothing, so it is not corrected for the number of runs."""
     against = run.against_best or {}
     if against.get("run") == kept.n and against.get("verdict"):
-        return Verdict(against["verdict"])
+        return told_alone(against)
     assert kept.score is not None and run.score is not None
     difference = metric_of(x).gain(kept.score.value, run.score.value)
     if abs(difference) <= 1.96 * math.hypot(run.score.standard_error, kept.score.standard_error):

@@ -73,7 +73,7 @@ def _add(
 
     if not benchmark or not every:
         raise UserError('Say on what and when: `--benchmark practice/reverse --every "0 6 * * 1"`.')
-    if split not in list(Split):
+    if split not in (Split.DEV, Split.SEALED):
         raise UserError(f"--split {split}: write dev or sealed.")
     if not jobs.hub.is_public_model(model, "main"):
         raise UserError(

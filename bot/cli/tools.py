@@ -63,7 +63,7 @@ def _evaluated(
     from runners.local import LocalRunner
     from runners.outputs import read_output
 
-    if split not in list(Split):
+    if split not in (Split.DEV, Split.SEALED):
         raise UserError(f"--split {split}: write dev or sealed.")
     chosen = _benchmark(benchmark_name)
     path = _model_folder(model)
@@ -191,8 +191,8 @@ def scan(
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A.json", help="An evaluation.")],
-    b: Annotated[Path, typer.Argument(metavar="B.json", help="Another one of the same items.")],
+    a: Annotated[Path, typer.Argument(metavar="A", help="An evaluation, or a folder with one for each seed.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another one of the same items, or a folder of them.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Say whether evaluation B is better than A."""
@@ -212,6 +212,8 @@ def compare(
         f"the smallest difference that {found.n} items would show is {measure.said_size(found.minimum_detectable)}"
         + (f"; to tell this one takes about {found.n_needed} items" if found.n_needed else ""),
     ]
+    if found.seeds != (1, 1):
+        lines.append(f"pooled over {found.seeds[0]} and {found.seeds[1]} seeds, with the variance between them")
     say(lines, json_file)
     write_json(json_file, found.as_dict())
 

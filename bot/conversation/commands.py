@@ -63,7 +63,7 @@ _TABLE = (
     Verb("vouch", "vouch sha", "Copy a fork's commit to a branch of this repository.", Tier.TRAIN),
     Verb("halt", "halt [off]", "Stop all spending in this repository, or allow it again.", Tier.ADMIN),
     Verb("ablate", "ablate key=a,b", "Try values of one key side by side; each is a run.", Tier.TRAIN, True),
-    Verb("compare", "compare 2 5", "Compare two runs on the same items.", Tier.READ, False, False),
+    Verb("compare", "compare 2 5", "Compare two runs on the same items; `base` is the base model.", Tier.READ),
     Verb("reproduce", "reproduce 3", "Train a run again and compare.", Tier.TRAIN, True, False),
     Verb("ask", "ask question", "Ask a language model about this experiment's record.", Tier.PLAN, True),
 )
@@ -79,6 +79,7 @@ _UNREADABLE = {
 
 _SHA = re.compile(r"[0-9a-f]{7,40}", re.IGNORECASE)
 _DIAGNOSIS = re.compile(r"d([1-9][0-9]{0,3})", re.IGNORECASE)
+_RUN = re.compile(r"base|[1-9][0-9]{0,3}", re.IGNORECASE)
 _EXTRA = re.compile(r"\+?([1-9][0-9]?)(?:runs?)?", re.IGNORECASE)
 _RAISE = re.compile(r"\+([0-9]{1,6}(?:\.[0-9]{1,2})?)(usd|h|hours?|runs?)", re.IGNORECASE)
 _LINE = re.compile(r" {0,3}/postdoc(?=[ \t]|$)", re.IGNORECASE)
@@ -200,6 +201,12 @@ def budget_raise(args: Sequence[str]) -> Spend:
         else:
             more += Spend(runs=int(amount))
     return more
+
+
+def compared_runs(args: Sequence[str]) -> tuple[int, int]:
+    """The two runs of a checked `compare`, 0 for the base model."""
+    first, second = (0 if argument.lower() == "base" else int(argument) for argument in args)
+    return first, second
 
 
 def help_topic(args: Sequence[str]) -> str | None:
@@ -428,6 +435,13 @@ def _check_ablate(args: Sequence[str]) -> str | None:
     return next((problem for problem in problems if problem is not None), None)
 
 
+def _check_compare(args: Sequence[str]) -> str | None:
+    hint = f"Write two runs by their numbers, `{PREFIX} compare 2 5`, or `{PREFIX} compare base 5`."
+    if len(args) != 2 or not all(_RUN.fullmatch(argument) for argument in args):
+        return hint
+    return None if args[0].lower() != args[1].lower() else f"A run does not differ from itself. {hint}"
+
+
 def _quote_problem(key: str, value: str) -> str | None:
     return f"`{key}` has a quotation mark that is not closed." if value.count('"') % 2 else None
 
@@ -466,6 +480,7 @@ _CHECKS: dict[str, Callable[[Sequence[str]], str | None]] = {
     "budget": _check_budget,
     "halt": _check_halt,
     "vouch": _check_vouch,
+    "compare": _check_compare,
 }
 # `stop please` stops, and so does `stop, it diverges`: what saves money is never refused for its wording.
 

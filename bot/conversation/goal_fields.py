@@ -37,6 +37,7 @@ LABELS = {
     "usd": "Budget in USD",
     "wall_hours": "Budget in hours of waiting",
     "seed": "Seed",
+    "forgetting": "Forgetting",
     "notes": "Notes",
     "acknowledgement": "Acknowledgement",
 }
@@ -213,6 +214,7 @@ def goal_of(texts: Mapping[str, str], title: str, world: World) -> FieldsRead:
     none_named: tuple[str, ...] = ()
     licences = fields.read("licences", _licences, none_named)
     seed = fields.read("seed", _seed, 0)
+    forgetting = fields.read("forgetting", _forgetting, "report")
     if fields.problems or not model or not benchmark or target is None:
         return FieldsRead(None, fields.problems)
     name = clipped(" ".join(visible_text(title).split()), 200) or f"{metric_named(metric).aim} {model} on {benchmark}"
@@ -231,6 +233,7 @@ def goal_of(texts: Mapping[str, str], title: str, world: World) -> FieldsRead:
         budget=budget,
         seed=seed,
         data_licence=data_licence,
+        forgetting=forgetting,
     )
     return FieldsRead(goal, [])
 
@@ -524,3 +527,10 @@ def _seed(text: str, world: World) -> int:
     if value is None or value != int(value) or not 0 <= value < 2**32:
         raise WrongField(f"Seed {code(text, 40)} is not a whole number from 0 to 4294967295: write for example `0`.")
     return int(value)
+
+
+def _forgetting(text: str, world: World) -> str:
+    word = text.strip("`'\" .").lower()
+    if word not in ("report", "block"):
+        raise WrongField(f"Forgetting {code(text, 40)} is not known: write `report` or `block`.")
+    return word

@@ -47,6 +47,7 @@ def goal_yaml(goal: Goal) -> str:
         "licences": list(goal.licences),
         "budget": {name: getattr(goal.budget, name) for name in _BUDGET},
         "seed": goal.seed,
+        "forgetting": goal.forgetting if goal.forgetting != "report" else None,
     }
     kept = {key: value for key, value in values.items() if value is not None and value != []}
     return _HEADER + yaml.dump(kept, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1_000)

@@ -13,6 +13,11 @@ def normal_quantile(probability: float) -> float:
     return _NORMAL.inv_cdf(probability)
 
 
+def normal_share(value: float) -> float:
+    """Share of the standard normal distribution below `value`."""
+    return _NORMAL.cdf(value)
+
+
 def expected_largest_normal(count: int) -> float:
     """Expectation of the largest of `count` independent standard normal numbers."""
     # The integral of 1 - F(x)^k over x > 0, less that of F(x)^k over x < 0, by the midpoint rule.
@@ -34,6 +39,11 @@ def t_quantile(probability: float, degrees: float) -> float:
         return 0.0
     x = beta_quantile(tail, degrees / 2, 0.5)
     return math.sqrt(degrees * (1 - x) / x)
+
+
+def t_two_sided(t: float, degrees: float) -> float:
+    """Probability that Student's t lies at least as far from 0."""
+    return incomplete_beta(degrees / 2, 0.5, degrees / (degrees + t * t))
 
 
 def incomplete_beta(a: float, b: float, x: float) -> float:

@@ -7,12 +7,15 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from bot.domain.goal import digest_of
 from bot.domain.metrics import DEFAULT, Counting, Metric, metric_named
 
 
 class Split(StrEnum):
     DEV = "dev"
     """Iterated on."""
+    HOLDOUT = "holdout"
+    """Asked through the Ladder alone: whether a run that reached the target on dev did so by luck."""
     SEALED = "sealed"
     """Opened once, to confirm."""
 
@@ -36,6 +39,8 @@ class Sample:
     reference: str | None = None
     weight: float = 1.0
     """Words, tokens or bytes that a graded score is a mean over; 1 for what is right or wrong."""
+    cluster: str = ""
+    """A hash of the passage or domain that it shares with other items; empty where items stand alone."""
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Sample:
@@ -75,13 +80,20 @@ class Evaluation:
     def scores(self) -> dict[str, float]:
         return {sample.id: sample.score for sample in self.samples}
 
+    @property
+    def results_digest(self) -> str:
+        """Over the value and every item's score: whoever edits one of them changes it."""
+        return digest_of([self.value, [[sample.id, sample.score, sample.weight] for sample in self.samples]])[:16]
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"samples": [asdict(sample) for sample in self.samples]}
 
     def public(self) -> dict[str, Any]:
         """The form that may be committed: no benchmark text, only item hashes, scores and finish reasons."""
         samples = [
-            {"id": s.id, "score": s.score, "finish": s.finish} | ({} if s.weight == 1 else {"weight": s.weight})
+            {"id": s.id, "score": s.score, "finish": s.finish}
+            | ({} if s.weight == 1 else {"weight": s.weight})
+            | ({"cluster": s.cluster} if s.cluster else {})
             for s in self.samples
         ]
         return self.as_dict() | {"samples": samples}
@@ -111,13 +123,36 @@ class Comparison:
     """Items needed to tell the observed difference; None when the verdict is clear, or no difference was observed."""
     metric: str = DEFAULT
     """Differences are in its unit, B minus A; for some metrics a negative one is better."""
+    seeds: tuple[int, int] = (1, 1)
+    """Of A and of B, that were pooled."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The metric is named where the numbers read differently without it."""
+        """The metric is named where the numbers read differently without it, and so are several seeds."""
         data = asdict(self) | {"discordant": list(self.discordant), "verdict": str(self.verdict)}
+        if self.seeds == (1, 1):
+            del data["seeds"]
+        else:
+            data["seeds"] = list(self.seeds)
         if metric_named(self.metric).counting is Counting.RIGHT:
             del data["metric"]
         return data
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """What the Ladder says: the last value that was told, and of which run."""
+
+    run: int
+    value: float
+    standard_error: float
+    n: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Rung:
+        return cls(**{key: data[key] for key in cls.__dataclass_fields__})
 
 
 def best_of(evaluations: Sequence[Evaluation]) -> Evaluation | None:

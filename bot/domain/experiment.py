@@ -7,7 +7,7 @@ database, on a git ref or in a test.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from bot.domain.ablation import Ablation
 from bot.domain.budget import Spend, raised
 from bot.domain.diagnosis import DiagnosisReport
+from bot.domain.evaluation import Rung
 from bot.domain.goal import Budget, Goal, GoalId, digest_of
 from bot.domain.metrics import DEFAULT, Metric, metric_named
 
@@ -98,6 +99,10 @@ class EventKind(StrEnum):
     REVIEWED = "reviewed"
     REVISED = "revised"
     HEAD_READ = "head_read"
+    HOLDOUT_ASKED = "holdout_asked"
+    """A run that reached the target on dev was held against the holdout, through the Ladder."""
+    SEAL_OPENED = "seal_opened"
+    """A run's answers to the sealed items were read, or (run 0) the base model's to the same items."""
     CONFIRMED = "confirmed"
     ABLATION_OPENED = "ablation_opened"
     """A person asked to try several values of one key, within what was agreed."""
@@ -218,6 +223,8 @@ class Score:
     termination_rate: float | None = None
     metric: str = DEFAULT
     """In a journal from before others existed, exact_match."""
+    results: str = ""
+    """Digest of the items' scores when they were read; empty in a journal from before it was kept."""
 
     @property
     def measure(self) -> Metric:
@@ -252,6 +259,9 @@ class Run:
     """`Comparison.as_dict()`; against_best is None for the first evaluated run."""
     failure: str | None = None
     """One sentence, when the run's job failed."""
+    forgetting: list[dict[str, Any]] = field(default_factory=list)
+    """What the model could do before, and does now: {"name", "before", "after", "n", "difference", "ci_low", "ci_high",
+    "p_value", "verdict"} of each old task."""
     report: DiagnosisReport = field(default_factory=DiagnosisReport)
     remedy: dict[str, Any] | None = None
     """What the playbook would change next: {"key", "value", "line", "why", "symptom", "probe": bool}."""
@@ -275,6 +285,11 @@ class Run:
     """`bot.domain.lineage.Lineage.as_dict()`, or {"error"} where it could not be checked; None before."""
     yardstick: str = ""
     """`Experiment.yardstick` when it was started: values of another one cannot be compared with this one's."""
+
+    @property
+    def forgets(self) -> list[str]:
+        """Old tasks on which it is worse than the base model, beyond doubt."""
+        return [str(each["name"]) for each in self.forgetting if each["verdict"] == "worse"]
 
     @property
     def symptoms(self) -> list[str]:
@@ -405,6 +420,12 @@ class Experiment:
     runs: list[Run] = field(default_factory=list)
     tried: dict[str, int] = field(default_factory=dict)
     """Recipe hash -> run number."""
+    splits: dict[str, int] = field(default_factory=dict)
+    """Items of each split, as the baseline's evaluation found them; empty in a journal from before it was said."""
+    rung: Rung | None = None
+    """What the Ladder over the holdout told last; None before it was asked, or without a holdout."""
+    seal: dict[str, Any] | None = None
+    """The data of SEAL_OPENED, once the sealed items have been read for a run."""
     confirmation: dict[str, Any] | None = None
     ablations: list[Ablation] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
@@ -443,8 +464,25 @@ class Experiment:
 
     @property
     def best_run(self) -> Run | None:
-        """Best dev value; the earliest among equals, because a later tie is more often luck."""
-        scored = [run for run in self.runs if run.score is not None and run.yardstick in ("", self.yardstick)]
+        """Best dev value, of those that count where any does; the earliest among equals, because a later tie is more
+        often luck."""
+        return self.candidate or self._best(self.scored_runs)
+
+    @property
+    def scored_runs(self) -> list[Run]:
+        """Evaluated on what the goal is measured on now."""
+        here = ("", self.yardstick)
+        return [run for run in self.runs if run.score is not None and run.yardstick in here]
+
+    @property
+    def candidate(self) -> Run | None:
+        """The run that the seal would be opened for: the best, among those that have not forgotten what the goal says
+        must be kept."""
+        blocks = self.goal is not None and self.goal.forgetting == "block"
+        return self._best([run for run in self.scored_runs if not (blocks and run.forgets)])
+
+    @staticmethod
+    def _best(scored: Sequence[Run]) -> Run | None:
         return max(scored, key=lambda run: run.score.measure.rank(run.score.value) if run.score else 0.0, default=None)
 
     @property

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from bot.domain.ablation import Ablation
 from bot.domain.budget import Spend
 from bot.domain.diagnosis import DiagnosisReport, verdict_in
+from bot.domain.evaluation import Rung
 from bot.domain.experiment import (
+    BASELINE,
     RESUMABLE_STATES,
     Command,
     Edit,
@@ -50,11 +52,16 @@ def experiment_of(goal_id: GoalId, journal: Iterable[Event]) -> Experiment:
 def foreseen(experiment: Experiment, events: Iterable[NewEvent], at: float) -> Experiment:
     """The experiment as it will be once `events` are in its journal; the one that was given stays as it is."""
     after = copy.deepcopy(experiment)
-    for new in events:
-        event = Event(after.length, new.kind, new.key, at, json.loads(json.dumps(new.data)))
-        after.length, after.last_at = after.length + 1, at
-        _FOLDS[event.kind](after, event)
+    tell(after, events, at)
     return after
+
+
+def tell(experiment: Experiment, events: Iterable[NewEvent], at: float) -> None:
+    """Add `events` to what `experiment` knows, in place: for whoever keeps no journal, such as a simulation."""
+    for new in events:
+        event = Event(experiment.length, new.kind, new.key, at, json.loads(json.dumps(new.data)))
+        experiment.length, experiment.last_at = experiment.length + 1, at
+        _FOLDS[event.kind](experiment, event)
 
 
 def _on_conversation_opened(x: Experiment, event: Event) -> None:
@@ -97,7 +104,7 @@ def _on_goal_adopted(x: Experiment, event: Event) -> None:
     yardstick, licences = x.yardstick, (x.goal.licences, x.goal.data_licence) if x.goal is not None else None
     x.goal, x.pins, x.policy = Goal.from_dict(d["goal"]), dict(d["pins"]), dict(d["policy"])
     if x.yardstick != yardstick:
-        x.baseline, x.tried = None, {}
+        x.baseline, x.rung, x.tried = None, None, {}
     if x.yardstick != yardstick or licences != (x.goal.licences, x.goal.data_licence):
         x.data = {}  # scanned for other items, or held against other licences
     x.head_sha, x.recipe, x.recipe_digests = d["head_sha"], d["recipe"], dict(d["digests"])
@@ -253,7 +260,7 @@ def _on_outputs_gone(x: Experiment, event: Event) -> None:
 
 
 def _on_baseline_recorded(x: Experiment, event: Event) -> None:
-    x.baseline = Score.from_dict(event.data["score"])
+    x.baseline, x.splits = Score.from_dict(event.data["score"]), dict(event.data.get("splits") or {})
     x.state = State.PLAN if x.pull_request is None else State.PROPOSED
 
 
@@ -320,7 +327,7 @@ def _on_diagnosed(x: Experiment, event: Event) -> None:
     run.score = Score.from_dict(d["score"]) if d["score"] else None
     run.verdict = d["verdict"]
     run.against_baseline, run.against_best = d["against_baseline"], d["against_best"]
-    run.failure = d["failure"]
+    run.failure, run.forgetting = d["failure"], list(d.get("forgetting") or ())
     run.report = DiagnosisReport.from_dict(d["report"])
     run.remedy = dict(d["remedy"]) if d["remedy"] else None
     run.kept, run.stuck = d.get("kept"), d.get("stuck", "")
@@ -354,6 +361,16 @@ def _on_revised(x: Experiment, event: Event) -> None:
             x.consent = None
     if x.state in RESUMABLE_STATES:
         _reopen(x)
+
+
+def _on_holdout_asked(x: Experiment, event: Event) -> None:
+    x.rung = Rung.from_dict(event.data["rung"])
+
+
+def _on_seal_opened(x: Experiment, event: Event) -> None:
+    if event.data["run"] != BASELINE:
+        x.seal = dict(event.data)
+    x.state = State.CONFIRMING
 
 
 def _on_confirmed(x: Experiment, event: Event) -> None:
@@ -423,7 +440,7 @@ def _on_crashed(x: Experiment, event: Event) -> None:
 def _reopen(x: Experiment) -> None:
     """From an ending that is not final back to work."""
     x.state, x.concluded, x.ended_at, x.reason = State.PROPOSED, False, None, ""
-    x.stop_requested, x.crash, x.crash_reference, x.confirmation = None, None, None, None
+    x.stop_requested, x.crash, x.crash_reference = None, None, None
     x.spending_refused = None
 
 
@@ -459,6 +476,8 @@ _FOLDS = {
     EventKind.REVIEWED: _on_reviewed,
     EventKind.REVISED: _on_revised,
     EventKind.HEAD_READ: _on_head_read,
+    EventKind.HOLDOUT_ASKED: _on_holdout_asked,
+    EventKind.SEAL_OPENED: _on_seal_opened,
     EventKind.CONFIRMED: _on_confirmed,
     EventKind.ABLATION_OPENED: _on_ablation_opened,
     EventKind.ABLATION_REPORTED: _on_ablation_reported,

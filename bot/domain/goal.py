@@ -70,6 +70,9 @@ class Goal:
     """SPDX identifiers allowed for data and base model. Empty: any licence that is known."""
     budget: Budget = field(default_factory=Budget)
     seed: int = 0
+    forgetting: str = "report"
+    """What a significant drop on the benchmark's old tasks means: `report` says so, `block` keeps such a run from
+    counting as the one that reaches the target."""
     data_licence: str | None = None
     """What the author says the training data is under; counts where the data has no card of its own."""
 

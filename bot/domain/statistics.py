@@ -1,41 +1,27 @@
-"""Is B better than A? Intervals, paired tests and what a number of items can and cannot show. Standard library only.
+"""Standard errors, intervals, exact tests, and what a number of items can and cannot show. Standard library only.
 
-Right-or-wrong scores on the same items are compared by the exact McNemar test. Other scores, and items that come in
-clusters, are compared by random subsampling (Hartigan 1969, https://doi.org/10.1080/01621459.1969.10501069): the means
-of 10,000 random subsets of the paired differences. Their tails give the sign-flip permutation test and their quantiles
-the interval that inverts it, so the two never disagree; unlike a percentile bootstrap it keeps its level at ten items,
-and a subset is one random integer, which makes 2,000 items take a fifth of a second without numpy.
-
-A metric whose values are better when they are lower is compared as it is read: differences are B minus A in its unit,
-and the verdict is what knows the direction (`bot.domain.metrics`). Weighted scores (errors per word) are compared
-as ratios of sums; perplexities on the scale of their logarithms, and said as perplexities.
-
-Not covered: variation between training seeds (one seed says nothing about a method), and the luck of having looked
-several times (`luck_of_best` says how large that is).
+`bot.domain.comparison` compares two evaluations with them, `bot.domain.sequential` says what that means after several
+looks, `bot.domain.sealing` what the sealed split is opened for.
 """
 
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from bot.domain.distributions import beta_quantile, expected_largest_normal, normal_quantile, t_quantile
-from bot.domain.evaluation import Comparison, Evaluation, Verdict
-from bot.domain.metrics import Counting, Metric
+from bot.domain.evaluation import Evaluation
+from bot.domain.metrics import Counting
 from bot.errors import UserError
 
 CONFIDENCE = 0.95
 POWER = 0.8
-RESAMPLES = 10_000
-# Every subset is visited instead of a sample of them up to this many items (8,191 subsets).
-EXHAUSTIVE_ITEMS = 13
+USUAL_CORRELATION = 0.5
+"""Of two models' answers over items, before anything is known of them; GPQA's published arithmetic assumes it."""
 # Six discordant pairs, all in one favour, are the fewest that the exact test calls significant: 2 * 0.5**6 = 0.031.
 FEWEST_TELLING_PAIRS = 6
-# Sums of the same scores in another order differ in the last bits; a mean this small is zero.
-_ZERO = 1e-12
 
 
 class Interval(NamedTuple):
@@ -46,16 +32,6 @@ class Interval(NamedTuple):
 class Estimate(NamedTuple):
     mean: float
     standard_error: float
-
-
-class Confirmation(NamedTuple):
-    """What the sealed split said, once."""
-
-    confirmed: bool
-    lower_bound: float
-    """One-sided: the true value is better than it with the stated confidence."""
-    reason: str
-    """One sentence with the numbers in it."""
 
 
 def proportion_standard_error(value: float, n: int) -> float:
@@ -112,6 +88,7 @@ def wilson_interval(successes: float, n: int, confidence: float = CONFIDENCE) ->
     return Interval(min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share))
 
 
+@lru_cache(maxsize=4096)
 def clopper_pearson_interval(successes: int, n: int, confidence: float = CONFIDENCE) -> Interval:
     """Exact interval of a proportion: never covers less than it says. It inverts the two-sided binomial test."""
     tail = (1 - confidence) / 2
@@ -121,13 +98,19 @@ def clopper_pearson_interval(successes: int, n: int, confidence: float = CONFIDE
 
 
 def value_interval(evaluation: Evaluation, confidence: float = CONFIDENCE) -> Interval:
-    """Interval of an evaluation's value: Wilson for right-or-wrong scores, Student's t otherwise, within what the
-    metric can be. For perplexity it is computed on the scale of logarithms."""
+    """Interval of an evaluation's value: Wilson for right-or-wrong scores, Student's t for others and for items in
+    clusters, within what the metric can be. For perplexity it is computed on the scale of logarithms."""
     successes = _successes(evaluation)
     if successes is not None:
         return wilson_interval(successes, evaluation.n, confidence)
-    t = t_quantile((1 + confidence) / 2, max(evaluation.n - 1, 1))
+    t = t_quantile((1 + confidence) / 2, _degrees(evaluation))
     return Interval(_moved(evaluation, -t), _moved(evaluation, t))
+
+
+def _degrees(evaluation: Evaluation) -> int:
+    """Of freedom: independent items, or clusters where items come in clusters, less one."""
+    clusters = {sample.cluster or sample.id for sample in evaluation.samples}
+    return max((len(clusters) if clusters else evaluation.n) - 1, 1)
 
 
 def _moved(evaluation: Evaluation, errors: float) -> float:
@@ -172,7 +155,7 @@ def minimum_detectable(discordance: float, n: int, *, confidence: float = CONFID
     Solves difference = (z_alpha + z_beta) * sqrt((discordance - difference**2) / n). Never below what the exact test
     can call significant at all, and at most 1.
     """
-    z_squared = _z_sum(confidence, power) ** 2
+    z_squared = power_factor(confidence, power) ** 2
     smallest = math.sqrt(z_squared * discordance / (n + z_squared))
     return min(max(smallest, FEWEST_TELLING_PAIRS / n), 1.0)
 
@@ -187,7 +170,7 @@ def items_needed(
     if difference == 0:
         return None
     variance = max(discordance - difference**2, 0.0)
-    return max(math.ceil(_z_sum(confidence, power) ** 2 * variance / difference**2), FEWEST_TELLING_PAIRS)
+    return max(math.ceil(power_factor(confidence, power) ** 2 * variance / difference**2), FEWEST_TELLING_PAIRS)
 
 
 def minimum_detectable_unpaired(
@@ -197,7 +180,7 @@ def minimum_detectable_unpaired(
 
     `correlation` is that of the two systems' scores over items; 0 stands for two disjoint sets of items.
     """
-    return _z_sum(confidence, power) * math.sqrt(2 * value * (1 - value) * (1 - correlation) / n)
+    return power_factor(confidence, power) * math.sqrt(2 * value * (1 - value) * (1 - correlation) / n)
 
 
 def luck_of_best(runs: int, standard_error: float, *, correlation: float = 0.5) -> float:
@@ -205,68 +188,6 @@ def luck_of_best(runs: int, standard_error: float, *, correlation: float = 0.5) 
     if runs <= 1:
         return 0.0
     return expected_largest_normal(runs) * standard_error * math.sqrt(1 - correlation)
-
-
-def compare(
-    a: Evaluation,
-    b: Evaluation,
-    *,
-    clusters: Mapping[str, str] | None = None,
-    confidence: float = CONFIDENCE,
-    seed: int = 0,
-) -> Comparison:
-    """B against A on the items both have; `better` and `worse` are said only when the interval excludes zero.
-
-    `clusters` maps item ids to the passage or domain that they share. The answer is the same for the same `seed`, and
-    exactly mirrored when A and B are exchanged.
-
-    Raises: UserError when the two do not measure the same thing the same way, or share no item.
-    """
-    _require_comparable(a, b)
-    scores_a, scores_b = item_scores(a), item_scores(b)
-    weights_a, weights_b = item_weights(a), item_weights(b)
-    common = sorted(scores_a.keys() & scores_b.keys())
-    if not common:
-        raise UserError(
-            f"The two evaluations of {a.benchmark} have no item in common, so nothing is paired. "
-            "Evaluate both models on the same items and compare again."
-        )
-    if any(weights_a[item] != weights_b[item] for item in common):
-        raise UserError(
-            f"The two evaluations of {a.benchmark} weigh their items differently: the models read other tokens in the "
-            "same texts, and a value per token does not compare. Use the metric word_perplexity or bits_per_byte."
-        )
-    metric = a.measure
-    weights = [weights_a[item] for item in common]
-    # Turned so that higher is better: then all below is one arithmetic.
-    pairs = [(metric.rank(scores_a[item]), metric.rank(scores_b[item])) for item in common]
-    unweighted = all(weight == 1 for weight in weights)
-    binary = unweighted and all(abs(score) in (0.0, 1.0) for pair in pairs for score in pair)
-    if binary and clusters is None:
-        found = _compare_binary(pairs, confidence)
-    else:
-        groups = [clusters.get(item, item) if clusters else item for item in common]
-        found = _compare_graded(pairs, weights, groups, binary=binary, confidence=confidence, seed=seed)
-    return _in_its_unit(found, metric, weighted_mean([scores_a[item] for item in common], weights))
-
-
-def _in_its_unit(found: Comparison, metric: Metric, mean_a: float) -> Comparison:
-    """A comparison of item scores turned so that higher is better, as B minus A of the metric's values."""
-    low, high = sorted((metric.rank(found.ci_low), metric.rank(found.ci_high)))
-    difference, detectable = metric.rank(found.difference), found.minimum_detectable
-    if metric.counting is Counting.LOG:
-        value = metric.of_mean(mean_a)
-        difference, low, high = (metric.of_mean(mean_a + one) - value for one in (difference, low, high))
-        detectable = value - metric.of_mean(mean_a - detectable)
-    span = metric.high - metric.low
-    return replace(
-        found,
-        difference=difference,
-        ci_low=max(low, -span),
-        ci_high=min(high, span),
-        minimum_detectable=min(detectable, span),
-        metric=metric.name,
-    )
 
 
 def item_weights(evaluation: Evaluation) -> dict[str, float]:
@@ -305,171 +226,25 @@ def item_scores(evaluation: Evaluation) -> dict[str, float]:
     return {item: math.fsum(scores) / len(scores) for item, scores in gathered.items()}
 
 
-def one_sided_bound(evaluation: Evaluation, confidence: float = CONFIDENCE) -> float:
-    """Value that the true one beats with `confidence`: Clopper-Pearson for right or wrong, else Student's t."""
+def one_sided_bound(evaluation: Evaluation, confidence: float = CONFIDENCE, *, cautious: bool = True) -> float:
+    """Value that the true one beats with `confidence`: Clopper-Pearson for right or wrong, else Student's t. Not
+    `cautious`: the value that it does not beat."""
+    lower = evaluation.measure.higher_is_better == cautious
     successes = _successes(evaluation)
     if successes is not None:
-        return clopper_pearson_interval(successes, evaluation.n, 2 * confidence - 1).low
-    t = t_quantile(confidence, max(evaluation.n - 1, 1))
-    return _moved(evaluation, -t if evaluation.measure.higher_is_better else t)
-
-
-def confirmation(
-    evaluation: Evaluation, *, target: float, baseline: float, confidence: float = CONFIDENCE
-) -> Confirmation:
-    """Whether the sealed split confirms: the value reaches the target and its bound is better than the baseline."""
-    metric = evaluation.measure
-    bound = one_sided_bound(evaluation, confidence)
-    side, lies = ("lower", "above") if metric.higher_is_better else ("upper", "below")
-    found = f"{metric.said(evaluation.value)} on {evaluation.n} sealed items ({side} bound {metric.said(bound)})"
-    if not metric.reached(evaluation.value, target):
-        return Confirmation(False, bound, f"{found} does not reach the target of {metric.said(target)}.")
-    if not metric.better(bound, than=baseline):
-        return Confirmation(False, bound, f"{found} cannot be told from the baseline of {metric.said(baseline)}.")
-    reason = f"{found} reaches the target of {metric.said(target)} and lies {lies} the baseline of "
-    return Confirmation(True, bound, f"{reason}{metric.said(baseline)}.")
-
-
-def _compare_binary(pairs: Sequence[tuple[float, float]], confidence: float) -> Comparison:
-    n = len(pairs)
-    only_a = sum(score_a > score_b for score_a, score_b in pairs)
-    only_b = sum(score_b > score_a for score_a, score_b in pairs)
-    interval = paired_interval(only_a, only_b, n, confidence)
-    p_value = mcnemar(only_a, only_b)
-    return _comparison(
-        (only_b - only_a) / n, interval, p_value, n, (only_a, only_b), (only_a + only_b) / n, confidence, binary=True
-    )
-
-
-def _compare_graded(
-    pairs: Sequence[tuple[float, float]],
-    weights: Sequence[float],
-    groups: Sequence[str],
-    *,
-    binary: bool,
-    confidence: float,
-    seed: int,
-) -> Comparison:
-    n = len(pairs)
-    differences = [score_b - score_a for score_a, score_b in pairs]
-    sums: dict[str, float] = {}
-    sizes: dict[str, float] = {}
-    for group, difference, weight in zip(groups, differences, weights, strict=True):
-        sums[group] = sums.get(group, 0.0) + weight * difference
-        sizes[group] = sizes.get(group, 0.0) + weight
-    values = sorted(subset_means(list(sums.values()), list(sizes.values()), random.Random(seed)))
-    # Where too few items say anything: a share's whole scale, else twice the largest difference that was seen.
-    most = max([1.0, *(2 * abs(difference) for difference in differences)])
-    interval = _central(values, confidence, most)
-    mean = weighted_mean(differences, weights)
-    # A cluster of k items that move together is worth fewer than k; the square of the clustered error says how many.
-    error = clustered_standard_error(differences, groups, weights) if len(sums) > 1 else 1.0
-    spread = error**2 * n + mean**2
-    discordant = (sum(d < 0 for d in differences), sum(d > 0 for d in differences))
-    low, high = min(interval.low, mean), max(interval.high, mean)
-    return _comparison(mean, Interval(low, high), _two_sided(values), n, discordant, spread, confidence, binary=binary)
-
-
-def _comparison(
-    difference: float,
-    interval: Interval,
-    p_value: float,
-    n: int,
-    discordant: tuple[int, int],
-    spread: float,
-    confidence: float,
-    *,
-    binary: bool,
-) -> Comparison:
-    verdict = Verdict.CANNOT_TELL
-    if p_value < 1 - confidence:
-        verdict = Verdict.BETTER if interval.low > 0 else Verdict.WORSE if interval.high < 0 else Verdict.CANNOT_TELL
-    needed = items_needed(difference, spread, confidence=confidence) if verdict is Verdict.CANNOT_TELL else None
-    if binary or spread == 0:
-        detectable = minimum_detectable(spread, n, confidence=confidence)
-    else:
-        detectable = _z_sum(confidence, POWER) * math.sqrt(max(spread - difference**2, 0.0) / n)
-    return Comparison(
-        difference=difference,
-        ci_low=interval.low,
-        ci_high=interval.high,
-        p_value=p_value,
-        n=n,
-        discordant=discordant,
-        verdict=verdict,
-        minimum_detectable=detectable,
-        n_needed=None if needed is None else max(needed, n + 1),
-    )
-
-
-def subset_means(sums: Sequence[float], sizes: Sequence[float], rng: random.Random) -> list[float]:
-    """Mean difference of random non-empty subsets of the groups, each group in or out with equal chance.
-
-    Groups are taken eight at a time from tables of all 256 partial sums, so that a subset costs n/8 additions.
-    """
-    n = len(sums)
-    tables = [_partial_sums(sums[start : start + 8]) for start in range(0, n, 8)]
-    size_tables = (
-        None
-        if all(size == 1 for size in sizes)
-        else [_partial_sums([float(size) for size in sizes[start : start + 8]]) for start in range(0, n, 8)]
-    )
-    masks: Iterable[int] = range(1, 2**n)
-    if n > EXHAUSTIVE_ITEMS:
-        masks = (rng.getrandbits(n) or 1 for _ in range(RESAMPLES))
-    means = []
-    for mask in masks:
-        chosen = mask.to_bytes(len(tables), "little")
-        total = sum(map(list.__getitem__, tables, chosen))
-        count = mask.bit_count() if size_tables is None else sum(map(list.__getitem__, size_tables, chosen))
-        means.append(total / count)
-    return means
-
-
-def _partial_sums(values: Sequence[float]) -> list[float]:
-    table = [0.0]
-    for value in values:
-        table += [partial + value for partial in table]
-    return table
-
-
-def _two_sided(values: Sequence[float]) -> float:
-    below, above = sum(value <= _ZERO for value in values), sum(value >= -_ZERO for value in values)
-    return min(1.0, 2 * (min(below, above) + 1) / (len(values) + 1))
-
-
-def _central(values: Sequence[float], confidence: float, most: float) -> Interval:
-    """Interval between the order statistics that leave (1 - confidence) / 2 on each side; up to `most` if none do."""
-    # Floating point makes 0.05 / 2 * 10,000 either 250.0000000002 or 249.99999999: the addition settles it.
-    rank = math.floor((1 - confidence) / 2 * (len(values) + 1) + 1e-9)
-    if rank < 1:
-        return Interval(-most, most)
-    return Interval(values[rank - 1], values[-rank])
-
-
-def _require_comparable(a: Evaluation, b: Evaluation) -> None:
-    for name, left, right, remedy in (
-        ("benchmarks", a.benchmark, b.benchmark, "Compare two evaluations of one benchmark."),
-        ("splits", a.split, b.split, "Evaluate both models on one split."),
-        ("metrics", a.metric, b.metric, "Evaluate both models with one metric."),
-        (
-            "harness digests",
-            a.harness_digest,
-            b.harness_digest,
-            "The harness alone moves scores: evaluate one of the models again with the other's harness.",
-        ),
-    ):
-        if left != right:
-            raise UserError(
-                f"These evaluations have different {name} ({left} and {right}) and do not compare. {remedy}"
-            )
+        interval = clopper_pearson_interval(successes, evaluation.n, 2 * confidence - 1)
+        return interval.low if lower else interval.high
+    t = t_quantile(confidence, _degrees(evaluation))
+    return _moved(evaluation, -t if lower else t)
 
 
 def _successes(evaluation: Evaluation) -> int | None:
-    """How many items are right, or None when scores are graded."""
+    """How many items are right, or None when scores are graded or do not stand alone."""
     if evaluation.n <= 0:
         raise UserError(f"The evaluation of {evaluation.model} has no items, so its value means nothing.")
     if evaluation.measure.counting is not Counting.RIGHT:
+        return None
+    if any(sample.cluster for sample in evaluation.samples):
         return None
     if evaluation.samples:
         scores = item_scores(evaluation).values()
@@ -479,5 +254,6 @@ def _successes(evaluation: Evaluation) -> int | None:
     return round(count) if abs(count - round(count)) < 1e-6 * evaluation.n else None
 
 
-def _z_sum(confidence: float, power: float) -> float:
+def power_factor(confidence: float, power: float) -> float:
+    """Standard errors that a true difference has to span to be told with that confidence and power."""
     return normal_quantile((1 + confidence) / 2) + normal_quantile(power)

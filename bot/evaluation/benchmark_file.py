@@ -13,9 +13,12 @@ in its repository is named by its path, `benchmarks/ours.yaml`, and read as it s
     items:
       file: faq.jsonl                   beside the YAML file, or `task: reverse` for a practice task
       reference: answer                 column with the expected answer; default `reference`
+      cluster: passage_id               optional: column of what items share, a passage for example; they stay together
     splits:                             dev is iterated on; sealed is opened once, to confirm
       dev: {n: 200}
-      sealed: {n: 200}                  n items at most; each item belongs to one split by a hash of its content
+      holdout: {n: 100}                 optional: asked once for each run that reaches the target, behind the Ladder
+      sealed: {n: 200}                  n items at most; each item belongs to one split by a hash of its content,
+                                        or `{n: 198, where: {subset: diamond}}`: to sealed by the value of a column
     fresh: {n: 100}                     optional: so many dev items that nothing else uses, evaluated beside them
     old_tasks: [upper, safety.jsonl]    optional: what the model could do before: practice tasks, or files beside this
     generation: {max_gen_toks: 256, until: [], do_sample: false}
@@ -338,8 +341,15 @@ def _files_problem(content: Mapping[str, Any], path: Path) -> _Problem | None:
 
 def _settings_problem(content: Mapping[str, Any]) -> _Problem | None:
     splits = content.get("splits")
-    if not isinstance(splits, dict) or set(splits) != set(Split):
-        return _Problem(("splits",), "splits needs both dev and sealed, each with n")
+    if not isinstance(splits, dict) or set(splits) - {Split.HOLDOUT} != {Split.DEV, Split.SEALED}:
+        return _Problem(("splits",), "splits needs both dev and sealed, each with n, and may have holdout")
+    rule = splits["sealed"].get("where") if isinstance(splits["sealed"], dict) else None
+    if rule is not None and not (isinstance(rule, dict) and rule and "file" in content["items"]):
+        return _Problem(
+            ("splits", "sealed", "where"), "splits.sealed.where names a column and its value; write {subset: diamond}"
+        )
+    if not isinstance(content["items"].get("cluster", ""), str):
+        return _Problem(("items", "cluster"), "items.cluster must be the name of a column")
     for split, settings in splits.items():
         n = settings.get("n") if isinstance(settings, dict) else None
         if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= 100_000:

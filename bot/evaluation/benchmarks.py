@@ -12,7 +12,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,11 @@ LARGEST_MEDIA_BYTES = 10_000_000
 """Of one image or recording; thirty seconds of 16-bit sound at 48,000 samples a second are three million."""
 OLD_ITEMS = 50
 """Asked of each old task: enough to see that one was lost (a fall from 90 % to 70 % is three standard errors †)."""
-FRESH, OLD = "fresh", "old:"
+FRESH, OLD, HOLDOUT = "fresh", "old:", "holdout"
 """The sets that items beside a split's own belong to, as the evaluator reads them."""
+
+FEWEST_HELD = 50
+"""Items below which a file's spare dev items make no holdout: they would hardly say anything."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*(?:[./][a-z0-9][a-z0-9_-]*)*", re.IGNORECASE)
 _COLUMN = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
@@ -48,6 +51,8 @@ class Item:
     reference: str
     media: Mapping[str, str] = field(default_factory=dict)
     """`image` or `audio` in base64; for pairs `chosen` and `rejected`."""
+    cluster: str = ""
+    """A hash of the passage or domain that it shares with other items."""
 
     @property
     def content(self) -> str:
@@ -55,7 +60,8 @@ class Item:
         return "\n".join([self.prompt, *self.media.values()]) if self.media else self.prompt
 
     def as_row(self) -> dict[str, str]:
-        return {"id": self.id, "prompt": self.prompt, "reference": self.reference, **self.media}
+        row = {"id": self.id, "prompt": self.prompt, "reference": self.reference, **self.media}
+        return row | ({"cluster": self.cluster} if self.cluster else {})
 
 
 def load_benchmark(name: str, folders: Iterable[Path] = ()) -> Benchmark:
@@ -100,13 +106,35 @@ def metric_of(name: str, folders: Iterable[Path] = ()) -> str | None:
 
 def items(benchmark: Benchmark, split: str, seed: int = 0) -> list[Item]:
     """The items of one split. A practice task draws others for another seed, always from the same side of the split.
+    A holdout that the benchmark does not name is made of what dev leaves over, and may be empty.
 
     Raises: UserError when the benchmark's file has no usable row for that split.
     """
+    if split == Split.HOLDOUT:
+        return _holdout_items(benchmark, seed)
     if benchmark.task is not None:
         drawn = tasks.held_out(benchmark.task, split, benchmark.size(split), seed)
         return [_item(benchmark, example_row(example), "reference") for example in drawn]
     return _items_of_file(benchmark, split)[: benchmark.size(split)]
+
+
+def _holdout_items(benchmark: Benchmark, seed: int) -> list[Item]:
+    """Half as many as dev has, where the benchmark does not say how many."""
+    wanted = benchmark.size(Split.HOLDOUT)
+    if benchmark.task is not None:
+        used = {item.prompt for item in [*items(benchmark, Split.DEV, seed), *fresh_items(benchmark, seed)]}
+        drawn = (one for one in tasks.examples(benchmark.task, Split.DEV, seed + 2_000_003) if one.prompt not in used)
+        some = islice(drawn, wanted or benchmark.size(Split.DEV) // 2)
+        return [_item(benchmark, example_row(example), "reference") for example in some]
+    if wanted:
+        return _items_of_file(benchmark, Split.HOLDOUT)[:wanted]
+    spare = _items_of_file(benchmark, Split.DEV)[benchmark.size(Split.DEV) + benchmark.fresh :]
+    return spare[: benchmark.size(Split.DEV) // 2] if len(spare) >= FEWEST_HELD else []
+
+
+def split_sizes(benchmark: Benchmark, seed: int = 0) -> dict[str, int]:
+    """Split -> how many items it has."""
+    return {str(split): len(items(benchmark, split, seed)) for split in Split}
 
 
 def fresh_items(benchmark: Benchmark, seed: int = 0) -> list[Item]:
@@ -138,9 +166,11 @@ def _items_of_file(benchmark: Benchmark, split: str) -> list[Item]:
     source = benchmark.configuration["items"]
     reference = str(source.get("reference") or REFERENCES.get(benchmark.engine, "reference"))
     found: dict[str, Item] = {}
-    for _, row in _rows_of(benchmark, source["file"]):
-        item = _item(benchmark, row, reference)
-        if split_of_prompt(item.content, benchmark) == split:
+    rows = [(row, _item(benchmark, row, reference)) for _, row in _rows_of(benchmark, source["file"])]
+    rule = (benchmark.configuration["splits"].get("sealed") or {}).get("where") or {}
+    named = {item.id for row, item in rows if rule and all(row.get(key) == value for key, value in rule.items())}
+    for _, item in rows:
+        if (Split.SEALED if item.id in named else split_of_item(item, benchmark, ruled=bool(rule))) == split:
             found.setdefault(item.id, item)
     if not found:
         raise UserError(f"Benchmark `{benchmark.name}` has no item for {split}; `{source['file']}` needs more rows.")
@@ -165,11 +195,16 @@ def _rows_of(benchmark: Benchmark, name: str) -> Iterable[tuple[int, dict[str, A
         yield number, row
 
 
-def split_of_prompt(prompt: str, benchmark: Benchmark) -> str:
-    """dev or sealed, in proportion to their n, by a hash of the content that differs from the one in `Item.id`."""
-    dev, sealed = benchmark.size(Split.DEV), benchmark.size(Split.SEALED)
-    bucket = int.from_bytes(hashlib.sha256(f"split\n{prompt}".encode()).digest()[:8]) % (dev + sealed)
-    return Split.DEV if bucket < dev else Split.SEALED
+def split_of_item(item: Item, benchmark: Benchmark, *, ruled: bool = False) -> str:
+    """dev, holdout or sealed, in proportion to their n, by a hash of the content that differs from that in `Item.id`;
+    items of one cluster go together. `ruled`: a rule names the sealed items, and this one is none of them."""
+    dev, holdout, sealed = (benchmark.size(split) for split in (Split.DEV, Split.HOLDOUT, Split.SEALED))
+    content = item.cluster or item.content
+    all_of_them = dev + holdout + (0 if ruled else sealed)
+    bucket = int.from_bytes(hashlib.sha256(f"split\n{content}".encode()).digest()[:8]) % all_of_them
+    if bucket < dev:
+        return Split.DEV
+    return Split.SEALED if bucket < dev + sealed and not ruled else Split.HOLDOUT
 
 
 def _item(benchmark: Benchmark, row: Mapping[str, Any], reference: str) -> Item:
@@ -194,11 +229,18 @@ def _item(benchmark: Benchmark, row: Mapping[str, Any], reference: str) -> Item:
     elif engine == "pairs":
         media = {side: str(row[str(source.get(side) or side)]) for side in ("chosen", "rejected")}
     wanted = "" if engine in ("likelihood", "pairs") else str(row[reference]).strip()
-    item = _plain_item(benchmark.name, prompt, wanted)
-    if not media:
-        return item
-    whole = Item("", prompt, wanted, media)
-    return Item(_id(benchmark.name, whole.content), prompt, wanted, media)
+    whole = Item("", prompt, wanted, media, _cluster(benchmark, row))
+    return replace(whole, id=_id(benchmark.name, whole.content))
+
+
+def _cluster(benchmark: Benchmark, row: Mapping[str, Any]) -> str:
+    """A hash of the column that says what an item shares with others. Raises: UserError for a row without it."""
+    column = benchmark.configuration["items"].get("cluster")
+    if column is None:
+        return ""
+    if not isinstance(row.get(column), str | int):
+        raise UserError(f"Benchmark `{benchmark.name}` needs the column {column} (items.cluster) in every item.")
+    return _id(f"{benchmark.name}/cluster", str(row[column]))
 
 
 def _media(benchmark: Benchmark, value: str) -> str:
@@ -235,6 +277,8 @@ def write_job_files(benchmark: Benchmark, split: str, folder: Path, seed: int = 
     configuration.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
     rows = [item.as_row() for item in items(benchmark, split, seed)]
     if split == Split.DEV:
+        # Behind the Ladder: the evaluator writes what it finds on them to a file of its own.
+        rows += [item.as_row() | {"set": HOLDOUT} for item in items(benchmark, Split.HOLDOUT, seed)]
         # The sealed split is opened for one number alone.
         rows += [item.as_row() | {"set": FRESH} for item in (fresh_items(benchmark, seed) if benchmark.fresh else [])]
         for name in benchmark.old_tasks:

@@ -7,9 +7,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+from bot.domain.comparison import compare_seeds
 from bot.domain.evaluation import Comparison, Evaluation
 from bot.domain.metrics import metric_named
-from bot.domain.statistics import compare
+from bot.domain.statistics import weighted_mean
 from bot.errors import UserError
 
 _TEXTS = ("benchmark", "harness_digest", "model", "metric", "split")
@@ -32,14 +33,46 @@ def load_evaluation(path: Path) -> Evaluation:
     if wrong is not None:
         raise UserError(f"{path} is not a usable evaluation: {wrong}. Evaluate again.")
     try:
-        return Evaluation.from_dict(data)
+        found = Evaluation.from_dict(data)
+        if (edited := _edited(found)) is not None:
+            raise UserError(f"{path} has been edited: {edited}. Evaluate again.")
+        return found
     except (TypeError, ValueError, KeyError, AttributeError):
         raise UserError(f"{path} has samples of another form than `id`, `score`, `finish`. Evaluate again.") from None
 
 
+def _edited(found: Evaluation) -> str | None:
+    """What in a file does not fit together as the evaluator wrote it; None where all of it does."""
+    if not found.samples:
+        return None
+    ids = {sample.id for sample in found.samples}
+    if found.n not in (len(found.samples), len(ids)):
+        return f"it says n = {found.n} and holds {len(found.samples)} samples"
+    scores = [sample.score for sample in found.samples]
+    value = found.measure.of_mean(weighted_mean(scores, [sample.weight for sample in found.samples]))
+    if abs(value - found.value) > 1e-6 * max(1.0, abs(value)):
+        return f"its samples make {value:.6g}, and it says {found.value:.6g}"
+    return None
+
+
+def load_evaluations(path: Path) -> list[Evaluation]:
+    """The evaluation in a file, or those in a folder: its evaluation.json, else one file for each seed of a recipe.
+
+    Raises: UserError.
+    """
+    if not path.is_dir():
+        return [load_evaluation(path)]
+    whole = path / "evaluation.json"
+    files = [whole] if whole.is_file() else sorted(path.glob("*.json"))
+    if not files:
+        raise UserError(f"{path} is a folder without a .json file. Put one evaluation of each seed there, or name one.")
+    return [load_evaluation(file) for file in files]
+
+
 def compare_files(a: Path, b: Path) -> Comparison:
-    """B against A. Raises: UserError for files that cannot be read or do not compare."""
-    return compare(load_evaluation(a), load_evaluation(b))
+    """B against A, each a file or a folder of several seeds, which are pooled. Raises: UserError for files that cannot
+    be read or do not compare."""
+    return compare_seeds(load_evaluations(a), load_evaluations(b))
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from bot.domain.experiment import BASELINE, Experiment, JobRole, Run, State
 from bot.domain.goal import digest_of
 from bot.domain.metrics import metric_named
 from bot.domain.recipe import earlier_run, recipe_hash
+from bot.loop.judging import reached_run, wise
 from bot.loop.spending import budget_exhausted, consent_missing, data_key, policy_covers, remedy_waits
 
 MAX_ATTEMPTS = 3
@@ -229,17 +230,48 @@ def _data_lost(x: Experiment, run: Run) -> bool:
 
 
 def _after_review(x: Experiment, run: Run) -> Action | None:
-    goal = x.goal
-    assert goal is not None, "a run belongs to a goal that was understood"
-    best = x.best_run
-    if best is not None and best.score is not None and goal.reached(best.score.value):
-        if x.confirmation is None:
-            return _model_again(x, best) or _job(x, JobRole.CONFIRM, best.n) or Action(
-                ActionKind.CONFIRM, {"run": best.n}
-            )  # fmt: skip
-        if x.confirmation["confirmed"]:
-            return _conclude(State.MET, x.confirmation["reason"])
-        return _conclude(State.NOT_CONFIRMED, x.confirmation["reason"])
+    assert x.goal is not None, "a run belongs to a goal that was understood"
+    if x.confirmation is not None:
+        state = State.MET if x.confirmation["confirmed"] else State.NOT_CONFIRMED
+        return _conclude(state, x.confirmation["reason"])
+    if x.seal is not None:
+        return _confirm(x, x.runs[x.seal["run"] - 1])
+    onwards = _revised(x, run)
+    reached = reached_run(x)
+    if reached is None:
+        return _blocked(x, onwards)
+    if wise(x, reached):
+        return _confirm(x, reached)
+    # What is known says that the seal might well fail, and it opens once: while there is something left to try, that
+    # comes first.
+    if onwards is None or onwards.kind in (ActionKind.CONCLUDE, ActionKind.ASK_CONSENT):
+        why = onwards.args.get("reason") or onwards.args.get("why") if onwards is not None else "a person is waited for"
+        return _confirm(x, reached, str(why))
+    return onwards
+
+
+def _confirm(x: Experiment, run: Run, why: str = "") -> Action | None:
+    """From a run to the seal's answer. `why` says what made it be opened although it might well fail."""
+    if x.seal is None:
+        due = _model_again(x, run) or _job(x, JobRole.CONFIRM, run.n)
+    else:
+        due = _job(x, JobRole.CONFIRM, BASELINE)  # the run reached the target; is it better than the base model?
+    return due or Action(ActionKind.CONFIRM, {"run": run.n, "why": why})
+
+
+def _blocked(x: Experiment, action: Action | None) -> Action | None:
+    """An ending says so where a run reached the target and does not count."""
+    assert x.goal is not None
+    found = [run for run in x.scored_runs if run.forgets and run.score and x.goal.reached(run.score.value)]
+    if action is None or action.kind is not ActionKind.CONCLUDE or not found:
+        return action
+    run = found[-1]
+    reason = f"run {run.n} reached the target but forgot {', '.join(run.forgets)}, which this goal does not allow; "
+    return _conclude(State(action.args["state"]), reason + action.args["reason"])
+
+
+def _revised(x: Experiment, run: Run) -> Action | None:
+    """From a review to the next recipe, or to why there is none."""
     if (ceiling := budget_exhausted(x)) is not None:
         return _conclude(State.EXHAUSTED, ceiling)
     if run.remedy is None:

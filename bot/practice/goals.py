@@ -135,6 +135,7 @@ def answers_of(goal: Goal) -> dict[str, str]:
         "usd": f"{goal.budget.usd:g}",
         "wall_hours": f"{goal.budget.wall_hours:g}",
         "seed": str(goal.seed),
+        "forgetting": goal.forgetting if goal.forgetting != "report" else "",
     }
     return {name: text for name, text in filled.items() if text}
 

@@ -20,8 +20,8 @@ from bot.domain.experiment import Experiment, JobRole
 from bot.domain.fold import experiment_of
 from bot.domain.goal import GoalId
 from bot.errors import LeaseLost, UserError
-from bot.loop.actions.specs import KEPT_RESULTS, KEPT_SCRIPTS
-from bot.loop.actions.traces import output_json
+from bot.loop.actions.specs import KEPT_SCRIPTS, kept_name
+from bot.loop.actions.traces import EVALUATION, HOLDOUT, output_json
 from bot.loop.journal import Journal
 from bot.loop.record import NAME, BadRecord, Record
 from bot.loop.treasury import Treasury
@@ -199,15 +199,18 @@ class Ledger:
     def _results(self, x: Experiment) -> dict[str, bytes]:
         """Scores by item hash: what comparing needs, and nothing of a benchmark's text."""
         found: dict[str, bytes] = {}
-        for job in x.jobs.values():
-            path = f"{KEPT_RESULTS}/{job.job_id}.json"
+        written = [(job, name) for job in x.jobs.values() for name in (EVALUATION, HOLDOUT)]
+        for job, name in written:
+            path = kept_name(job.job_id, name)
             if job.role not in _EVALUATES or not job.succeeded or path in self._files.get(x.goal_id, ()):
                 continue
-            result = output_json(self._runner.folder(JobId(job.job_id)), "out/evaluation.json")
+            result = output_json(self._runner.folder(JobId(job.job_id)), name)
             if result is None:
                 continue
             try:
-                found[path] = self._note(x.goal_id, path, Evaluation.from_dict(result).public())
+                kept = Evaluation.from_dict(result).public()
+                kept |= {"old_tasks": result["old_tasks"]} if "old_tasks" in result else {}
+                found[path] = self._note(x.goal_id, path, kept)
             except (TypeError, AttributeError):
                 log.warning("goal %s: what job %s found cannot be read, so it is not kept", x.goal_id, job.job_id)
         return found

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench import acknowledgement, gym, hardware, pursuits, runners, scan, writes, zoo
+from tests.bench import acknowledgement, gym, hardware, pursuits, runners, scan, statistics, writes, zoo
 from tests.bench.printing import machine
 
-PARTS = ("acknowledgement", "writes", "pursuits", "runners", "hardware", "gym", "zoo", "scan")
+PARTS = ("acknowledgement", "writes", "pursuits", "runners", "hardware", "gym", "zoo", "statistics", "scan")
 
 
 def main() -> None:
@@ -36,6 +36,7 @@ def main() -> None:
             "gym": gym.measure,
             "zoo": zoo.measure,
             "scan": lambda: scan.measure(arguments.repeat),
+            "statistics": statistics.measure,
             "pursuits": lambda: pursuits.measure(arguments.goal, arguments.repeat),
         }[part]()
         print("\n".join(lines) + "\n", flush=True)

@@ -225,6 +225,7 @@ def test_table_names_every_verb_once_with_its_tier() -> None:
         "vouch",
         "halt",
         "ablate",
+        "compare",
     ]
 
 

@@ -460,7 +460,7 @@ def test_goal_file_with_nonsense_lists_all_of_it(text: str, parts: list[str]) ->
 
 def test_goal_has_no_field_that_the_file_forgets() -> None:
     values: dict[str, Any] = yaml.safe_load(
-        goal_yaml(make_goal(method="sft", dataset="d.jsonl", data_licence="mit", script="s.py"))
+        goal_yaml(make_goal(method="sft", dataset="d.jsonl", data_licence="mit", script="s.py", forgetting="block"))
     )
 
     assert set(values) == {field.name for field in dataclasses.fields(Goal)}

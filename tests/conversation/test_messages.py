@@ -660,8 +660,10 @@ def test_help_lists_what_is_there() -> None:
 | `/postdoc vouch sha` | Copy a fork's commit to a branch of this repository. | `train` |
 | `/postdoc halt [off]` | Stop all spending in this repository, or allow it again. | `admin` |
 | `/postdoc ablate key=a,b` | Try values of one key side by side; each is a run. | `train` |
+| `/postdoc compare 2 5` | Compare two runs on the same items; `base` is the base model. | `read` |
+| `/postdoc ask question` | Ask a language model about this experiment's record. | `plan` |
 
-Write commands at the start of a line; one comment may hold several. Quoted text and code command nothing. Not there yet: `compare`, `reproduce` and `ask`.\
+Write commands at the start of a line; one comment may hold several. Quoted text and code command nothing. Not there yet: `reproduce`.\
 """)
 
 

@@ -20,7 +20,7 @@ def test_goal_hash_changes_with_every_field():
     changed = {
         "title": "x", "base_model": "x", "benchmark": "x", "target": 0.5, "metric": "x", "base_revision": "x",
         "method": "sft", "dataset": "x", "recipe": "x", "script": "x", "licences": [], "budget": {"usd": 21}, "seed": 1,
-        "data_licence": "mit",
+        "data_licence": "mit", "forgetting": "block",
     }  # fmt: skip
     assert changed.keys() == GOAL.as_dict().keys()
     hashes = {Goal.from_dict(GOAL.as_dict() | {key: value}).hash for key, value in changed.items()}
@@ -28,7 +28,7 @@ def test_goal_hash_changes_with_every_field():
 
 
 def test_goal_from_before_the_data_licence_keeps_its_hash():
-    older = {key: value for key, value in GOAL.as_dict().items() if key != "data_licence"}
+    older = {key: value for key, value in GOAL.as_dict().items() if key not in ("data_licence", "forgetting")}
     assert Goal.from_dict(older).hash == GOAL.hash == digest_of(older)[:12]
 
 

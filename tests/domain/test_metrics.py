@@ -8,11 +8,13 @@ import random
 
 import pytest
 
+from bot.domain.comparison import compare
 from bot.domain.evaluation import Evaluation, Sample, Verdict, best_of
 from bot.domain.experiment import Experiment, Run, Score
 from bot.domain.goal import Goal, GoalId
 from bot.domain.metrics import METRICS, metric_named
-from bot.domain.statistics import compare, confirmation, one_sided_bound, value_interval
+from bot.domain.sealing import confirmation
+from bot.domain.statistics import one_sided_bound, value_interval
 from bot.errors import UserError
 
 
@@ -41,6 +43,11 @@ def test_direction_and_range_of_every_metric() -> None:
     assert metric_named("something_of_ours").higher_is_better
 
 
+def score(of: Evaluation) -> Score:
+    low, high = value_interval(of)
+    return Score(of.value, of.standard_error, of.n, low, high, of.split, of.harness_digest, metric=of.metric)
+
+
 @pytest.mark.parametrize("metric", ["wer", "perplexity", "bits_per_byte"])
 def test_lower_values_are_better_in_every_comparison(metric: str) -> None:
     rng = random.Random(0)
@@ -57,10 +64,12 @@ def test_lower_values_are_better_in_every_comparison(metric: str) -> None:
     low, high = value_interval(worse)
     assert low < worse.value < high
     assert one_sided_bound(better) > better.value
-    assert confirmation(better, target=better.value, baseline=worse.value).confirmed
-    assert not confirmation(worse, target=better.value, baseline=2 * worse.value).confirmed
-    told = confirmation(better, target=better.value, baseline=better.value)
-    assert not told.confirmed and "(upper bound" in told.reason
+    told = confirmation(better, target=better.value, baseline=score(worse), base_on_seal=worse)
+    assert told is not None and told.confirmed and "(upper bound" in told.reason
+    told = confirmation(worse, target=better.value, baseline=score(worse))
+    assert told is not None and not told.confirmed and "are missing" in told.reason
+    told = confirmation(better, target=better.value, baseline=score(better), base_on_seal=better)
+    assert told is not None and not told.confirmed and "cannot be told" in told.reason
 
 
 def test_one_word_items_are_counted_like_any_right_or_wrong_and_turned() -> None:

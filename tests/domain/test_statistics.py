@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.domain import statistics as s
+from bot.domain.comparison import compare
 from bot.domain.distributions import beta_quantile, incomplete_beta, t_quantile
 from bot.domain.evaluation import Evaluation, Sample, Verdict
 from bot.errors import UserError
@@ -111,14 +112,14 @@ def test_items_needed_for_three_points_equals_the_published_number():
 @pytest.mark.parametrize(("only_a", "only_b", "n"), [(35, 55, 448), (13, 27, 198)])
 def test_fewest_wins_of_the_published_table_are_better_and_one_less_is_not(only_a, only_b, n):
     a, b = binary_pair(50, only_a, only_b, n - 50 - only_a - only_b)
-    assert s.compare(a, b).verdict is Verdict.BETTER
+    assert compare(a, b).verdict is Verdict.BETTER
     a, b = binary_pair(50, only_a + 1, only_b - 1, n - 50 - only_a - only_b)
-    assert s.compare(a, b).verdict is Verdict.CANNOT_TELL
+    assert compare(a, b).verdict is Verdict.CANNOT_TELL
 
 
 def test_compare_says_what_it_cannot_tell():
     a, b = binary_pair(60, 10, 16, 114)
-    found = s.compare(a, b)
+    found = compare(a, b)
     assert (found.difference, found.n, found.discordant) == (pytest.approx(0.03), 200, (10, 16))
     assert found.verdict is Verdict.CANNOT_TELL
     assert found.minimum_detectable == pytest.approx(s.minimum_detectable(26 / 200, 200))
@@ -128,7 +129,7 @@ def test_compare_says_what_it_cannot_tell():
 
 def test_compare_of_a_model_with_itself_claims_nothing():
     a, b = binary_pair(40, 0, 0, 60)
-    found = s.compare(a, b)
+    found = compare(a, b)
     assert (found.difference, found.p_value, found.n_needed) == (0.0, 1.0, None)
     assert found.verdict is Verdict.CANNOT_TELL
     assert found.ci_low < 0 < found.ci_high
@@ -160,7 +161,7 @@ def test_compare_properties(data, kind):
     clusters = None
     if data.draw(st.booleans()):
         clusters = {f"item{i}": str(data.draw(st.integers(0, 6))) for i in range(n)}
-    there, back = s.compare(a, b, clusters=clusters), s.compare(b, a, clusters=clusters)
+    there, back = compare(a, b, clusters=clusters), compare(b, a, clusters=clusters)
     assert 0 <= there.p_value <= 1
     assert -1 <= there.ci_low <= there.difference <= there.ci_high <= 1
     assert 0 <= there.minimum_detectable <= 1
@@ -171,7 +172,7 @@ def test_compare_properties(data, kind):
     mirrored = {Verdict.BETTER: Verdict.WORSE, Verdict.WORSE: Verdict.BETTER}
     assert back.verdict is mirrored.get(there.verdict, there.verdict)
     assert (there.verdict is Verdict.CANNOT_TELL) == (there.p_value >= 0.05)
-    assert s.compare(a, b, clusters=clusters) == there
+    assert compare(a, b, clusters=clusters) == there
 
 
 @settings(max_examples=100)
@@ -211,13 +212,13 @@ def test_power_at_five_points_equals_the_published_one():
 
 def test_equal_models_are_rarely_called_different():
     rng = random.Random(3)
-    told = sum(s.compare(*simulated(rng, 100, 0.3, 0.0)).verdict is not Verdict.CANNOT_TELL for _ in range(400))
+    told = sum(compare(*simulated(rng, 100, 0.3, 0.0)).verdict is not Verdict.CANNOT_TELL for _ in range(400))
     assert told / 400 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 400)
 
 
 def test_interval_covers_the_true_difference():
     rng = random.Random(11)
-    found = [s.compare(*simulated(rng, 120, 0.25, 0.1)) for _ in range(400)]
+    found = [compare(*simulated(rng, 120, 0.25, 0.1)) for _ in range(400)]
     covered = sum(comparison.ci_low <= 0.1 <= comparison.ci_high for comparison in found)
     assert covered / 400 >= 0.95 - 2 * math.sqrt(0.05 * 0.95 / 400)
 
@@ -227,7 +228,7 @@ def test_graded_interval_of_ten_items_keeps_its_level():
     rng, covered = random.Random(5), 0
     for _ in range(300):
         a, b = [0.5] * 10, [min(max(0.6 + rng.gauss(0, 0.1), 0), 1) for _ in range(10)]
-        found = s.compare(evaluation(a), evaluation(b))
+        found = compare(evaluation(a), evaluation(b))
         covered += found.ci_low <= 0.1 <= found.ci_high
     assert covered / 300 >= 0.95 - 2 * math.sqrt(0.05 * 0.95 / 300)
 
@@ -236,7 +237,7 @@ def test_graded_comparison_equals_the_normal_one_for_many_items():
     rng = random.Random(2)
     a = [rng.random() for _ in range(1000)]
     b = [min(max(x + rng.gauss(0.02, 0.2), 0), 1) for x in a]
-    found = s.compare(evaluation(a), evaluation(b))
+    found = compare(evaluation(a), evaluation(b))
     mean, error = s.mean_and_standard_error([y - x for x, y in zip(a, b, strict=True)])
     assert found.difference == pytest.approx(mean)
     assert (found.ci_low, found.ci_high) == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), abs=0.1 * error)
@@ -247,7 +248,7 @@ def test_graded_comparison_of_two_thousand_items_is_quick():
     rng = random.Random(0)
     a, b = ([rng.random() for _ in range(2000)] for _ in range(2))
     started = time.process_time()
-    s.compare(evaluation(a), evaluation(b))
+    compare(evaluation(a), evaluation(b))
     assert time.process_time() - started < 3  # About 0.3 s on one core of 2020.
 
 
@@ -255,13 +256,13 @@ def test_clusters_that_move_together_widen_the_interval():
     a = evaluation([0.0] * 60)
     b = evaluation([1.0] * 20 + [0.0] * 40)
     clusters = {f"item{i}": str(i // 10) for i in range(60)}
-    assert s.compare(a, b).verdict is Verdict.BETTER
-    assert s.compare(a, b, clusters=clusters).verdict is Verdict.CANNOT_TELL
+    assert compare(a, b).verdict is Verdict.BETTER
+    assert compare(a, b, clusters=clusters).verdict is Verdict.CANNOT_TELL
 
 
 def test_compare_uses_the_items_that_both_have():
     a, b = evaluation([1.0, 0.0, 1.0]), evaluation([1.0, 1.0, 0.0], first=1)
-    found = s.compare(a, b)
+    found = compare(a, b)
     assert (found.n, found.discordant) == (2, (0, 1))
 
 
@@ -282,15 +283,15 @@ def test_several_samples_of_an_item_are_averaged_first():
 )
 def test_compare_refuses_what_does_not_compare(other, word):
     with pytest.raises(UserError, match=word):
-        s.compare(evaluation([1.0, 0.0]), evaluation([1.0, 0.0], **other))
+        compare(evaluation([1.0, 0.0]), evaluation([1.0, 0.0], **other))
 
 
 def test_compare_refuses_scores_that_are_missing_or_not_numbers():
     bare = Evaluation("b", "d", "m", "exact_match", 0.5, 0.1, 2, "dev")
     with pytest.raises(UserError, match="no per-item scores"):
-        s.compare(bare, bare)
+        compare(bare, bare)
     with pytest.raises(UserError, match="must be a number"):
-        s.compare(
+        compare(
             evaluation([1.0]),
             Evaluation("b", "d", "m", "exact_match", 1, 0, 1, "dev", samples=(Sample("item0", math.nan),)),
         )
@@ -310,21 +311,6 @@ def test_one_sided_bound_of_graded_scores_uses_students_t():
     scores = [0.15, 0.35, 0.55, 0.45, 0.65, 0.75, 0.25, 0.85, 0.4, 0.6]
     mean, error = s.mean_and_standard_error(scores)
     assert s.one_sided_bound(evaluation(scores)) == pytest.approx(mean - 1.8331129326536335 * error)
-
-
-@pytest.mark.parametrize(
-    ("right", "target", "baseline", "confirmed", "word"),
-    [
-        (80, 0.8, 0.7, True, "reaches the target"),
-        (79, 0.8, 0.7, False, "does not reach"),
-        (80, 0.8, 0.73, False, "cannot be told from the baseline"),
-    ],
-)
-def test_confirmation_needs_target_and_distance_from_baseline(right, target, baseline, confirmed, word):
-    sealed = evaluation([1.0] * right + [0.0] * (100 - right), split="sealed")
-    found = s.confirmation(sealed, target=target, baseline=baseline)
-    assert found.confirmed is confirmed
-    assert word in found.reason and "100 sealed items" in found.reason
 
 
 def test_value_interval_is_wilsons_for_right_or_wrong_scores():

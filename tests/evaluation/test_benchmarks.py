@@ -17,6 +17,7 @@ from bot.evaluation.benchmarks import (
     items,
     known_benchmarks,
     load_benchmark,
+    split_sizes,
     write_job_files,
 )
 from bot.evaluation.tasks import TASKS, training_rows
@@ -156,9 +157,55 @@ def test_job_files_hold_only_the_split_that_is_evaluated(tmp_path: Path) -> None
     assert set(files) == {"bundle", "benchmark.yaml", "items.jsonl"}
     assert files["bundle"] == str(BUNDLE)
     text = Path(files["items.jsonl"]).read_text()
-    assert len(text.splitlines()) == 200
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert len([row for row in rows if "set" not in row]) == 200
+    assert len([row for row in rows if row.get("set") == "holdout"]) == 100
+    assert len({row["id"] for row in rows}) == 300
     assert not any(item.id in text or f'"{item.prompt}"' in text for item in items(benchmark, "sealed"))
     assert yaml.safe_load(Path(files["benchmark.yaml"]).read_text()) == benchmark.configuration
+
+
+def test_a_file_is_divided_into_dev_holdout_and_sealed_the_same_way_every_time(tmp_path: Path) -> None:
+    splits = {"dev": {"n": 30}, "holdout": {"n": 20}, "sealed": {"n": 30}}
+    benchmark = load_benchmark("team/faq", [write(tmp_path, FAQ | {"splits": splits}, rows=300)])
+    found = {split: [item.id for item in items(benchmark, split)] for split in ("dev", "holdout", "sealed")}
+    assert [len(each) for each in found.values()] == [30, 20, 30]
+    assert len({one for each in found.values() for one in each}) == 80
+    assert found == {split: [item.id for item in items(benchmark, split)] for split in found}
+    assert split_sizes(benchmark) == {"dev": 30, "holdout": 20, "sealed": 30}
+    unnamed = load_benchmark("team/faq", [write(tmp_path, FAQ, rows=400)])
+    spare = items(unnamed, "holdout")
+    assert len(spare) == 15
+    assert not {item.id for item in spare} & {item.id for split in ("dev", "sealed") for item in items(unnamed, split)}
+    few = load_benchmark("team/faq", [write(tmp_path, FAQ, rows=90)])
+    assert items(few, "holdout") == []
+
+
+def test_a_rule_seals_items_by_a_column_and_no_other_split_has_them(tmp_path: Path) -> None:
+    splits = {"dev": {"n": 200}, "sealed": {"n": 60, "where": {"subset": "diamond"}}}
+    folder = write(tmp_path, FAQ | {"splits": splits})
+    rows = [{"question": f"What is {i} plus one?", "answer": i + 1, "subset": "main"} for i in range(200)]
+    rows += [row | {"subset": "diamond"} for row in rows[:50]]  # Diamond is a part of Main
+    (folder / "team" / "faq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    benchmark = load_benchmark("team/faq", [folder])
+    dev, sealed = items(benchmark, "dev"), items(benchmark, "sealed")
+    assert (len(dev), len(sealed)) == (150, 50)
+    assert not {item.id for item in dev} & {item.id for item in sealed}
+    assert {int(item.reference) for item in sealed} == set(range(1, 51))
+
+
+def test_items_of_one_cluster_stay_together_and_carry_its_hash(tmp_path: Path) -> None:
+    folder = write(tmp_path, FAQ | {"items": {**FAQ["items"], "cluster": "passage"}})  # type: ignore[dict-item]
+    rows = [{"question": f"What is {i}?", "answer": i, "passage": f"text {i // 5}"} for i in range(200)]
+    (folder / "team" / "faq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    benchmark = load_benchmark("team/faq", [folder])
+    dev, sealed = ({item.cluster for item in items(benchmark, split)} for split in ("dev", "sealed"))
+    assert dev and sealed and not dev & sealed
+    assert not any("text" in cluster for cluster in dev | sealed)
+    assert items(benchmark, "dev")[0].as_row()["cluster"] in dev
+    missing = load_benchmark("team/faq", [write(tmp_path, FAQ | {"items": {**FAQ["items"], "cluster": "part"}})])  # type: ignore[dict-item]
+    with pytest.raises(UserError, match="needs the column part"):
+        items(missing, "dev")
 
 
 def test_bundle_digest_is_stable_and_a_benchmarks_digest_follows_its_content(tmp_path: Path) -> None:

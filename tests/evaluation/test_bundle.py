@@ -95,9 +95,9 @@ def test_letter_case_counts_unless_the_benchmark_says_otherwise(generate: Module
 
 
 def test_standard_error_is_the_samples_own(scores: ModuleType) -> None:
-    assert scores.standard_error([1.0, 0.0, 1.0, 0.0], [1.0] * 4, 0.5) == pytest.approx((1 / 3 / 4) ** 0.5)
-    assert scores.standard_error([1.0] * 5, [1.0] * 5, 1.0) == 0.0
-    assert scores.standard_error([1.0], [1.0], 1.0) == 0.0
+    assert scores.standard_error([1.0, 0.0, 1.0, 0.0], [1.0] * 4, 0.5, [*"abcd"]) == pytest.approx((1 / 3 / 4) ** 0.5)
+    assert scores.standard_error([1.0] * 5, [1.0] * 5, 1.0, [*"abcde"]) == 0.0
+    assert scores.standard_error([1.0], [1.0], 1.0, ["a"]) == 0.0
 
 
 def test_bot_and_job_compute_the_same_digests(bundle: ModuleType, tmp_path: Path) -> None:
@@ -117,3 +117,29 @@ def test_changed_evaluator_has_another_digest(bundle: ModuleType, tmp_path: Path
     changed = loaded(copy).harness_parts({}, ("torch",))
     assert changed["bundle"] != bundle.harness_parts({}, ("torch",))["bundle"]
     assert bundle.digest(changed) != bundle.digest(bundle.harness_parts({}, ("torch",)))
+
+
+def test_items_of_one_cluster_make_the_error_larger_as_the_bot_computes_it(scores: ModuleType) -> None:
+    from bot.domain.statistics import clustered_standard_error
+
+    samples: list[dict[str, Any]] = [{"score": float(i % 8 < 3), "cluster": f"c{i // 4}"} for i in range(40)]
+    alone = scores.value_and_error("exact_match", [{"score": each["score"]} for each in samples])[1]
+    value, error = scores.value_and_error("exact_match", samples)
+    assert error > 1.2 * alone
+    wanted = clustered_standard_error([each["score"] for each in samples], [each["cluster"] for each in samples])
+    assert (value, error) == pytest.approx((0.375, wanted))
+
+
+def test_the_holdouts_results_are_apart_and_without_texts(bundle: ModuleType) -> None:
+    samples = [
+        {"id": f"h{i}", "score": float(i < 3), "finish": "stop", "prompt": "secret", "response": "r", "reference": "r"}
+        for i in range(4)
+    ]
+    evaluation = {"benchmark": "b", "engine": "generate", "harness_digest": "d", "model": "m", "metric": "exact_match"}
+    found = bundle.holdout(evaluation, samples)
+    assert (found["value"], found["n"], found["split"]) == (0.75, 4, "holdout")
+    assert "secret" not in str(found) and [each["id"] for each in found["samples"]] == ["h0", "h1", "h2", "h3"]
+    sets = bundle.other_sets("exact_match", {"old:upper": samples})
+    assert sets["old_tasks"] == [
+        {"name": "upper", "after": 0.75, "n": 4, "scores": {"h0": 1.0, "h1": 1.0, "h2": 1.0, "h3": 0.0}}
+    ]

@@ -24,12 +24,12 @@ class ScriptedRunner:
     """Reads `script.json` in its root: {"train-01": {...}, "evaluate-01": {...}, ...}, by role and run;
     "train-01-2" is for that job's second attempt.
 
-    Outcome keys: `value` (share of items answered right), `curve` (`good`, `flat`, `diverged`, or `unseen`: no
-    metrics), `fail` (log text of a failed job), `state` (of a failed job), `suggested` (a probe's
-    rate), `model` (a folder that training leaves a copy of), `checkpoint` (the step of one that training left), `hold`
-    (true: runs until `release(name)`), `log` (of a job that succeeds), `saves` (true: it can be asked for a
-    checkpoint), `watched` and `judged` (what its wrapper says of itself), `files` (path in the job's folder -> text,
-    written last).
+    Outcome keys: `value` (share of items answered right), `holdout` (that of the holdout; `value` by default), `curve`
+    (`good`, `flat`, `diverged`, or `unseen`: no metrics), `fail` (log text of a failed job), `state` (of a failed job),
+    `suggested` (a probe's rate), `model` (a folder that training leaves a copy of), `checkpoint` (the step of one that
+    training left), `hold` (true: runs until `release(name)`), `log` (of a job that succeeds), `saves` (true: it can be
+    asked for a checkpoint), `watched` and `judged` (what its wrapper says of itself), `files` (path in the job's folder
+    -> text, written last).
     """
 
     name = "scripted"
@@ -196,11 +196,19 @@ def _produce(work: Path, name: str, outcome: dict[str, Any]) -> None:
         probe = {"steps": 20, "trials": trials, "suggested": outcome.get("suggested"), "reason": "lowest loss"}
         (out / "probe.json").write_text(json.dumps(probe))
     else:
-        _evaluation(work, out, float(outcome["value"]), "sealed" if role == "confirm" else "dev")
+        _evaluation(work, out, outcome, "sealed" if role == "confirm" else "dev")
 
 
-def _evaluation(work: Path, out: Path, value: float, split: str) -> None:
-    items = [json.loads(line) for line in (work / "items.jsonl").read_text(encoding="utf-8").splitlines()]
+def _evaluation(work: Path, out: Path, outcome: dict[str, Any], split: str) -> None:
+    rows = [json.loads(line) for line in (work / "items.jsonl").read_text(encoding="utf-8").splitlines()]
+    value = float(outcome["value"])
+    (out / "evaluation.json").write_text(json.dumps(_result([row for row in rows if "set" not in row], value, split)))
+    if held := [row for row in rows if row.get("set") == "holdout"]:
+        found = _result(held, float(outcome.get("holdout", value)), "holdout")
+        (out / "holdout.json").write_text(json.dumps(found))
+
+
+def _result(items: list[dict[str, Any]], value: float, split: str) -> dict[str, Any]:
     right = round(value * len(items))
     samples = [
         {"id": item["id"], "prompt": item["prompt"], "response": "r", "reference": item["reference"],
@@ -208,12 +216,11 @@ def _evaluation(work: Path, out: Path, value: float, split: str) -> None:
         for i, item in enumerate(items)
     ]  # fmt: skip
     value = right / len(items)
-    result = {
+    return {
         "benchmark": "practice/reverse", "harness_digest": "d" * 64, "model": "m", "metric": "exact_match",
         "value": value, "standard_error": math.sqrt(value * (1 - value) / len(items)), "n": len(items), "split": split,
         "strict": value, "lenient": value, "samples": samples,
     }  # fmt: skip
-    (out / "evaluation.json").write_text(json.dumps(result))
 
 
 def _curve(kind: str) -> list[dict[str, Any]]:

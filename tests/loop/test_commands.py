@@ -217,3 +217,17 @@ def test_bots_process_stays_small(held: tuple[World, int, int]) -> None:
         pytest.skip("no /proc on this machine")
     peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
     assert int(peak.split()[1]) < 200 * 1024, peak
+
+
+def test_two_runs_are_compared_on_the_same_items(world: World) -> None:
+    world.runner.script(GOOD)
+    issue = world.open_goal()
+    assert world.until_ended(issue) == "met"
+    pull = world.pulls()[0]["number"]
+    body = reply_to(world, pull, "/postdoc compare 1 2", issue)
+    assert "**Run 2 is better than run 1.**" in body
+    assert "190 gained, 0 lost of 200" in body and "p < 0.001" in body and "(power 0.8)" in body
+    body = reply_to(world, pull, "/postdoc compare base 1", issue)
+    assert "**Run 1 cannot be told from the untouched base model.**" in body and "would tell the observed one" in body
+    assert "This goal has no run 9" in reply_to(world, pull, "/postdoc compare 2 9", issue)
+    assert "Write two runs by their numbers" in reply_to(world, pull, "/postdoc compare 2", issue)

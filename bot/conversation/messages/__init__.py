@@ -54,10 +54,12 @@ from bot.conversation.messages.replies import (
     ANSWERS,
     answers,
     head_refused,
+    head_without_effect,
     reply_adopted,
     reply_asked,
     reply_budget,
     reply_changed,
+    reply_compared,
     reply_denied,
     reply_halt,
     reply_help,
@@ -87,7 +89,7 @@ from bot.conversation.messages.review import (
     review,
     review_name,
 )
-from bot.conversation.messages.wording import short
+from bot.conversation.messages.wording import counted, short
 
 __all__ = [
     "ANSWERS",
@@ -119,6 +121,7 @@ __all__ = [
     "consent_check",
     "consent_question",
     "contract",
+    "counted",
     "crash_apology",
     "diagnosis_labels",
     "diagnosis_named",
@@ -129,6 +132,7 @@ __all__ = [
     "ending_name",
     "goal_changes",
     "head_refused",
+    "head_without_effect",
     "hidden_key",
     "inline_comment",
     "key",
@@ -158,6 +162,7 @@ __all__ = [
     "reply_asked",
     "reply_budget",
     "reply_changed",
+    "reply_compared",
     "reply_denied",
     "reply_halt",
     "reply_help",

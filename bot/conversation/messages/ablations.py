@@ -127,7 +127,7 @@ def _conclusion(found: Ablation) -> str:
         values = listed([_named(row) for row in close])
         told += f" It cannot be told from {values} on these {score.n} items."
     elif rivals:
-        told += " Every other value is worse beyond chance, each by its own paired test."
+        told += " Every other value is worse beyond chance, by paired tests, corrected for being several (Holm)."
     return (
         f"{told} The {highest.lower()} of {len(rivals) + 1} is flattered by having been chosen on the items it is "
         f"measured on; the sealed test is not opened for it.\n\nTo keep it: `/postdoc set {kept}`. "

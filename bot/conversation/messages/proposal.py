@@ -24,6 +24,8 @@ from bot.conversation.messages.wording import (
 from bot.conversation.policy import Policy, skip_ci_trailer
 from bot.domain.budget import Spend
 from bot.domain.experiment import Experiment
+from bot.domain.metrics import Counting
+from bot.domain.statistics import USUAL_CORRELATION, minimum_detectable_unpaired
 
 PULL_REQUEST = "pull-request"
 
@@ -127,11 +129,30 @@ def _plan_sections(experiment: Experiment, facts: PlanFacts) -> str:
     if facts.licence_duties:
         lines = "\n".join(f"- {inert_line(duty, 500)}" for duty in facts.licence_duties)
         parts.append(folded("What the licences ask of the trained model", lines))
+    if blind := _blind_words(experiment):
+        parts.append(blind)
     if facts.consent:
         parts.append(facts.consent)
     first = "" if experiment.baseline is not None else "the untouched base model is evaluated, then "
     parts.append(facts.next_step or f"Next: {first}the first run is trained, evaluated and reviewed.")
     return "\n\n".join(parts)
+
+
+def _blind_words(experiment: Experiment) -> str:
+    """A warning where the dev items are too few for the gain that is asked for, "" where they will do."""
+    goal, base = goal_of(experiment), experiment.baseline
+    if base is None or base.measure.counting is not Counting.RIGHT or not 0 < base.value < 1:
+        return ""
+    wanted = base.measure.gain(base.value, goal.target)
+    least = minimum_detectable_unpaired(base.value, base.n, correlation=USUAL_CORRELATION)
+    if wanted >= least:
+        return ""
+    far, least_said = base.measure.said_size(wanted), base.measure.said_size(least)
+    return (
+        f"**Few items for this target:** it lies {far} from the base model, and {base.n} dev items show differences "
+        f"from about {least_said} on (paired, power 0.8, two models' answers correlating by .5). A run may reach the "
+        "target and still not be told from the base model."
+    )
 
 
 def _data_words(facts: PlanFacts) -> str:

@@ -8,19 +8,21 @@ from typing import Any
 from bot.conversation.commands import PREFIX, VERBS, Mistake, Verb, help_rows
 from bot.conversation.inert import code, inert, unmentioned
 from bot.conversation.messages.keys import message, within_limit
-from bot.conversation.messages.tables import budget_words, ledger, sentences, table, value_sentence
+from bot.conversation.messages.tables import budget_words, comparisons, ledger, sentences, table, value_sentence
 from bot.conversation.messages.wording import (
     changes,
     counted,
     goal_of,
     hours,
     listed,
+    measure_of,
     short,
     state_sentence,
     usd,
 )
 from bot.conversation.permissions import Tier
 from bot.domain.budget import Spend
+from bot.domain.evaluation import Verdict
 from bot.domain.experiment import Command, Experiment
 
 ANSWERS = "answers"
@@ -118,6 +120,27 @@ def reply_status(experiment: Experiment, *, on_pull_request: bool) -> str:
     return "\n\n".join(part for part in (told, ledger(experiment)) if part)
 
 
+def reply_compared(names: tuple[str, str], found: Mapping[str, Any], scored_runs: int) -> str:
+    """The second of two runs against the first: difference, interval, verdict, and how many items it would take."""
+    before, after = names
+    verdict = str(found["verdict"])
+    measure = measure_of(found)
+    told = "cannot be told from" if verdict == Verdict.CANNOT_TELL else f"is {verdict} than"
+    needed = f"; about {found['n_needed']:,} would tell the observed one" if found.get("n_needed") else ""
+    parts = [
+        f"**{after[0].upper()}{after[1:]} {told} {before}.**",
+        comparisons([(before, found)]),
+        f"These {found['n']} items show differences from about {measure.said_size(found['minimum_detectable'])} on "
+        f"(power 0.8){needed}.",
+    ]
+    if scored_runs > 1:
+        parts.append(
+            f"The verdict is this comparison's own, at 5 %. With {scored_runs} runs there are "
+            f"{scored_runs * (scored_runs + 1) // 2} such pairs, and one in twenty looks different by chance alone."
+        )
+    return "\n\n".join(parts)
+
+
 def reply_changed(
     experiment: Experiment, what: str, changed: Mapping[str, Sequence[Any]], sha: str, waits: str | None
 ) -> str:
@@ -208,6 +231,17 @@ def spend_words(spend: Spend) -> str:
     parts = [counted(spend.runs, "run")] if spend.runs else []
     parts += [hours(round(spend.gpu_hours, 2))] if spend.gpu_hours else []
     return listed([*parts, money])
+
+
+def head_without_effect(experiment: Experiment, sha: str, files: Sequence[str]) -> str:
+    """A push changed files that say how, or on what, the goal is measured: they are named, and count nowhere."""
+    return message(
+        experiment.goal_id,
+        f"head/{sha[:12]}/measured",
+        f"**{short(sha)} changes what measures this goal, and that has no effect.**",
+        "\n".join(f"- {line}" for line in files),
+        "The evaluator is not in this pull request either: it is a bundle of Postdoc's, named by its digest.",
+    )
 
 
 def head_refused(experiment: Experiment, sha: str, problems: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from bot.conversation.messages.charts import Curve, told, xychart
 from bot.conversation.messages.keys import message
 from bot.conversation.messages.lineage import disowned, lineage_section
 from bot.conversation.messages.progress import compared_with
-from bot.conversation.messages.tables import amount_or_word, comparisons, probe_table
+from bot.conversation.messages.tables import amount_or_word, comparisons, probe_table, table
 from bot.conversation.messages.wording import (
     changes,
     counted,
@@ -28,6 +28,8 @@ from bot.domain.evaluation import Verdict
 from bot.domain.experiment import Experiment, Run
 from bot.domain.metrics import Counting
 from bot.domain.recipe import as_yaml
+from bot.domain.sealing import WISE, chance_of_confirming, wise_to_open
+from bot.domain.statistics import CONFIDENCE, luck_of_best
 
 _SEVERITY = {
     Severity.FATAL: "the run produced nothing usable",
@@ -58,6 +60,8 @@ def review(
         _comparison_section(experiment, run),
         _format_sentence(run),
         lineage_section(run),
+        _forgetting_section(experiment, run),
+        _seal_sentence(experiment, run),
         _curves_section(curves),
         _findings(experiment, run),
         _probe_section(run),
@@ -102,12 +106,68 @@ def _comparison_section(experiment: Experiment, run: Run) -> str:
         least = measure_of(found).said_size(found["minimum_detectable"])
         parts.append(f"{found['n']} items show differences from about {least} on (power 0.8){enough}.")
     scored_runs = sum(other.score is not None for other in experiment.runs)
-    if scored_runs > 1:
+    if scored_runs > 1 and run.score is not None:
+        luck = luck_of_best(scored_runs, run.score.standard_error)
         parts.append(
-            f"{scored_runs} runs were compared on these items, so the best of them is flattered a little by chance; "
-            "the sealed test, opened once, decides."
+            f"{scored_runs} runs were compared on these items, so the best of them is flattered by about "
+            f"{run.score.measure.said_size(luck)}; the sealed test, opened once, decides."
         )
+    parts += [_level_sentence(experiment, found) for name, found in rows[:1] if found.get("level")]
     return "\n\n".join(parts)
+
+
+def _level_sentence(experiment: Experiment, found: Mapping[str, Any]) -> str:
+    """What a p-value has to stay below by now, where that is not what one comparison alone would need."""
+    level, scored_runs = float(found["level"]), sum(other.score is not None for other in experiment.runs)
+    doubtful = level <= found["p_value"] < 1 - CONFIDENCE
+    said = f"after {counted(scored_runs, 'run')} a verdict takes p < {level:.2g}"
+    return f"All runs of this goal together may say something false with a probability of 5 %, so {said}" + (
+        "; by itself this difference would pass for one." if doubtful else "."
+    )
+
+
+def _forgetting_section(experiment: Experiment, run: Run) -> str:
+    """What the model could do before, and does now."""
+    if not run.forgetting:
+        return ""
+    rows = []
+    for each in run.forgetting:
+        margin = f"{100 * each['difference']:+.1f} ({100 * each['ci_low']:+.1f} to {100 * each['ci_high']:+.1f})"
+        told = {"worse": "**forgotten**", "better": "better"}.get(each["verdict"], "kept, as far as it can be told")
+        before, after = percent(each["before"]), percent(each["after"])
+        rows.append((code(each["name"], 64), before, after, margin.replace("-", "\u2212"), str(each["n"]), told))
+    said = ""
+    if run.forgets:
+        blocks = goal_of(experiment).forgetting == "block"
+        said = f"{listed([code(name, 64) for name in run.forgets])} got worse beyond chance. " + (
+            "This goal says `forgetting: block`, so this run does not count." if blocks else "It is told, not held "
+            "against the run; a goal with `forgetting: block` would not count it."
+        )  # fmt: skip
+    shown = table(("Old task", "Base model", "This run", "Points (95 % interval)", "Items", ""), rows)
+    return f"### What it could do before\n\n{shown}\n\n{said}".strip()
+
+
+def _seal_sentence(experiment: Experiment, run: Run) -> str:
+    """Why a run that reaches the target is followed by another one."""
+    reached = experiment.candidate
+    if reached is None or reached.n != run.n or run.score is None or not goal_of(experiment).reached(run.score.value):
+        return ""
+    sealed, looks = experiment.splits.get("sealed", run.score.n), len(experiment.scored_runs)
+    target, rung = goal_of(experiment).target, experiment.rung
+    found = chance_of_confirming(run.score, looks, rung, target=target, sealed=sealed)
+    held = ""
+    if rung is not None:
+        value = f"{run.score.measure.said(rung.value)} on {rung.n} items"
+        held = f" The holdout, through the Ladder, says {value}" + (
+            "." if rung.run == run.n else f" of run {rung.run}, and that this run is no clear step from there."
+        )
+    if wise_to_open(run.score, looks, rung, target=target, sealed=sealed) or not run.remedy:
+        return f"The sealed items will confirm this run with an estimated chance of {100 * found:.0f} %.{held}"
+    return (
+        f"The target is reached on dev, but by so little that the {sealed} sealed items would confirm it with an "
+        f"estimated chance of {100 * found:.0f} % only. They are opened once, from {100 * WISE:.0f} % on or when "
+        f"nothing is left to try, so another run comes first.{held}"
+    )
 
 
 def _format_sentence(run: Run) -> str:

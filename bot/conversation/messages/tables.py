@@ -63,6 +63,7 @@ def goal_rows(goal: Goal, pins: Mapping[str, Any] | None = None) -> list[tuple[s
         ("Licences", ", ".join(code(name, 64) for name in goal.licences) or "any that is known"),
         ("Budget", budget_words(goal.budget)),
         ("Seed", str(goal.seed)),
+        *([("Forgetting", "a run that forgets an old task does not count")] if goal.forgetting == "block" else []),
     ]
 
 

@@ -12,8 +12,9 @@ is asked for. The benchmark's `engine` says how a model is asked; each is a file
     speech       what is said in a recording: wer, cer
     pairs        which of two answers a reward model prefers: pairwise_accuracy
 
-Items may come in sets: those without one are the split's, `fresh` ones were seen by nothing else, and `old:NAME` ones
-test what the model could do before. Only the split's own are kept one by one in `samples`.
+Items may come in sets: those without one are the split's, `fresh` ones were seen by nothing else, `old:NAME` ones test
+what the model could do before, and what is found on `holdout` ones goes to holdout.json beside the result, without
+their texts, and into no log. Only the split's own are kept one by one in `samples`.
 
 Not covered: several GPUs; benchmarks that need tools or a judge.
 """
@@ -49,7 +50,7 @@ ENGINES = {
     "speech": ("wer", "cer"),
     "pairs": ("pairwise_accuracy",),
 }
-OLD = "old:"
+OLD, HOLDOUT = "old:", "holdout"
 
 
 def main() -> int:
@@ -62,10 +63,12 @@ def main() -> int:
     samples = engine.run(arguments, benchmark, items)
     by_set: dict[str, list[dict[str, Any]]] = {}
     for item, sample in zip(items, samples, strict=True):
+        if item.get("cluster"):
+            sample["cluster"] = item["cluster"]
         by_set.setdefault(str(item.get("set") or ""), []).append(sample)
     if "" not in by_set:
         raise refused(f"{arguments.items} has no item of the split itself")
-    own = by_set.pop("")
+    own, held = by_set.pop(""), by_set.pop(HOLDOUT, [])
     metric = benchmark["metric"]
     value, error = value_and_error(metric, own)
     harness = harness_parts(written, engine.LIBRARIES)
@@ -88,8 +91,21 @@ def main() -> int:
     path = Path(arguments.output)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(evaluation, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    if held:
+        path.with_name("holdout.json").write_text(json.dumps(holdout(evaluation, held)) + "\n", encoding="utf-8")
     print(headline(evaluation), flush=True)
     return 0
+
+
+def holdout(evaluation: dict[str, Any], samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """The same of the holdout's items, by their hashes."""
+    value, error = value_and_error(evaluation["metric"], samples)
+    kept = ("benchmark", "engine", "harness_digest", "model", "metric")
+    return {key: evaluation[key] for key in kept} | {
+        "value": value, "standard_error": error, "n": len(samples), "split": HOLDOUT,
+        "samples": [{key: sample[key] for key in ("id", "score", "finish", "weight", "cluster") if key in sample}
+                    for sample in samples],
+    }  # fmt: skip
 
 
 def other_sets(metric: str, by_set: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -98,10 +114,11 @@ def other_sets(metric: str, by_set: dict[str, list[dict[str, Any]]]) -> dict[str
     if fresh := by_set.get("fresh"):
         found["fresh"] = {"value": value_and_error(metric, fresh)[0], "n": len(fresh)}
     old = [
-        {"name": name.removeprefix(OLD), "after": value_and_error(metric, samples)[0], "n": len(samples)}
+        {"name": name.removeprefix(OLD), "after": value_and_error(metric, samples)[0], "n": len(samples),
+         "scores": {sample["id"]: sample["score"] for sample in samples}}
         for name, samples in by_set.items()
         if name.startswith(OLD)
-    ]
+    ]  # fmt: skip
     return found | ({"old_tasks": old} if old else {})
 
 

@@ -38,19 +38,23 @@ def value_and_error(metric: str, samples: list[dict[str, Any]]) -> tuple[float, 
     if total <= 0:
         raise refused(f"{metric} has nothing to divide by: every item is empty")
     mean = math.fsum(w * s for w, s in zip(weights, scores, strict=True)) / total
-    error = standard_error(scores, weights, mean)
+    error = standard_error(scores, weights, mean, [str(sample.get("cluster") or i) for i, sample in enumerate(samples)])
     if COUNTING[metric] == "log":
         value = math.exp(min(mean, 700.0))
         return value, value * error
     return mean, error
 
 
-def standard_error(scores: list[float], weights: list[float], mean: float) -> float:
-    """0 when all scores agree: the interval is then Wilson's business."""
-    n = len(scores)
+def standard_error(scores: list[float], weights: list[float], mean: float, clusters: list[str]) -> float:
+    """0 when all scores agree: the interval is then Wilson's business. Items of one cluster (a passage) are right and
+    wrong together, so their residuals are added up first (Miller, https://arxiv.org/abs/2411.00640, section 2.2)."""
+    residuals: dict[str, float] = {}
+    for weight, score, cluster in zip(weights, scores, clusters, strict=True):
+        residuals[cluster] = residuals.get(cluster, 0.0) + weight * (score - mean)
+    n = len(residuals)
     if n < 2:
         return 0.0
-    squares = math.fsum((w * (s - mean)) ** 2 for w, s in zip(weights, scores, strict=True))
+    squares = math.fsum(residual**2 for residual in residuals.values())
     return math.sqrt(squares * n / (n - 1)) / math.fsum(weights)
 
 

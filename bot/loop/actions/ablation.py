@@ -15,11 +15,11 @@ from bot.domain.fold import foreseen
 from bot.domain.goal import digest_of
 from bot.domain.recipe import recipe_hash, with_value
 from bot.domain.redaction import redact
-from bot.domain.statistics import compare
 from bot.loop.actions.consent import left_of
 from bot.loop.actions.jobs import status_of
 from bot.loop.actions.planning import post_sticky, result_of, score_of
 from bot.loop.actions.traces import metrics_of, number
+from bot.loop.judging import told_together
 from bot.loop.policy import Action
 from bot.loop.spending import data_key, next_run_hours
 from bot.loop.world import World
@@ -99,6 +99,12 @@ async def _rows(world: World, x: Experiment, ablation: Ablation) -> list[dict[st
     results = {arm.n: result for arm in ablation.arms if (result := await _result(world, x, arm)) is not None}
     baseline = await result_of(world, x, x.job_for(JobRole.BASELINE, BASELINE)) if results else None
     best = max(results, key=lambda n: results[n].measure.rank(results[n].value), default=None)
+    # Told in one table, so corrected for being several.
+    against_base = told_together([(baseline, each) for each in results.values()]) if baseline is not None else []
+    rivals = [n for n in results if n != best]
+    against_best = told_together([(results[best], results[n]) for n in rivals]) if best is not None else []
+    told = {"against_baseline": dict(zip(results, against_base, strict=True))}
+    told["against_best"] = dict(zip(rivals, against_best, strict=True))
     rows = []
     for arm in ablation.arms:
         result = results.get(arm.n)
@@ -113,12 +119,8 @@ async def _rows(world: World, x: Experiment, ablation: Ablation) -> list[dict[st
         if result is None:
             row["failure"] = _failure(world, x, ablation, arm)
         else:
-            assert baseline is not None
-            against = compare(baseline, result)
             row["score"] = score_of(result, "")
-            row["against_baseline"] = against.as_dict()
-            if best is not None and arm.n != best:
-                row["against_best"] = compare(results[best], result).as_dict()
+            row |= {name: found[arm.n] for name, found in told.items() if arm.n in found}
         row |= _curve(world, x, arm)
         rows.append(row)
     return rows

@@ -13,6 +13,7 @@ from bot.conversation.commands import (
     ablation_arms,
     budget_raise,
     checked,
+    compared_runs,
     consent_sha,
     diagnosis_label,
     extra_runs,
@@ -22,7 +23,8 @@ from bot.conversation.commands import (
 from bot.conversation.policy import Policy
 from bot.diagnosis.remedies import null_is_the_remedy
 from bot.domain.budget import Envelope, Spend
-from bot.domain.experiment import RESUMABLE_STATES, Command, EventKind, Experiment, NewEvent, State
+from bot.domain.comparison import compare
+from bot.domain.experiment import RESUMABLE_STATES, Command, EventKind, Experiment, JobRole, NewEvent, State
 from bot.domain.fold import foreseen
 from bot.domain.redaction import redact
 from bot.errors import UserError
@@ -30,7 +32,7 @@ from bot.loop.actions.ablation import ablation_price_problem, ablation_problem, 
 from bot.loop.actions.adoption import adopt_goal, adoption_problem
 from bot.loop.actions.consent import above_policy, agreement, close_question, left_of, needs_second_person
 from bot.loop.actions.contract import repository_policy
-from bot.loop.actions.planning import plan_facts, post_sticky
+from bot.loop.actions.planning import plan_facts, post_sticky, result_of
 from bot.loop.actions.publish import publish_best
 from bot.loop.actions.questions import answer_question
 from bot.loop.actions.runs import commit_change, commit_remedy
@@ -122,6 +124,8 @@ async def _obey(world: World, x: Experiment, command: Command, parsed: ParsedCom
             return _ablate(x, command, *ablation_arms(parsed.args))
         case "publish":
             return await _publish(world, x, command)
+        case "compare":
+            return await _compare(world, x, *compared_runs(parsed.args))
         case "ask":
             text, events = await answer_question(world, x, command)
             return Answer(text, events) if events else refused(text)
@@ -193,6 +197,34 @@ async def _raise(world: World, x: Experiment, command: Command, more: Spend, als
         events.append(NewEvent(EventKind.CONSENTED, f"consent/{command.seq}", consent))
         await close_question(world, x, command.author, envelope.ceilings)
     return Answer(messages.reply_budget(foreseen(x, events, world.clock()), more, resumed=bool(also)), events)
+
+
+# --- what looks
+
+
+async def _compare(world: World, x: Experiment, first: int, second: int) -> Answer:
+    """Two runs on the dev items that both were evaluated on."""
+    found = []
+    for n in (first, second):
+        if n > len(x.runs):
+            return refused(f"This goal has no run {n}; so far it has {messages.counted(len(x.runs), 'run')}.")
+        role = JobRole.EVALUATE if n else JobRole.BASELINE
+        job = x.job_for(role, n)
+        if job is None or not job.succeeded:
+            return refused(f"{_called(n).capitalize()} has not been evaluated, so there is nothing to compare.")
+        try:
+            found.append(await result_of(world, x, job))
+        except UserError as error:
+            return refused(f"{str(error).rstrip('.').capitalize()}.")
+    try:
+        told = compare(found[0], found[1]).as_dict()
+    except UserError as error:
+        return refused(str(error))
+    return Answer(messages.reply_compared((_called(first), _called(second)), told, len(x.scored_runs)), [])
+
+
+def _called(n: int) -> str:
+    return f"run {n}" if n else "the untouched base model"
 
 
 # --- what saves

@@ -7,9 +7,8 @@ from typing import Any
 
 from bot.conversation import messages
 from bot.conversation.github import Refused, StaleHead
-from bot.domain.experiment import EventKind, Experiment, JobRole, NewEvent, State
+from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent, State
 from bot.domain.redaction import redact
-from bot.domain.statistics import confirmation
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.generated import card_of
 from bot.loop.actions.jobs import end_job, settle, status_of
@@ -17,6 +16,7 @@ from bot.loop.actions.planning import data_card, post_sticky, result_of, score_o
 from bot.loop.actions.runs import complete_check
 from bot.loop.actions.specs import trained_model
 from bot.loop.actions.traces import committed_files
+from bot.loop.judging import seal_events
 from bot.loop.policy import Action
 from bot.loop.spending import spend_of
 from bot.loop.world import World
@@ -24,7 +24,8 @@ from runners.job import JobId
 
 
 async def confirm(world: World, x: Experiment, action: Action) -> list[NewEvent]:
-    """Read what the sealed split said about the best run. It is opened once; a failed seal is not asked again."""
+    """Read what the sealed split said about the run. It is opened once; a failed seal is not asked again. Where the run
+    reached the target and may still be no better than the base model, that one is asked on the same items first."""
     assert x.goal is not None and x.baseline is not None
     n = int(action.args["run"])
     job = x.job_for(JobRole.CONFIRM, n)
@@ -34,14 +35,17 @@ async def confirm(world: World, x: Experiment, action: Action) -> list[NewEvent]
         data: dict[str, Any] = {"run": n, "confirmed": False, "reason": reason, "score": None}
         return [NewEvent(EventKind.CONFIRMED, "confirmed", data)]
     result = await result_of(world, x, job)
-    found = confirmation(result, target=x.goal.target, baseline=x.baseline.value)
-    data = {
-        "run": n,
-        "confirmed": found.confirmed,
-        "reason": found.reason,
-        "lower_bound": found.lower_bound,
-        "score": score_of(result, job.job_id),
-    }
+    base = x.job_for(JobRole.CONFIRM, BASELINE)
+    on_seal = await result_of(world, x, base) if base is not None and base.succeeded else None
+    why = str(action.args.get("why") or "")
+    events = seal_events(x, n, result, score_of(result, job.job_id), why, on_seal)
+    if base is None:
+        return events
+    if on_seal is not None:
+        asked = {"run": BASELINE, "score": score_of(on_seal, base.job_id)}
+        return [NewEvent(EventKind.SEAL_OPENED, f"seal/{BASELINE}", asked), *events]
+    reason = "the base model could not be evaluated on the sealed items, so nothing says that the run is better"
+    data = {"run": n, "confirmed": False, "reason": reason, "score": score_of(result, job.job_id)}
     return [NewEvent(EventKind.CONFIRMED, "confirmed", data)]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import yaml
 
 from bot.conversation import messages
@@ -10,6 +12,7 @@ from bot.domain.experiment import EventKind, Experiment, NewEvent
 from bot.domain.recipe import differences
 from bot.loop.actions.claims import review_cards
 from bot.loop.actions.specs import earlier_run_problems
+from bot.loop.actions.traces import committed_files
 from bot.loop.policy import Action
 from bot.loop.world import World, digest
 
@@ -42,6 +45,10 @@ async def read_head(world: World, x: Experiment, action: Action) -> list[NewEven
         await repository.upsert_comment(x.pull_request, key, body)
         text, digests = x.recipe, dict(x.recipe_digests)
     await review_cards(world, x, sha, text, digests)
+    if x.pull_request is not None and (named := await _without_effect(world, x, sha)):
+        key = messages.hidden_key(x.goal_id, f"head/{sha[:12]}/measured")
+        body = messages.head_without_effect(x, sha, named)
+        await repository.upsert_comment(x.pull_request, key, body)
     last = x.run.recipe if x.run is not None else x.recipe
     changed = differences(yaml.safe_load(last) or {}, yaml.safe_load(text) or {})
     data = {
@@ -55,3 +62,23 @@ async def read_head(world: World, x: Experiment, action: Action) -> list[NewEven
         "by": str(action.args.get("by", "a person")),
     }
     return [NewEvent(EventKind.HEAD_READ, f"head-read/{sha}/{x.length}", data)]
+
+
+async def _without_effect(world: World, x: Experiment, sha: str) -> list[str]:
+    """What the pushed commit says otherwise of the benchmark and of results than what counts, a sentence each."""
+    repository, found = world.repository(x), []
+    pin = x.pins.get("benchmark") or {}
+    for path, wanted in ((pin.get("path"), pin.get("digest")), (pin.get("items_path"), pin.get("items_digest"))):
+        content = await repository.file(path, sha) if path else None
+        if content is not None and digest(content) != wanted:
+            stands = messages.short(str(pin["commit"]))
+            found.append(f"`{path}`: this goal is measured on it as commit {stands} of the default branch has it.")
+    for run in x.runs:
+        if not run.reviewed:
+            continue
+        files = await asyncio.to_thread(committed_files, world, x, run)
+        for path in (path for path in files if path.endswith("/evaluation.json")):
+            content = await repository.file(path, sha)
+            if content is not None and content != files[path]:
+                found.append(f"`{path}`: what the evaluation found stands, and the next commit puts it back.")
+    return found

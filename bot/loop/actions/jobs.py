@@ -13,7 +13,7 @@ import yaml
 
 from bot.conversation.policy import Policy
 from bot.domain.budget import Spend
-from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent, State
+from bot.domain.experiment import BASELINE, EventKind, Experiment, Job, JobRole, NewEvent, State
 from bot.domain.goal import digest_of, slug
 from bot.domain.recipe import earlier_run
 from bot.errors import PlatformError, TransientError, UserError
@@ -207,6 +207,8 @@ def job_id_of(x: Experiment, role: JobRole, run: int, attempt: int, expects: str
         work = expects
     elif role.of_ablation:
         work = arm_of(x, run)[1].recipe_hash
+    elif run == BASELINE:
+        work = x.goal.hash if x.goal is not None else ""
     else:
         work = x.runs[run - 1].recipe_hash
     return JobId(f"{job_prefix(x)}{digest_of([x.goal_id, work])[:6]}-{role}-{run:02d}-{attempt}")

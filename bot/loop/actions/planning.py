@@ -17,7 +17,7 @@ from bot.data.audit import audit
 from bot.data.card import dataset_card
 from bot.data.licences import GateResult
 from bot.diagnosis import preflight
-from bot.domain.evaluation import Evaluation
+from bot.domain.evaluation import Evaluation, Split
 from bot.domain.experiment import BASELINE, EventKind, Experiment, Job, JobRole, NewEvent
 from bot.domain.goal import DEFAULT_METHOD
 from bot.domain.languages import shares_of
@@ -25,7 +25,7 @@ from bot.domain.methods import METHODS
 from bot.domain.statistics import value_interval
 from bot.errors import UserError
 from bot.evaluation.benchmark_file import Benchmark
-from bot.evaluation.benchmarks import Item, items
+from bot.evaluation.benchmarks import Item, items, split_sizes
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contamination import contamination_of
 from bot.loop.actions.contract import refuse
@@ -33,13 +33,13 @@ from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
 from bot.loop.actions.licensing import combination_of, forbidden, licences_of
 from bot.loop.actions.lineage import gather_published
 from bot.loop.actions.specs import (
-    KEPT_RESULTS,
     base_model,
     goal_folder,
+    kept_name,
     lines_without,
     script_of,
 )
-from bot.loop.actions.traces import output, output_json
+from bot.loop.actions.traces import EVALUATION, HOLDOUT, output, output_json
 from bot.loop.hardware import hardware_facts, plan_words
 from bot.loop.own_benchmark import benchmark_of
 from bot.loop.policy import Action
@@ -84,11 +84,37 @@ async def result_of(world: World, x: Experiment, job: Job | None) -> Evaluation:
         raise UserError("an evaluation that is needed was never made")
     folder = world.runner.folder(JobId(job.job_id))
     if world.kept_file is not None and not folder.exists():
-        kept = await world.kept_file(x.goal_id, f"{KEPT_RESULTS}/{job.job_id}.json")
+        kept = await raw_result(world, x, job)
         if kept is None:
             raise UserError(f"what {job.role} job `{job.job_id}` found is gone with the machine that it ran on")
-        return Evaluation.from_dict(json.loads(kept))
-    return load_result(folder)
+        found = Evaluation.from_dict(kept)
+    else:
+        found = load_result(folder)
+    known = [score for score in (x.baseline, *(run.score for run in x.runs)) if score is not None]
+    if any(score.job_id == job.job_id and score.results not in ("", found.results_digest) for score in known):
+        raise UserError(
+            f"the results of job `{job.job_id}` are not those that were recorded when it ended: somebody has edited "
+            "them, so nothing is compared with them"
+        )
+    return found
+
+
+async def raw_result(world: World, x: Experiment, job: Job | None, path: str = EVALUATION) -> dict[str, Any] | None:
+    """What the evaluator wrote to `path`, with what an `Evaluation` leaves out; None when it is not there."""
+    if job is None:
+        return None
+    folder = world.runner.folder(JobId(job.job_id))
+    if world.kept_file is not None and not folder.exists():
+        name = kept_name(job.job_id, path)
+        kept = await world.kept_file(x.goal_id, name)
+        return json.loads(kept) if kept is not None else None
+    return output_json(folder, path)
+
+
+async def holdout_of(world: World, x: Experiment, run: int) -> Evaluation | None:
+    """What the evaluator found on the holdout for a run; None without a holdout, or when its machine is gone."""
+    found = await raw_result(world, x, x.job_for(JobRole.EVALUATE, run), HOLDOUT)
+    return Evaluation.from_dict(found) if found is not None else None
 
 
 def score_of(evaluation: Evaluation, job_id: str) -> dict[str, Any]:
@@ -107,6 +133,7 @@ def score_of(evaluation: Evaluation, job_id: str) -> dict[str, Any]:
         "lenient": evaluation.lenient,
         "termination_rate": evaluation.termination_rate,
         "metric": evaluation.metric,
+        "results": evaluation.results_digest,
     }
 
 
@@ -120,7 +147,9 @@ async def record_baseline(world: World, x: Experiment, action: Action) -> list[N
         raise UserError(f"the base model could not be evaluated ({status_of(job).get('failure')}: {' '.join(tail)})")
     evaluation = await result_of(world, x, job)
     key = f"baseline/{x.contract_version}/{action.args['goal_hash']}"
-    events = [NewEvent(EventKind.BASELINE_RECORDED, key, {"score": score_of(evaluation, job.job_id)})]
+    splits = await asyncio.to_thread(split_sizes, await benchmark_of(world, x), _seed(x))
+    data = {"score": score_of(evaluation, job.job_id), "splits": splits}
+    events = [NewEvent(EventKind.BASELINE_RECORDED, key, data)]
     if x.goal.reached(evaluation.value):
         side, other = ("above", "higher") if x.goal.measure.higher_is_better else ("below", "lower")
         reason = (
@@ -199,7 +228,7 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
 
 def held_out_items(x: Experiment, benchmark: Benchmark) -> list[Item]:
     """Everything that this goal is ever measured on, whatever split it stands in."""
-    return [item for split in ("dev", "sealed") for item in items(benchmark, split, _seed(x))]
+    return [item for split in Split for item in items(benchmark, split, _seed(x))]
 
 
 def _rows(content: bytes) -> list[dict[str, Any]] | None:

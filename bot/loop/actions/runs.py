@@ -19,18 +19,17 @@ from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity, Symptom
 from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent, Run
 from bot.domain.fold import foreseen
 from bot.domain.goal import digest_of
-from bot.domain.metrics import metric_named
 from bot.domain.recipe import as_yaml, differences, line_with, with_value
 from bot.domain.redaction import redact
-from bot.domain.statistics import compare
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contract import describe_model
 from bot.loop.actions.generated import card_of, generated_rows, spoiled
 from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
 from bot.loop.actions.lineage import lineage_of
-from bot.loop.actions.planning import data_card, post_sticky, result_of, score_of
+from bot.loop.actions.planning import data_card, holdout_of, post_sticky, raw_result, result_of, score_of
 from bot.loop.actions.specs import base_model, keep_script, script_of
 from bot.loop.actions.traces import collect_trace, committed_files, job_path, metrics_of, number, output_json
+from bot.loop.judging import forgotten, holdout_events, judged, reached_run, wise
 from bot.loop.policy import Action, arm_chosen, head_recipe_hash
 from bot.loop.spending import data_key, remedy_waits, spend_of
 from bot.loop.world import PREPARE, World, shipped_scripts
@@ -75,11 +74,14 @@ async def diagnose_run(world: World, x: Experiment, action: Action) -> list[NewE
     if train is not None and train.succeeded and evaluate is not None and evaluate.succeeded:
         result = await result_of(world, x, evaluate)
         found["score"] = score_of(result, evaluate.job_id)
-        against = compare(await result_of(world, x, x.job_for(JobRole.BASELINE, BASELINE)), result)
-        found["verdict"], found["against_baseline"] = str(against.verdict), against.as_dict()
-        if (best := x.best_run) is not None and best.n != run.n:
-            best_result = await result_of(world, x, x.job_for(JobRole.EVALUATE, best.n))
-            found["against_best"] = {"run": best.n} | compare(best_result, result).as_dict()
+        best = x.best_run
+        best_result = await result_of(world, x, x.job_for(JobRole.EVALUATE, best.n)) if best is not None else None
+        baseline = x.job_for(JobRole.BASELINE, BASELINE)
+        found |= judged(
+            x, result, await result_of(world, x, baseline),
+            (best.n, best_result) if best is not None and best_result is not None else None,
+        )  # fmt: skip
+        found["forgetting"] = forgotten(await raw_result(world, x, baseline), await raw_result(world, x, evaluate))
     blame = None
     if train is not None and train.succeeded:
         facts, blame = await generated_rows(world, x, run)
@@ -91,14 +93,28 @@ async def diagnose_run(world: World, x: Experiment, action: Action) -> list[NewE
         found |= await _with_lineage(world, x, run)
     found |= {"report": report.as_dict(), "remedy": None}
     key = f"run/{run.n}/diagnosed"
-    after = foreseen(x, [NewEvent(EventKind.DIAGNOSED, key, found)], world.clock())
+    asked = await _ask_holdout(world, foreseen(x, [NewEvent(EventKind.DIAGNOSED, key, found)], world.clock()), run)
+    after = foreseen(x, [*asked, NewEvent(EventKind.DIAGNOSED, key, found)], world.clock())
     decision = await _decided(world, after)
     if blame is not None or (train is not None and train.refused):
         decision = _only_what_helps(decision, report)
     found |= {"remedy": decision.remedy.as_dict() if decision.remedy else None, "kept": decision.kept}
     if decision.remedy is None and decision.stuck:
         found["stuck"] = decision.stuck
-    return [NewEvent(EventKind.DIAGNOSED, key, found)]
+    return [*asked, NewEvent(EventKind.DIAGNOSED, key, found)]
+
+
+async def _ask_holdout(world: World, after: Experiment, run: Run) -> list[NewEvent]:
+    """Hold a run that reaches the target on dev, as `after` has it, against the holdout; what the Ladder answers is all
+    that is ever told of it. Nothing where another run is the better one, or the benchmark has no holdout."""
+    reached = reached_run(after)
+    if reached is None or reached.n != run.n:
+        return []
+    asked = await holdout_of(world, after, run.n)
+    if asked is None:
+        return []
+    before = await holdout_of(world, after, after.rung.run) if after.rung is not None else None
+    return holdout_events(after, run.n, asked, before)
 
 
 async def _with_lineage(world: World, x: Experiment, run: Run) -> dict[str, Any]:
@@ -114,9 +130,8 @@ async def _with_lineage(world: World, x: Experiment, run: Run) -> dict[str, Any]
 async def _decided(world: World, x: Experiment) -> Decision:
     """What follows the run that has just been diagnosed, as `x` will be with that."""
     assert x.goal is not None
-    best = x.best_run
-    metric = metric_named(x.goal.metric)
-    if best is not None and best.score is not None and metric.reached(best.score.value, x.goal.target):
+    reached = reached_run(x)
+    if reached is not None and wise(x, reached):
         return Decision(None)  # the sealed test comes next
     family, parameters = await asyncio.to_thread(describe_model, await base_model(world, x))
     covered = frozenset(x.consent["envelope"]["keys"]) if x.consent is not None else None

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from bot.domain.ablation import Ablation, Arm
-from bot.domain.experiment import Experiment, JobRole, Run
+from bot.domain.experiment import BASELINE, Experiment, JobRole, Run
 from bot.domain.goal import digest_of, slug
 from bot.domain.recipe import earlier_run, run_name
 from bot.errors import PlatformError, TransientError, UserError
@@ -43,6 +43,12 @@ BENCHMARK_ROWS = 3000
 """Training rows drawn from a benchmark that makes its own."""
 
 
+def kept_name(job_id: str, path: str) -> str:
+    """Under which name the result that a job wrote to `path` is kept for its goal."""
+    beside = "" if path.endswith("/evaluation.json") else f"-{PurePosixPath(path).stem}"
+    return f"{KEPT_RESULTS}/{job_id}{beside}.json"
+
+
 async def spec_of(world: World, x: Experiment, role: JobRole, run: int, job_id: JobId) -> JobSpec:
     assert x.goal is not None
     match role:
@@ -54,6 +60,8 @@ async def spec_of(world: World, x: Experiment, role: JobRole, run: int, job_id: 
             return await _evaluation_spec(
                 world, x, job_id, trained_model(world, x, run), "dev", f"{x.folder}/runs/{run:02d}"
             )
+        case JobRole.CONFIRM if run == BASELINE:
+            return await _evaluation_spec(world, x, job_id, await base_model(world, x), "sealed", x.goal.base_model)
         case JobRole.CONFIRM:
             return await _evaluation_spec(
                 world, x, job_id, trained_model(world, x, run), "sealed", f"{x.folder}/runs/{run:02d}"

@@ -28,7 +28,8 @@ from runners.outputs import read_output
 CURVE_POINTS = 500
 """Most points of a committed curve."""
 LOG_LINES = 200
-EVALUATION = "out/evaluation.json"
+EVALUATION, HOLDOUT = "out/evaluation.json", "out/holdout.json"
+"""Of an evaluation job. The second is read by the Ladder alone: it goes into no trace and no commit."""
 TRAINING_FILES = ("metrics.jsonl", "data_audit.json", "setup.json", "trainer_state.json", "completions.jsonl")
 """Of a training job's folder `out`, as the diagnosis reads them. Sampled answers stay in the bot's own folder."""
 

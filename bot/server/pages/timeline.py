@@ -217,6 +217,19 @@ def _confirmed(d: Data) -> Said:
     return f"The sealed test did not confirm run {d['run']}{':' + value if value else ''}.", d["reason"], "bad"
 
 
+def _holdout_asked(d: Data) -> Said:
+    rung = d["rung"]
+    what = "and told a new value" if d["told"] else f"and repeated what it had told of run {rung['run']}"
+    return f"The holdout was asked about run {d['run']}, {what}.", f"{rung['value']:.3f} on {rung['n']} items.", ""
+
+
+def _seal_opened(d: Data) -> Said:
+    if not d["run"]:
+        return "The base model was asked on the sealed items.", _scored(d["score"]), ""
+    against = f", although {d['why']}" if d.get("why") else ""
+    return f"The seal was opened for run {d['run']}{against}.", f"Estimated chance: {100 * d['chance']:.0f} %.", ""
+
+
 def _ended(d: Data) -> Said:
     return f"The goal ended: {d['state']}.", d["reason"], {"met": "good", "needs human": "wait"}.get(d["state"], "")
 
@@ -278,6 +291,8 @@ SENTENCES: dict[str, Callable[[Data], Said]] = {
     "reviewed": _reviewed,
     "revised": _revised,
     "head_read": _head_read,
+    "holdout_asked": _holdout_asked,
+    "seal_opened": _seal_opened,
     "confirmed": _confirmed,
     "outputs_gone": lambda d: (
         f"What the job to {task_of(d['role'], d['run'])} left is gone with its machine.", "", "wait",
