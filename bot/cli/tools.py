@@ -219,12 +219,23 @@ def scan(
     train: Annotated[Path, typer.Option("--train", help="What is trained on: JSONL, Parquet or a folder of them.")],
     eval_: Annotated[Path, typer.Option("--eval", help="The evaluation items, in the same forms.")],
     json_file: JsonFile = None,
+    embeddings: Annotated[
+        str,
+        typer.Option("--embeddings", help="Look for paraphrases too, by this embedding model: folder or OWNER/NAME."),
+    ] = "",
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that large data is divided between.")] = 2,
 ) -> None:
     """Look for evaluation items in training data."""
+    from bot.data.paraphrases import ModelEmbedder, find_paraphrases
+    from bot.data.rows import read_items, read_rows
     from bot.data.scan import scan_files
 
     check_json(json_file)
-    report = scan_files(train, eval_)
+    report = scan_files(train, eval_, workers=workers)
+    if embeddings:
+        with ModelEmbedder(embeddings) as embed:
+            found = find_paraphrases(read_rows(train), read_items(eval_), embed)
+        report = report.with_matches(found.matches)
     say([report.summary()], json_file)
     write_json(json_file, report.as_dict())
 

@@ -7,6 +7,7 @@ change the card's fields nor mention, link or embed anything.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import cache
@@ -292,10 +293,13 @@ def _scan_facts(scan: ScanReport | Mapping[str, Any]) -> dict[str, Any]:
     data = scan.as_dict() if isinstance(scan, ScanReport) else scan
     against = f" against {scan.items:,} evaluation items" if isinstance(scan, ScanReport) else ""
     overlapping = len({match["row"] for match in data["flagged"]})
+    kinds = Counter(kind for kind, _ in {(match["kind"], match["row"]) for match in data["flagged"]})
+    how = f" ({', '.join(f'{count:,} {kind}' for kind, count in kinds.most_common())})" if kinds else ""
+    dropped = f" Those {data['dropped']:,} rows were dropped and are not trained on." if data.get("dropped") else ""
     return {
         "verdict": data["verdict"],
-        "sentence": f"{data['rows']:,} training rows were scanned{against}: {overlapping:,} overlap, "
-        f"{data['unscannable']:,} rows or items could not be scanned.",
+        "sentence": f"{data['rows']:,} training rows were scanned{against}: {overlapping:,} overlap{how}, "
+        f"{data['unscannable']:,} rows or items could not be scanned.{dropped}",
         "seconds": data["seconds"],
         "bytes": data["bytes"],
     }

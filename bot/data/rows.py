@@ -86,6 +86,8 @@ class Item:
     id: str
     prompt: str
     reference: str = ""
+    choices: tuple[str, ...] = ()
+    """Where they stand in a column of their own."""
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -95,6 +97,48 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """
     for file in data_files(path):
         yield from _parquet_rows(file) if file.suffix == ".parquet" else _jsonl_rows(file)
+
+
+class Shard(NamedTuple):
+    """A part of a file that can be read by itself."""
+
+    file: Path
+    start: int
+    """First byte of JSONL, first row group of Parquet."""
+    end: int
+
+
+def shards(path: Path, size: int) -> Iterator[Shard]:
+    """Every row of `path` is in one of these, in the order of `read_rows`. `size` is in bytes of JSONL.
+
+    Raises: UserError as `read_rows` does.
+    """
+    for file in data_files(path):
+        if file.suffix == ".parquet":
+            yield from (Shard(file, group, group + 1) for group in range(_row_groups(file)))
+        else:
+            total = file.stat().st_size
+            yield from (Shard(file, start, min(start + size, total)) for start in range(0, total, size))
+
+
+def read_shard(shard: Shard) -> Iterator[dict[str, Any]]:
+    """The rows that begin in a shard. Raises: UserError, whose line numbers count from the shard's beginning."""
+    if shard.file.suffix == ".parquet":
+        yield from _parquet_rows(shard.file, range(shard.start, shard.end))
+        return
+    with shard.file.open("rb") as lines:
+        if shard.start:
+            lines.seek(shard.start - 1)
+            lines.readline()
+        number = 0
+        while (place := lines.tell()) < shard.end and (line := lines.readline()):
+            number += 1
+            try:
+                text = line.decode("utf-8-sig" if place == 0 else "utf-8")
+            except UnicodeDecodeError:
+                raise UserError(f"{shard.file} is not UTF-8 text. Save it as UTF-8.") from None
+            if text.strip():
+                yield _row(text, shard.file, number)
 
 
 def data_files(path: Path) -> list[Path]:
@@ -128,12 +172,20 @@ def item_of(row: Row, default_id: str) -> Item:
     prompt = "\n".join(text for part, text in parts if part is asking)
     reference = "\n".join(text for part, text in parts if part is Part.ANSWER)
     name = row.get("id")
-    return Item(default_id if name is None or name == "" else str(name), prompt, reference)
+    return Item(default_id if name is None or name == "" else str(name), prompt, reference, _choices(row))
+
+
+def _choices(row: Row) -> tuple[str, ...]:
+    """The column `choices` or `options`: texts, or ARC's {"text": [...], "label": [...]}."""
+    value = next((row[name] for name in ("choices", "options") if name in row), None)
+    if isinstance(value, Mapping):
+        value = value.get("text") or list(value.values())
+    return tuple(one for one in value if isinstance(one, str)) if isinstance(value, (list, tuple)) else ()
 
 
 def segments(row: Row) -> list[Segment]:
     """All text of a row: prompt columns first, then columns of unknown side, then answers; a chat's turns in order."""
-    columns: dict[Part, list[Segment]] = {part: [] for part in Part}
+    columns: dict[Part, list[Segment]] = {Part.PROMPT: [], Part.TEXT: [], Part.ANSWER: []}
     for column, value in row.items():
         name = str(column).lower()
         if name in MEDIA_COLUMNS and (digests := _media(value)):
@@ -141,7 +193,7 @@ def segments(row: Row) -> list[Segment]:
         elif name not in _NAMING_COLUMNS:
             part = Part.PROMPT if name in PROMPT_COLUMNS else Part.ANSWER if name in ANSWER_COLUMNS else Part.TEXT
             _collect(value, part, columns[part], depth=0)
-    return [segment for part in Part for segment in columns[part]]
+    return [*columns[Part.PROMPT], *columns[Part.TEXT], *columns[Part.ANSWER]]
 
 
 def _media(value: Any) -> list[str]:
@@ -229,17 +281,30 @@ def _row(line: str, file: Path, number: int) -> dict[str, Any]:
     return row
 
 
-def _parquet_rows(file: Path) -> Iterator[dict[str, Any]]:
+def _parquet_rows(file: Path, groups: range | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of all row groups, or of those in `groups`."""
+    parquet = _pyarrow_parquet(file)
     try:
-        parquet = import_module("pyarrow.parquet")  # Only a job's environment is sure to have it.
+        with parquet.ParquetFile(file) as table:
+            for batch in table.iter_batches(batch_size=1024, row_groups=None if groups is None else list(groups)):
+                yield from batch.to_pylist()
+    except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two.
+        raise UserError(f"{file} is not a readable Parquet file: {error}.") from error
+
+
+def _row_groups(file: Path) -> int:
+    try:
+        with _pyarrow_parquet(file).ParquetFile(file) as table:
+            return int(table.num_row_groups)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is not a readable Parquet file: {error}.") from error
+
+
+def _pyarrow_parquet(file: Path) -> Any:
+    try:
+        return import_module("pyarrow.parquet")  # Only a job's environment is sure to have it.
     except ImportError:
         raise UserError(
             f"Reading {file} needs pyarrow, which is not installed here. "
             "Install it with `pip install pyarrow`, or convert the file to .jsonl."
         ) from None
-    try:
-        with parquet.ParquetFile(file) as table:
-            for batch in table.iter_batches(batch_size=1024):
-                yield from batch.to_pylist()
-    except (OSError, ValueError) as error:  # pyarrow's own errors derive from these two.
-        raise UserError(f"{file} is not a readable Parquet file: {error}.") from error

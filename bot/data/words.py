@@ -33,6 +33,27 @@ def normalised_words(text: str) -> list[str]:
     return split_words(text).words
 
 
+# Bytes of ASCII text -> lower-case letters and digits, all else a space. Apostrophes are deleted before.
+_ASCII = bytes(byte if chr(byte).isalnum() and byte < 128 else 32 for byte in bytes(range(256)).lower())
+# What typographers put into English text, as UTF-8 bytes -> what it is to `split_words`: a gap, or nothing.
+_TYPOGRAPHY = {
+    mark.encode(): b"" if ord(mark) in _DELETED else b" "
+    for mark in "\u2019\u2018\u201c\u201d\u2013\u2014\u2026\u00a0\u2022\u200b\u00b7\u2212\u00b0\ufeff\u2192"
+}
+
+
+def spaced_words(text: str) -> bytes:
+    """The words of `split_words` in UTF-8 with one or more spaces between them; far faster for most English text."""
+    data = text.encode(errors="replace")
+    if not data.isascii():
+        for mark, gap in _TYPOGRAPHY.items():
+            if mark in data:
+                data = data.replace(mark, gap)
+        if not data.isascii():
+            return " ".join(split_words(text).words).encode(errors="replace")
+    return data.translate(_ASCII, b"'")
+
+
 def signs_between(left: str, gap: str, right: str) -> str:
     """The arithmetic and logic signs in the gap between two words, where they mean something.
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from bot.conversation.github import Repository
 from bot.conversation.goal_fields import address_problem
 from bot.conversation.policy import Policy
+from bot.data.evaluation_sets import evaluation_set, training_refusal
 from bot.data.licences import licence_of_card
 from bot.domain.data_source import SUFFIXES, AddressSource, HubSource, RepositorySource, Source, is_pinned, parse_source
 from bot.domain.experiment import Experiment
@@ -74,6 +75,15 @@ def check_independence(
     instead = "Name other data: a score reached on rows that are asked again would mean nothing."
     if isinstance(source, HubSource):
         names = {source.repo.lower(), *made_from}
+        if (refusal := training_refusal(source.repo, source.path)) is not None:
+            raise UserError(f"The training data cannot be used: {refusal}")
+        for name in made_from:
+            # A benchmark with rows for training may have lent those; of the others everything is scored.
+            if (listed := evaluation_set(name)) is not None and not listed.train:
+                raise UserError(
+                    f"The training data `{source}` says of itself that it is made from `{name}`, the benchmark "
+                    f"{listed.name} ({listed.source}). {instead}"
+                )
         for own in benchmark.datasets:
             if any(own in name for name in names):
                 raise UserError(

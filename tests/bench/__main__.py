@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench import acknowledgement, gym, hardware, pursuits, runners, statistics, writes, zoo
+from tests.bench import acknowledgement, gym, hardware, pursuits, runners, scan, statistics, writes, zoo
 from tests.bench.printing import machine
 
-PARTS = ("acknowledgement", "writes", "pursuits", "runners", "hardware", "gym", "zoo", "statistics")
+PARTS = ("acknowledgement", "writes", "pursuits", "runners", "hardware", "gym", "zoo", "statistics", "scan")
 
 
 def main() -> None:
@@ -35,6 +35,7 @@ def main() -> None:
             "hardware": hardware.measure,
             "gym": gym.measure,
             "zoo": zoo.measure,
+            "scan": lambda: scan.measure(arguments.repeat),
             "statistics": statistics.measure,
             "pursuits": lambda: pursuits.measure(arguments.goal, arguments.repeat),
         }[part]()

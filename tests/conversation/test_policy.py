@@ -171,6 +171,8 @@ def parsed(text: str) -> Policy:
         ("publish: {private: true}", "publish: {private: false}", ""),
         ("publish: {on_merge: true}", "publish: {on_merge: false}", "`publish.on_merge` yes → no"),
         ("", "commits: {skip_ci: true}", "`commits.skip_ci` no → yes"),
+        ("contamination: drop", "contamination: block", "`contamination` `drop` → `block`"),
+        ("contamination: block", "contamination: drop", ""),
         ("usd_per_hour: 1", "usd_per_hour: 2.5", "`usd_per_hour` 1 → 2.5"),
         ("usd_per_hour: 3", "usd_per_hour: 2.5", ""),
         ("labels: {goal: mine}", "labels: {goal: ours}", ""),

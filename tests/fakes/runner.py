@@ -181,7 +181,7 @@ def _produce(work: Path, name: str, outcome: dict[str, Any], spec: JobSpec) -> N
     if role in ("data", "rebuild"):
         rows = outcome.get("rows") or [_row(f"speak {i} backwards please", f"word{i}") for i in range(200)]
         _jsonl(work / "data" / "train.jsonl", rows)
-        _jsonl(work / "data" / "validation.jsonl", [_row("a validation prompt", "x")])
+        _jsonl(work / "data" / "validation.jsonl", outcome.get("validation") or [_row("a validation prompt", "x")])
         digest = hashlib.sha256((work / "data" / "train.jsonl").read_bytes()).hexdigest()
         build = {"sources": _sources(work / "inputs"), "rows": len(rows), "validation_rows": 1, "dropped": {},
                  "columns": {}, "sha256": digest}  # fmt: skip

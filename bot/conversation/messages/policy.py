@@ -113,6 +113,11 @@ _SINGLE: Mapping[str, Callable[[Policy], str]] = {
         else "Nothing is published without `/postdoc publish`."
     ),
     "skip_ci": lambda p: f"Commits made by Postdoc {'carry' if p.skip_ci else 'no longer carry'} `[skip ci]`.",
+    "contamination": lambda p: (
+        "Training rows that hold evaluation items are dropped, and training goes on without them."
+        if p.contamination == "drop"
+        else "Training data with rows that hold evaluation items is refused."
+    ),
     "usd_per_hour": lambda p: (
         f"An hour on your own machines counts as {p.usd_per_hour:g} USD."
         if p.usd_per_hour

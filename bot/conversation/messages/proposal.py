@@ -50,6 +50,8 @@ class PlanFacts:
     """clean, contaminated or unclear."""
     scan_flagged: int = 0
     scan_rows: int | None = None
+    scan_dropped: int = 0
+    """Rows that shared text with evaluation items and were left out, because the policy says so."""
     seconds_per_run: float | None = None
     usd_per_run: float | None = None
     estimated: bool = False
@@ -186,6 +188,8 @@ def _scan_words(facts: PlanFacts) -> str:
             return "not done yet"
         case "clean":
             return f"clean: none{of} shares text with an evaluation item"
+        case "contaminated" if facts.scan_dropped:
+            return f"{counted(facts.scan_dropped, 'row')}{of} sharing text with evaluation items left out"
         case "contaminated":
             return f"**contaminated**: {counted(facts.scan_flagged, 'row')}{of} share text with evaluation items"
         case _:

@@ -106,6 +106,7 @@ RULES: Mapping[str, Callable[[Any, Any], Any]] = {
     "publish.on_merge": lambda own, server: own and server,
     "commits.skip_ci": lambda own, server: own or server,
     "monitor": lambda own, server: max(own, server, key=("off", "advise", "abort").index),
+    "contamination": lambda own, server: max(own, server, key=("drop", "block").index),
     "usd_per_hour": max,
 }
 """Setting -> (the repository's, the server's) -> what holds. The goal label is the repository's own affair."""

@@ -140,6 +140,11 @@ class PolicyForm(_Model):
         description="What happens to a run that cannot come to anything any more: `abort` ends it after a checkpoint, "
         "`advise` says so in its check, `off` does not look.",
     )
+    contamination: Literal["block", "drop"] = Field(
+        default="block",
+        description="What becomes of training data with rows that hold items of the benchmark: `block` refuses it, "
+        "`drop` trains on the other rows and says so.",
+    )
     usd_per_hour: Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)] = Field(
         default=0.0, description="Price of one hour on your own machines; 0: they are not charged to a goal."
     )
@@ -158,6 +163,7 @@ class PolicyForm(_Model):
             publish=Publish(**self.publish.model_dump()),
             skip_ci=self.commits.skip_ci,
             monitor=self.monitor,
+            contamination=self.contamination,
             usd_per_hour=self.usd_per_hour,
         )
 

@@ -137,6 +137,9 @@ class Policy:
     """True: commits made by Postdoc carry `[skip ci]`."""
     monitor: str = "abort"
     """What happens to a run that is doomed: `abort` ends it, `advise` says so, `off` does not look."""
+    contamination: str = "block"
+    """What becomes of training data with rows that hold evaluation items: `block` refuses it, `drop` trains on the
+    other rows."""
     usd_per_hour: float = 0.0
     """Price of an hour on the repository's own machines."""
     stated: frozenset[str] | None = field(default=None, compare=False)
@@ -200,6 +203,7 @@ class Policy:
             "publish": asdict(self.publish),
             "commits": {"skip_ci": self.skip_ci},
             "monitor": self.monitor,
+            "contamination": self.contamination,
             "usd_per_hour": self.usd_per_hour,
         }
 

@@ -17,7 +17,6 @@ from bot.conversation.policy import Policy
 from bot.data.audit import audit
 from bot.data.card import dataset_card
 from bot.data.licences import GateResult
-from bot.data.scan import ScanReport, scan
 from bot.diagnosis import preflight
 from bot.domain.evaluation import Evaluation, Split
 from bot.domain.experiment import BASELINE, EventKind, Experiment, Job, JobRole, NewEvent
@@ -29,6 +28,7 @@ from bot.errors import UserError
 from bot.evaluation.benchmark_file import Benchmark
 from bot.evaluation.benchmarks import Item, items, split_sizes
 from bot.loop.actions.card import experiment_card
+from bot.loop.actions.contamination import contamination_of
 from bot.loop.actions.contract import refuse
 from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
 from bot.loop.actions.licensing import combination_of, forbidden, licences_of
@@ -37,6 +37,7 @@ from bot.loop.actions.specs import (
     base_model,
     goal_folder,
     kept_name,
+    lines_without,
     script_of,
 )
 from bot.loop.actions.traces import EVALUATION, HOLDOUT, output, output_json
@@ -190,17 +191,18 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
     benchmark = await benchmark_of(world, x)
     held_out = await asyncio.to_thread(held_out_items, x, benchmark)
     content = output(folder, "data/train.jsonl") or b""
-    try:
-        rows = [json.loads(line) for line in content.decode().split("\n") if line]
-    except ValueError:
-        rows = []
-    if not rows or not all(isinstance(row, dict) for row in rows):
-        found["build_failed"] = "data/prepare.py left no train.jsonl whose every line is a JSON object"
+    rows, validation = _rows(content), _rows(output(folder, "data/validation.jsonl") or b"")
+    if not rows or validation is None:
+        which = "train.jsonl" if not rows else "validation.jsonl"
+        found["build_failed"] = f"data/prepare.py left no {which} whose every line is a JSON object"
         return [NewEvent(EventKind.DATA_CHECKED, name, found)]
     if (problem := rows_problem(x.recipe, rows)) is not None:
         found["build_failed"] = problem
         return [NewEvent(EventKind.DATA_CHECKED, name, found)]
-    report = await asyncio.to_thread(scan, rows, held_out)
+    contamination = await contamination_of(world, x, rows, validation, held_out)
+    facts = contamination.as_facts()
+    rows = [row for number, row in enumerate(rows) if number not in facts.get("dropped_rows", ())]
+    content = lines_without(content, facts.get("dropped_rows", ()))
     licences = await licences_of(world, x)
     together = combination_of(x, licences)
     hardware = await hardware_facts(
@@ -213,8 +215,8 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
     )
     found |= {
         "hardware": hardware,
-        "build": output_json(folder, "data/build.json") or {},
-        "scan": _without_text(report),
+        "build": _build_without(output_json(folder, "data/build.json") or {}, len(facts.get("dropped_rows", ()))),
+        **facts,
         "audit": (await asyncio.to_thread(audit, rows)).as_dict(),
         "warnings": await asyncio.to_thread(_warnings, world, x, key, content),
         "licences": {
@@ -225,7 +227,9 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
         "combination": together.as_dict(),
         "asked_in": shares_of(f"{item.prompt} {item.reference}" for item in held_out),
     }  # fmt: skip
-    found["blocked"] = _blocked(report, [gate for _, gate in licences.values()]) or forbidden(together, licences)
+    found["blocked"] = (
+        contamination.blocked or _refused([gate for _, gate in licences.values()]) or forbidden(together, licences)
+    )
     events = [NewEvent(EventKind.DATA_CHECKED, name, found)]
     if found["blocked"] and x.pull_request is None:
         events.append(await refuse(world, x, found["blocked"]))
@@ -235,6 +239,23 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
 def held_out_items(x: Experiment, benchmark: Benchmark) -> list[Item]:
     """Everything that this goal is ever measured on, whatever split it stands in."""
     return [item for split in Split for item in items(benchmark, split, _seed(x))]
+
+
+def _rows(content: bytes) -> list[dict[str, Any]] | None:
+    """Of JSON lines; None when a line is no JSON object."""
+    try:
+        rows = [json.loads(line) for line in content.decode().split("\n") if line]
+    except ValueError:
+        return None
+    return rows if all(isinstance(row, dict) for row in rows) else None
+
+
+def _build_without(build: dict[str, Any], dropped: int) -> dict[str, Any]:
+    """What the build says of itself, when rows were left out after it."""
+    if not dropped:
+        return build
+    reasons = {**build.get("dropped", {}), "hold evaluation items": dropped}
+    return {**build, "rows": build.get("rows", dropped) - dropped, "dropped": reasons}
 
 
 def rows_problem(recipe: str, rows: Sequence[Mapping[str, Any]]) -> str | None:
@@ -260,24 +281,9 @@ def _warnings(world: World, x: Experiment, key: str, content: bytes) -> list[str
     return [diagnosis.cause for diagnosis in preflight(inputs).diagnoses]
 
 
-def _without_text(report: ScanReport) -> dict[str, Any]:
-    """The scan's result as it may be kept and shown: which rows match which item, never the matching text."""
-    found = report.as_dict()
-    found["flagged"] = [{k: v for k, v in match.items() if k != "match"} for match in found["flagged"]]
-    return found | {"summary": report.summary()}
-
-
-def _blocked(report: ScanReport, gates: Sequence[GateResult]) -> str | None:
-    """Why this training set may not be trained on; None when it may."""
-    if report.verdict == "contaminated":
-        return (
-            f"{len(report.flagged_rows)} of {report.rows} training rows hold items of the benchmark that this goal is "
-            "measured on. Remove them: a score reached with them would mean nothing."
-        )
-    for gate in gates:
-        if not gate.ok:
-            return f"{gate.reason} {gate.advice}".strip()
-    return None
+def _refused(gates: Sequence[GateResult]) -> str | None:
+    """The first licence's reason against training; None when all of them allow it."""
+    return next((f"{gate.reason} {gate.advice}".strip() for gate in gates if not gate.ok), None)
 
 
 async def propose(world: World, x: Experiment, action: Action) -> list[NewEvent]:
@@ -334,6 +340,7 @@ def plan_facts(world: World, x: Experiment) -> dict[str, Any]:
         "scan_verdict": found.get("verdict"),
         "scan_flagged": len(found.get("flagged", ())),
         "scan_rows": found.get("rows"),
+        "scan_dropped": found.get("dropped", 0),
         "memory": plan_words(hardware) if hardware is not None else "",
         "warnings": [*([too_large.diagnosis.cause] if too_large is not None else ()), *checked.get("warnings", ())],
         "estimated": timed is None and hours is not None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -168,7 +168,8 @@ async def _training_spec(
 ) -> JobSpec:
     recipe, digests = trained.recipe, trained.digests
     inputs = goal_folder(world, x) / "inputs" / job_id
-    built = world.runner.folder(JobId(trained.data_job or x.data[trained.data_key]["job_id"]))
+    checked = x.data[trained.data_key]
+    built = world.runner.folder(JobId(trained.data_job or checked["job_id"]))
     files = {
         path: write_input(inputs / path, await script_of(world, x, path, wanted, trained.head_sha))
         for path, wanted in digests.items()
@@ -177,14 +178,19 @@ async def _training_spec(
     files |= {
         "recipe.yaml": write_input(inputs / "recipe.yaml", recipe.encode()),
         # Read here, not copied by path: what a script wrote may be a link to something it could not read itself.
-        "data/train.jsonl": write_input(inputs / "train.jsonl", read_output(built, "data/train.jsonl")),
+        "data/train.jsonl": write_input(
+            inputs / "train.jsonl",
+            lines_without(read_output(built, "data/train.jsonl"), set(checked.get("dropped_rows", ()))),
+        ),
     }
     mounts = {"init": await _model_named(world, x, recipe, "init_from") or await base_model(world, x)}
     start, launcher = await _launcher(world, recipe, mounts["init"], inputs)
     files |= launcher
     if (teacher := await _model_named(world, x, recipe, "teacher")) is not None:
         mounts["teacher"] = teacher
-    validation = read_output(built, "data/validation.jsonl")
+    validation = lines_without(
+        read_output(built, "data/validation.jsonl"), set(checked.get("dropped_validation_rows", ()))
+    )
     if validation:
         files["data/validation.jsonl"] = write_input(inputs / "validation.jsonl", validation)
     return JobSpec(
@@ -420,6 +426,14 @@ def finished(world: World, x: Experiment, role: JobRole, run: int) -> Path:
 def goal_folder(world: World, x: Experiment) -> Path:
     """The bot's own folder for this goal: inputs it gave to jobs and full traces."""
     return world.data_folder / "goals" / f"{slug(x.full_name)}-{x.issue}-{digest_of(x.goal_id)[:6]}"
+
+
+def lines_without(content: bytes, dropped: Collection[int]) -> bytes:
+    """JSON lines without the rows of these numbers; empty lines are no rows."""
+    if not dropped:
+        return content
+    lines = [line for line in content.split(b"\n") if line]
+    return b"".join(line + b"\n" for number, line in enumerate(lines) if number not in dropped)
 
 
 def jsonl(rows: list[Any]) -> bytes:

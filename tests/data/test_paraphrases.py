@@ -1,0 +1,130 @@
+"""Paraphrases by embeddings: candidates, the judge's port, and the process that makes the embeddings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+
+from bot.data.paraphrases import NEAREST, ModelEmbedder, find_paraphrases
+from bot.data.rows import Item
+from bot.data.scan import scan
+from bot.data.words import normalised_words
+from bot.errors import UserError
+
+ITEM = Item("sheep", "How many sheep are left on the meadow when all but nine have run away?", "9")
+RIVER = Item("river", "Which river flows past the castle where the poet wrote his longest letter?", "Neckar")
+REWORDED = {
+    "prompt": "When all sheep but nine have run away, how many are left, and on which meadow?",
+    "completion": "9",
+}
+OTHER = {
+    "prompt": "Name the commonest gas of the air that surrounds the whole of our planet.",
+    "completion": "nitrogen",
+}
+
+
+def bag_of_words(texts):
+    """Embeddings whose cosine is the share of words in common: enough to test what is done with embeddings."""
+    vectors = np.zeros((len(texts), 4096), np.float32)
+    for place, text in enumerate(texts):
+        for word in normalised_words(text):
+            vectors[place, zlib.crc32(word.encode()) % 4096] += 1
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_reworded_row_is_found_with_its_item_and_others_are_not():
+    found = find_paraphrases([OTHER, REWORDED, OTHER], [ITEM, RIVER], bag_of_words)
+    [match] = found.matches
+    assert (match.row, match.eval_id, match.kind) == (1, "sheep", "paraphrase")
+    assert 0.8 <= match.score < 1
+    report = scan([OTHER, REWORDED, OTHER], [ITEM, RIVER])
+    assert report.verdict == "clean"
+    assert report.with_matches(found.matches).verdict == "contaminated"
+
+
+def test_judge_has_the_last_word_and_sees_both_texts():
+    asked = []
+
+    def judge(pairs):
+        asked.extend(pairs)
+        return [pair.row == 2 for pair in pairs]
+
+    found = find_paraphrases([OTHER, REWORDED, REWORDED], [ITEM], bag_of_words, judge=judge)
+    assert [(match.row, match.kind) for match in found.matches] == [(2, "paraphrase")]
+    assert (found.pairs, found.judged) == (2, True)
+    assert {(pair.row, pair.row_text, pair.item_text) for pair in asked} == {
+        (row, REWORDED["prompt"], ITEM.prompt) for row in (1, 2)
+    }
+
+
+def test_only_the_nearest_rows_of_an_item_are_kept_whatever_comes():
+    rows = ({"prompt": REWORDED["prompt"] + " really" * (n % 7)} for n in range(3000))
+    found = find_paraphrases(rows, [ITEM], bag_of_words)
+    assert len(found.matches) == NEAREST
+    assert {match.row % 7 for match in found.matches} == {0}
+
+
+def test_items_that_embeddings_cannot_tell_apart_are_left_out():
+    def sum_of(a, b):
+        return f"Tell me please in one word what is the sum of {a} and {b}"
+
+    items = [Item(str(n), sum_of(n, 3), str(n + 3)) for n in range(40)]
+    assert find_paraphrases([{"prompt": sum_of(77, 3)}], [*items, Item("x", "yes", "no")], bag_of_words).matches == ()
+
+
+def test_a_model_that_is_not_there_is_said_in_words(tmp_path):
+    embedder = ModelEmbedder(str(tmp_path / "absent"))
+    with pytest.raises(UserError, match=r"--embeddings .*absent"):
+        embedder.__enter__()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A small encoder with random weights: the mean of its states is near the mean of its words' random vectors."""
+    folder = tmp_path_factory.mktemp("encoder")
+    code = f"""
+import json, torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+words = sorted(json.loads({json.dumps(json.dumps(vocabulary()))}))
+table = {{word: place for place, word in enumerate(["[PAD]", "[UNK]", *words])}}
+tokenizer = Tokenizer(models.WordLevel(table, unk_token="[UNK]"))
+tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
+fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
+fast.save_pretrained({str(folder)!r})
+torch.manual_seed(0)
+sizes = dict(hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, initializer_range=1.0)
+BertModel(BertConfig(vocab_size=len(table), **sizes)).save_pretrained({str(folder)!r})
+"""
+
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    return folder
+
+
+def vocabulary():
+    texts = (ITEM.prompt, RIVER.prompt, REWORDED["prompt"], OTHER["prompt"])
+    return sorted({word for text in texts for word in normalised_words(text)})
+
+
+@pytest.mark.slow
+def test_a_models_embeddings_find_the_reworded_row(model):
+    with ModelEmbedder(str(model)) as embed:
+        vectors = embed([ITEM.prompt, REWORDED["prompt"], OTHER["prompt"]])
+        assert vectors.shape == (3, 64)
+        assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+        assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
+        found = find_paraphrases([OTHER, REWORDED], [ITEM, RIVER], embed, threshold=0.7)
+        assert (1, "sheep") in {(match.row, match.eval_id) for match in found.matches}
+    code = (
+        "import sys; from bot.data.paraphrases import ModelEmbedder\n"
+        f"with ModelEmbedder({str(model)!r}) as embed: embed(['a'])\n"
+        "print(any(name in sys.modules for name in ('torch', 'transformers')))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
