@@ -39,6 +39,7 @@ from bot.loop.actions.specs import (
     BENCHMARK_SOURCE,
     DATA_WORDS,
     jsonl,
+    lines_without,
     sources_of,
     training_words,
     write_input,
@@ -268,8 +269,11 @@ def _trained(ready: Ready, bench: Bench) -> Path | Difference:
     if now != recorded.rows_digest:
         return Difference("training data (SHA-256)", recorded.rows_digest[:12], now[:12])
     files = recipe | {path: file for path, file in ready.scripts.items() if path != PREPARE}
-    files |= {"data/train.jsonl": write_input(inputs / "train.jsonl", read_output(built, "data/train.jsonl"))}
+    left_out = recorded.facts["data"]
+    rows = lines_without(read_output(built, "data/train.jsonl"), set(left_out.get("dropped_rows", ())))
+    files |= {"data/train.jsonl": write_input(inputs / "train.jsonl", rows)}
     validation = read_output(built, "data/validation.jsonl") if (built / "data" / "validation.jsonl").exists() else b""
+    validation = lines_without(validation, set(left_out.get("dropped_validation_rows", ())))
     if validation:
         files["data/validation.jsonl"] = write_input(inputs / "validation.jsonl", validation)
     argv = ("{python}", *training_words(teacher="teacher" in mounts, validation=bool(validation)))

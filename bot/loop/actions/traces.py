@@ -81,6 +81,13 @@ def losses_of(world: World, job: Job | None) -> dict[int, float]:
     return {step: loss for step, loss in found if loss is not None}
 
 
+def _data_of(x: Experiment, run: Run) -> dict[str, Any]:
+    """What the build says of the training set, and the rows of it that were left out because they hold items."""
+    checked = x.data.get(data_key(run.recipe, run.digests), {})
+    left_out = {key: checked[key] for key in ("dropped_rows", "dropped_validation_rows") if checked.get(key)}
+    return {**checked.get("build", {}), **left_out}
+
+
 def environment_of(world: World, job: Job | None) -> dict[str, Any]:
     """What a training job saw, as it wrote it down, and what it was launched on, as the journal has it."""
     if job is None:
@@ -231,7 +238,7 @@ def provenance(world: World, x: Experiment, run: Run) -> dict[str, Any]:
         "weights": (evaluated or {}).get("weights"),
         "environment": environment_of(world, train),
         "machine": status_of(train).get("machine"),
-        "data": x.data.get(data_key(run.recipe, run.digests), {}).get("build", {}),
+        "data": _data_of(x, run),
         "seed": x.goal.seed,
         "changed": run.changed,
         "state": status_of(train).get("state"),
