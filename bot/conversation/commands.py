@@ -45,8 +45,6 @@ class Verb:
     """The least that its author must be allowed."""
     spends: bool = False
     """True when carrying it out may cost money or machine time."""
-    available: bool = True
-    """False when the verb is known but not built yet."""
 
 
 _TABLE = (
@@ -220,21 +218,14 @@ def help_topic(args: Sequence[str]) -> str | None:
     return args[0].lower().removeprefix(PREFIX).strip() if args else None
 
 
-def help_rows(*, available_only: bool = False) -> list[tuple[str, str, str]]:
+def help_rows() -> list[tuple[str, str, str]]:
     """(usage, summary, tier) of each verb, for help and the README."""
-    return [
-        (f"{PREFIX} {verb.usage}", verb.summary, str(verb.tier))
-        for verb in VERBS.values()
-        if verb.available or not available_only
-    ]
+    return [(f"{PREFIX} {verb.usage}", verb.summary, str(verb.tier)) for verb in VERBS.values()]
 
 
 def commands_table() -> str:
     """The README's table of commands, in Markdown."""
-    rows = [
-        f"| `{PREFIX} {verb.usage}` | {verb.summary}{'' if verb.available else ' *Not there yet.*'} | {verb.tier} |"
-        for verb in VERBS.values()
-    ]
+    rows = [f"| `{usage}` | {summary} | {tier} |" for usage, summary, tier in help_rows()]
     return "\n".join(["| Command | What it does | Needs |", "| --- | --- | --- |", *rows])
 
 

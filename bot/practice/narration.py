@@ -226,6 +226,12 @@ def _command(event: Event, x: Experiment, page: str) -> list[Entry]:
     return _entry(event, "command", f"@{event.data['author']}: {words}")
 
 
+def _holdout(event: Event, x: Experiment, page: str) -> list[Entry]:
+    d = event.data
+    found = "the target may be within reach" if d["told"] else "no better than what was told before"
+    return _entry(event, "holdout", f"run {d['run']} held against {d['rung']['n']} items that chose nothing: {found}")
+
+
 def _confirmed(event: Event, x: Experiment, page: str) -> list[Entry]:
     d = event.data
     score = f"{score_text(d['score'])} · on items that no run has seen" if d.get("score") else ""
@@ -344,6 +350,7 @@ _TELLERS = {
     EventKind.REVISED: _revised,
     EventKind.HEAD_MOVED: _head_moved,
     EventKind.COMMAND: _command,
+    EventKind.HOLDOUT_ASKED: _holdout,
     EventKind.CONFIRMED: _confirmed,
     EventKind.ENDED: _ended,
     EventKind.PULL_REQUEST_CLOSED: _closed,

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench import acknowledgement, gym, hardware, pursuits, runners, scan, statistics, writes, zoo
+from tests.bench import acknowledgement, gym, hardware, pursuits, runners, scan, verdicts, writes, zoo
 from tests.bench.printing import machine
 
 PARTS = ("acknowledgement", "writes", "pursuits", "runners", "hardware", "gym", "zoo", "statistics", "scan")
@@ -36,7 +36,7 @@ def main() -> None:
             "gym": gym.measure,
             "zoo": zoo.measure,
             "scan": lambda: scan.measure(arguments.repeat),
-            "statistics": statistics.measure,
+            "statistics": verdicts.measure,
             "pursuits": lambda: pursuits.measure(arguments.goal, arguments.repeat),
         }[part]()
         print("\n".join(lines) + "\n", flush=True)

@@ -69,7 +69,7 @@ class Place:
             run.failure = "The train job failed."
         run.report, run.diagnosed, run.reviewed = DiagnosisReport(diagnoses), True, True
         for name, given in fields.items():
-            setattr(run, name, given)
+            setattr(run, name, told(given) if name == "against_best" else given)
         status = {"state": "succeeded" if value is not None else "failed", "failure": None}
         x.jobs[f"train-{n}"] = Job(
             f"train-{n}", JobRole.TRAIN, n, status=status | {"started_at": 0.0, "ended_at": seconds}
@@ -99,3 +99,16 @@ class Place:
     def values(self) -> dict[str, Any]:
         """Of the recipe at the head."""
         return dict(yaml.safe_load(self.x.recipe))
+
+
+def told(against: dict[str, Any]) -> dict[str, Any]:
+    """A comparison as a journal has it, from the run and the verdict alone."""
+    low, high = {"better": (0.05, 0.15), "worse": (-0.15, -0.05), "cannot tell": (-0.05, 0.05)}[against["verdict"]]
+    clear = against["verdict"] != "cannot tell"
+    return {
+        "difference": (low + high) / 2,
+        "ci_low": low,
+        "ci_high": high,
+        "p_value": 0.001 if clear else 0.9,
+        **against,
+    }

@@ -96,7 +96,7 @@ def test_refused_contract_is_told_with_its_reason() -> None:
 def test_every_kind_of_event_is_told_or_passed_over_on_purpose(kind: EventKind) -> None:
     quiet = {
         "goal_opened", "job_launched", "planned", "head_read", "command_answered", "stopped", "resumed", "llm_spent",
-        "conversation_opened",
+        "conversation_opened", "seal_opened",
     }  # fmt: skip
     told = {row["kind"] for row in rows()} | TOLD_ELSEWHERE
     assert (kind in quiet) != (kind in told - quiet), f"{kind} is neither told nor passed over"
@@ -106,7 +106,7 @@ TOLD_ELSEWHERE = {
     "refused", "consent_asked", "head_moved", "command", "crashed", "pull_request_closed", "pull_request_reopened",
     "goal_edited", "goal_read", "goal_adopted", "issue_closed", "budget_raised", "spending_refused", "published",
     "ablation_opened", "ablation_reported", "outputs_gone", "monitored", "job_refused", "reproduction_opened",
-    "reproduction_rebuilt", "reproduction_reported",
+    "reproduction_rebuilt", "reproduction_reported", "holdout_asked",
 }  # fmt: skip
 
 

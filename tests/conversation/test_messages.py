@@ -74,7 +74,6 @@ def replies(x: Experiment) -> list[str]:
         messages.plan(x, FACTS),
         messages.reply_denied(COMMAND, "write", "read"),
         messages.reply_mistake(checked("satus", ())),  # type: ignore[arg-type]
-        messages.reply_not_yet(Command(9, "ask", ["why"], "alice", 11, 77, 43)),
         messages.reply_changed(x, "Committed", changed, SHA[2], None),
         messages.reply_changed(x, "D1 committed", changed, SHA[2], "nobody has agreed to this spending yet"),
         messages.reply_run(x, SHA[2], LEFT),

@@ -80,11 +80,6 @@ def test_unknown_command_is_answered_with_the_nearest(asked: tuple[World, int, i
     assert "status" in reply_to(world, pull, "/postdoc statsu", issue)
 
 
-def test_command_that_is_not_there_yet_says_so(asked: tuple[World, int, int]) -> None:
-    world, issue, pull = asked
-    assert "not there yet" in reply_to(world, pull, "/postdoc ask why", issue)
-
-
 def test_reader_may_ask_but_not_spend_or_stop(asked: tuple[World, int, int]) -> None:
     world, issue, pull = asked
     assert "mallory" in reply_to(world, pull, "/postdoc stop", issue, login="mallory")

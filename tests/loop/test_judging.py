@@ -14,7 +14,7 @@ from bot.domain.fold import tell
 from bot.loop.judging import chance, forgotten, judged, reached_run, told_together, wise
 from bot.loop.policy import ActionKind, next_action
 from tests.bench.simulated import SimulatedGoal
-from tests.bench.statistics import MOST_RUNS, POWER_BARS, null_goal, power_at
+from tests.bench.verdicts import MOST_RUNS, POWER_BARS, null_goal, power_at
 
 
 def evaluation(right: set[int], n: int = 200, split: str = "dev") -> Evaluation:

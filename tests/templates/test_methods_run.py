@@ -12,7 +12,8 @@ import pytest
 from tests.templates.conftest import Job, chat, chat_rows, pair_rows
 
 pytestmark = pytest.mark.timeout(600)
-ALWAYS = {"setup.json", "data_audit.json", "metrics.jsonl", "trainer_state.json", "model", "summary.json"}
+ALWAYS = {"setup.json", "environment.json", "data_audit.json", "metrics.jsonl", "trainer_state.json", "model",
+          "summary.json"}  # fmt: skip
 
 
 def written(job: Job) -> set[str]:

@@ -73,19 +73,14 @@ def reply_help(topic: str | None = None) -> str:
     verb = VERBS.get(topic.lower()) if topic else None
     if verb is not None:
         return "\n\n".join(_verb_help(verb))
-    rows = [(code(usage), summary, f"`{tier}`") for usage, summary, tier in help_rows(available_only=True)]
-    planned = listed([f"`{verb.name}`" for verb in VERBS.values() if not verb.available])
-    notes = (
-        "Write commands at the start of a line; one comment may hold several. Quoted text and code command nothing."
-        + (f" Not there yet: {planned}." if planned else "")
-    )
+    rows = [(code(usage), summary, f"`{tier}`") for usage, summary, tier in help_rows()]
+    notes = "Write commands at the start of a line; one comment may hold several. Quoted text and code command nothing."
     return f"{table(('Command', 'What it does', 'Tier'), rows)}\n\n{notes}"
 
 
 def _verb_help(verb: Verb) -> tuple[str, ...]:
     spends = "It may spend, within what the goal's budget allows." if verb.spends else "It spends nothing."
-    there = "" if verb.available else "It is not there yet."
-    return (f"`{PREFIX} {verb.usage}`: {verb.summary}", f"Needs the tier `{verb.tier}`. {spends} {there}".rstrip())
+    return (f"`{PREFIX} {verb.usage}`: {verb.summary}", f"Needs the tier `{verb.tier}`. {spends}")
 
 
 def reply_denied(command: Command, needed: str, granted: str) -> str:
@@ -105,10 +100,6 @@ def reply_mistake(mistake: Mistake) -> str:
 def reply_refused(why: str) -> str:
     """The command makes sense and is permitted, and still cannot be done now; `why` is one sentence of ours."""
     return f"Not carried out. {unmentioned(' '.join(why.split()))}"
-
-
-def reply_not_yet(command: Command) -> str:
-    return f"`{VERBS[command.verb].name}` is not there yet, so nothing was done. `{PREFIX} help` lists what is."
 
 
 def reply_status(experiment: Experiment, *, on_pull_request: bool) -> str:

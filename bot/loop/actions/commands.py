@@ -88,8 +88,6 @@ async def _answered(world: World, x: Experiment, command: Command) -> Answer:
     if not policy.allows(parsed.spec.tier, granted):
         needed = policy.permissions[parsed.spec.tier]
         return Answer(messages.reply_denied(command, needed=needed, granted=granted), [], "-1")
-    if not parsed.spec.available:
-        return Answer(messages.reply_not_yet(command), [], "confused")
     return await _obey(world, x, command, parsed)
 
 
@@ -133,7 +131,7 @@ async def _obey(world: World, x: Experiment, command: Command, parsed: ParsedCom
         case "ask":
             text, events = await answer_question(world, x, command)
             return Answer(text, events) if events else refused(text)
-    return Answer(messages.reply_not_yet(command), [], "confused")
+    raise AssertionError(f"nothing carries out {parsed.verb}")
 
 
 # --- what spends
