@@ -25,6 +25,7 @@ def test_without_a_cuda_device_one_line_says_so() -> None:
     assert done.stdout == "bench-gpu needs a CUDA device, and torch sees none here: nothing was measured\n"
 
 
+@pytest.mark.slow
 def test_script_that_fails_is_told_with_its_last_line(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("raise SystemExit('the recipe is wrong')\n")
     assert measured(tmp_path, "ours", tmp_path / "broken.py", []) == {"failed": "the recipe is wrong"}

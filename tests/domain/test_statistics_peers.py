@@ -15,6 +15,9 @@ from bot.domain.sequential import holm_levels
 PAIRS = [(0, 0), (0, 6), (3, 9), (13, 27), (35, 55), (120, 90), (400, 460)]
 
 
+pytestmark = pytest.mark.slow  # statsmodels takes seconds to import
+
+
 @pytest.mark.parametrize(("only_a", "only_b"), PAIRS)
 def test_mcnemar_is_scipys_binomial_test_and_statsmodels_exact_one(only_a: int, only_b: int) -> None:
     stats = pytest.importorskip("scipy.stats")

@@ -54,6 +54,7 @@ def test_run_that_made_items_of_the_benchmark_does_not_count_and_says_why(world:
     assert not any("confirm" in job for job in world.runner.launches())
 
 
+@pytest.mark.slow
 def test_clean_rows_count_and_their_numbers_stand_in_the_card(world: World) -> None:
     issue = pursued(world, made(("an innocent question", "an answer")))
     assert world.until_ended(issue) == "met"

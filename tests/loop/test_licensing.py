@@ -16,6 +16,7 @@ LLAMA = "---\nlicense: llama3.2\n---\n# A tiny model\n"
 ROWS = "".join(json.dumps({"prompt": f"speak {i}", "completion": str(i)}) + "\n" for i in range(50))
 
 
+@pytest.mark.slow
 def test_what_llama_asks_is_in_the_plan_and_what_cannot_go_together_is_asked(tmp_path: Path) -> None:
     with practice_world(tmp_path) as world:
         (tmp_path / "models" / "postdoc" / "tiny-test" / "README.md").write_text(LLAMA)

@@ -12,6 +12,7 @@ from tests.loop.test_spending import pull_of, serving
 from tests.world import GOOD, POLICY
 
 
+@pytest.mark.slow
 def test_lost_run_goes_on_from_its_checkpoint_and_the_sticky_comment_says_so(tmp_path: Path) -> None:
     script: dict[str, dict[str, Any]] = GOOD | {
         "train-01": {"state": "lost", "checkpoint": 40},

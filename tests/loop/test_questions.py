@@ -106,6 +106,7 @@ def test_an_answer_costs_the_goals_own_money_and_needs_it(tmp_path: Path) -> Non
             assert "not trained yet" in world.bot_comments(pull)[0]
 
 
+@pytest.mark.slow
 def test_a_bot_killed_after_the_answer_came_does_not_ask_twice(tmp_path: Path) -> None:
     """The answer is on the disk before anything follows from it."""
     deaths = tmp_path / "deaths"

@@ -48,6 +48,7 @@ def reproduced(world: World, issue: int, line: str, count: int = 1) -> dict[str,
     return dict(world.until_event(issue, "reproduction_reported", count)["data"]["report"])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_met_goal_stays_as_it_was_whatever_its_run_comes_out_as_again(tmp_path: Path) -> None:
     with serving(tmp_path, POLICY, GOOD | AGAIN) as world:
@@ -134,6 +135,7 @@ def test_nobody_has_agreed_so_nothing_is_made_again(tmp_path: Path) -> None:
         world.until_ended(issue)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["/postdoc stop", pytest.param("/postdoc halt", marks=pytest.mark.slow)])
 def test_stop_and_halt_end_a_reproduction_of_an_ended_goal(tmp_path: Path, line: str) -> None:
     with serving(tmp_path, POLICY, GOOD | {"retrain-01": {"hold": True}}) as world:

@@ -25,7 +25,10 @@ from tests.fakes.runner import ScriptedRunner
 from tests.loop.test_spending import serving
 from tests.world import POLICY, REPOSITORY
 
-pytestmark = pytest.mark.timeout(600)  # the one pursuit that they share is begun by whichever comes first
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+]  # the one pursuit that they share is begun by whichever comes first
 
 GOAL = "experiments/0001-reverse"
 SAME: dict[str, dict[str, Any]] = {"train-02": {"curve": "good"}, "evaluate-02": {"value": 0.97}}

@@ -233,6 +233,7 @@ def test_edited_goal_is_offered_as_a_difference_and_adopted_by_command(tmp_path:
         assert world.until_ended(issue) == "met"
 
 
+@pytest.mark.slow
 def test_servers_owner_halts_everything_from_the_command_line(tmp_path: Path) -> None:
     def halt(*words: str) -> str:
         command = [sys.executable, "-m", "bot", "halt", *words]

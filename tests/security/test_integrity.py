@@ -30,6 +30,7 @@ def held(tmp_path: Path) -> Iterator[tuple[World, int, int, str]]:
         yield world, issue, pull["number"], pull["head"]["ref"]
 
 
+@pytest.mark.slow
 def test_edited_evaluator_and_results_in_the_branch_count_nowhere(held: tuple[World, int, int, str]) -> None:
     world, issue, pull, branch = held
     files = world.api("ada", "GET", f"/repos/{REPOSITORY}/pulls/{pull}/files?per_page=100")
@@ -55,6 +56,7 @@ def test_edited_evaluator_and_results_in_the_branch_count_nowhere(held: tuple[Wo
     assert json.loads(world.file(branch, path)) == json.loads(honest)
 
 
+@pytest.mark.slow
 def test_results_edited_where_the_bot_keeps_them_are_not_compared_with(held: tuple[World, int, int, str]) -> None:
     world, issue, _, _ = held
     [result] = world.runner.root.glob("*-baseline-*/work/out/evaluation.json")

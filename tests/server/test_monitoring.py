@@ -70,6 +70,7 @@ VERDICT = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_verdict_of_the_wrapper_counts_and_nobody_judges_once_more(tmp_path: Path) -> None:
     with practice_world(tmp_path) as world:
         # Of the first the server never sees more than its end, as when it was away meanwhile.
@@ -92,6 +93,7 @@ def test_verdict_of_the_wrapper_counts_and_nobody_judges_once_more(tmp_path: Pat
         world.until_ended(issue)
 
 
+@pytest.mark.slow
 def test_stopped_training_makes_a_checkpoint_and_goes_on_from_there(tmp_path: Path) -> None:
     with practice_world(tmp_path) as world:
         held = GOOD["train-01"] | {"hold": True, "saves": True, "checkpoint": 40}

@@ -76,6 +76,7 @@ def test_goal_is_pursued_from_issue_to_merge_on_machines_that_are_thrown_away(tm
         assert sorted(workflow.refs()) == ["refs/postdoc/1", "refs/postdoc/lock", "refs/postdoc/spending"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_stop_reaches_a_running_job_and_its_own_process_ends_at_once(workflow: Workflow) -> None:
     workflow.runner.script(GOOD | {"train-01": {"curve": "flat", "hold": True}})

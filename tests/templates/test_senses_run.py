@@ -102,7 +102,8 @@ def place(warm: Warm, models: Path, tmp_path: Path) -> Any:
     return lambda task: Job(warm, tmp_path / task, models, task)
 
 
-ALWAYS = {"setup.json", "data_audit.json", "metrics.jsonl", "trainer_state.json", "model", "summary.json"}
+ALWAYS = {"setup.json", "environment.json", "data_audit.json", "metrics.jsonl", "trainer_state.json", "model",
+          "summary.json"}  # fmt: skip
 
 
 def test_classifier_of_texts_counts_its_labels_and_goes_on_from_its_own_model(place: Any) -> None:
