@@ -128,7 +128,9 @@ def data_of(texts: Iterable[str]) -> bytes:
     return b" ".join(map(spaced_words, texts))
 
 
-_LEAST = 1 << 20
+_LEAST = 1 << 14
+"""Entries of the smallest table. Each size that is met is kept, so a small scan takes a few hundred KB and a large one
+not twice what its largest batch needs."""
 
 
 def _powers(base: int, count: int) -> tuple[Hashes, Hashes]:

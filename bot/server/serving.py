@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import signal
@@ -29,21 +28,10 @@ _ACTIONS_SHARE = 0.8
 """Of the limit, how much actions in progress may use; the rest is for requests in flight and for closing."""
 
 
-_M_ARENA_MAX = -8  # malloc.h
-
-
-def few_arenas() -> None:
-    """glibc gives each thread that allocates an arena of its own, up to eight a core, none of which shrinks. Two do for
-    a process that waits most of the time, and take 12 MiB less. Elsewhere than on glibc nothing happens."""
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
-
-
 class Server(uvicorn.Server):
     """uvicorn around a bot that drains."""
 
     def __init__(self, bot: Bot) -> None:
-        few_arenas()
         self._limit = bot.settings.drain_seconds
         grace = max(1, round(self._limit * (1 - _ACTIONS_SHARE) / 2))
         config = uvicorn.Config(
