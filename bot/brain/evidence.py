@@ -30,21 +30,6 @@ def evidence_of(x: Experiment, curves: Curves) -> str:
     return "\n\n".join(part for part in (_contract(x), _baseline(x), *_runs(x, curves), _ending(x)) if part)
 
 
-def contract_of(x: Experiment) -> str:
-    """The goal word for word, and what may be spent: what no shortening may lose."""
-    return _contract(x)
-
-
-def ledger_of(x: Experiment) -> str:
-    """One line a run: what was changed, what came of it."""
-    lines = []
-    for run in x.runs:
-        changed = ", ".join(f"{key} {as_yaml(old)} -> {as_yaml(new)}" for key, (old, new) in run.changed.items())
-        shown = ", ".join(run.symptoms) or ("nothing found" if run.diagnosed else "not diagnosed yet")
-        lines.append(f"run {run.n} ({changed or 'the first recipe'}): {_scored(run.score)}; {shown}")
-    return "\n".join(lines) or "No run yet."
-
-
 def _contract(x: Experiment) -> str:
     goal = x.goal
     if goal is None:

@@ -10,7 +10,7 @@ import json
 from collections.abc import AsyncIterable, Mapping, Sequence
 from typing import Any
 
-from bot.brain.model.errors import ContextFull, ModelBusy, ModelError, ModelRefused
+from bot.brain.model.errors import ModelBusy, ModelError, refusal, said
 from bot.brain.model.patience import Attempt, patiently
 from bot.brain.model.prices import Price
 from bot.brain.model.talk import Call, Reply, Role, Said, Stop, Tool, Usage
@@ -20,8 +20,6 @@ _STOPS = {"stop": Stop.END, "eos_token": Stop.END, "tool_calls": Stop.TOOLS, "fu
           "length": Stop.LENGTH, "content_filter": Stop.REFUSED}  # fmt: skip
 _CHARACTERS_PER_TOKEN = 3
 """Fewer than usual (about four of English), so that an estimate errs towards more tokens."""
-_MOST_SAID = 300
-_FULL = ("context length", "context window", "maximum context", "too many tokens", "prompt is too long")
 
 
 class ChatModel:
@@ -84,16 +82,16 @@ class ChatModel:
                 stream = await client.chat_completion(**request, stream=True)
                 gathered = await _gathered(stream)
             except HfHubHTTPError as error:
-                raise _meaning(error.response.status_code, _words(error.response), error.response.headers) from error
+                raise refusal(error.response.status_code, _words(error.response), error.response.headers) from error
             except InferenceTimeoutError as error:
                 raise ModelBusy("The language model's provider did not answer in time.") from error
             except httpx2.HTTPError as error:
-                raise ModelBusy(f"The language model's provider could not be reached: {_said(str(error))}.") from error
+                raise ModelBusy(f"The language model's provider could not be reached: {said(str(error))}.") from error
             except ModelError:
                 raise
             except Exception as error:
                 # The library raises many kinds for an error inside of a stream, or for an answer that is none.
-                raise ModelBusy(f"The language model's provider broke off: {_said(str(error))}.") from error
+                raise ModelBusy(f"The language model's provider broke off: {said(str(error))}.") from error
         return gathered.reply(asked, self._model)
 
 
@@ -179,46 +177,19 @@ def _messages(one: Said) -> list[dict[str, Any]]:
     return made
 
 
-def _meaning(status: int, words: str, headers: Mapping[str, str]) -> ModelError:
-    lowered = words.lower()
-    if any(each in lowered for each in _FULL) or status == 413:
-        return ContextFull(f"The conversation is too long for this model: {words}.")
-    if status == 401:
-        return ModelRefused(
-            "The language model's provider refused the key. Set POSTDOC_BRAIN_KEY to one that is valid."
-        )
-    if status == 402 or "insufficient_quota" in lowered or "exceeded your current quota" in lowered:
-        return ModelRefused(f"The account behind POSTDOC_BRAIN_KEY has no credit: {words}.")
-    if status == 403:
-        return ModelRefused(f"The key may not use this model: {words}.")
-    if status == 404:
-        return ModelRefused(f"The provider does not know this model: {words}. Correct POSTDOC_BRAIN.")
-    if status in (408, 409, 429) or status >= 500:
-        try:
-            wait = float(headers["retry-after"])
-        except (KeyError, ValueError):
-            wait = None
-        return ModelBusy(f"The language model's provider is busy ({status}): {words}.", retry_after_seconds=wait)
-    return ModelRefused(f"The provider does not take this request ({status}): {words}.")
-
-
 def _words(response: Any) -> str:
     """What the provider says of its refusal, out of any of the shapes in use."""
     try:
         body = response.json()
     except Exception:
-        return _said(f"status {response.status_code}")
+        return said(f"status {response.status_code}")
     found = body.get("error", body) if isinstance(body, dict) else body
     if isinstance(found, dict):
         parts = [str(found[key]) for key in ("message", "code") if found.get(key)]
         found = ", ".join(parts) or json.dumps(found)
-    return _said(str(found))
+    return said(str(found))
 
 
 def _get(thing: Any, key: str) -> Any:
     """A field of an object of the library's, or of the plain dictionary that it leaves unknown parts as."""
     return thing.get(key) if isinstance(thing, Mapping) else getattr(thing, key, None)
-
-
-def _said(text: str) -> str:
-    return " ".join(text.split())[:_MOST_SAID].rstrip(". ") or "no reason given"

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bot.brain.model.errors import ContextFull, ModelBusy, ModelError, ModelRefused
+from bot.brain.model.errors import ModelBusy, refusal, said
 from bot.brain.model.patience import Attempt, patiently
 from bot.brain.model.prices import Price
 from bot.brain.model.talk import Call, Reply, Role, Said, Stop, Tool, Usage
-
-if TYPE_CHECKING:
-    import anthropic
 
 PROVIDER = "anthropic"
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
@@ -27,8 +24,6 @@ _STOPS = {
     "refusal": Stop.REFUSED, "pause_turn": Stop.PAUSED, "model_context_window_exceeded": Stop.FULL,
 }  # fmt: skip
 _CACHED = {"type": "ephemeral"}
-_MOST_SAID = 300
-"""Characters of a provider's own words that a person is shown."""
 
 
 class MessagesModel:
@@ -80,12 +75,13 @@ class MessagesModel:
                 final = await stream.get_final_message()
                 request_id = stream.request_id or ""
         except anthropic.APIStatusError as error:
-            raise _meaning(error) from error
+            kind, words = str(getattr(error, "type", "") or ""), getattr(error, "api_message", "") or error.message
+            raise refusal(error.status_code, str(words), error.response.headers, kind) from error
         except (anthropic.APIConnectionError, httpx2.HTTPError) as error:  # the second while a stream is read
-            raise ModelBusy(f"The language model's provider could not be reached: {_said(str(error))}.") from error
+            raise ModelBusy(f"The language model's provider could not be reached: {said(str(error))}.") from error
         except (anthropic.APIError, ValueError) as error:
             # An answer that is none: cut in its middle, or somebody else's page. The next one may be whole.
-            raise ModelBusy(f"The language model's provider sent no readable answer: {_said(str(error))}.") from error
+            raise ModelBusy(f"The language model's provider sent no readable answer: {said(str(error))}.") from error
         native = tuple(_native(block) for block in final.content)
         message = Said(
             Role.MODEL,
@@ -150,42 +146,3 @@ def _content(one: Said) -> list[dict[str, Any]]:
         blocks.append({"type": "text", "text": one.text})
     blocks += [{"type": "tool_use", "id": c.id, "name": c.name, "input": dict(c.arguments)} for c in one.calls]
     return blocks
-
-
-def _meaning(error: anthropic.APIStatusError) -> ModelError:
-    """What the provider's refusal means for whoever asked. An error inside of a stream has the status 200."""
-    status, kind = error.status_code, str(getattr(error, "type", "") or "")
-    words = _said(str(getattr(error, "api_message", "") or error.message))
-    lowered = words.lower()
-    if status == 401 or kind == "authentication_error":
-        return ModelRefused(
-            "The language model's provider refused the key. Set POSTDOC_BRAIN_KEY to one that is valid."
-        )
-    if status == 402 or kind == "billing_error" or "credit balance" in lowered:
-        return ModelRefused(f"The account behind POSTDOC_BRAIN_KEY has no credit: {words}.")
-    if status == 403 or kind == "permission_error":
-        return ModelRefused(f"The key may not use this model: {words}.")
-    if status == 404 or kind == "not_found_error":
-        return ModelRefused(f"The provider does not know this model: {words}. Correct POSTDOC_BRAIN.")
-    if status == 413 or kind == "request_too_large" or "prompt is too long" in lowered:
-        return ContextFull(f"The conversation is too long for this model: {words}.")
-    if status in (200, 408, 409, 429, 499) or status >= 500:
-        if kind == "invalid_request_error":
-            return ModelRefused(f"The provider does not take this request: {words}.")
-        wait = _seconds(error.response.headers.get("retry-after"))
-        return ModelBusy(
-            f"The language model's provider is busy ({kind or status}): {words}.", retry_after_seconds=wait
-        )
-    return ModelRefused(f"The provider does not take this request ({status}): {words}.")
-
-
-def _seconds(text: str | None) -> float | None:
-    try:
-        return max(0.0, float(text)) if text is not None else None
-    except ValueError:
-        return None
-
-
-def _said(text: str) -> str:
-    """A provider's words in one line, cut, without the full stop that our own sentence has."""
-    return " ".join(text.split())[:_MOST_SAID].rstrip(". ") or "no reason given"
