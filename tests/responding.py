@@ -32,6 +32,10 @@ def scripted(settings: RespondSettings, happening: Happening) -> Report:
     return responded(settings, happening, responder)
 
 
-if __name__ == "__main__":
+def main() -> int:
     process.responded = scripted  # type: ignore[assignment]
-    sys.exit(run(["respond", *sys.argv[1:]]))
+    return run(["respond", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

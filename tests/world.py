@@ -29,6 +29,7 @@ from bot.practice.server import serve
 from tests.fakes.runner import ScriptedRunner
 from tests.front import front
 from tests.openapi import Recorder, available
+from tests.preloaded import Process, start
 
 ROOT = Path(__file__).resolve().parent.parent
 REPOSITORY = "acme/speller"
@@ -78,7 +79,7 @@ class World:
     port: int
     tokens: dict[str, str]
     environment: dict[str, str]
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     read: set[int] = field(default_factory=set)
     http: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False))
     """One for all requests: making one reads the system's certificates, 30 ms for a poll of 1."""
@@ -98,11 +99,12 @@ class World:
             path.unlink()
 
     def start(self) -> None:
-        log = (self.folder / f"{self.name}.log").open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.serving"], cwd=self.root, env=self.environment, stdout=log, stderr=log
-        )
-        log.close()
+        with (self.folder / f"{self.name}.log").open("ab") as log:
+            if self.root == ROOT:
+                self.process = start("tests.serving", [], environment=self.environment, folder=ROOT, output=log)
+            else:
+                command = [sys.executable, "-m", "tests.serving"]
+                self.process = subprocess.Popen(command, cwd=self.root, env=self.environment, stdout=log, stderr=log)
 
     def wait_ready(self, timeout_seconds: float = 90.0) -> bool:
         """True once it serves; False when its process ended first."""
@@ -228,8 +230,20 @@ class World:
         deadline = time.monotonic() + timeout_seconds
         while not condition():
             if time.monotonic() > deadline:
-                raise AssertionError(f"{what} did not come about:\n{self.log()}")
+                raise AssertionError(f"{what} did not come about:\n{self.story()}\n{self.log()}")
             time.sleep(0.03)
+
+    def story(self) -> str:
+        """What the journals hold and which jobs were started: what a reader of a failed test needs first."""
+        goals = []
+        with contextlib.suppress(httpx.HTTPError):
+            goals = self.http.get(f"{self.bot_url}/api/goals", timeout=10).json()
+        lines = [f"jobs: {' '.join(self.runner.launches())}"]
+        for goal in goals:
+            events = self.events(int(str(goal["goal_id"]).rpartition("#")[2]))
+            lines.append(f"{goal['goal_id']} {goal['state']}: {' '.join(str(event['kind']) for event in events)}")
+            lines += [str(event["data"]) for event in events if event["kind"] in ("crashed", "ended")]
+        return "\n".join(lines)
 
     def until_ended(self, issue: int, timeout_seconds: float = 90.0) -> str:
         """Wait for the goal's ending; returns its state."""

@@ -12,13 +12,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bot.conversation.github import ACTIONS_LOGIN
+from tests.preloaded import Process, start
 from tests.world import REPOSITORY, ROOT, World, practice_world
 
 WORKFLOW_PERMISSIONS = {"contents": "write", "issues": "write", "pull_requests": "write", "checks": "write"}
@@ -50,12 +50,13 @@ class Workflow(World):
     """The world with a workflow in place of the bot's server."""
 
     token: str = ""
-    module: str = "tests.responding"
     runs: int = 1000
     seen: int = 0
     """Deliveries that were turned into events."""
     said: list[str] = field(default_factory=list)
     """stdout of every run, oldest first."""
+    outputs: dict[int, Path] = field(default_factory=dict)
+    """Process id -> where its stdout goes."""
 
     def pending(self) -> list[Event]:
         """Events that would start the workflow, oldest first, each once."""
@@ -70,9 +71,7 @@ class Workflow(World):
                 events.append(Event(delivery.event, payload))
         return events
 
-    def begin(
-        self, event: Event, *arguments: str, run: int = 0, variables: Mapping[str, str] = NOTHING
-    ) -> subprocess.Popen[str]:
+    def begin(self, event: Event, *arguments: str, run: int = 0, variables: Mapping[str, str] = NOTHING) -> Process:
         """Start the workflow for an event; `run` is given for one that is run again."""
         self.runs += 1
         run = run or self.runs
@@ -82,19 +81,22 @@ class Workflow(World):
             "GITHUB_TOKEN": self.token, "GITHUB_REPOSITORY": REPOSITORY, "GITHUB_RUN_ID": str(run),
             "GITHUB_EVENT_NAME": event.name, "GITHUB_EVENT_PATH": str(path), **variables,
         }  # fmt: skip
-        with (self.folder / "bot.log").open("a") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", self.module, *arguments], cwd=ROOT, env=environment, text=True,
-                stdout=subprocess.PIPE, stderr=log,
-            )  # fmt: skip
+        output = self.folder / f"said-{self.runs}.txt"
+        with (self.folder / "bot.log").open("ab") as log, output.open("wb") as file:
+            process = start(
+                "tests.responding", list(arguments), environment=environment, folder=ROOT, output=file, errors=log
+            )
+        self.outputs[process.pid] = output
+        return process
 
-    def finish(self, process: subprocess.Popen[str], *, expect: int | None = 0) -> str:
+    def finish(self, process: Process, *, expect: int | None = 0) -> str:
         """What it said, once it has ended with that exit code (None: any)."""
         try:
-            output, _ = process.communicate(timeout=120)
+            process.wait(timeout=120)
         except subprocess.TimeoutExpired:
             process.kill()
             raise AssertionError(f"the workflow's process does not end:\n{self.log()}") from None
+        output = self.outputs[process.pid].read_text(encoding="utf-8")
         self.said.append(output)
         assert expect is None or process.returncode == expect, f"{process.returncode}: {output}\n{self.log()}"
         return output
@@ -153,7 +155,7 @@ class Workflow(World):
 @contextlib.contextmanager
 def workflow_world(folder: Path, **options: Any) -> Iterator[Workflow]:
     """A forge with people and a repository, whose workflow is `postdoc respond`."""
-    processes: list[subprocess.Popen[str]] = []
+    processes: list[Process] = []
     with practice_world(folder, **options) as world:
         values = {each.name: getattr(world, each.name) for each in dataclasses.fields(world)}
         found = Workflow(**values)
@@ -165,7 +167,7 @@ def workflow_world(folder: Path, **options: Any) -> Iterator[Workflow]:
         found.token = world.forge.workflow_token(REPOSITORY, WORKFLOW_PERMISSIONS).token
         begin = found.begin
 
-        def noted(*arguments: Any, **variables: Any) -> subprocess.Popen[str]:
+        def noted(*arguments: Any, **variables: Any) -> Process:
             processes.append(begin(*arguments, **variables))
             return processes[-1]
 
@@ -177,10 +179,8 @@ def workflow_world(folder: Path, **options: Any) -> Iterator[Workflow]:
                 if process.poll() is None:
                     process.send_signal(signal.SIGKILL)
                     process.wait()
-                if process.stdout is not None:
-                    process.stdout.close()
 
 
-def kill(process: subprocess.Popen[str]) -> None:
+def kill(process: Process) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
