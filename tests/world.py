@@ -245,6 +245,10 @@ class World:
             lines += [str(event["data"]) for event in events if event["kind"] in ("crashed", "ended")]
         return "\n".join(lines)
 
+    def until_job(self, name: str) -> None:
+        """Wait until a job with this in its id was launched: to its end, so that a kill does not cut the launch."""
+        self.until(lambda: any(name in job for job in self.runner.jobs()), f"a job {name}")
+
     def until_ended(self, issue: int, timeout_seconds: float = 90.0) -> str:
         """Wait for the goal's ending; returns its state."""
 

@@ -65,7 +65,8 @@ class ScriptedRunner:
             return status
         outcome = self._outcome(spec.job_id)
         work = self.folder(spec.job_id)
-        work.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(work, ignore_errors=True)  # a launch that a kill cut off
+        work.mkdir(parents=True)
         for target, source in spec.files.items():
             if Path(source).is_file():
                 (work / target).parent.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,7 @@ def test_arms_run_side_by_side_and_are_told_in_one_table(tmp_path: Path) -> None
     script: dict[str, dict[str, Any]] = GOOD | ARMS | {"train-02": {"curve": "good", "hold": True}}
     with serving(tmp_path, POLICY, script) as world:
         issue = world.open_goal()
-        world.until(lambda: any("train-02" in job for job in world.runner.launches()), "the second training job")
+        world.until_job("train-02")
         pull = pull_of(world)
         answer = say(world, pull, "/postdoc ablate learning_rate=1e-4,1e-3", goal=issue)
         assert "It takes 2 runs of the budget" in answer
@@ -110,7 +110,7 @@ def test_ablation_that_makes_no_sense_says_what_to_write(tmp_path: Path) -> None
 def test_stop_ends_an_ablation_and_resuming_does_not_bring_it_back(tmp_path: Path) -> None:
     with serving(tmp_path, POLICY, GOOD | ARMS | {"train-01": {"curve": "flat", "hold": True}}) as world:
         issue = world.open_goal()
-        world.until(lambda: any("train-01" in job for job in world.runner.launches()), "the first training job")
+        world.until_job("train-01")
         pull = pull_of(world)
         say(world, pull, "/postdoc ablate learning_rate=1e-4,1e-3", goal=issue)
         assert "Ablation 1 is under way" in say(world, pull, "/postdoc ablate seed=1,2", goal=issue)
@@ -121,7 +121,7 @@ def test_stop_ends_an_ablation_and_resuming_does_not_bring_it_back(tmp_path: Pat
         ends = [event["data"]["status"]["state"] for event in world.events(issue) if event["kind"] == "job_ended"]
         assert ends.count("cancelled") == 2
         say(world, pull, "/postdoc resume", goal=issue)
-        world.until(lambda: any("train-02" in job for job in world.runner.launches()), "the second run")
+        world.until_job("train-02")
         assert len(launched(world, "ablate")) == 2
         world.until_event(issue, "ended", 2)
         assert not [event for event in world.events(issue) if event["kind"] == "ablation_reported"]

@@ -30,7 +30,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, int
 def training(world: World) -> tuple[World, int, int]:
     world.runner.script(HELD)
     issue = world.open_goal()
-    world.until(lambda: any("train-01" in job for job in world.runner.launches()), "the first training job")
+    world.until_job("train-01")
     return world, issue, world.pulls()[0]["number"]
 
 

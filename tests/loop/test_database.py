@@ -121,7 +121,7 @@ def test_database_that_goes_away_is_waited_for(postgres: Postgres, tmp_path: Pat
         world.start()
         world.wait_ready()
         issue = world.open_goal()
-        world.until(lambda: any("train-01" in job for job in world.runner.launches()), "the first training job")
+        world.until_job("train-01")
         postgres.stop()
         try:
             refused = deliver(world, "while-away")

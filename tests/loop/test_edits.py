@@ -33,7 +33,7 @@ def kinds(world: World, issue: int) -> list[str]:
 def test_edit_of_an_agreed_goal_is_offered_as_a_difference_and_disturbs_no_job(world: World) -> None:
     world.runner.script(GOOD | {"train-01": {"curve": "flat", "hold": True}})
     issue = world.open_goal()
-    world.until(lambda: any("train-01" in job for job in world.runner.launches()), "the training job")
+    world.until_job("train-01")
     agreed = world.bot_comments(issue)[0]
     jobs = world.runner.launches()
 

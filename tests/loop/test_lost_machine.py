@@ -20,7 +20,7 @@ def test_lost_run_goes_on_from_its_checkpoint_and_the_sticky_comment_says_so(tmp
     }
     with serving(tmp_path, POLICY, script) as world:
         issue = world.open_goal()
-        world.until(lambda: any(job.endswith("train-01-2") for job in world.runner.launches()), "the second attempt")
+        world.until_job("train-01-2")
         [job] = [job for job in world.runner.launches() if job.endswith("train-01-2")]
         spec = json.loads((world.runner.root / job / "spec.json").read_text())
         assert spec["argv"][-2:] == ["--resume_from_checkpoint", "{mount:checkpoint}"]

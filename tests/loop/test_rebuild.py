@@ -57,7 +57,7 @@ def held(tmp_path: Path) -> Iterator[tuple[World, int, int]]:
         world.start()
         world.wait_ready(60)
         issue = world.open_goal()
-        world.until(lambda: any("train-01" in job for job in world.runner.launches()), "the first training job", 60)
+        world.until_job("train-01")
         world.until_event(issue, "job_launched", 3)
         yield world, issue, world.pulls()[0]["number"]
 
@@ -241,7 +241,7 @@ def test_goal_without_a_pull_request_is_opened_again_from_its_issue(tmp_path: Pa
         payload = {"title": "Mine", "body": goal_body()}
         issue = int(world.api("mallory", "POST", f"/repos/{REPOSITORY}/issues", json=payload)["number"])
         world.api("ada", "POST", f"/repos/{REPOSITORY}/issues/{issue}/labels", json={"labels": ["postdoc"]})
-        world.until(lambda: world.runner.launches(), "the baseline job", 60)
+        world.until_job("baseline")
         told = [(number, body) for number, _, body in said(world, issue)]
         lose(world)
         come_back(world, issue)

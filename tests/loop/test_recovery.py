@@ -189,7 +189,7 @@ def test_job_that_ends_while_the_bot_is_away_is_picked_up(tmp_path: Path) -> Non
         world.start()
         world.wait_ready()
         issue = world.open_goal()
-        world.until(lambda: any("train-01" in job for job in world.runner.launches()), "the first training job")
+        world.until_job("train-01")
         world.kill()
         world.runner.release("train-01")
         world.start()

@@ -105,7 +105,7 @@ def test_reproduction_waits_for_the_run_under_way_and_the_next_run_for_its_verdi
     script |= {"reassess-01": {"value": 0.02}}
     with serving(tmp_path, POLICY, script) as world:
         issue = world.open_goal()
-        world.until(lambda: any("train-02" in job for job in world.runner.launches()), "the second training job")
+        world.until_job("train-02")
         pull = pull_of(world)
         assert "Run 2 is still under way" in say(world, pull, "/postdoc reproduce 2", goal=issue)
         answer = say(world, pull, "/postdoc reproduce 1", goal=issue)
@@ -113,7 +113,7 @@ def test_reproduction_waits_for_the_run_under_way_and_the_next_run_for_its_verdi
         assert "Reproduction 1, of run 1, is under way" in say(world, pull, "/postdoc reproduce 1", goal=issue)
         assert launched(world) == []
         world.runner.release("train-02")
-        world.until(lambda: any("retrain-01" in job for job in world.runner.launches()), "the training made again")
+        world.until_job("retrain-01")
         assert not any("confirm" in job for job in world.runner.launches())
         world.runner.release("retrain-01")
         assert world.until_ended(issue, 120) == "met"
@@ -142,7 +142,7 @@ def test_stop_and_halt_end_a_reproduction_of_an_ended_goal(tmp_path: Path, line:
         issue = world.open_goal()
         assert world.until_ended(issue, 120) == "met"
         say(world, pull_of(world), "/postdoc reproduce 2", goal=issue)
-        world.until(lambda: any("retrain-01" in job for job in world.runner.launches()), "the training made again")
+        world.until_job("retrain-01")
         say(world, pull_of(world), line, goal=issue)
         report = world.until_event(issue, "reproduction_reported")["data"]["report"]
         assert report.keys() == {"failure"} and "ada" in report["failure"]

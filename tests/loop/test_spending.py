@@ -110,7 +110,7 @@ def test_spent_budget_is_raised_by_an_admin_within_the_policy_and_the_goal_goes_
 def test_halt_ends_what_runs_and_refuses_what_would_until_it_is_lifted(tmp_path: Path) -> None:
     with serving(tmp_path, POLICY, HELD) as world:
         issue = world.open_goal()
-        world.until(lambda: any("train-01" in job for job in world.runner.launches()), "the training job")
+        world.until_job("train-01")
         pull = pull_of(world)
         assert "the role `admin`" in say(world, pull, "/postdoc halt", "bob", goal=issue)
         assert "**Halted.**" in say(world, pull, "/postdoc halt", goal=issue)
@@ -167,7 +167,7 @@ def test_plan_prices_the_next_run_from_the_last_one(tmp_path: Path) -> None:
 def test_every_command_gets_eyes_and_then_its_result(tmp_path: Path) -> None:
     with serving(tmp_path, POLICY, HELD) as world:
         issue = world.open_goal()
-        world.until(lambda: any("train-01" in job for job in world.runner.launches()), "the training job")
+        world.until_job("train-01")
         for line, result in (("help", "+1"), ("statsu", "confused"), ("run 0123456", "-1")):
             count = sum(event["kind"] == "command_answered" for event in world.events(issue))
             comment = world.comment(pull_of(world), f"/postdoc {line}")
@@ -243,7 +243,7 @@ def test_servers_owner_halts_everything_from_the_command_line(tmp_path: Path) ->
 
     with serving(tmp_path, POLICY, HELD) as world:
         issue = world.open_goal()
-        world.until(lambda: any("train-01" in job for job in world.runner.launches()), "the training job")
+        world.until_job("train-01")
         assert "All spending is halted: this server." in halt()
         assert world.until_ended(issue) == "stopped"
         assert "on this server was halted" in world.first(issue, "ended")["reason"]

@@ -77,7 +77,7 @@ def test_goal_of_a_killed_process_is_met_by_its_peer(pair: tuple[World, World]) 
     world, _ = pair
     world.runner.script(HELD)
     issue = world.open_goal()
-    world.until(lambda: any("train-01" in job for job in world.runner.launches()), "the first training job")
+    world.until_job("train-01")
     holder = holder_of(world, pair, issue)
     holder.kill()
     killed_at = time.monotonic()
@@ -127,7 +127,7 @@ def test_what_one_process_receives_is_done_by_the_one_that_holds_the_goal(pair: 
     world, _ = pair
     world.runner.script(HELD)
     issue = world.open_goal()
-    world.until(lambda: any("train-01" in job for job in world.runner.launches()), "the first training job")
+    world.until_job("train-01")
     holder = holder_of(world, pair, issue)
     [reader] = [each for each in pair if each is not holder]
     # The inbox changes hands as it does when its reader has died and come back.
@@ -148,7 +148,7 @@ def test_process_that_ends_in_order_hands_over_at_once(pair: tuple[World, World]
     world, _ = pair
     world.runner.script(HELD)
     issue = world.open_goal()
-    world.until(lambda: any("train-01" in job for job in world.runner.launches()), "the first training job")
+    world.until_job("train-01")
     holder = holder_of(world, pair, issue)
     asked_at = time.monotonic()
     holder.process.send_signal(signal.SIGTERM)

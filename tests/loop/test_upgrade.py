@@ -85,7 +85,7 @@ def half(world: World, root: Path) -> int:
     world.start()
     world.wait_ready()
     issue = world.open_goal()
-    world.until(lambda: any("train-01" in job for job in world.runner.launches()), "the first training job")
+    world.until_job("train-01")
     world.kill()
     world.runner.release("train-01")
     return issue

@@ -25,7 +25,7 @@ def held(tmp_path: Path) -> Iterator[tuple[World, int, int, str]]:
         world.wait_ready()
         world.runner.script(HELD)
         issue = world.open_goal()
-        world.until(lambda: any("train-02" in job for job in world.runner.launches()), "the second training job")
+        world.until_job("train-02")
         [pull] = world.pulls()
         yield world, issue, pull["number"], pull["head"]["ref"]
 

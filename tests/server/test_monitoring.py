@@ -102,14 +102,14 @@ def test_stopped_training_makes_a_checkpoint_and_goes_on_from_there(tmp_path: Pa
         world.wait_ready()
         issue = world.open_goal()
         world.until_event(issue, "run_started")
-        world.until(lambda: any("train-01" in job for job in world.runner.launches()), "the training job")
+        world.until_job("train-01")
         world.comment(issue, "/postdoc stop")
         world.until(lambda: checkpoint_asked(world).exists(), "the request for a checkpoint")
         assert world.state(issue) != "stopped"
         checkpoint_asked(world).unlink()
         assert world.until_ended(issue) == "stopped"
         world.comment(issue, "/postdoc resume")
-        world.until(lambda: any("train-01-2" in job for job in world.runner.launches()), "the second attempt")
+        world.until_job("train-01-2")
         world.until(lambda: len(resumed_from(world, issue)) == 2, "the second attempt in the journal")
         assert resumed_from(world, issue) == [None, 40]
 

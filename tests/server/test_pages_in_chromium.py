@@ -137,7 +137,7 @@ def test_open_page_follows_a_real_pursuit_and_keeps_what_is_unfolded(tab: Tab, t
         world.start()
         assert world.wait_ready()
         issue = world.open_goal()
-        world.until(lambda: "train" in "".join(world.runner.launches()), "the training")
+        world.until_job("train")
         url = f"{world.bot_url}/goals/{REPOSITORY}/{issue}"
         tab.visit(url, 1400)
         tab.until("document.querySelector('#pending').innerText.includes('Step 100 of 100')")

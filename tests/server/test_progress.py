@@ -22,7 +22,7 @@ def test_reported_progress_is_the_running_checks_title(tmp_path: Path) -> None:
         world.start()
         world.wait_ready()
         issue = world.open_goal()
-        world.until(lambda: any("train-01" in job for job in world.runner.launches()), "the training job")
+        world.until_job("train-01")
         job = next(job for job in world.runner.launches() if "train-01" in job)
         url, headers = (
             f"{world.bot_url}/runs/{job}/progress",

@@ -30,7 +30,7 @@ def deaf(tmp_path: Path) -> Iterator[World]:
 def training(world: World) -> tuple[int, int]:
     """(issue, pull request) of a goal whose first run trains until it is released."""
     issue = world.open_goal()
-    world.until(lambda: any("train-01" in job for job in world.runner.launches()), "the first training job", 60)
+    world.until_job("train-01")
     return issue, world.pulls()[0]["number"]
 
 
@@ -62,7 +62,7 @@ def test_edit_and_closing_without_any_delivery(deaf: World) -> None:
     issue = deaf.open_goal(goal_body(Target="140 %"))
     deaf.until_event(issue, "contract_read")
     deaf.api("ada", "PATCH", f"/repos/{REPOSITORY}/issues/{issue}", json={"body": goal_body()})
-    deaf.until(lambda: any("train-01" in job for job in deaf.runner.launches()), "the first training job", 60)
+    deaf.until_job("train-01")
     pull = deaf.pulls()[0]["number"]
     deaf.api("bob", "PATCH", f"/repos/{REPOSITORY}/pulls/{pull}", json={"state": "closed"})
     assert deaf.until_ended(issue) == "closed"

@@ -111,9 +111,7 @@ def test_rival_of_a_paused_process_takes_over_and_the_paused_one_stops(tmp_path:
         event = workflow.pending()[0]
         short = {"POSTDOC_LOCK_SECONDS": "6"}
         frozen = workflow.begin(event, variables=short)
-        workflow.until(
-            lambda: any("train-01" in job for job in workflow.runner.launches()), "the first training job", 60
-        )
+        workflow.until_job("train-01")
         workflow.until(lambda: workflow.events(issue)[-1]["kind"] == "job_launched", "the launch on the ref")
         frozen.send_signal(signal.SIGSTOP)
         workflow.runner.release("train-01")
@@ -133,9 +131,7 @@ def test_killed_process_is_replaced_by_the_next_event(tmp_path: Path) -> None:
         workflow.runner.script(GOOD | {"train-01": {"curve": "flat", "hold": True}})
         issue = workflow.open_goal()
         process = workflow.begin(workflow.pending()[0], variables={"POSTDOC_LOCK_SECONDS": "6"})
-        workflow.until(
-            lambda: any("train-01" in job for job in workflow.runner.launches()), "the first training job", 60
-        )
+        workflow.until_job("train-01")
         kill(process)
         workflow.runner.release("train-01")
         workflow.handle(SCHEDULE, variables={"POSTDOC_LOCK_SECONDS": "6"})

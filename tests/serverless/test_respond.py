@@ -82,7 +82,7 @@ def test_stop_reaches_a_running_job_and_its_own_process_ends_at_once(workflow: W
     workflow.runner.script(GOOD | {"train-01": {"curve": "flat", "hold": True}})
     issue = workflow.open_goal()
     running = workflow.begin(workflow.pending()[0])
-    workflow.until(lambda: any("train-01" in job for job in workflow.runner.launches()), "the first training job", 60)
+    workflow.until_job("train-01")
     number = workflow.pulls()[0]["number"]
     workflow.comment(number, "/postdoc status")
     (asked,) = workflow.pending()
@@ -177,7 +177,7 @@ def test_cancelled_workflow_run_stops_its_job_and_keeps_all(workflow: Workflow, 
     workflow.runner.script(GOOD | {"train-01": {"curve": "flat", "hold": True}})
     issue = workflow.open_goal()
     process = workflow.begin(workflow.pending()[0], variables=HOSTED)
-    workflow.until(lambda: any("train-01" in job for job in workflow.runner.launches()), "the first training job", 60)
+    workflow.until_job("train-01")
     workflow.until(lambda: workflow.events(issue)[-1]["kind"] == "job_launched", "the launch on the ref", 30)
     started = time.monotonic()
     process.send_signal(number)
