@@ -14,6 +14,7 @@ from bot.cli.common import DONE, JsonFile, Seed, check_json, say, screen, write_
 from bot.errors import UserError
 
 if TYPE_CHECKING:
+    from bot.brain.giveaways import GiveawayJudge
     from bot.domain.evaluation import Evaluation
     from bot.evaluation.benchmark_file import Benchmark
     from bot.practice.terminal import Screen
@@ -223,21 +224,44 @@ def scan(
         str,
         typer.Option("--embeddings", help="Look for paraphrases too, by this embedding model: folder or OWNER/NAME."),
     ] = "",
+    brain: Annotated[
+        str,
+        typer.Option("--brain", help="Ask PROVIDER:MODEL about each paraphrase found; its key is POSTDOC_BRAIN_KEY."),
+    ] = "",
+    most_usd: Annotated[float, typer.Option("--most-usd", min=0.0, help="That --brain may cost.")] = 1.0,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that large data is divided between.")] = 2,
 ) -> None:
     """Look for evaluation items in training data."""
-    from bot.data.paraphrases import ModelEmbedder, find_paraphrases
     from bot.data.rows import read_items, read_rows
     from bot.data.scan import scan_files
 
     check_json(json_file)
+    if brain and not embeddings:
+        raise UserError("--brain judges what --embeddings finds: name an embedding model, or leave --brain out.")
+    judge = _giveaway_judge(brain, most_usd) if brain else None
     report = scan_files(train, eval_, workers=workers)
+    lines = []
     if embeddings:
+        from bot.data.paraphrases import ModelEmbedder, find_paraphrases
+
         with ModelEmbedder(embeddings) as embed:
-            found = find_paraphrases(read_rows(train), read_items(eval_), embed)
+            found = find_paraphrases(read_rows(train), read_items(eval_), embed, judge=judge)
         report = report.with_matches(found.matches)
-    say([report.summary()], json_file)
+        by = f"said {brain}, for {judge.usd:.4f} USD" if judge is not None else "by their cosine alone"
+        lines.append(f"{len(found.matches)} of {found.pairs} near pairs are paraphrases, {by}")
+    say([report.summary(), *lines], json_file)
     write_json(json_file, report.as_dict())
+
+
+def _giveaway_judge(brain: str, most_usd: float) -> GiveawayJudge:
+    """Raises: SettingsError."""
+    from bot.brain.giveaways import GiveawayJudge
+    from bot.brain.model.choice import BrainSettings, model_of
+
+    key, url, effort, price = (
+        os.environ.get(f"POSTDOC_BRAIN_{name}", "") for name in ("KEY", "URL", "EFFORT", "PRICE")
+    )
+    return GiveawayJudge(model_of(BrainSettings(brain, key, url, effort, price)), most_usd)
 
 
 def compare(

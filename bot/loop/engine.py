@@ -373,6 +373,7 @@ class Engine:
         except LeaseLost:
             raise
         except (UserError, Gone) as error:
+            log.warning("goal %s, action %s: %s", goal_id, action.kind, error)
             events = [_crash(before, str(error))]
         except Exception:
             reference = secrets.token_hex(4)

@@ -10,11 +10,16 @@ import zlib
 import numpy as np
 import pytest
 
-from bot.data.paraphrases import NEAREST, ModelEmbedder, find_paraphrases
+from bot.brain.giveaways import GiveawayJudge
+from bot.brain.model.choice import BrainSettings, model_of
+from bot.brain.model.errors import ModelRefused
+from bot.cli import run
+from bot.data.paraphrases import NEAREST, ModelEmbedder, Pair, find_paraphrases
 from bot.data.rows import Item
 from bot.data.scan import scan
 from bot.data.words import normalised_words
 from bot.errors import UserError
+from tests.fakes.language_models import MessagesApi, error, text
 
 ITEM = Item("sheep", "How many sheep are left on the meadow when all but nine have run away?", "9")
 RIVER = Item("river", "Which river flows past the castle where the poet wrote his longest letter?", "Neckar")
@@ -31,8 +36,8 @@ OTHER = {
 def bag_of_words(texts):
     """Embeddings whose cosine is the share of words in common: enough to test what is done with embeddings."""
     vectors = np.zeros((len(texts), 4096), np.float32)
-    for place, text in enumerate(texts):
-        for word in normalised_words(text):
+    for place, each in enumerate(texts):
+        for word in normalised_words(each):
             vectors[place, zlib.crc32(word.encode()) % 4096] += 1
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
@@ -128,3 +133,55 @@ def test_a_models_embeddings_find_the_reworded_row(model):
 
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "False"
+
+
+class TestTheModelsWord:
+    """Against the real client and a stand-in of the Messages API."""
+
+    def judge(self, api, most_usd=1.0):
+        model = model_of(BrainSettings("anthropic:claude-haiku-4-5", api.key, api.url))
+        return GiveawayJudge(model, most_usd)
+
+    def pairs(self, count=2):
+        return [Pair(n, f"item-{n}", 0.7, f"row {n}", f"text of item {n}") for n in range(count)]
+
+    def answer(self, asked):
+        """The row that is named after its item is the same; all others are not."""
+        return text("SAME" if "row 1\n" in json.dumps(asked).replace("\\n", "\n") else "They differ.\n**DIFFERENT**")
+
+    def test_each_pair_is_asked_about_by_itself_and_its_word_counts(self):
+        api = MessagesApi()
+        api.say(*[self.answer] * 6)
+        with api.serve():
+            judge = self.judge(api)
+            assert judge(self.pairs(6)) == [False, True, False, False, False, False]
+        assert len(api.asked) == 6
+        assert 0 < judge.usd < 0.05
+        assert all(json.dumps(asked).count("text of item") == 1 for asked in api.asked)
+
+    def test_an_answer_that_is_none_is_asked_for_again_and_then_said(self):
+        api = MessagesApi()
+        api.say(text("Perhaps"), text("SAME"))
+        with api.serve():
+            assert self.judge(api)(self.pairs(1)) == [True]
+        api.say(text("Perhaps"), text("Who knows"))
+        with api.serve(), pytest.raises(UserError, match="neither SAME nor DIFFERENT of row 0 and item item-0"):
+            self.judge(api)(self.pairs(1))
+
+    def test_no_more_is_spent_than_was_allowed(self):
+        api = MessagesApi()
+        with api.serve(), pytest.raises(UserError, match="USD for the model's word on paraphrases are spent"):
+            self.judge(api, most_usd=0.001)(self.pairs(3))
+        assert api.asked == []
+
+    def test_a_key_that_is_refused_is_one_sentence(self):
+        api = MessagesApi()
+        api.say(*[error(401, "authentication_error", "invalid x-api-key")] * 2)
+        with api.serve(), pytest.raises(ModelRefused, match="POSTDOC_BRAIN_KEY"):
+            self.judge(api)(self.pairs(2))
+
+    def test_the_command_says_what_is_missing(self, tmp_path, capsys):
+        rows = tmp_path / "rows.jsonl"
+        rows.write_text(json.dumps(OTHER) + "\n")
+        assert run(["scan", "--train", str(rows), "--eval", str(rows), "--brain", "anthropic:claude-haiku-4-5"]) == 2
+        assert "name an embedding model" in capsys.readouterr().err
