@@ -12,7 +12,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -22,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+
+from bot.practice.world import free_port
 
 PASSWORD = "quite-secret-7391"
 _USER = "nobody" if os.geteuid() == 0 else None
@@ -79,10 +80,7 @@ def postgres_server() -> Iterator[Postgres]:
     """A running server; it and its folder are gone afterwards."""
     # Beside the tests' own folders, because those of root are closed to every other user.
     folder = Path(tempfile.mkdtemp(prefix="postdoc-postgres-"))
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-    server = Postgres(folder, _programs(folder), port)
+    server = Postgres(folder, _programs(folder), free_port())
     try:
         if _USER is not None:
             shutil.chown(folder, _USER)

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from bot.evaluation.benchmarks import items, load_benchmark
 from bot.practice.auth import new_key_pair
 from bot.practice.forge import Forge
 from bot.practice.server import serve
+from bot.practice.world import free_port
 from tests.fakes.runner import ScriptedRunner
 from tests.front import front
 from tests.openapi import Recorder, available
@@ -306,7 +306,7 @@ def practice_world(
     forge.add_repository(owner, name, files)
     for login, permission in (("ada", "admin"), ("bob", "write"), ("mallory", "read")):
         forge.add_collaborator(REPOSITORY, login, permission)
-    ports = [_free_port() for _ in range(processes)]
+    ports = [free_port() for _ in range(processes)]
     stack = contextlib.ExitStack()
     address = f"http://127.0.0.1:{ports[0]}" if processes == 1 else stack.enter_context(front(ports))
     registration = forge.register_app(
@@ -348,10 +348,3 @@ def practice_world(
         # Whatever the test was about: everything the forge said was GitHub's own shape.
         found = recorder.violations()
         assert found == [], found
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port

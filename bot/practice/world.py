@@ -345,8 +345,17 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+_KEPT: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody else is given for as long as this process lives.
+
+    It stays bound here without anybody listening, so that neither another program nor an outgoing connection gets it
+    while a server is started or started again. Servers that set SO_REUSEADDR, as asyncio's do, may listen on it.
+    """
+    kept = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("127.0.0.1", 0))
+    _KEPT.append(kept)
+    return int(kept.getsockname()[1])

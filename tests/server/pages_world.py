@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from bot.domain.budget import Envelope
 from bot.domain.experiment import EventKind, JobRole, NewEvent
 from bot.domain.goal import Budget, Goal, GoalId
 from bot.practice.auth import new_key_pair
+from bot.practice.world import free_port
 from bot.server.app import Bot, create_app
 from runners.job import JobId, JobState, JobStatus
 from tests.fakes.runner import ScriptedRunner
@@ -295,9 +295,7 @@ def started_jobs(bot: Bot, made: dict[str, Story]) -> None:
 @contextlib.contextmanager
 def shown(bot: Bot) -> Iterator[str]:
     """The bot's address, served over HTTP without starting its work: nothing is asked of any GitHub."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = free_port()
     server = uvicorn.Server(uvicorn.Config(create_app(bot), port=port, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run)
     thread.start()

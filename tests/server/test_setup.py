@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from bot.errors import SettingsError
 from bot.practice.auth import new_key_pair
 from bot.practice.forge import Forge
 from bot.practice.server import serve
+from bot.practice.world import free_port
 from bot.server.setup import SetupDesk, create_setup_app
 from bot.server.setup.manifest import app_manifest, new_app_address, web_root
 from tests.openapi import Recorder, available
@@ -38,12 +38,6 @@ ANSWER = {
     "id": 4711, "slug": "speller-postdoc", "name": "speller-postdoc", "html_url": "https://github.com/apps/speller-postdoc",
     "client_id": "Iv1.x", "client_secret": "not-kept-anywhere", "webhook_secret": SECRET, "pem": KEY,
 }  # fmt: skip
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture

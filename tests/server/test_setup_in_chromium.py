@@ -13,9 +13,10 @@ import pytest
 
 from bot.practice.forge import Forge
 from bot.practice.server import serve
+from bot.practice.world import free_port
 from tests.chromium import CHROMIUM, Tab
 from tests.practice.pages_browser import Browser
-from tests.server.test_setup import answers, free_port, until
+from tests.server.test_setup import answers, until
 from tests.world import ROOT
 
 pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"), pytest.mark.slow]
