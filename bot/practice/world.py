@@ -15,6 +15,7 @@ minutes), every later start and a bot that was killed and started again.
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
 import signal
@@ -345,9 +346,6 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-_KEPT: list[socket.socket] = []
-
-
 def free_port() -> int:
     """A loopback port that nobody else is given for as long as this process lives.
 
@@ -357,5 +355,5 @@ def free_port() -> int:
     kept = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     kept.bind(("127.0.0.1", 0))
-    _KEPT.append(kept)
+    atexit.register(kept.close)
     return int(kept.getsockname()[1])
