@@ -325,7 +325,7 @@ def practice_world(
             "POSTDOC_WEBHOOK_SECRET": SECRET, "POSTDOC_GITHUB_URL": f"{url}/api/v3", "POSTDOC_PORT": str(ports[0]),
             "POSTDOC_DATA_FOLDER": str(folder / "data"), "POSTDOC_MODEL_FOLDERS": str(folder / "models"),
             "POSTDOC_TEST_RUNNER": str(runner.root), "POSTDOC_CHECK_UPDATE_SECONDS": "0.2",
-            "POSTDOC_WRITE_PAUSE_SECONDS": "0", "POSTDOC_WRITES_PER_HOUR": "0",
+            "POSTDOC_WRITE_PAUSE_SECONDS": "0", "POSTDOC_WRITES_PER_HOUR": "0", "POSTDOC_DRAIN_SECONDS": "5",
             "HF_HUB_OFFLINE": "1", "POSTDOC_ONBOARDING": "false", **(settings or {}),
         }  # fmt: skip
         if deaths is not None:
