@@ -195,12 +195,12 @@ def test_any_text_parses(body: str) -> None:
 )
 def test_longest_comment_parses_within_bounded_time(pattern: str) -> None:
     body = ("/postdoc run\n\n" + pattern * 65_536)[:65_536]
-    started = time.perf_counter()
+    started = time.process_time()
 
     parse_commands(body)
 
     # The slowest takes 0.4 s; quadratic work on 65,536 characters takes minutes.
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_table_names_every_verb_once_with_its_tier() -> None:

@@ -388,12 +388,12 @@ def test_title_is_text_only() -> None:
 )
 def test_longest_issue_is_read_within_bounded_time(pattern: str, before: str) -> None:
     body = (before + pattern * 65_536)[:65_536]
-    started = time.perf_counter()
+    started = time.process_time()
 
     found = parsed(body, body[:256])
 
     # The slowest takes 0.2 s; quadratic work on 65,536 characters takes minutes.
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert found.goal is None
     assert 0 < len(found.problems) + len(found.questions) <= 25
 

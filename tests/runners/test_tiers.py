@@ -144,7 +144,7 @@ def test_job_past_its_time_is_killed_as_a_timeout(runner, script, finish):
     status = finish(runner, spec)
     assert (status.state, status.failure) == (JobState.FAILED, FailureKind.TIMEOUT)
     assert status.evidence == ("killed at its time-out of 2 s",)
-    assert 2 <= status.seconds < 15
+    assert 2 <= status.seconds < 50
     assert runner.log_tail(JobId("job")) == "started"
 
 
@@ -170,7 +170,7 @@ def test_job_whose_children_together_pass_its_memory_is_out_of_memory(runner, sc
     status = finish(runner, script(code, caps=Caps(memory_gib=0.0625, timeout_seconds=60)))
     # No single process is past the cap, and the parent would have gone on.
     assert (status.state, status.failure) == (JobState.FAILED, FailureKind.OOM)
-    assert status.seconds < 20
+    assert status.seconds < 50
 
 
 def test_job_that_hides_the_death_of_a_child_is_no_success(runner, tier, script, finish):
@@ -189,7 +189,7 @@ def test_job_with_too_many_processes_is_stopped(runner, script, finish):
     code = "import os, time\nfor _ in range(60):\n  if os.fork() == 0:\n    time.sleep(60)\ntime.sleep(60)\n"
     status = finish(runner, script(code, caps=Caps(memory_gib=1, pids=24, timeout_seconds=60)))
     assert (status.state, status.failure) == (JobState.FAILED, FailureKind.PROCESS_LIMIT)
-    assert status.seconds < 20
+    assert status.seconds < 50
 
 
 def test_file_past_its_size_is_a_full_disk(runner, script, finish):

@@ -182,7 +182,7 @@ def test_cancelled_workflow_run_stops_its_job_and_keeps_all(workflow: Workflow, 
     started = time.monotonic()
     process.send_signal(number)
     assert "Cancelled" in workflow.finish(process, expect=130)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert [event["kind"] for event in workflow.events(issue)][-2:] == ["job_ended", "stopped"]
     assert workflow.lock()["holder"] == ""
     workflow.lose_machine()
