@@ -162,6 +162,14 @@ class Settings(BaseSettings):
         "", description="USD for a million input and output tokens, `3/15`; empty: the list price, where it is known."
     )
     brain_context_tokens: int = Field(0, ge=0, description="Its context window; 0: the usual one of its provider.")
+    scan_embeddings: str = Field(
+        "",
+        description="Embedding model that training rows are screened with for paraphrases of the benchmark, a folder "
+        "or `OWNER/NAME`; empty: their words alone are looked at.",
+    )
+    scan_cosine: float = Field(
+        0.8, gt=0, lt=1, description="Cosine from which on a row counts as a paraphrase; measure it for your model."
+    )
     private_data_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Hosts on a private network that policies may let data be fetched from, separated by `,`."
     )

@@ -16,6 +16,7 @@ from bot.domain import methods
 from bot.domain.experiment import Experiment
 from bot.domain.goal import GoalId
 from bot.loop.record import Record
+from bot.loop.screening import Embeddings
 from bot.loop.treasury import Treasury
 from runners.job import Hardware, Runner
 
@@ -79,6 +80,8 @@ class World:
     """How the next change is found: a value of `bot.brain.search.Search`."""
     brain: Model | None = None
     """The language model that is asked; None: nothing is, and the playbook decides alone."""
+    embeddings: Embeddings | None = None
+    """Screen rows for paraphrases; None: their words alone are looked at."""
     kept_file: KeptFile | None = None
     """What of a goal outlives this machine, where the data folder may not; None where it does."""
 

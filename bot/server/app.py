@@ -36,6 +36,7 @@ from bot.loop.leases import INBOX, POLL_SECONDS, Leases
 from bot.loop.onboarding import Offer
 from bot.loop.record import Record, seal_key
 from bot.loop.reports import Reports
+from bot.loop.screening import Embeddings
 from bot.loop.treasury import SERVER, Treasury
 from bot.loop.world import World
 from bot.server.access import Access
@@ -126,6 +127,7 @@ class Bot:
             record=self.record,
             search=settings.search,
             brain=_brain(settings),
+            embeddings=_embeddings(settings),
             **self._place(),
         )
         self.leases = Leases(database, folder / "executors", seconds=settings.lease_seconds)
@@ -298,6 +300,13 @@ def _brain(settings: Settings) -> Model | None:
             settings.brain_context_tokens,
         )
     )  # fmt: skip
+
+
+def _embeddings(settings: Settings) -> Embeddings | None:
+    if not settings.scan_embeddings:
+        return None
+    python = str(settings.job_python or sys.executable)
+    return Embeddings(settings.scan_embeddings, settings.scan_cosine, python)
 
 
 def _folders(settings: Settings, data_folder: Path) -> tuple[Path, ...]:

@@ -19,6 +19,7 @@ from bot.data.rows import Item
 from bot.data.scan import scan
 from bot.data.words import normalised_words
 from bot.errors import UserError
+from tests.fakes.encoder import random_encoder
 from tests.fakes.language_models import MessagesApi, error, text
 
 ITEM = Item("sheep", "How many sheep are left on the meadow when all but nine have run away?", "9")
@@ -90,30 +91,8 @@ def test_a_model_that_is_not_there_is_said_in_words(tmp_path):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A small encoder with random weights: the mean of its states is near the mean of its words' random vectors."""
-    folder = tmp_path_factory.mktemp("encoder")
-    code = f"""
-import json, torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-words = sorted(json.loads({json.dumps(json.dumps(vocabulary()))}))
-table = {{word: place for place, word in enumerate(["[PAD]", "[UNK]", *words])}}
-tokenizer = Tokenizer(models.WordLevel(table, unk_token="[UNK]"))
-tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
-fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
-fast.save_pretrained({str(folder)!r})
-torch.manual_seed(0)
-sizes = dict(hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, initializer_range=1.0)
-BertModel(BertConfig(vocab_size=len(table), **sizes)).save_pretrained({str(folder)!r})
-"""
-
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    return folder
-
-
-def vocabulary():
     texts = (ITEM.prompt, RIVER.prompt, REWORDED["prompt"], OTHER["prompt"])
-    return sorted({word for text in texts for word in normalised_words(text)})
+    return random_encoder(tmp_path_factory.mktemp("encoder"), texts)
 
 
 @pytest.mark.slow

@@ -9,10 +9,11 @@ from typing import Any
 
 from bot.conversation.policy import Policy
 from bot.data.detectors import ItemLike
-from bot.data.scan import ScanReport, scan
+from bot.data.scan import ScanReport
 from bot.data.script_audit import ScriptFinding, audit_scripts
 from bot.domain.experiment import Experiment
 from bot.loop.actions.specs import script_of
+from bot.loop.screening import screened
 from bot.loop.world import World
 
 Rows = Sequence[Mapping[str, Any]]
@@ -75,8 +76,8 @@ async def contamination_of(
         if x.shipped_digests.get(path) != wanted  # the shipped ones are ours
     }
     return Contamination(
-        await asyncio.to_thread(scan, rows, held_out),
-        await asyncio.to_thread(scan, validation, held_out),
+        await screened(rows, held_out, world.embeddings),
+        await screened(validation, held_out, world.embeddings),
         tuple(await asyncio.to_thread(audit_scripts, scripts, held_out)),
         drops=Policy.from_dict(x.policy).contamination == "drop",
     )

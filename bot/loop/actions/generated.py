@@ -7,18 +7,18 @@ rft and distill leave the first 1,000 of theirs, which is what is looked at.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bot.data.scan import ScanReport, scan
+from bot.data.scan import ScanReport
 from bot.domain.diagnosis import Diagnosis, Evidence, Severity, Symptom
 from bot.domain.experiment import Experiment, JobRole, Run
 from bot.domain.recipe import line_of
 from bot.loop.actions.planning import held_out_items
 from bot.loop.actions.traces import job_path, output, output_json
 from bot.loop.own_benchmark import benchmark_of
+from bot.loop.screening import screened
 from bot.loop.world import World
 
 FILES = ("out/synthetic.jsonl", "out/kept.jsonl", "out/teacher.jsonl")
@@ -42,7 +42,7 @@ async def generated_rows(world: World, x: Experiment, run: Run) -> Generated:
     if not name:
         return Generated(None, None)
     held_out = held_out_items(x, await benchmark_of(world, x))
-    report = await asyncio.to_thread(scan, _rows(content), held_out)
+    report = await screened(_rows(content), held_out, world.embeddings)
     facts = {
         "file": name,
         "rows": report.rows,
