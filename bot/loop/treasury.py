@@ -125,6 +125,12 @@ class Treasury:
         with self._engine.begin() as connection:
             connection.execute(statement.values(usd=took.usd, gpu_hours=took.gpu_hours, settled=True))
 
+    def release(self, job_id: str) -> None:
+        """Give back what was reserved for a job that was never started; asked for again, it is reserved anew."""
+        ours = sa.and_(_reservations.c.job_id == job_id, sa.not_(_reservations.c.settled))
+        with self._engine.begin() as connection:
+            connection.execute(_reservations.delete().where(ours))
+
     def restore(self, x: Experiment) -> None:
         """Bring the rows of a goal into line with its journal: settle what has ended, put back what was lost."""
         with self._engine.begin() as connection:

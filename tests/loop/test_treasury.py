@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from bot.domain.budget import Spend
 from bot.domain.experiment import Experiment, Job, JobRole
 from bot.domain.goal import GoalId
+from bot.errors import UserError
+from bot.loop.actions import jobs
 from bot.loop.database import open_database
+from bot.loop.policy import Action, ActionKind
 from bot.loop.treasury import SERVER, Refusal, Treasury
+from runners.job import JobId, JobSpec
 
 NOVEMBER, DECEMBER = 1_795_000_000.0, 1_796_500_000.0
 CEILINGS = Spend(usd=10.0, gpu_hours=5.0)
@@ -43,6 +49,44 @@ def test_reservation_is_granted_once_for_a_job(treasury: Treasury) -> None:
     assert treasury.reserve("a", goal(), wanted, CEILINGS) == wanted
     assert treasury.reserve("a", goal(), Spend(usd=9.0, gpu_hours=4.5), CEILINGS) == wanted
     assert treasury.month_spend("acme/lab") == wanted
+
+
+def test_job_that_was_never_started_gives_its_reservation_back(treasury: Treasury) -> None:
+    wanted = Spend(usd=4.0, gpu_hours=2.0)
+    treasury.reserve("a", goal(), wanted, CEILINGS)
+    treasury.release("a")
+    assert treasury.month_spend("acme/lab") == Spend()
+    assert treasury.reserve("a", goal(), wanted, CEILINGS) == wanted
+    treasury.settle("a", Spend(usd=1.0, gpu_hours=0.5))
+    treasury.release("a")
+    assert treasury.month_spend("acme/lab") == Spend(usd=1.0, gpu_hours=0.5)
+
+
+@pytest.mark.parametrize("where", ["spec_of", "launch"])
+async def test_job_that_cannot_be_started_sets_nothing_aside(
+    treasury: Treasury, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise UserError("there is no such model")
+
+    async def described(*_: object) -> JobSpec:
+        if where == "spec_of":
+            refuse()
+        return JobSpec(JobId("a"), ("true",))
+
+    async def nothing(*_: object) -> None:
+        return None
+
+    monkeypatch.setattr(jobs, "spec_of", described)
+    monkeypatch.setattr(jobs, "machine_price", nothing)
+    monkeypatch.setattr(jobs, "_gone_before", lambda *_: None)
+    monkeypatch.setattr(jobs, "_last_checkpoint", lambda *_: None)
+    monkeypatch.setattr(jobs, "allowance", lambda *_: Spend(gpu_hours=1.0))
+    world = SimpleNamespace(treasury=treasury, clock=time.time, runner=SimpleNamespace(launch=refuse))
+    action = Action(ActionKind.LAUNCH, {"role": "data", "run": 1, "attempt": 1, "expects": "rows"})
+    with pytest.raises(UserError, match="no such model"):
+        await jobs.launch(world, goal(), action)  # type: ignore[arg-type]
+    assert treasury.month_spend("acme/lab") == Spend()
 
 
 def test_what_is_left_of_the_month_cuts_the_grant_and_then_refuses(treasury: Treasury) -> None:

@@ -62,8 +62,8 @@ async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
     try:
         spec = await spec_of(world, x, role, run, job_id)
     except UserError as error:
+        await asyncio.to_thread(world.treasury.release, job_id)  # nothing was started
         if role.of_reproduction:  # the goal itself has met no problem
-            await asyncio.to_thread(world.treasury.settle, job_id, Spend())  # nothing was started
             refused = {"reason": str(error).rstrip("."), "reproduction": run, "state": str(x.state)}
             return [NewEvent(EventKind.SPENDING_REFUSED, f"spending-refused/{x.length}", refused)]
         raise
@@ -80,6 +80,9 @@ async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
     )
     try:
         await asyncio.to_thread(world.runner.launch, spec)
+    except UserError:
+        await asyncio.to_thread(world.treasury.release, job_id)
+        raise
     except PlatformError as error:
         raise TransientError(f"the runner cannot start a job now: {error}") from error
     data = {
