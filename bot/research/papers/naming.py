@@ -1,0 +1,13 @@
+"""Names of models in running text and in headings of tables."""
+
+from __future__ import annotations
+
+import re
+
+VARIANT = re.compile(
+    r"(?<![\w.-])(?:(?:[A-Z][\w.]*(?:-[A-Z0-9][\w.]*)*-)?\d+(?:\.\d+)?[BM](?![\w%])(?!\s(?:[\w-]+\s)?(?:tokens|"
+    r"examples|samples|pairs|words|rows|instances|documents|conversations|prompts))(?:-[A-Z]\w+)*|"
+    r"(?:Llama|LLaMA|Mistral|Qwen|Gemma|Phi|SmolLM|OLMo|Pythia|Falcon|Yi|DeepSeek)[\w.-]*(?: "
+    r"\d+(?:\.\d+)?(?: \d+B)?(?![\w.]))?)"
+)
+"""A model as a value is said for it: `7B`, `Qwen2.5-7B`, `the Llama 3 model`."""

@@ -1,0 +1,411 @@
+"""Names of hyperparameters with the number next to them, as a sentence has them; whose they are is another question."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from bot.research.papers.numbers import Number, number_at, numbers_in
+from bot.research.papers.respective import Said
+from bot.research.papers.vocabulary import BY_KEY, TERMS, Term, pattern_of
+
+# Words that may stand between a name and its value.
+_CONNECTION = re.compile(
+    r"(?:\s*(?:\((?:lr|LR|[A-Za-zα-ωϵ][_]?\w{0,6}|per step|in tokens|BS|bs|tokens)\)|"
+    r",(?= (?:i\.e\.|namely|which|set|fixed))|:|=|≈|~|∼|"
+    r"(?:of|is|was|are|were|to|at|as|be|been|being|has|have|the|an?|values?|"
+    r"both|set|sets|fixed|kept|held|equals?|equal|chosen|selected|use|used|using|"
+    r"with|about|approximately|around|roughly|peak|peaks|peaking|maximum|max|"
+    r"initial|constant|learning rate|linearly|gradually|"
+    r"warms?|warmed|up|capped|limited|extended|truncated|increased|i\.e\.,?|"
+    r"namely|which|we|set it|it|then|again|also|always|all|schedule[rs]?|schedul(?:ed|"
+    r"ing)|whose|"
+    r"starting|starts|coefficient|weight|η|α|β|γ|λ|τ|r|lr|G|T|p|ε|ϵ|size|limit|"
+    r"length|probability|rate|ratio|threshold|norm|value of)\b(?!-)|η|α|β|γ|"
+    r"λ|τ|ε|ϵ))*\s*"
+)
+_ABOUT = re.compile(
+    r"\s+(?:used |applied |employed |chosen |adopted )?(?:for|in|during|of|on|"
+    r"across|throughout)\s+(?:the |our |each |all |both )?(?:(?!(?:and|or|with|"
+    r"we|to|is|was)\b|\d[\d.,e^×-]*\s)[A-Za-z0-9][\w.'’+-]*\s+){1,5}?(?=(?:is|"
+    r"was|are|were|to|as|at|=|:|equals)\b|=|:)"
+)
+_LIST = re.compile(
+    r"\s*(?:,\s*(?:and|or)?|and|or|/|–|—|to|-|~|through|→|vs\.?|×|\*|±)\s*(?=[\d.]|\$|one\b|two\b|three\b)"
+)
+_OPENED = re.compile(r"[{\[]\s*(?:[\d.eE×^+,\s-]*)\Z")
+_HEDGED = re.compile(
+    r"(?:up to|at most|at least|between|from|over|than|no more than|fewer than|"
+    r"less than|more than|every|each|first|last|after|within|until|by|per|minus|"
+    r"plus|another|additional|epoch|step|decay(?:s|ed|ing)?(?: \w+)? to|down "
+    r"to|±)\s*(?:the )?(?:first |last )?\Z",
+    re.IGNORECASE,
+)
+_UNIT_OF_OTHERS = re.compile(
+    r"\s?(?:-\s?)?(?:(?:full |training |total )?epochs?|(?:\w+ ){0,2}steps\b|"
+    r"iterations|tokens|GPUs?|hours?|days?|nodes?|layers|samples?|examples|prompts|"
+    r"responses|rollouts|(?:NVIDIA )?[AHVLB]\d{2,3}|seeds?|runs|models?|%|×)",
+    re.IGNORECASE,
+)
+_STEP_LEAD = re.compile(
+    r"(?:\bfor|total of|\btrain(?:ed|ing)?|\brun|\brunning|\btake[sn]?|\bperform|"
+    r"\bcomprises|\bconsists of|\bover|\blasts?|\bspans?|\buse|\bwith|,|\band|"
+    r"\busing|\bin|\bof|:|=)\s*(?:a total of |about |approximately |around |"
+    r"only |roughly |just |~ ?|≈ ?|the |an? )?\Z",
+    re.IGNORECASE,
+)
+_WARMUP = re.compile(r"warm(?:s|ed|ing)?[- ]?up", re.IGNORECASE)
+
+
+def said_in(sentence: str, paragraph: str, *, lora: bool) -> Iterator[Said]:
+    """Names with a number next to them; a number belongs to the name that stands nearest, and to one name only."""
+    taken: dict[int, Said] = {}
+    if not numbers_in(sentence):
+        return
+    for term in TERMS:
+        for each in _of_term(term, sentence, paragraph, lora):
+            if each.term.key in {"adam_epsilon", "epsilon"} and not term.low <= each.number.value <= term.high:
+                continue  # ε is Adam's or the clipping's, by its size
+            if each.term.key == "warmup_steps" and each.number.percent:
+                each = replace(each, term=BY_KEY["warmup_ratio"])
+            known = taken.get(each.number.start)
+            # The nearest name wins, and of two the more precise: `per-device batch size` over `batch size`.
+            if known is None or _nearness(each) > _nearness(known):
+                taken[each.number.start] = each
+    yield from sorted(taken.values(), key=lambda each: each.number.start)
+
+
+def _nearness(each: Said) -> tuple[int, int, int]:
+    return (-each.distance, each.end - each.start, -TERMS.index(each.term))
+
+
+def _of_term(term: Term, sentence: str, paragraph: str, lora: bool) -> Iterator[Said]:
+    patterns = [pattern_of(term)]
+    if term.symbol and re.search(
+        term.needs, paragraph if term.key != "epsilon" else sentence, re.IGNORECASE if term.key == "epsilon" else 0
+    ):
+        patterns.append(re.compile(term.symbol, 0 if term.key == "lora_r" else re.IGNORECASE))
+    for pattern in patterns:
+        for name in pattern.finditer(sentence):
+            if (number := _number_after(sentence, name.end(), term)) is not None:
+                yield Said(term, number, name.start(), number.end, number.start - name.end())
+                yield from _further(sentence, number, term)
+    if term.after:
+        yield from _of_unit(term, sentence)
+    if term.key == "warmup_ratio":
+        yield from _warmup(sentence)
+    if term.key == "lora_r" and lora:
+        for found in re.finditer(r"\brank-(\d+)\b", sentence):
+            if (number := number_at(sentence, found.start(1))) is not None:
+                yield Said(term, number, found.start(), number.end)
+    if term.key in {"adam_beta1", "adam_beta2"}:
+        yield from _betas(term, sentence)
+    if term.key == "learning_rate":
+        for found in _BARE_RATE.finditer(sentence):
+            number = number_at(sentence, found.end())
+            # `rate` alone is the learning rate where its value could be nothing else.
+            if (
+                number is not None
+                and number.value <= 1e-3
+                and re.search(r"[eE^×·]|10-", sentence[number.start : number.end])
+            ):
+                yield Said(term, number, found.start(), number.end, 2)
+                yield from _further(sentence, number, term)
+        for found in _WARMED_UP.finditer(sentence):
+            number = number_at(sentence, found.end())
+            if number is not None and number.value < 0.2 and not number.percent:
+                yield Said(term, number, found.start(), number.end, 3)
+    if term.key == "max_length":
+        for found in re.finditer(
+            r"\b(?:truncat|pack|cut)\w*\s(?:\w+ ){0,4}?(?:into (?:\w+ ){0,2}(?:sequences|"
+            r"chunks|blocks) of|to|into|at|of|after)\s(?:a (?:maximum|max) of |up to "
+            r"|at most )?",
+            sentence,
+            re.IGNORECASE,
+        ):
+            number = number_at(sentence, found.end())
+            if number is not None and re.match(r"[- ]tokens?\b", sentence[number.end :]):
+                yield Said(term, number, found.start(), number.end)
+        for found in re.finditer(r"\b(?:sequences|sequence lengths?|context) (?:of )?(?:up to|at most) ", sentence):
+            number = number_at(sentence, found.end())
+            if number is not None and re.match(r"[- ]tokens?\b", sentence[number.end :]):
+                yield Said(term, number, found.start(), number.end)
+
+
+_BARE_RATE = re.compile(
+    r"\b(?:peak|base|maximum|max|an?|the|actor|policy|constant|initial) rate (?:of |is |was |set to |to )?(?=[\d.])",
+    re.IGNORECASE,
+)
+_WARMED_UP = re.compile(
+    r"\b(?:learning rate|LR)\b[^.;]{0,40}?warm\w*(?:[- ]up)?\b[^;]{0,60}?\bto "
+    r"(?:a |its |the )?(?:peak |maximum |max )?(?:value |learning rate )?(?:of "
+    r")?(?=[\d.])"
+)
+_NEXT_OF_KIND = re.compile(
+    r"(?: tokens| epochs?| steps)?\s+(?:for|in|during|on|with)\s+[^,;.\d]{2,40}?(?:[\d.]+[BM]\b)?"
+    r"[^,;.\d]{0,20}?\s*(?:,\s*(?:and "
+    r"|while )?|\s+and\s+|;\s*(?:and )?|\s+while\s+|\s*\)?,?\s+but\s+)(?:of "
+    r"|to |an? |using |with )?"
+)
+_SAID_FOR = re.compile(r"(?: tokens| epochs?| steps)?\s+(?:for|in|during|on|with)\s+(?:the |our )?[A-Za-z\d]")
+
+
+def _further(sentence: str, number: Number, term: Term) -> Iterator[Said]:
+    """The second of `2e-5 for SFT and 5e-7 for DPO`, and those after it."""
+    for _ in range(4):
+        between = _NEXT_OF_KIND.match(sentence, number.end)
+        following = number_at(sentence, between.end()) if between else None
+        if following is None or following.word or _belongs_to_next(sentence, following, term):
+            return
+        if not _SAID_FOR.match(sentence, following.end):
+            return
+        yield Said(term, following, following.start, following.end)
+        number = following
+
+
+def _number_after(sentence: str, at: int, term: Term) -> Number | None:
+    """The number that a name is followed by, through words that only join the two."""
+    about = _ABOUT.match(sentence, at)
+    for start in [at] + ([about.end()] if about else []):
+        joint = _CONNECTION.match(sentence, start)
+        end = joint.end() if joint else start
+        number = number_at(sentence, end)
+        while number is None and end > start and sentence[end - 1] not in " (=:~≈∼":
+            end -= 1
+        number = number or number_at(sentence, end)
+        if number is None and re.match(r"\s*\(\s*", sentence[end:]) and term.key != "num_train_epochs":
+            # `weight decay (0.1)`, `cosine learning rate (peak 2e-5)`
+            inside = re.compile(r"\s*\(\s*(?:(?:peak|of|max|maximum|lr|η|α|β|r|value|set to|=|:)\s*)*=?\s*").match(
+                sentence, end
+            )
+            number = number_at(sentence, inside.end()) if inside else None
+            if number is not None and not re.match(r"\s*[),;]", sentence[number.end :]):
+                number = None
+        if number is not None and not _plain_joint(sentence[start : number.start], term):
+            continue
+        if number is None or (number.start == at and not sentence[at - 1 : at].isspace()):
+            continue
+        if number.flat and not term.tiny:
+            continue
+        if number.word and sentence[number.start - 1 : number.start] not in " (=:":
+            continue
+        if _belongs_to_next(sentence, number, term):
+            continue
+        return number
+    return None
+
+
+_SYMBOLS_OF = {
+    "learning_rate": "ηαγl",
+    "beta": "βλτ",
+    "lora_alpha": "α",
+    "lora_r": "r",
+    "temperature": "Tτ",
+    "simpo_gamma": "γβ",
+    "lam": "λ",
+    "gamma": "γ",
+    "adam_epsilon": "εϵ",
+    "epsilon": "εϵ",
+    "num_generations": "G",
+    "neftune_noise_alpha": "α",
+}
+
+
+def _plain_joint(joint: str, term: Term) -> bool:
+    """Whether nothing between a name and its number names something else: `epochs with λ = 0.2`."""
+    symbols = set(re.findall(r"[αβγηλτεϵ]", joint))
+    return symbols <= set(_SYMBOLS_OF.get(term.key, "")) and not (
+        term.unit in {"epochs", "steps"} and re.search(r"\b(?:with|using)\b", joint)
+    )
+
+
+def _belongs_to_next(sentence: str, number: Number, term: Term) -> bool:
+    """`learning rate, 3 epochs`: the number's own unit names another hyperparameter."""
+    follow = _UNIT_OF_OTHERS.match(sentence, number.end)
+    if follow is None:
+        return False
+    said = follow[0].strip(" -").lower()
+    if term.unit == "tokens" or term.key in {
+        "global_batch_size",
+        "rollout_batch_size",
+        "mini_batch_size",
+        "num_generations",
+        "per_device_train_batch_size",
+    }:
+        return not re.match(r"(?:k |m )?(?:tokens|samples?|examples|prompts|responses|rollouts|%)", said)
+    if term.unit in {"steps", "epochs"}:
+        return not said.endswith((term.unit, term.unit[:-1], "iterations"))
+    if term.key == "num_iterations":
+        return "epoch" not in said and "step" not in said and "iteration" not in said
+    return said != "%"
+
+
+def _of_unit(term: Term, sentence: str) -> Iterator[Said]:
+    """`3 epochs`, `a 2e-5 learning rate`, `16 rollouts per prompt`."""
+    unit = re.compile(rf"[- ]?\s?(?:{term.after})", re.IGNORECASE)
+    for number in numbers_in(sentence):
+        found = unit.match(sentence, number.end)
+        if found is None or number.flat:
+            continue
+        before = sentence[: number.start]
+        if term.key in {"num_train_epochs", "max_steps"} and not _trains_for(before, sentence, number, term):
+            continue
+        if term.key == "learning_rate" and number.word:
+            continue
+        yield Said(term, number, number.start, found.end())
+
+
+def _trains_for(before: str, sentence: str, number: Number, term: Term) -> bool:
+    """Epochs and steps are counted for many ends; only those that training lasts are meant."""
+    if _HEDGED.search(before):
+        return bool(re.search(r"(?:train|run|fine-?tun|optimi)\w*\s+(?:\w+ ){0,3}over (?:the )?\Z", before))
+    if term.key == "max_steps":
+        clause = re.split(r"[,;(]|\band (?=[a-z])", before)[-1]
+        if _WARMUP.search(clause) or re.search(
+            r"\b(?:checkpoint|evaluat|sav|updat|refresh|sync|log|report|reach|peak|after|accumulat)\w*", clause
+        ):
+            return False
+        return bool(_STEP_LEAD.search(before))
+    return not re.search(
+        r"(?:\bafter|\bper|\bevery|\bfirst|\blast|\bepoch|\bcheckpoint (?:of|from|"
+        r"at)|warm\w*[- ]?up (?:of|for|over|in|during))\s*(?:the )?\Z",
+        before,
+    )
+
+
+_WARMUP_SHARE = re.compile(
+    r"warm(?:s|ed|ing)?[- ]?\s?up(?:[- ](?:period|phase|schedule|steps?|stage))?(?:\s*(?:,|"
+    r"of|is|was|for|over|during|in|to|with|across|the|first|initial|lasting|"
+    r"set|linear(?:ly)?|from zero|from 0|its|peak|value|a|,|covers?|takes?|spans?|"
+    r"equal|corresponding|comprising|=|:|learning rate|we use))*\s*\(?\s*",
+    re.IGNORECASE,
+)
+
+
+def _warmup(sentence: str) -> Iterator[Said]:
+    """Warm-up told as a share (`over the first 3 % of steps`, `10% warmup`) or as a number of steps."""
+    ratio, steps = BY_KEY["warmup_ratio"], BY_KEY["warmup_steps"]
+    for found in _WARMUP_SHARE.finditer(sentence):
+        number = number_at(sentence, found.end())
+        if number is None:
+            continue
+        follow = sentence[number.end :]
+        if re.match(r"\s*of (?:an?|one|the first|each) epoch", follow):
+            continue
+        if number.percent or (
+            number.fraction
+            and re.match(r"\s*of (?:the |all )?(?:total |training )*(?:steps|iterations|training)", follow)
+        ):
+            yield Said(ratio, number, found.start(), number.end)
+        elif re.match(r"\s+(?:\w+ )?(?:steps|iterations|updates)\b", follow):
+            yield Said(steps, number, found.start(), number.end)
+    for number in numbers_in(sentence):
+        after = re.match(
+            r"\s*(?:of (?:the |all |total )*(?:\w+ ){0,3}(?:for |as |are |is |used |"
+            r"being |serv\w+ |reserved |dedicated |allocated )*(?:for |as |to |in )?(?:an? "
+            r")?(?:linear |learning[- ]rate |lr )*)?(?:linear |learning[- ]rate |lr "
+            r"|initial )*warm(?:ing|ed)?[- ]?\s?up\b",
+            sentence[number.end :],
+            re.IGNORECASE,
+        )
+        if after and number.percent:
+            yield Said(ratio, number, number.start, number.end + after.end())
+        elif (
+            (number.percent or number.fraction) is False
+            and number.value < 0.5
+            and re.match(r"\s+(?:linear )?warm-?up ratio\b", sentence[number.end :])
+        ):
+            yield Said(ratio, number, number.start, number.end + 1)
+
+
+def _betas(term: Term, sentence: str) -> Iterator[Said]:
+    """Both of Adam's at once: `(β1, β2) = (0.9, 0.95)`, `betas of 0.9 and 0.95`."""
+    pair = re.compile(
+        r"(?:\(?\s*(?:β|beta)[_ ]?1\s*(?:,|and|/|, and)\s*(?:β|beta)[_ ]?2\s*\)?|"
+        r"\bbetas?\b|Adam\w* β|β's|(?<!\w)βs?(?= ?= ?[(\[]))\s*(?:\w+ )?(?:=|of|"
+        r"set to|are|were|:|to|as)?\s*[(\[{]?\s*",
+        re.IGNORECASE,
+    )
+    for found in pair.finditer(sentence):
+        first = number_at(sentence, found.end())
+        joint = re.compile(r"\s*(?:,\s*(?:and)?|and|/)\s*").match(sentence, first.end) if first else None
+        second = number_at(sentence, joint.end()) if joint else None
+        if first is None or second is None or not 0.5 <= first.value <= second.value < 1.0000001:
+            continue
+        chosen = first if term.key == "adam_beta1" else second
+        yield Said(term, chosen, found.start(), second.end + 1)
+
+
+def one_of_several(sentence: str, each: Said, said: list[Said]) -> bool:
+    """Whether the value is one of several in a row, none of which is said to hold; pairs of Adam's are meant so."""
+    number = each.number
+    if each.term.key in {"adam_beta1", "adam_beta2"} and each.end > number.end + 1:
+        return False
+    if _OPENED.search(sentence[: number.start]) and re.match(r"[^}\]]*,[^}\]]*[}\]]", sentence[number.end :]):
+        return True
+    before = sentence[: number.start]
+    if _HEDGED.search(before) and each.term.key not in {
+        "max_length",
+        "max_completion_length",
+        "max_prompt_length",
+        "num_train_epochs",
+        "max_steps",
+        "max_grad_norm",
+        "warmup_ratio",
+        "warmup_steps",
+        "num_generations",
+    }:
+        return True
+    if re.search(r"\b(?:between|from|±)\s*\Z", before):
+        return True
+    if each.term.key in {"num_train_epochs", "max_steps", "num_generations"} and re.search(
+        r"(?:up to|at most|at least|more than|fewer than|less than)\s*\Z", before
+    ):
+        return True
+    if re.match(r"\s+(?=[\d.]+(?:\s|$))", sentence[number.end :]):
+        return True  # two columns of a table that lost its lines
+    own_unit = (
+        re.compile(rf"[- ]?\s?(?:{each.term.after})", re.IGNORECASE).match(sentence, number.end)
+        if each.term.after
+        else None
+    )
+    after = own_unit.end() if own_unit else number.end
+    joint = _LIST.match(sentence, after) or _LIST.match(sentence, number.end)
+    if joint is not None:
+        following = number_at(sentence, joint.end())
+        others = {other.number.start for other in said if other is not each and other.term is not each.term}
+        if following is not None and following.start not in others and not _named_unit(sentence, following, each.term):
+            return True
+    # The last of a list: `1e-5 or 3e-5 learning rate`, `2, 3 and 4 epochs`.
+    lead = re.search(
+        r"([\d.)%kKM]|\bone|\btwo|\bthree)(?:[- ](?:epochs?|steps))?\s*(?:,\s*(?:and|"
+        r"or)?|and|or|/|–|—|to|-|through|vs\.?)\s*\Z",
+        before,
+    )
+    if lead is None:
+        return False
+    owners = [
+        other
+        for other in said
+        if other is not each and other.number.start < number.start and other.number.end >= lead.start(1)
+    ]
+    if not owners:
+        earlier = [found for found in numbers_in(sentence) if found.end <= lead.end(1) and found.end >= lead.start(1)]
+        # A number that no name claims, right before ours, without a unit: two candidates for one value.
+        return bool(earlier) and each.start == number.start
+    return any(other.term is each.term for other in owners) and each.start == number.start
+
+
+def _named_unit(sentence: str, number: Number, term: Term) -> bool:
+    """The next number of a row has a unit that says it is something else: `learning rate of 1e-5, 3 epochs`."""
+    follow = _UNIT_OF_OTHERS.match(sentence, number.end)
+    if follow is None:
+        return bool(
+            re.match(
+                r"\s+(?:gradient|warm-?up|weight|linear|learning|batch|per-|different|accumulation|PPO|LoRA|dropout)",
+                sentence[number.end :],
+            )
+        )
+    unit = term.unit.rstrip("s")
+    return not unit or unit not in follow[0].lower()

@@ -1,0 +1,246 @@
+"""Hyperparameters that are words: schedule, optimizer, precision, packing, adapters' places, hardware."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from bot.research.papers.findings import Value
+from bot.research.papers.numbers import number_at
+
+_SCHEDULES = {
+    "cosine": "cosine",
+    "linear": "linear",
+    "linearly": "linear",
+    "constant": "constant",
+    "polynomial": "polynomial",
+    "inverse square root": "inverse_sqrt",
+    "inverse-square-root": "inverse_sqrt",
+    "wsd": "warmup_stable_decay",
+    "warmup-stable-decay": "warmup_stable_decay",
+    "warmup stable decay": "warmup_stable_decay",
+}
+_KIND = "cosine|linear|constant|polynomial|inverse[- ]square[- ]root|WSD|warmup[- ]stable[- ]decay"
+_SCHEDULE = (
+    re.compile(
+        rf"\b(?P<kind>{_KIND})(?:[- ](?:learning[- ]rate|lr|LR))?(?:[- ](?:decay(?:ing)?|"
+        r"annealing))?(?:[- ](?:learning[- ]rate|lr|LR))?[- ](?:schedul(?:e|er|ing)s?|"
+        r"decay(?:ing)?|annealing|learning[- ]rate)\b(?! warm)",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"\b(?:learning[- _]rate|LR|lr)[- _](?:schedul(?:e|er|ing)|decay)(?:[ _]type)?\s*(?:is|"
+        rf"was|of|=|:|to|,|set to|\(|follows|as)?\s*(?:an? )?[“\"'`]?(?P<kind>{_KIND})\b(?![- ]warm)",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"\b(?P<kind>linear)ly (?:decay(?:s|ed|ing)?|anneal(?:s|ed|ing)?)\b|\b(?:decay(?:s|"
+        r"ed|ing)?|anneal(?:s|ed|ing)?) (?P<other>linear)ly\b",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        rf"\b(?:decay(?:s|ed|ing)?|anneal(?:s|ed|ing)?)\b[^.,;]{{0,40}}?\b(?:with|"
+        rf"following|using|by|according to|on|via|under) an? (?P<kind>{_KIND})\b(?![- ]warm)",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"\b(?P<kind>cosine)\b(?= with (?:warm|a peak|\d))|\bschedul(?:e|er)\s*[:=(]\s*(?P<other>cosine|"
+        r"linear|constant)\b",
+        re.IGNORECASE,
+    ),
+    re.compile(r"\b(?:learning rate|LR) is (?:kept |held )?(?P<kind>constant)\b", re.IGNORECASE),
+)
+_OPTIMIZER = re.compile(
+    r"\b(?P<bits>(?:8-bit|paged|paged 8-bit|8-bit paged|fused) )?(?P<name>AdamW|"
+    r"Adam|Adafactor|SGD|Lion|Muon|RMSProp|Sophia|LAMB|SOAP)(?P<eight>[- ]?8[- ]?bit)?\b(?![- ](?:Newton|"
+    r"et al))"
+)
+_PRECISION = re.compile(
+    r"\b(?P<bf>bf16|bfloat16|BFloat16|BF16)\b|\b(?P<fp>fp16|float16|FP16|half[- ]precision)\b|"
+    r"\b(?P<f32>fp32|FP32|float32|full[- ]precision)\b",
+    re.IGNORECASE,
+)
+_FLAGS = (
+    (
+        "packing",
+        re.compile(
+            r"\b(?:(?:sequence|sample|example|multi-?pack)[- ]packing|(?:use|with|enable|"
+            r"apply|using|enabling|and) packing|(?:are|is) packed (?:into|to)|packing "
+            r"(?:is|was) (?:used|enabled|applied)|we pack|pack (?:\w+ ){1,3}(?:in)?to|"
+            r"\Apacking(?=\s*[:=] ?true))\b",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        "gradient_checkpointing",
+        re.compile(r"\b(?:gradient|activation)[- _]checkpointing\b(?!\s*[:=] ?false)", re.IGNORECASE),
+    ),
+)
+_MODULES = (
+    (
+        re.compile(
+            r"\ball (?:the )?(?:of the )?(?:linear|dense|fully[- ]connected) (?:layers?|"
+            r"modules?|projections?|transformations?|weights|matrices)\b|\ball-linear\b",
+            re.IGNORECASE,
+        ),
+        "all-linear",
+    ),
+    (
+        re.compile(
+            r"\b(?:query,? (?:and )?key,? (?:and )?value,? and (?:output|o)|q(?:_proj)?, "
+            r"?k(?:_proj)?, ?v(?:_proj)?,? ?(?:and )?o(?:_proj)?)\b(?: proj\w+)?(?! "
+            r"?, ?gate)",
+            re.IGNORECASE,
+        ),
+        "q_proj,k_proj,v_proj,o_proj",
+    ),
+    (
+        re.compile(
+            r"\b(?:query and value|q_proj and v_proj|q_proj, ?v_proj|Wq and Wv|Q and "
+            r"V)\b(?: (?:projection|matri|weight|layer|module)\w*)?",
+            re.IGNORECASE,
+        ),
+        "q_proj,v_proj",
+    ),
+)
+_NOT_USED = re.compile(
+    r"\b(?:no|not|without|never|disabl\w+|off|instead of|rather than)\b[^,;.]{0,40}\Z", re.IGNORECASE
+)
+_GPU = (
+    r"(?:A100|H100|H800|H200|H20|A800|V100|A6000|A40|A10G?|L40S?|L4|T4|B200|"
+    r"GB200|GH200|MI250X?|MI300X?|RTX ?\d{4}(?: ?Ti)?|RTX A\d{4}|TPU ?v\d\w*(?:-\d+)?|"
+    r"P100|Gaudi ?\d)"
+)
+_HARDWARE = re.compile(
+    rf"(?:NVIDIA |Nvidia |AMD |Tesla |GeForce |Google )*(?P<gpu>{_GPU})(?:[- ](?:SXM\d?|"
+    rf"PCIe|NVL))?(?:[- ]?\(?(?P<memory>\d{{2,3}}) ?GB?\)?)?(?:[- ](?:SXM\d?|"
+    r"PCIe))?"
+)
+_COUNT_BEFORE = re.compile(
+    r"(?P<number>\d[\d,]*|one|a single|single|two|four|eight|sixteen)\s*(?:[×x]\s*)?(?:(?:\d{2,3} "
+    r"?GB )|(?:NVIDIA |Nvidia |AMD |Tesla |GeForce |Google ))*\Z"
+)
+_NODES = re.compile(
+    r"(?P<nodes>\d+|one|a single|two|four|eight|sixteen) (?:(?:compute |GPU "
+    r"|\w+ )?nodes?|machines?|servers?)\b(?: (?:of|with|each with|each having|"
+    r"containing|equipped with)|,| \()\s*(?:each (?:with|having|containing) "
+    r")?\Z"
+)
+_COUNTS = {"one": 1, "a single": 1, "single": 1, "two": 2, "four": 4, "eight": 8, "sixteen": 16}
+_GPU_HOURS = re.compile(
+    r"(?P<number>\d[\d,]*(?:\.\d+)?)(?P<k>k)? (?:(?:A|H|V)\d{2,3}[- ])?(?:GPU|TPU)[- ]?(?:hours|hrs|h)\b"
+)
+_DURATION = re.compile(
+    r"(?:\b(?:takes?|took|lasts?|lasted|complet\w+ in|finish\w* in|train\w*[^.;]{0,80}? "
+    r"for|training time (?:is|was|of)|(?:runs?|ran) (?:for|in)|requires?|required|"
+    r"wall-?clock (?:time )?(?:of|is|was))\s*(?:us )?(?:about|approximately|"
+    r"around|roughly|only|~|≈|∼|nearly)?\s*)"
+    r"(?P<number>\d+(?:\.\d+)?|one|two|three|six|twelve)\s*(?P<unit>hours?|hrs?|h|days?|minutes?|min)\b",
+    re.IGNORECASE,
+)
+
+
+def words_in(sentence: str) -> Iterator[tuple[str, Value, int]]:
+    """(key, value, place) of everything in a sentence that is said in words."""
+    yield from _schedule(sentence)
+    yield from _optimizer(sentence)
+    for found in _PRECISION.finditer(sentence):
+        if re.match(r"\s*[:=] ?false", sentence[found.end() :], re.IGNORECASE):
+            continue
+        if not _evaluated(sentence) and not re.search(r"\b(?:serv|stor|quanti[sz])\w*", sentence):
+            yield "precision", "bf16" if found["bf"] else "fp16" if found["fp"] else "fp32", found.start()
+    for key, pattern in _FLAGS:
+        for found in pattern.finditer(sentence):
+            if not _NOT_USED.search(sentence[: found.start()]) and not re.match(
+                r"[^,;.]{0,25}\b(?:disabled|not used|off)\b", sentence[found.end() :]
+            ):
+                yield key, True, found.start()
+    if re.search(r"LoRA|low-rank|adapters?", sentence):
+        for pattern, modules in _MODULES:
+            if (named := pattern.search(sentence)) is not None:
+                yield "lora_target_modules", modules, named.start()
+                break
+    yield from _hardware(sentence)
+
+
+_ABSENT = re.compile(
+    r"\b(?:no|without(?: any)?)\s+(?:learning[- ]rate\s+)?(?P<first>warm-?up|"
+    r"weight decay)\b(?: steps)?(?:\s*(?:,|and|or|nor)\s+(?:no\s+|without\s+)?(?P<second>warm-?up|"
+    r"weight decay)\b)?",
+    re.IGNORECASE,
+)
+
+
+def absent_in(sentence: str) -> Iterator[tuple[str, Value, int]]:
+    """What is said not to be there, as the value that means so: `no weight decay` is 0."""
+    for found in _ABSENT.finditer(sentence):
+        for name in (found["first"], found["second"]):
+            if name:
+                yield ("weight_decay" if name.lower().startswith("weight") else "warmup_steps"), 0, found.start()
+
+
+def _evaluated(sentence: str) -> bool:
+    return bool(re.search(r"\bevaluat|\binference\b", sentence, re.IGNORECASE)) and not re.search(
+        r"\btrain", sentence, re.IGNORECASE
+    )
+
+
+def _schedule(sentence: str) -> Iterator[tuple[str, Value, int]]:
+    found: dict[int, str] = {}
+    for pattern in _SCHEDULE:
+        for match in pattern.finditer(sentence):
+            kind = match["kind"] or match.groupdict().get("other") or ""
+            # `linear warmup` says how it begins, not how it goes on.
+            if _NOT_USED.search(sentence[: match.start()]) or re.match(r"[- ]warm", sentence[match.end() :]):
+                continue
+            found[match.start()] = _SCHEDULES[
+                kind.lower().replace("-", " ")
+                if "inverse" in kind.lower() or "stable" in kind.lower()
+                else kind.lower()
+            ]
+    named = set(found.values())
+    # A linear warm-up into a cosine decay is a cosine schedule; otherwise two names are two schedules.
+    if len(named) == 1:
+        yield "lr_scheduler_type", next(iter(named)), min(found)
+    elif len(named) > 1:
+        yield from (("lr_scheduler_type", kind, at) for at, kind in found.items())
+
+
+def _optimizer(sentence: str) -> Iterator[tuple[str, Value, int]]:
+    names = list(_OPTIMIZER.finditer(sentence))
+    for found in names:
+        if _NOT_USED.search(sentence[: found.start()]):
+            continue
+        if found["name"] in {"SGD", "Lion", "SOAP", "Adam", "LAMB"} and not re.search(
+            r"optimi[sz]|with|using|use", sentence, re.IGNORECASE
+        ):
+            continue
+        bits = "8bit" if found["eight"] or "8-bit" in (found["bits"] or "") else ""
+        paged = "paged_" if "paged" in (found["bits"] or "") else ""
+        yield "optim", paged + found["name"].lower() + ("_8bit" if bits else ""), found.start()
+
+
+def _hardware(sentence: str) -> Iterator[tuple[str, Value, int]]:
+    if _evaluated(sentence) or re.search(r"\bserv(?:e|ed|ing)\b|\breward server|\bvLLM server|\bjudge", sentence):
+        return
+    for found in _HARDWARE.finditer(sentence):
+        before = sentence[: found.start()]
+        if re.match(r"[- ](?:GPU[- ])?(?:hours|hrs)\b", sentence[found.end() :]):
+            continue
+        count = _COUNT_BEFORE.search(before)
+        if count is None:
+            continue
+        number = _COUNTS.get(count["number"]) or int(count["number"].replace(",", ""))
+        nodes = _NODES.search(before[: count.start()])
+        factor = (_COUNTS.get(nodes["nodes"]) or int(nodes["nodes"])) if nodes else 1
+        yield "gpu_count", number * factor, found.start()
+        yield "gpu_type", re.sub(r"\s+", " ", found["gpu"]), found.start()
+    for found in _GPU_HOURS.finditer(sentence):
+        yield "gpu_hours", float(found["number"].replace(",", "")) * (1000 if found["k"] else 1), found.start()
+    if re.search(r"\btrain|\bfine-?tun|\brun\b|\bSFT\b|\bDPO\b|\bGRPO\b", sentence, re.IGNORECASE):
+        for found in _DURATION.finditer(sentence):
+            said = number_at(sentence, found.start("number"))
+            unit = found["unit"][0].lower()
+            if said is not None:
+                hours = said.value * {"h": 1.0, "d": 24.0, "m": 1 / 60}[unit]
+                yield "training_hours", round(hours, 4), found.start()
