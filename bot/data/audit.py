@@ -1,13 +1,16 @@
-"""Quality of training rows, measured without a tokenizer: empty and repeated rows, lengths, classes, secrets.
+"""Quality of training rows, measured without a tokenizer: empty and repeated rows, lengths, classes, secrets, abuse.
 
-Only counts leave this module, never a row's text. Not covered: toxicity, factual errors, and personal data that no
-pattern describes (names, addresses).
+Only counts leave this module, never a row's text. Tokens are estimated from characters; the job that trains counts them
+(`token_lengths` of its data_audit.json). Not covered: factual errors, abuse without blunt words, and personal data that
+no pattern describes (names, addresses).
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,15 +18,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bot.data.abuse import abuse_kinds
 from bot.data.near_duplicates import NearDuplicates
 from bot.data.rows import Part, Row, read_rows, segments
 from bot.data.sensitive import sensitive_kinds
+from bot.data.verdicts import Judgement, judgements
 from bot.data.words import normalised_words
 from bot.domain.languages import language_of, shares_of_known
 
 # Up to so many different answers, and with so many rows to each, answers are classes rather than texts.
 _MOST_CLASSES = 50
 _FEWEST_ROWS_A_CLASS = 5
+_FEW_WORDS = 5
+"""Up to so many words an answer can be expected word for word."""
+_A_NUMBER = re.compile(r"[-+]?\$?\d[\d,]*(?:\.\d+)?%?")
+_MARKED_NUMBER = re.compile(r"####\s*[-+]?\$?\d[\d,.]*\s*$")
+_DENSE = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 _ROWS_READ = 2000
 """From so many rows on, languages are told of a part of them."""
 
@@ -66,39 +76,36 @@ class Audit:
     """Kind of secret or personal data -> rows in which its pattern occurs."""
     languages: Mapping[str, float] = field(default_factory=dict)
     """Two-letter code -> share of the rows that tell theirs; empty where too few do."""
+    abusive: Mapping[str, int] = field(default_factory=dict)
+    """Kind of abusive language -> rows in which its pattern occurs."""
+    estimated_tokens: Lengths = Lengths(0, 0, 0)
+    """Percentiles of whole rows, estimated from characters and script."""
+    max_length: int | None = None
+    """Tokens at which the recipe cuts a row; None when it is not known."""
+    cut_rows: int = 0
+    """Rows that are probably longer than that."""
+    checkable: Mapping[str, int] = field(default_factory=dict)
+    """Rule of rewards.py -> answers that it can compare with: `numeric`, `boxed`, `json_equal`, `exact_match`."""
+    uncheckable: int | None = None
+    """Answers that none of them can; None for an audit of before it was counted."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Audit:
-        lengths = {name: Lengths(**data[name]) for name in ("prompt_characters", "answer_characters")}
+        names = ("prompt_characters", "answer_characters", "estimated_tokens")
+        lengths = {name: Lengths(**data[name]) for name in names if name in data}
         return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data} | lengths)
 
-    def concerns(self) -> list[str]:
-        """A sentence for each measurement that deserves a look before training."""
-        shares = (
-            (self.empty_rows, "hold no text", 0.0),
-            (self.empty_answers, "have an empty answer", 0.0),
-            (self.exact_duplicates, "repeat an earlier row exactly", 0.01),
-            (self.near_duplicates, "repeat an earlier row with small changes", 0.05),
-            (self.conflicting_rows, "answer a prompt differently from its first row", 0.01),
-        )
-        found = [
-            f"{count:,} of {self.rows:,} rows {what}." for count, what, share in shares if count > share * self.rows
-        ]
-        if self.largest_class_share is not None and self.largest_class_share > 0.8:
-            share = round(100 * self.largest_class_share, 1)
-            found.append(
-                f"One of {self.classes} answers is given in {share:g} % of rows: always giving it scores that."
-            )
-        found += [f"{count:,} rows hold what looks like {kind}." for kind, count in self.sensitive.items()]
-        return found
+    def verdicts(self) -> list[Judgement]:
+        """What is to be done with which rows and why, the gravest first."""
+        return list(judgements(self))
 
 
-def audit(rows: Iterable[Row]) -> Audit:
-    """Measure `rows`, which may be a stream; memory grows by about 100 bytes a row."""
-    tally = _Tally()
+def audit(rows: Iterable[Row], max_length: int | None = None) -> Audit:
+    """Measure `rows`, which may be a stream; memory grows by about 100 bytes a row. `max_length` is the recipe's."""
+    tally = _Tally(max_length)
     for row in rows:
         tally.add(row)
     return tally.audit()
@@ -110,7 +117,11 @@ def audit_file(path: Path) -> Audit:
 
 
 class _Tally:
-    def __init__(self) -> None:
+    def __init__(self, max_length: int | None) -> None:
+        self.max_length, self.cut, self.uncheckable = max_length, 0, 0
+        self.tokens = array("L")
+        self.abusive: Counter[str] = Counter()
+        self.checkable: Counter[str] = Counter()
         self.rows = self.empty_rows = self.empty_answers = self.exact = self.near = self.conflicting = 0
         self.columns: Counter[str] = Counter()
         self.filled: Counter[str] = Counter()
@@ -140,7 +151,14 @@ class _Tally:
             # Counting stops to be of use, and starts to cost memory, once answers are clearly texts.
             if len(self.answers) <= _MOST_CLASSES:
                 self.answers[_digest(answer.strip())] += 1
+            checks = checks_of(answer)
+            self.checkable.update(checks)
+            self.uncheckable += not checks
+        tokens = estimated_tokens(prompt) + estimated_tokens(answer)
+        self.tokens.append(tokens)
+        self.cut += self.max_length is not None and tokens > self.max_length
         self.sensitive.update(sensitive_kinds(f"{prompt}\n{answer}"))
+        self.abusive.update(abuse_kinds(f"{prompt}\n{answer}"))
         # Thinned out evenly where there are many: shares are wanted, and reading a row for them takes longest of all.
         if self.rows % max(1, self.rows // _ROWS_READ) == 0:
             self.languages[language_of(f"{prompt}\n{answer}")] += 1
@@ -174,7 +192,42 @@ class _Tally:
             largest_class_share=max(self.answers.values()) / with_answer if few else None,
             sensitive=dict(sorted(self.sensitive.items())),
             languages={code: round(share, 4) for code, share in shares_of_known(self.languages).items()},
+            abusive=dict(sorted(self.abusive.items())),
+            estimated_tokens=_lengths(self.tokens),
+            max_length=self.max_length,
+            cut_rows=self.cut,
+            checkable=dict(sorted(self.checkable.items())),
+            uncheckable=self.uncheckable,
         )
+
+
+def estimated_tokens(text: str) -> int:
+    """Of a vocabulary of tens of thousands: four characters of an alphabet to a token (OpenAI's rule of thumb for
+    English), one of a script without blanks (Chinese, Japanese, Korean, Thai)."""
+    dense = len(_DENSE.findall(text))
+    return dense + math.ceil((len(text) - dense) / 4)
+
+
+def checks_of(answer: str) -> list[str]:
+    """The rules of rewards.py that can compare something with `answer` as a reference."""
+    text = answer.strip()
+    found = []
+    if _A_NUMBER.fullmatch(text) or _MARKED_NUMBER.search(text):
+        found.append("numeric")
+    if "\\boxed{" in text:
+        found.append("boxed")
+    if text[:1] in ("{", "[") and _is_json(text):
+        found.append("json_equal")
+    if 0 < len(text.split()) <= _FEW_WORDS:
+        found.append("exact_match")
+    return found
+
+
+def _is_json(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict | list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _is_empty(value: Any) -> bool:

@@ -119,3 +119,15 @@ def training_refusal(repo: str, path: str = "") -> str | None:
             f"training: name the path of that part."
         )
     return None
+
+
+def showing_refusal(repo: str, config: str = "", split: str = "") -> str | None:
+    """Why the rows of a split are not shown to whoever writes training data, a sentence; None when they may be. Without
+    `split` it is about the part that is meant for training."""
+    found = evaluation_set(repo)
+    if found is None:
+        return None
+    if (found.train and found.train in (config, split)) or (found.train == "train" and not split):
+        return None
+    part = f"only its `{found.train}` is for training" if found.train else "it has no part for training"
+    return f"`{repo}` is the benchmark {found.name} ({found.source}), and {part}."

@@ -292,6 +292,18 @@ def _parquet_rows(file: Path, groups: range | None = None) -> Iterator[dict[str,
         raise UserError(f"{file} is not a readable Parquet file: {error}.") from error
 
 
+def class_names(file: Path) -> dict[str, list[str]]:
+    """Column -> names of its classes, as the `datasets` library writes them into Parquet; {} for another file."""
+    if file.suffix != ".parquet":
+        return {}
+    try:
+        metadata = _pyarrow_parquet(file).read_schema(file).metadata or {}
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        return {name: list(one["names"]) for name, one in features.items() if one.get("_type") == "ClassLabel"}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
 def _row_groups(file: Path) -> int:
     try:
         with _pyarrow_parquet(file).ParquetFile(file) as table:

@@ -103,6 +103,7 @@ def test_folders_of_seeds_are_pooled_with_the_variance_between_them(tmp_path):
         compare_files(empty, one)
 
 
+@pytest.mark.slow
 def test_pooling_seeds_keeps_its_level():
     """Recipes that are equally good, whose seeds differ: different in one comparison of twenty, not in most."""
     rng = random.Random(1)

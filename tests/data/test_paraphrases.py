@@ -83,6 +83,7 @@ def test_items_that_embeddings_cannot_tell_apart_are_left_out():
     assert find_paraphrases([{"prompt": sum_of(77, 3)}], [*items, Item("x", "yes", "no")], bag_of_words).matches == ()
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_there_is_said_in_words(tmp_path):
     embedder = ModelEmbedder(str(tmp_path / "absent"))
     with pytest.raises(UserError, match=r"--embeddings .*absent"):

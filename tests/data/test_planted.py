@@ -190,6 +190,7 @@ def test_shards_hold_every_row_once_in_order(tmp_path):
         assert [row for shard in shards(folder, size) for row in read_shard(shard)] == list(read_rows(folder))
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds(tmp_path, monkeypatch):
     monkeypatch.setattr(scanning, "_WORTH_A_PROCESS", 0)
     monkeypatch.setattr(scanning, "_SHARD_BYTES", 50_000)
@@ -230,6 +231,7 @@ print(json.dumps([report.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrs
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_data(tmp_path):
     clean = [row for number, row in enumerate(MADE.rows) if number not in MADE.truth]
     train, items = write(tmp_path / "rows.jsonl", clean), write(tmp_path / "items.jsonl", map(as_row, MADE.items))

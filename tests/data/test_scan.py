@@ -209,6 +209,7 @@ def test_texts_that_give_orders_change_nothing():
     assert scan(training_rows("reverse", 50, 0), hostile).flagged == ()
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_short_rows_take_seconds():
     rows = [SHAPES["conversational"](row["prompt"], row["completion"]) for row in training_rows("max", 5000, seed=0)]
     items = practice_items("max")

@@ -114,9 +114,10 @@ def test_sentences_name_place_and_item_and_quote_no_benchmark_text():
     assert PROMPT[:20].lower() not in json.dumps(found.as_dict())
 
 
-def test_shipped_scripts_hold_no_item_of_any_practice_task():
-    files = {path.name: path.read_bytes() for path in SCRIPTS.glob("*.py")}
-    assert len(files) > 5
+@pytest.mark.parametrize("pattern", ["sft*.py", pytest.param("*.py", marks=pytest.mark.slow)])
+def test_shipped_scripts_hold_no_item_of_any_practice_task(pattern):
+    files = {path.name: path.read_bytes() for path in SCRIPTS.glob(pattern)}
+    assert files
     items = [item for task in ("reverse", "json", "last", "count") for item in practice_items(task)]
     assert audit_scripts(files, [*items, *ITEMS]) == []
 
@@ -131,7 +132,7 @@ def test_texts_that_give_orders_and_random_bytes_change_nothing():
 
 
 def test_a_bomb_is_opened_only_so_far():
-    bomb = zlib.compress(b"a" * (200 << 20), 9)
+    bomb = zlib.compress(b"a" * (64 << 20), 9)
     assert sum(len(found.text) for found in decoded_bytes(bomb)) <= 3 * (16 << 20)
     assert [found.by for found in decoded_texts("plain words only, as everybody writes them")] == [
         ("reversed",), ("rot13",),

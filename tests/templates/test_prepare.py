@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import hashlib
 import json
@@ -14,16 +13,17 @@ from typing import Any
 
 import pytest
 
+from bot.data.columns import ROLES
 from bot.domain.methods import METHODS
-
-SCRIPT = Path(__file__).resolve().parents[2] / "templates" / "scripts" / "prepare.py"
+from bot.domain.scripts import PREPARE, data_files
+from bot.practice.laying import lay_out
 
 
 class Folder:
     """A data job's folder."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, script: Path) -> None:
+        self.path, self.script = path, script
         (path / "inputs").mkdir()
 
     def source(self, rows: list[Any], name: str = "team.jsonl") -> None:
@@ -36,12 +36,12 @@ class Folder:
         (self.path / "inputs" / name).write_bytes(data)
 
     def run(
-        self, recipe: str = "", inputs: bool = True, isolated: Sequence[str] = ("-S", "-I")
+        self, recipe: str = "", inputs: bool = True, isolated: Sequence[str] = ("-S", "-E", "-s")
     ) -> subprocess.CompletedProcess[str]:
         (self.path / "recipe.yaml").write_text(recipe)
         where = ["--inputs", "inputs"] if inputs else []
-        # -S -I: nothing but the standard library may be needed.
-        command = [sys.executable, *isolated, str(SCRIPT), "--config", "recipe.yaml", *where, "--output", "data"]
+        # -S -E -s: nothing but the standard library and what lies beside the script may be needed.
+        command = [sys.executable, *isolated, str(self.script), "--config", "recipe.yaml", *where, "--output", "data"]
         return subprocess.run(command, cwd=self.path, capture_output=True, text=True, timeout=60)
 
     def rows(self, name: str = "train") -> list[dict[str, Any]]:
@@ -52,9 +52,17 @@ class Folder:
         return json.loads((self.path / "data" / "build.json").read_text())
 
 
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """prepare.py with what it imports, and nothing else of ours in reach."""
+    experiment = tmp_path_factory.mktemp("experiment")
+    lay_out(data_files(), experiment)
+    return experiment / PREPARE
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    return Folder(tmp_path)
+def folder(tmp_path: Path, script: Path) -> Folder:
+    return Folder(tmp_path, script)
 
 
 def pairs(n: int) -> list[dict[str, str]]:
@@ -170,7 +178,7 @@ def test_columns_are_found_with_evidence(folder: Folder, row: dict[str, Any], pr
     assert folder.run().returncode == 0
     built = folder.rows()[0]
     assert (built["prompt"][-1]["content"], built["completion"][0]["content"]) == (prompt, completion)
-    assert "1 of the first 1 rows" in folder.build["columns"]["evidence"]
+    assert "in the first 1 rows: " in folder.build["columns"]["evidence"]
 
 
 def test_only_the_last_turn_of_a_conversation_is_the_completion(folder: Folder) -> None:
@@ -192,7 +200,7 @@ def test_columns_named_in_the_recipe_win(folder: Folder) -> None:
     [
         (
             "data_prompt_column: instruction\n",
-            "instruction is not a column of the data; the columns are frage, antwort",
+            "instruction is not a column of the data; the columns are alpha, beta",
         ),
         ("", "name one of them in data_prompt_column and data_completion_column"),
         ("data_max_rows: many\n", "data_max_rows needs a whole number, not 'many'"),
@@ -202,7 +210,7 @@ def test_columns_named_in_the_recipe_win(folder: Folder) -> None:
     ],
 )
 def test_wrong_settings_are_refused_in_one_line(folder: Folder, recipe: str, words: str) -> None:
-    folder.source([{"frage": "a", "antwort": "b"}])
+    folder.source([{"alpha": "a", "beta": "b"}])
     assert words in refused(folder.run(recipe))
 
 
@@ -214,7 +222,8 @@ def test_validation_takes_at_most_a_tenth_of_the_distinct_prompts(folder: Folder
 
 def test_data_without_any_usable_row_is_refused_with_the_counts(folder: Folder) -> None:
     folder.source([{"prompt": "", "completion": "x"}] * 3)
-    assert "dropped 3 empty prompt" in refused(folder.run())
+    assert "the question is missing: prompt is filled in 0% of the first 3 rows" in refused(folder.run())
+    assert "dropped 3 empty prompt" in refused(folder.run("data_prompt_column: prompt\n"))
 
 
 def test_missing_source_is_named(folder: Folder) -> None:
@@ -280,7 +289,7 @@ def test_parquet_is_read_where_pyarrow_is(folder: Folder) -> None:
 
     parquet.write_table(pyarrow.Table.from_pylist(pairs(3000)), folder.path / "inputs" / "rows.parquet")
 
-    assert folder.run(isolated=["-I"]).returncode == 0
+    assert folder.run(isolated=["-E", "-s"]).returncode == 0
     assert len(folder.rows()) == 3000
     assert "needs pyarrow: run `uv run --with pyarrow" in refused(folder.run())
 
@@ -289,7 +298,7 @@ def test_parquet_is_read_where_pyarrow_is(folder: Folder) -> None:
 def test_parquet_that_is_none_is_refused_in_one_line(folder: Folder, content: bytes) -> None:
     folder.write("rows.parquet", content)
 
-    assert "is not a readable Parquet file" in refused(folder.run(isolated=["-I"]))
+    assert "is not a readable Parquet file" in refused(folder.run(isolated=["-E", "-s"]))
 
 
 def test_source_of_another_place_is_to_be_downloaded_by_hand(folder: Folder) -> None:
@@ -297,6 +306,122 @@ def test_source_of_another_place_is_to_be_downloaded_by_hand(folder: Folder) -> 
     done = folder.run(f'data_sources: "hf:acme/sums@{commit}"', inputs=False)
 
     assert "download it and name its folder with --inputs" in refused(done)
+
+
+# --- Where rows come from ---------------------------------------------------------------------------------------------
+
+
+def provenance(folder: Folder) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder.path / "data" / "provenance.jsonl").read_text().splitlines()]
+
+
+def test_every_row_knows_its_source_its_place_and_its_mapping(folder: Folder) -> None:
+    commit = "b" * 40
+    folder.source(["", *pairs(30), "not json", {"prompt": "late", "completion": "etal"}], "hf/acme/sums/a.jsonl")
+    folder.source([{"question": f"q{i} is what?", "answer": f"a{i}"} for i in range(10)], "team.jsonl")
+    recipe = f'data_sources: "hf:acme/sums@{commit}, team.jsonl"\ndata_validation_rows: 4\n'
+    assert folder.run(recipe).returncode == 0
+    build, lines = folder.build, provenance(folder)
+    assert build["sources"][0]["source"] == f"hf:acme/sums@{commit}" and "source" not in build["sources"][1]
+    built = [*folder.rows(), *folder.rows("validation")]
+    assert [line["split"] for line in lines] == ["train"] * 37 + ["validation"] * 4
+    for row, line in zip(built, lines, strict=True):
+        path = folder.path / "inputs" / build["sources"][line["source"]]["path"]
+        record = json.loads(path.read_text().splitlines()[line["source_row"] - 1])
+        expressions = {use["role"]: use["expression"] for use in build["mappings"][line["mapping"]]["uses"]}
+        assert row["prompt"][0]["content"] == record[expressions["prompt"]]
+        assert row["completion"][0]["content"] == record[expressions["completion"]]
+    assert {line["mapping"] for line in lines} == {0, 1}, "each of the two files has columns of its own"
+
+
+def test_dropped_rows_are_counted_by_reason_and_the_first_of_each_is_named(folder: Folder) -> None:
+    folder.source([*pairs(8), {"prompt": "x", "completion": None}, pairs(8)[0]])
+    assert folder.run().returncode == 0
+    assert folder.build["dropped"] == {"empty completion": 1, "duplicate": 1}
+    assert folder.build["first_dropped"] == {
+        "empty completion": [{"source": 0, "row": 9}],
+        "duplicate": [{"source": 0, "row": 10}],
+    }
+
+
+def test_same_inputs_give_the_same_bytes(folder: Folder) -> None:
+    folder.source(pairs(60) * 2)
+    contents = []
+    for _ in range(2):
+        assert folder.run("data_validation_rows: 5\nseed: 3\n").returncode == 0
+        contents.append({path.name: path.read_bytes() for path in (folder.path / "data").iterdir()})
+    assert contents[0] == contents[1]
+    assert contents[0].keys() == {"train.jsonl", "validation.jsonl", "provenance.jsonl", "build.json"}
+
+
+@pytest.mark.slow
+def test_large_parquet_file_is_streamed_in_bounded_memory(folder: Folder) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    text = "many words of a long answer " * 360
+    schema = pyarrow.schema([("question", pyarrow.string()), ("answer", pyarrow.string())])
+    with parquet.ParquetWriter(folder.path / "inputs" / "rows.parquet", schema) as writer:
+        for begin in range(0, 24_000, 400):
+            numbers = range(begin, begin + 400)
+            columns = {"question": [f"what is {n}?" for n in numbers], "answer": [f"{n} {text}" for n in numbers]}
+            writer.write_table(pyarrow.table(columns, schema=schema), row_group_size=400)
+    measuring = (
+        "import pathlib, runpy, sys\n"
+        "sys.argv = ['prepare.py', '--config', 'recipe.yaml', '--inputs', 'inputs', '--output', 'data']\n"
+        f"sys.path.insert(0, {str(folder.script.parent)!r})\n"
+        f"runpy.run_path({str(folder.script)!r}, run_name='__main__')\n"
+        "print(pathlib.Path('/proc/self/status').read_text())\n"
+    )
+    (folder.path / "recipe.yaml").write_text("data_max_rows: 2000\n")
+    done = subprocess.run([sys.executable, "-c", measuring], cwd=folder.path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert folder.build["rows"] == 2000 and folder.build["dropped"]["over data_max_rows"] == 22_000
+    peak = int(done.stdout.split("VmHWM:")[1].split()[0]) // 1024
+    # The rows are 230 MiB of text, and took more than twice that while they were read at once.
+    assert peak < 190, f"{peak} MiB"
+
+
+def test_system_message_and_tools_come_along(folder: Folder) -> None:
+    tools = json.dumps([{"type": "function", "function": {"name": "add"}}])
+    folder.source(
+        [{"system": "Be brief.", "query": f"what is {i}?", "answers": f"[{i}]", "tools": tools} for i in (1, 2)]
+    )
+    assert folder.run().returncode == 0
+    first = min(folder.rows(), key=json.dumps)
+    assert [turn["role"] for turn in first["prompt"]] == ["system", "user"] and first["tools"] == tools
+    assert folder.run("data_system_column: none\ndata_tools_column: none\n").returncode == 0
+    assert folder.rows()[0].keys() == {"prompt", "completion"} and len(folder.rows()[0]["prompt"]) == 1
+
+
+def test_choices_scores_and_transcripts_become_rows(folder: Folder) -> None:
+    folder.source([{"question": f"which is {i}?", "choices": ["no", f"it is {i}"], "answer": i % 2} for i in range(6)])
+    assert folder.run().returncode == 0
+    answers = {row["prompt"][0]["content"]: row["completion"][0]["content"] for row in folder.rows()}
+    assert answers["which is 3?\n\nA. no\nB. it is 3"] == "it is 3" and len(answers) == 6
+    whole = "\n\nHuman: why {}?\n\nAssistant: {}"
+    folder.source([{"chosen": whole.format(i, f"so {i}"), "rejected": whole.format(i, "no")} for i in range(4)])
+    assert folder.run("method: dpo\n").returncode == 0
+    first = min(folder.rows(), key=json.dumps)
+    assert first == {"prompt": asking("why 0?"), "chosen": said("so 0"), "rejected": said("no")}
+    folder.source([{"prompt": f"p{i}", "response_0": f"a{i} b", "response_1": f"c{i} d", "score_0": i % 3, "score_1": 1}
+                   for i in range(6)])  # fmt: skip
+    assert folder.run("method: reward\n").returncode == 0
+    assert folder.build["dropped"]["neither answer is better"] == 2
+    better = {row["prompt"][0]["content"]: row["chosen"][0]["content"] for row in folder.rows()}
+    assert better == {"p0": "c0 d", "p2": "a2 b", "p3": "c3 d", "p5": "a5 b"}
+
+
+def test_two_readings_are_asked_about_in_one_line_with_the_lines_that_answer(folder: Folder) -> None:
+    folder.source(
+        [{"prompt": f"p{i}", "response_a": f"a{i} b", "response_b": f"c{i} d", "preference": i % 2} for i in range(6)]
+    )
+    asked_for = refused(folder.run("method: dpo\n"))
+    assert "cannot tell which column to use" in asked_for
+    line = "data_chosen_column: by(preference, 1=response_a, 0=response_b)"
+    assert f"`{line}`" in asked_for
+    assert folder.run(f"method: dpo\n{line}\n").returncode == 0
+    assert {row["chosen"][0]["content"] for row in folder.rows()} == {"c0 d", "a1 b", "c2 d", "a3 b", "c4 d", "a5 b"}
 
 
 # --- Rows of other methods ------------------------------------------------------------------------------------------
@@ -379,7 +504,7 @@ def test_classes_of_a_parquet_file_get_the_names_in_its_metadata(folder: Folder)
     table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     parquet.write_table(table, folder.path / "inputs" / "rows.parquet")
 
-    assert folder.run("method: vision\n", isolated=["-I"]).returncode == 0
+    assert folder.run("method: vision\n", isolated=["-E", "-s"]).returncode == 0
     found = {row["image"]: row["label"] for row in folder.rows()}
     assert found == {base64_of(PNG + bytes([i])): ["cat", "dog"][i % 3 - 1] for i in (1, 2, 4, 5)}
     assert folder.build["dropped"]["empty label"] == 2, "-1 is how a test set hides its classes"
@@ -412,14 +537,4 @@ def test_unknown_method_is_refused(folder: Folder) -> None:
 
 
 def test_prepare_knows_every_method_and_its_columns() -> None:
-    tree = ast.parse(SCRIPT.read_text())
-    values = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)
-              and isinstance(node.targets[0], ast.Name)}  # fmt: skip
-    pair = ast.literal_eval(values["PAIR"])
-    table = values["COLUMNS"]
-    assert isinstance(table, ast.Dict)
-    found = {
-        ast.literal_eval(key): pair if isinstance(value, ast.Name) else ast.literal_eval(value)
-        for key, value in zip(table.keys, table.values, strict=True) if key is not None
-    }  # fmt: skip
-    assert found == {name: method.columns for name, method in METHODS.items()}
+    assert {name: method.columns for name, method in METHODS.items()} == ROLES

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
+from bot.domain.scripts import PREPARE, data_files
 from bot.evaluation.tasks import TASKS, repetitive_rows, training_rows
+from bot.practice.laying import lay_out
 from bot.practice.warm import Warm
-from tests.templates.conftest import ROOT, SFT, evaluation, run_warm, table_row
+from tests.templates.conftest import SFT, evaluation, run_warm, table_row
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-PREPARE = ROOT / "templates" / "scripts" / "prepare.py"
 # Exact scores differ between machines (another instruction set rounds otherwise), so bars stand below what we measured.
 CARD_OF_A_7B_MODEL = {
     "learning_rate": 2.0e-5,
@@ -44,8 +45,9 @@ def trained(
     (folder / "inputs").mkdir(parents=True)
     (folder / "inputs" / "team.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "recipe.yaml").write_text(yaml.safe_dump({"seed": 0, "data_validation_rows": 100} | recipe))
+    lay_out(data_files(), folder)
     steps = (
-        (PREPARE, "--config", "recipe.yaml", "--inputs", "inputs", "--output", "data"),
+        (folder / PREPARE, "--config", "recipe.yaml", "--inputs", "inputs", "--output", "data"),
         (SFT, "--config", "recipe.yaml", "--init_from", base, "--train_file", "data/train.jsonl",
          "--validation_file", "data/validation.jsonl", "--output_dir", "out", *flags),
     )  # fmt: skip
