@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from bot.brain.agent.transcript import Transcript
+from bot.brain.agent.account import Account, Unaffordable
 from bot.brain.evidence import Curves, evidence_of
 from bot.brain.model.errors import ModelError
-from bot.brain.model.talk import Model, Reply, Stop
+from bot.brain.model.talk import Stop
 from bot.domain.experiment import Experiment
 
 ANSWER_TOKENS = 1500
@@ -43,38 +42,24 @@ class Asked(NamedTuple):
     """What the answer still names although the record has no such thing."""
 
 
-async def ask(
-    model: Model,
-    x: Experiment,
-    curves: Curves,
-    question: str,
-    transcript: Transcript,
-    usd_left: float,
-    spent: Callable[[int, float, str], Awaitable[None]],
-) -> Asked:
+async def ask(account: Account, x: Experiment, curves: Curves, question: str) -> Asked:
     """Ask, and ask once more where the answer names a run or a step that is not there.
 
-    What was paid is in the transcript before anything follows, so that after a kill it is read and not asked again;
-    `spent` is told of each price under its number, after a restart of all of them again.
+    What was paid is in the transcript before anything follows, so that after a kill it is read and not asked again.
     """
+    transcript = account.transcript
     talk = transcript.conversation
-    for number, (usd, what) in enumerate(talk.paid):
-        await spent(number, usd, what)
+    await account.open()
     if not talk.said:
         transcript.say(f"{evidence_of(x, curves)}\n\n## Question\n\n{question.strip()[:MOST_QUESTION]}")
     for attempt in range(2):
         while talk.stop is None:
-            most = model.price.most(len("".join(one.text for one in talk.said)) // 3, ANSWER_TOKENS)
-            if talk.usd + most > usd_left:
-                return Asked(too_dear(most, max(0.0, usd_left - talk.usd)), True)
             try:
-                reply = await model.reply(_SYSTEM, talk.said, most_tokens=ANSWER_TOKENS)
+                await account.ask(_SYSTEM, talk.said, most_tokens=ANSWER_TOKENS)
+            except Unaffordable as short:
+                return Asked(f"No answer: {short}." if short.left is None else too_dear(short.most, short.left), True)
             except ModelError as error:
-                if error.usd > 0:
-                    transcript.lost(error.wasted, error.usd, str(error))
-                    await spent(len(talk.paid) - 1, *talk.paid[-1])
                 return Asked(f"No answer: {error}", True)
-            await _kept(transcript, reply, spent)
         answer = talk.said[-1].text.strip()
         if talk.stop is Stop.REFUSED or not answer:
             return Asked("The model declined to answer.", True)
@@ -84,12 +69,6 @@ async def ask(
             return Asked(answer[:MOST_ANSWER] + cut, False, wrong)
         transcript.say(_AGAIN.format(wrong=wrong))
     raise AssertionError("unreachable: the second attempt returns")
-
-
-async def _kept(transcript: Transcript, reply: Reply, spent: Callable[[int, float, str], Awaitable[None]]) -> None:
-    transcript.reply(reply)
-    paid = transcript.conversation.paid
-    await spent(len(paid) - 1, *paid[-1])
 
 
 def too_dear(most: float, left: float) -> str:

@@ -53,6 +53,8 @@ class Kind(StrEnum):
     """The next method of the goal, or one that has to come first."""
     ABLATION = "ablation"
     """Several suspects side by side, of which the best is kept."""
+    PROPOSED = "proposed"
+    """What the language model proposed, checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +82,26 @@ class Remedy:
     """Why a person decides on it whatever was agreed; a sentence without its full stop."""
     arms: tuple[tuple[str, Any], ...] = ()
     """(key, value) of each suspect of an ablation."""
+    scripts: Mapping[str, str] = field(default_factory=dict)
+    """Path -> SHA-256 of the scripts that it rewrites. Where it changes nothing else, `key` is the first of them."""
+    label: str = ""
+    """By what a person accepts it, `P2`, where that is not its diagnosis's."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {self.key: self.value, **self.also}
+        own = {} if self.key in self.scripts or not self.key else {self.key: self.value}
+        return {**own, **self.also}
 
     def as_dict(self) -> dict[str, Any]:
         """What says no more than its default is left out, so that a version from before it was there reads the rest."""
         whole = asdict(self) | {
             "also": dict(self.also),
+            "scripts": dict(self.scripts),
             "rates": list(self.rates),
             "arms": [list(a) for a in self.arms],
         }
-        later = {"kind": Kind.REPAIR, "base": 0, "recipe": "", "stage": None, "waits": "", "arms": []}
+        later = {"kind": Kind.REPAIR, "base": 0, "recipe": "", "stage": None, "waits": "", "arms": [],
+                 "scripts": {}, "label": ""}  # fmt: skip
         return {key: value for key, value in whole.items() if key not in later or value != later[key]}
 
     @classmethod

@@ -134,7 +134,7 @@ def _repairs(x: Experiment, run: Run, base: Run, means: Means) -> Iterator[Remed
     """Untried changes of the recipe that is built on, for what its run showed."""
     scripts = digest_of(run.digests)
     probed = any(job.role is JobRole.PROBE and x.runs[job.run - 1].stage == run.stage for job in x.jobs.values())
-    useless = {(failed.symptom, what) for failed, changed in _failed_remedies(x) for what in _ideas(failed, changed)}
+    useless = {(failed.symptom, what) for failed, changed in failed_remedies(x) for what in _ideas(failed, changed)}
     for remedy in remedies_for(
         base.report, base.recipe, tried=x.tried, script_digest=scripts, probed=probed, overshot=overshot_runs(x, base),
         parameters=means.parameters,
@@ -171,7 +171,7 @@ def _attempt(remedy: Remedy) -> tuple[str, str]:
     return remedy.symptom, family_of(remedy.key)
 
 
-def _failed_remedies(x: Experiment) -> Iterator[tuple[Remedy, Run]]:
+def failed_remedies(x: Experiment) -> Iterator[tuple[Remedy, Run]]:
     """(repair, the run it changed) of those that left their symptom standing, crashed, or made the result worse."""
     for before, after in pairwise(comparable_runs(x)):
         if before.remedy is None or after.changed_by != "postdoc" or not before.remedy["symptom"]:
@@ -184,7 +184,7 @@ def _failed_remedies(x: Experiment) -> Iterator[tuple[Remedy, Run]]:
 
 def _failed_repairs(x: Experiment) -> Counter[tuple[str, str]]:
     """(symptom, family of the change) -> repairs of it that failed."""
-    return Counter(_attempt(remedy) for remedy, _ in _failed_remedies(x))
+    return Counter(_attempt(remedy) for remedy, _ in failed_remedies(x))
 
 
 def _ideas(remedy: Remedy, changed: Run) -> tuple[str, ...]:

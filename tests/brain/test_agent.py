@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from bot.brain.agent.account import Account
 from bot.brain.agent.circles import REPEATS, Circles, Warned, normalised, signature
-from bot.brain.agent.transcript import Transcript
+from bot.brain.agent.transcript import Paid, Transcript
 from bot.brain.agent.turns import Ended, Limits, Worker
 from bot.brain.model.errors import ContextFull, ModelBusy, ModelRefused
 from bot.brain.model.prices import Price
-from bot.brain.model.talk import Call, Reply, Result, Role, Said, Stop, Tool, Usage
+from bot.brain.model.talk import Again, Call, Reply, Result, Role, Said, Stop, Tool, Usage
 from tests.fakes import language_models as api
 
 Answer = Reply | Exception
@@ -33,8 +34,9 @@ class Scripted:
         self.asked: list[list[Said]] = []
 
     async def reply(
-        self, system: str, said: Sequence[Said], tools: Sequence[Tool] = (), *, most_tokens: int = 8192
-    ) -> Reply:
+        self, system: str, said: Sequence[Said], tools: Sequence[Tool] = (), *, most_tokens: int = 8192,
+        again: Again | None = None,
+    ) -> Reply:  # fmt: skip
         messages = [{"role": str(one.role), "content": _blocks(one)} for one in said]
         assert api._unanswered(messages) is None, api._unanswered(messages)
         self.asked.append(list(said))
@@ -84,21 +86,39 @@ class Bench:
         return Result(call.id, self.answers(code), finishes="a proposal" if code == "finish" else "")
 
 
+class Purse:
+    """What was set aside and what was paid."""
+
+    def __init__(self) -> None:
+        self.reserved: dict[int, float] = {}
+        self.paid: dict[int, float] = {}
+
+    async def reserve(self, number: int, usd: float) -> None:
+        assert number not in self.paid
+        self.reserved[number] = usd
+
+    async def left_behind(self, number: int) -> float:
+        return self.reserved.get(number, self.paid.get(number, 0.0))
+
+    async def release(self, number: int) -> None:
+        del self.reserved[number]
+
+    async def pay(self, number: int, paid: Paid) -> None:
+        assert self.paid.setdefault(number, paid.usd) == paid.usd
+        self.reserved.pop(number, None)
+
+
 class Place:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "transcript.jsonl"
         self.bench = Bench()
-        self.paid: dict[int, float] = {}
+        self.purse = Purse()
+        self.paid = self.purse.paid
         self.pinned = "CONTRACT: never touch the benchmark."
 
     def worker(self, model: Scripted, *, usd: float = 100.0, turns: int = 300) -> Worker:
-        async def spent(number: int, price: float, what: str) -> None:
-            assert self.paid.setdefault(number, price) == price
-
-        return Worker(
-            model, "You are a postdoc.", Transcript(self.path), self.bench, Limits(usd, turns, 1000),
-            pinned=lambda: self.pinned, spent=spent,
-        )  # fmt: skip
+        account = Account(model, Transcript(self.path), self.purse, usd)
+        return Worker(account, "You are a postdoc.", self.bench, Limits(turns, 1000), pinned=lambda: self.pinned)
 
 
 @pytest.fixture

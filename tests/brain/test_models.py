@@ -254,3 +254,28 @@ def test_a_models_own_price_counts_every_kind_of_token() -> None:
     price = price_of("anthropic", "claude-sonnet-4-5-20250929")
     assert price.of(Usage(1_000_000, 1_000_000, 1_000_000, 1_000_000)) == pytest.approx(3 + 15 + 0.3 + 3.75)
     assert price_of("openai", "own", "1/2/0.5/4").of(Usage(2, 2, 2, 2)) == pytest.approx(15e-6)
+
+
+@pytest.fixture
+def chat_api() -> Iterator[ChatApi]:
+    with ChatApi().serve() as made:
+        yield made
+
+
+async def test_an_address_of_ones_own_has_nothing_to_do_with_the_hub(
+    client: Client, chat_api: ChatApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    chat_api.say(text("42"), error(402, "billing_error", "Your credit balance is too low"))
+    assert (await client(chat_api).reply("", ASKED)).said.text == "42"
+    with pytest.raises(ModelRefused, match="no credit"):
+        await client(chat_api).reply("", ASKED)
+
+
+async def test_a_provider_of_hugging_faces_is_not_asked_offline(
+    client: Client, chat_api: ChatApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelRefused, match="HF_HUB_OFFLINE is set on this server") as found:
+        await client(chat_api, brain="together:Qwen/Qwen3-8B", url="").reply("", ASKED)
+    assert "POSTDOC_BRAIN_URL" in str(found.value) and found.value.usd == 0 and not chat_api.asked

@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from bot.brain.agent.account import Account
+from bot.brain.agent.transcript import SUMMARY
 from bot.brain.model.errors import ContextFull
-from bot.brain.model.talk import Call, Model, Reply, Result, Role, Said, Tool
+from bot.brain.model.talk import Call, Model, Result, Role, Said, Tool
 
 THRESHOLD = 0.75
 """† Share of the context window from which on a conversation is shortened. A reply and its answers must still fit."""
@@ -33,26 +35,22 @@ def must_shorten(context: int, model: Model) -> bool:
     return context > THRESHOLD * model.context_tokens
 
 
-async def summary_of(
-    model: Model, system: str, said: Sequence[Said], tools: Sequence[Tool]
-) -> tuple[str, Reply | None]:
-    """What the model says of the conversation so far, and its reply for the books.
+async def summary_of(account: Account, system: str, said: Sequence[Said], tools: Sequence[Tool]) -> str:
+    """What the model says of the conversation so far.
 
     The question is put at the end of the very conversation, so that all of it is read from the cache. Where even that
-    is too long the older half is left out, again and again. Raises: ModelError, ContextFull excepted.
+    is too long the older half is left out, again and again. Raises: Unaffordable; ModelError, ContextFull excepted.
     """
     rest = list(said)
     while len(rest) > 2:
         asked = [*rest[:-1], _with(rest[-1], _ASK)] if rest[-1].role is Role.USER else [*rest, Said(Role.USER, _ASK)]
         try:
-            reply = await model.reply(system, asked, tools, most_tokens=_SUMMARY_TOKENS)
+            reply = await account.ask(system, asked, tools, most_tokens=_SUMMARY_TOKENS, about=SUMMARY)
         except ContextFull:
             rest = _from_a_user(rest[len(rest) // 2 :])
             continue
-        if reply.said.text.strip():
-            return reply.said.text.strip(), reply
-        return _listed(said), reply
-    return _listed(said), None
+        return reply.said.text.strip() or _listed(said)
+    return _listed(said)
 
 
 def shortened(pinned: str, summary: str, said: Sequence[Said], model: Model) -> list[Said]:

@@ -12,13 +12,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bot.brain.model.talk import Call, Reply, Result, Role, Said, Stop, Usage
 
 SAID, REPLY, RESULT, COMPACTED, LOST, CLOSED = "said", "reply", "result", "compacted", "lost", "closed"
 SUMMARY = "a summary"
 """What a reply is about that a compaction asked for."""
+
+
+class Paid(NamedTuple):
+    """One price."""
+
+    usd: float
+    what: str
+    """What it was for."""
+    at: float
+    """Unix seconds."""
 
 
 @dataclass
@@ -31,8 +41,8 @@ class Conversation:
     """Replies so far, compactions' own included."""
     usage: Usage = field(default_factory=Usage)
     usd: float = 0.0
-    paid: list[tuple[float, str]] = field(default_factory=list)
-    """Each price in USD, with what it was for."""
+    paid: list[Paid] = field(default_factory=list)
+    """Each price, in the order in which they became known."""
     summary: str = ""
     """Asked for by a compaction that has not been made yet."""
     context: int = 0
@@ -137,7 +147,7 @@ def _take(talk: Conversation, entry: Mapping[str, Any]) -> None:
             usage, wasted = Usage.from_dict(entry["usage"]), Usage.from_dict(entry["wasted"])
             talk.turns += 1
             talk.usage = talk.usage + usage + wasted
-            _pay(talk, entry["usd"], entry.get("about") or "a turn")
+            _pay(talk, entry, entry.get("about") or "a turn")
             if entry.get("about"):
                 talk.summary = entry.get("text", "")
             else:
@@ -153,14 +163,14 @@ def _take(talk: Conversation, entry: Mapping[str, Any]) -> None:
             talk.results, talk.stop, talk.context, talk.summary = {}, None, 0, ""
         case "lost":
             talk.usage += Usage.from_dict(entry["usage"])
-            _pay(talk, entry["usd"], "a turn that broke off")
+            _pay(talk, entry, "a turn that broke off")
         case "closed":
             talk.closed = entry["why"]
 
 
-def _pay(talk: Conversation, usd: float, what: str) -> None:
-    talk.usd += usd
-    talk.paid.append((usd, what))
+def _pay(talk: Conversation, entry: Mapping[str, Any], what: str) -> None:
+    talk.usd += entry["usd"]
+    talk.paid.append(Paid(entry["usd"], what, entry["at"]))
 
 
 def _say(talk: Conversation, said: Said) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from bot.brain.agent.account import Account, Unaffordable
 from bot.brain.agent.circles import Circles, Warned
 from bot.brain.agent.compaction import must_shorten, shortened, summary_of
-from bot.brain.agent.transcript import SUMMARY, Transcript
 from bot.brain.model.errors import ContextFull, ModelBusy, ModelError
-from bot.brain.model.talk import Call, Model, Reply, Result, Stop, Tool
+from bot.brain.model.talk import Call, Result, Stop, Tool
 
 MOST_TURNS = 300
 MOST_REPLY_TOKENS = 16_384
@@ -42,6 +42,8 @@ class Ended(StrEnum):
     """By the model, or by its provider: asking again changes nothing."""
     AWAY = "away"
     """The provider does not answer now."""
+    PAUSED = "paused"
+    """The sitting is over, the work is not: it goes on where it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,55 +79,47 @@ class Tools(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    usd: float
-    """For the whole transcript."""
     turns: int = MOST_TURNS
+    """Of the whole transcript."""
     reply_tokens: int = MOST_REPLY_TOKENS
+    sitting: int = MOST_TURNS
+    """Turns before whoever asked is given a chance to look at the world."""
 
 
 class Worker:
-    """One piece of work: a task, a model, tools, a transcript."""
+    """One piece of work: a task, a model with its transcript and its money, tools."""
 
     def __init__(
-        self,
-        model: Model,
-        system: str,
-        transcript: Transcript,
-        tools: Tools,
-        limits: Limits,
-        *,
-        pinned: Callable[[], str],
-        spent: Callable[[int, float, str], Awaitable[None]],
+        self, account: Account, system: str, tools: Tools, limits: Limits, *, pinned: Callable[[], str]
     ) -> None:
-        """`pinned` writes the task and all that must never be forgotten, as it stands now. `spent` is told of each
-        price: its number, USD, and what it was for; after a restart all of them again, so it goes by the number."""
-        self._model = model
+        """`pinned` writes the task and all that must never be forgotten, as it stands now."""
+        self._account = account
+        self._transcript = transcript = account.transcript
         self._system = system
-        self._transcript = transcript
         self._tools = tools
         self._limits = limits
         self._pinned = pinned
-        self._spent = spent
         self._circles = Circles()
         for call, result in transcript.conversation.actions:
             self._circles.look(call.name, call.arguments, result.text)
         self._nudges = 0
+        self._before = transcript.conversation.turns
 
     async def work(self) -> Work:
         """Until it ends, from wherever the transcript stands."""
         talk = self._transcript.conversation
-        for number, (usd, what) in enumerate(talk.paid):
-            await self._spent(number, usd, what)
+        await self._account.open()
         if not talk.said:
             self._transcript.say(self._pinned())
         while True:
             try:
                 ended = await self._step()
+            except Unaffordable as short:
+                # A halt ends no thought: whoever asked for this sitting learns of it at the next one.
+                return self._over(Ended.PAUSED if short.halted else Ended.BUDGET, str(short))
             except ModelBusy as busy:
-                await self._lose(busy)
                 return self._over(Ended.AWAY, str(busy), busy.retry_after_seconds)
             except ModelError as error:
-                await self._lose(error)
                 return self._over(Ended.REFUSED, str(error))
             if ended is not None:
                 return ended
@@ -144,29 +138,21 @@ class Worker:
             return over
         if talk.turns >= self._limits.turns:
             return self._over(Ended.TURNS, f"{self._limits.turns} turns are the limit, and they are used up")
-        if must_shorten(talk.context, self._model):
+        if talk.turns - self._before >= self._limits.sitting:
+            return self._over(Ended.PAUSED, f"{talk.turns} turns so far")
+        if must_shorten(talk.context, self._account.model):
             await self._shorten()
-        return await self._turn()
+        await self._turn()
+        return None
 
-    async def _turn(self) -> Work | None:
-        talk = self._transcript.conversation
-        most = self._model.price.most(talk.context + _grown(talk.said[-1].text), self._limits.reply_tokens)
-        if talk.usd + most > self._limits.usd:
-            left = max(0.0, self._limits.usd - talk.usd)
-            return self._over(
-                Ended.BUDGET, f"the next turn may cost {most:.2f} USD, and {left:.2f} USD are left for it"
-            )
+    async def _turn(self) -> None:
+        said, tools = self._transcript.conversation.said, self._tools.tools
         try:
-            reply = await self._model.reply(
-                self._system, talk.said, self._tools.tools, most_tokens=self._limits.reply_tokens
-            )
+            await self._account.ask(self._system, said, tools, most_tokens=self._limits.reply_tokens)
         except ContextFull:
-            if len(talk.said) < 3:
+            if len(said) < 3:
                 raise
             await self._shorten()
-            return None
-        await self._keep(reply)
-        return None
 
     async def _answer(self) -> Warned:
         """Carry out the calls of the latest reply that have no answer yet."""
@@ -201,35 +187,13 @@ class Worker:
         return None
 
     async def _shorten(self) -> None:
-        """Raises: ModelError when the summary cannot be had for now; the conversation stays as it is then."""
+        """Raises: ModelError, Unaffordable when the summary cannot be had for now; the conversation stays as it is."""
         talk = self._transcript.conversation
-        summary = talk.summary
-        if not summary:
-            summary, reply = await summary_of(self._model, self._system, talk.said, self._tools.tools)
-            if reply is not None:
-                await self._keep(reply, SUMMARY)
-        self._transcript.compact(shortened(self._pinned(), summary, talk.said, self._model))
-
-    async def _keep(self, reply: Reply, about: str = "") -> None:
-        self._transcript.reply(reply, about=about)
-        await self._tell_price()
-
-    async def _lose(self, error: ModelError) -> None:
-        if error.usd > 0:
-            self._transcript.lost(error.wasted, error.usd, str(error))
-            await self._tell_price()
-
-    async def _tell_price(self) -> None:
-        paid = self._transcript.conversation.paid
-        await self._spent(len(paid) - 1, *paid[-1])
+        summary = talk.summary or await summary_of(self._account, self._system, talk.said, self._tools.tools)
+        self._transcript.compact(shortened(self._pinned(), summary, talk.said, self._account.model))
 
     def _over(self, ended: Ended, why: str, retry_after_seconds: float | None = None) -> Work:
         talk = self._transcript.conversation
-        if ended is not Ended.AWAY:
+        if ended not in (Ended.AWAY, Ended.PAUSED):
             self._transcript.close(f"{ended}: {why}")
         return Work(ended, why, talk.turns, talk.usd, retry_after_seconds)
-
-
-def _grown(text: str) -> int:
-    """Tokens that a message adds to the context, estimated upwards."""
-    return len(text) // 3 + 1

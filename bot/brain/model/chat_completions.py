@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bot.brain.model.errors import ModelBusy, ModelError, refusal, said
+from bot.brain.model.errors import ModelBusy, ModelError, ModelRefused, refusal, said
 from bot.brain.model.patience import Attempt, patiently
 from bot.brain.model.prices import Price
-from bot.brain.model.talk import Call, Reply, Role, Said, Stop, Tool, Usage
+from bot.brain.model.talk import Again, Call, Reply, Role, Said, Stop, Tool, Usage
+
+if TYPE_CHECKING:
+    import httpx2
 
 _SECONDS = 600.0
+_MOST_REFUSAL = 1_000_000
+"""Bytes."""
 _STOPS = {"stop": Stop.END, "eos_token": Stop.END, "tool_calls": Stop.TOOLS, "function_call": Stop.TOOLS,
           "length": Stop.LENGTH, "content_filter": Stop.REFUSED}  # fmt: skip
+_OFFLINE = (
+    "HF_HUB_OFFLINE is set on this server, so Hugging Face's inference providers are not asked. Unset it, or name a "
+    "model at an address of its own: `openai:NAME` in POSTDOC_BRAIN with POSTDOC_BRAIN_URL."
+)
 _CHARACTERS_PER_TOKEN = 3
 """Fewer than usual (about four of English), so that an estimate errs towards more tokens."""
 
@@ -48,8 +57,9 @@ class ChatModel:
         self._effort = effort
 
     async def reply(
-        self, system: str, said: Sequence[Said], tools: Sequence[Tool] = (), *, most_tokens: int = 8192
-    ) -> Reply:
+        self, system: str, said: Sequence[Said], tools: Sequence[Tool] = (), *, most_tokens: int = 8192,
+        again: Again | None = None,
+    ) -> Reply:  # fmt: skip
         request: dict[str, Any] = {
             "messages": [{"role": "system", "content": system}, *(m for one in said for m in _messages(one))],
             "max_tokens": most_tokens,
@@ -64,16 +74,22 @@ class ChatModel:
             ]  # fmt: skip
         if self._effort:
             request["extra_body"] = {"reasoning_effort": self._effort}
-        return await patiently(lambda attempt: self._once(request, attempt), self.price)
+        return await patiently(lambda attempt: self._once(request, attempt), self.price, again)
 
     async def close(self) -> None:
         """Nothing is kept between turns: the library's client keeps every response it ever streamed."""
 
     async def _once(self, request: Mapping[str, Any], attempt: Attempt) -> Reply:
         import httpx2
-        from huggingface_hub import AsyncInferenceClient
+        from huggingface_hub import AsyncInferenceClient, is_offline_mode, set_async_client_factory
         from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError
 
+        if self._url:
+            set_async_client_factory(
+                _session
+            )  # of this process; nothing else in it uses the library's asynchronous side
+        elif is_offline_mode():
+            raise ModelRefused(_OFFLINE)
         where: dict[str, Any] = {"base_url": self._url} if self._url else {"provider": self._provider or "auto"}
         asked = len(json.dumps([request["messages"], request.get("tools", [])])) // _CHARACTERS_PER_TOKEN
         attempt.usage = Usage(input=asked)
@@ -93,6 +109,20 @@ class ChatModel:
                 # The library raises many kinds for an error inside of a stream, or for an answer that is none.
                 raise ModelBusy(f"The language model's provider broke off: {said(str(error))}.") from error
         return gathered.reply(asked, self._model)
+
+
+def _session() -> httpx2.AsyncClient:
+    """As the library makes its own, without the hook that refuses every request while HF_HUB_OFFLINE is set: that is
+    said of the Hub, and an address of one's own is not there."""
+    import httpx2
+
+    return httpx2.AsyncClient(event_hooks={"response": [_read_refusal]}, follow_redirects=True, timeout=None)
+
+
+async def _read_refusal(response: httpx2.Response) -> None:
+    """What a provider says of a refusal; of a stream it would not have been read."""
+    if response.status_code >= 400 and int(response.headers.get("Content-Length", "0")) < _MOST_REFUSAL:
+        await response.aread()
 
 
 class _Gathered:

@@ -14,7 +14,7 @@ from typing import Any
 from bot.brain.model.errors import ModelBusy, refusal, said
 from bot.brain.model.patience import Attempt, patiently
 from bot.brain.model.prices import Price
-from bot.brain.model.talk import Call, Reply, Role, Said, Stop, Tool, Usage
+from bot.brain.model.talk import Again, Call, Reply, Role, Said, Stop, Tool, Usage
 
 PROVIDER = "anthropic"
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
@@ -46,8 +46,9 @@ class MessagesModel:
         )
 
     async def reply(
-        self, system: str, said: Sequence[Said], tools: Sequence[Tool] = (), *, most_tokens: int = 8192
-    ) -> Reply:
+        self, system: str, said: Sequence[Said], tools: Sequence[Tool] = (), *, most_tokens: int = 8192,
+        again: Again | None = None,
+    ) -> Reply:  # fmt: skip
         request: dict[str, Any] = {
             "model": self._model,
             "max_tokens": most_tokens,
@@ -58,7 +59,7 @@ class MessagesModel:
             request["tools"] = _tools(tools)
         if self._effort:
             request["output_config"] = {"effort": self._effort}
-        return await patiently(lambda attempt: self._once(request, attempt), self.price)
+        return await patiently(lambda attempt: self._once(request, attempt), self.price, again)
 
     async def close(self) -> None:
         await self._client.close()

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from bot.brain.model.errors import ModelBusy, ModelError
 from bot.brain.model.prices import Price
-from bot.brain.model.talk import Reply, Usage
+from bot.brain.model.talk import Again, Reply, Usage
 
 ATTEMPTS = 4
 FIRST_WAIT_SECONDS = 2.0
@@ -33,7 +33,7 @@ async def pause(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
-async def patiently(ask: Callable[[Attempt], Awaitable[Reply]], price: Price) -> Reply:
+async def patiently(ask: Callable[[Attempt], Awaitable[Reply]], price: Price, again: Again | None = None) -> Reply:
     """The first reply that arrives whole. Raises: ModelError, with everything that was spent on it."""
     wasted = Usage()
     for number in range(1, ATTEMPTS + 1):
@@ -43,7 +43,8 @@ async def patiently(ask: Callable[[Attempt], Awaitable[Reply]], price: Price) ->
         except ModelBusy as busy:
             wasted += attempt.usage
             wait = busy.retry_after_seconds
-            if number == ATTEMPTS or (wait is not None and wait > LONGEST_WAIT_SECONDS):
+            too_long = wait is not None and wait > LONGEST_WAIT_SECONDS
+            if number == ATTEMPTS or too_long or (again is not None and not await again(price.of(wasted))):
                 busy.wasted, busy.usd = wasted, price.of(wasted)
                 raise
             backoff = FIRST_WAIT_SECONDS * 2 ** (number - 1) * random.uniform(1.0, 1.5)

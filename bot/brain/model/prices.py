@@ -45,6 +45,10 @@ class Price:
             + usage.cache_write * self.cache_write
         ) / 1e6
 
+    @property
+    def free(self) -> bool:
+        return not (self.input or self.output or self.cache_read or self.cache_write)
+
     def most(self, context: int, reply_tokens: int) -> float:
         """USD that a turn can cost at most: everything written to the cache, nothing read from it."""
         return (context * max(self.input, self.cache_write) + reply_tokens * self.output) / 1e6

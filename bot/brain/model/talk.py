@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -149,6 +149,10 @@ class Reply:
     """Of the attempts that broke off; paid and not seen."""
 
 
+Again = Callable[[float], Awaitable[bool]]
+"""Whether a turn may be tried once more, after attempts that broke off have cost so many USD."""
+
+
 class Model(Protocol):
     """A language model that can be asked. One value serves many conversations at once."""
 
@@ -159,9 +163,11 @@ class Model(Protocol):
     price: Price
 
     async def reply(
-        self, system: str, said: Sequence[Said], tools: Sequence[Tool] = (), *, most_tokens: int = 8192
-    ) -> Reply:
-        """The next message of the conversation `said`, of at most `most_tokens` tokens.
+        self, system: str, said: Sequence[Said], tools: Sequence[Tool] = (), *, most_tokens: int = 8192,
+        again: Again | None = None,
+    ) -> Reply:  # fmt: skip
+        """The next message of the conversation `said`, of at most `most_tokens` tokens. `again` is asked before each
+        further attempt at it; without one it is tried as often as patience has it.
 
         Raises: ModelRefused when the provider will not answer this however often it is asked; ModelBusy when it did
         not answer now; ContextFull when the conversation is too long for it.
