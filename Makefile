@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all lint bench bench-gpu gym zoo setup setup-test sandbox clean
+.PHONY: help demo test test-all lint bench bench-gpu gym live zoo setup setup-test sandbox clean
 
 help:
 	@echo "make demo      open a goal on the practice forge and watch the real bot pursue it"
 	@echo "make test      lint, types and the quick tests (at most 12 minutes)"
 	@echo "make test-all  the same and the slow tests (at most 80 minutes)"
 	@echo "make gym       pursue goals on tiny models, by the playbook and by what it is compared with (hours)"
+	@echo "make live      three goals with a real language model, BRAIN=provider:model (needs a key, costs money)"
 	@echo "make bench     speed and memory, as ratios, with this machine's name"
 	@echo "make zoo       make the runs with injected faults anew, and score the diagnosis on them (hours)"
 	@echo "make bench-gpu training beside TRL's own example scripts, where there is a CUDA device"
@@ -77,6 +78,10 @@ gym: setup
 	    $$([ -f $$report ] && echo --resume $$report) \
 	    $$([ $$policy = playbook ] && echo --against $(GYM)/random.json) $(ARGS) || exit $$?; \
 	done
+
+# Three goals with a real language model beside the playbook alone. Needs POSTDOC_BRAIN_KEY, costs money, at most LIVE_USD.
+live: setup
+	@BRAIN="$(BRAIN)" $(BIN)/python -m tests.bench.live $(ARGS)
 
 bench-gpu: setup-test
 	@$(BIN)/python -m tests.bench.gpu $(ARGS)

@@ -1,17 +1,20 @@
-"""The `postdoc` command as a process of its own: without the step's secrets, and ended when the step is."""
+"""The `postdoc` command, and others of ours, as processes of their own: without the step's secrets."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from actions.workflow_commands import others_words
 from bot.errors import PlatformError, UserError
 
+_ROOT = Path(__file__).resolve().parent.parent
 _SECRET = ("GITHUB_TOKEN", "GH_TOKEN", "ACTIONS_RUNTIME_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN")
 _FILES = ("GITHUB_ENV", "GITHUB_OUTPUT", "GITHUB_PATH", "GITHUB_STATE", "GITHUB_STEP_SUMMARY")
 """Files through which a process could speak for the step."""
@@ -49,6 +52,24 @@ def postdoc(words: Sequence[str], folder: Path, added: Mapping[str, str] | None 
         except KeyboardInterrupt:
             end(process)
             raise
+
+
+def answer_of(module: str, request: Mapping[str, Any], names: Collection[str] = ()) -> dict[str, Any] | None:
+    """What a process of ours, `python -m MODULE`, answers to a request; both are JSON. None when it was ended first.
+
+    It reads what a job or others wrote, so it gets nothing of the step's environment but what `names` has.
+    """
+    wanted = {"PATH", "LANG", "HOME", "TMPDIR", *names}
+    kept = {key: value for key, value in os.environ.items() if key in wanted}
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", module], input=json.dumps(request), capture_output=True, text=True, cwd="/",
+        env=kept | {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )  # fmt: skip
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def expect_success(code: int, what: str) -> None:

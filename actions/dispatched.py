@@ -139,8 +139,9 @@ def _started(request: Request, jobs: Path, token: str, log: Path, lock: int) -> 
 
 
 def _is_the_machines(name: str) -> bool:
-    """Not GitHub's: the runner ends every process that carries its RUNNER_TRACKING_ID when the job ends."""
-    return not name.startswith(("RUNNER_", "GITHUB_", "ACTIONS_"))
+    """Not GitHub's: the runner ends every process that carries its RUNNER_TRACKING_ID when the job ends. Nor the
+    language model's key: what only trains asks none."""
+    return not name.startswith(("RUNNER_", "GITHUB_", "ACTIONS_", "POSTDOC_BRAIN"))
 
 
 def _knows_artifact(code: Path) -> bool:

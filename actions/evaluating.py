@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import yaml
 
@@ -84,7 +84,7 @@ def evaluated(request: Request, name: str, model: Measured) -> Evaluated:
     found = model.evaluation
     if found is None:
         path, started = request.folder / f"{name}.json", time.monotonic()
-        words = ["evaluate", "--model", model.address, "--benchmark", _benchmark(request), "--split", request.split]
+        words = ["evaluate", "--model", model.address, "--benchmark", benchmark(request), "--split", request.split]
         words += ["--seed", str(request.seed), "--memory-gib", f"{request.memory_gib:g}", "--json", str(path)]
         with group(f"evaluate {name}"):
             expect_success(postdoc(words, request.workspace), f"the evaluation of {name}")
@@ -119,7 +119,7 @@ def _is_file(name: str) -> bool:
     return name.lower().endswith((".yaml", ".yml"))
 
 
-def _benchmark(request: Request) -> str:
+def benchmark(request: Request) -> str:
     """What `postdoc evaluate --benchmark` takes: a name, or the path of a copy of the team's own benchmark, which a
     pull request cannot change. Raises: UserError."""
     if not _is_file(request.benchmark):
@@ -132,25 +132,51 @@ def _benchmark(request: Request) -> str:
     folder.mkdir(exist_ok=True)
     text = checkout.base_file(request, commit, pure.as_posix())
     (folder / pure.name).write_bytes(text)
-    items = _items_file(request.benchmark, text)
-    if items:
-        beside = PurePosixPath(items)
-        if beside.is_absolute() or ".." in beside.parts:
-            raise UserError(f"benchmark: {request.benchmark} names items in {items}; they must lie beside it.")
+    for beside in _files_beside(request.benchmark, text):
         place = folder / beside
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(checkout.base_file(request, commit, (pure.parent / beside).as_posix()))
     return str(folder / pure.name)
 
 
-def _items_file(name: str, text: bytes) -> str:
+def benchmark_files(request: Request) -> list[str]:
+    """Paths in the repository of a team's own benchmark and of the files with its items; none of a shipped one.
+
+    Raises: UserError.
+    """
+    if not request.benchmark or not _is_file(request.benchmark):
+        return []
+    pure = PurePosixPath(request.benchmark)
+    path = Path(benchmark(request))
+    if not path.is_file():
+        raise UserError(f"benchmark: there is no {request.benchmark} in the checkout; write the path of a file there.")
+    return [pure.as_posix(), *((pure.parent / each).as_posix() for each in _files_beside(pure.name, path.read_bytes()))]
+
+
+def _files_beside(name: str, text: bytes) -> list[str]:
+    """The files beside a benchmark's YAML that hold its items, as `bot.evaluation.benchmark_file` has the format.
+
+    Raises: UserError.
+    """
     try:
-        items = (yaml.safe_load(text) or {})["items"]
-        return str(items["file"]) if "file" in items else ""
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+        content = yaml.safe_load(text)
+        items, splits = content["items"], content.get("splits") or {}
+        named = [] if items.get("hub") else [items.get("file"), *(each.get("file") for each in splits.values())]
+        named += (
+            []
+            if items.get("hub")
+            else [(items.get("join") or {}).get("file"), (content.get("shots") or {}).get("file")]
+        )
+        named += [each for each in content.get("old_tasks") or () if str(each).endswith(".jsonl")]
+        found = [str(one) for each in named if each for one in (each if isinstance(each, list) else [each])]
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
         raise UserError(
             f"benchmark: {name} has no `items` that can be read; look at it with `postdoc evaluate`."
         ) from None
+    for each in found:
+        if PurePosixPath(each).is_absolute() or ".." in PurePosixPath(each).parts:
+            raise UserError(f"benchmark: {name} names items in {each}; they must lie beside it.")
+    return list(dict.fromkeys(found))
 
 
 def _benchmark_note(request: Request) -> tuple[str, ...]:

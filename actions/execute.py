@@ -49,7 +49,7 @@ def mode_function(request: Request) -> Callable[[Request], Result]:
 
 def main(environment: Mapping[str, str] = os.environ) -> int:
     interrupt_on_termination()
-    for name in ("INPUT_GITHUB_TOKEN", "POSTDOC_JOURNAL_KEY", "HF_TOKEN", "POSTDOC_HUB_TOKEN"):
+    for name in ("INPUT_GITHUB_TOKEN", "POSTDOC_JOURNAL_KEY", "HF_TOKEN", "POSTDOC_HUB_TOKEN", "POSTDOC_BRAIN_KEY"):
         mask(environment.get(name, ""))
     folder = Path(environment["POSTDOC_FOLDER"])
     mode = environment.get("INPUT_MODE", "")

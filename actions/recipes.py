@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,11 +16,11 @@ from bot.diagnosis.folder import parsed_recipe
 from bot.domain.methods import METHODS
 from bot.domain.recipe import earlier_run
 from bot.domain.redaction import redact
+from bot.domain.scripts import COLUMNS, PREPARE, TRAIN, data_files, shipped_files, training_files
 from bot.errors import PlatformError, UserError
 from runners.remote.origins import fetch_origin
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "templates" / "scripts"
-TRAIN, PREPARE, RECIPE, ROWS = "train.py", "data/prepare.py", "recipe.yaml", "data/train.jsonl"
+RECIPE, ROWS = "recipe.yaml", "data/train.jsonl"
 
 POLICY = ".github/postdoc.yml"
 LOADS_CODE = frozenset({"trust_remote_code", "resume_from_checkpoint", "model_init_kwargs"})
@@ -34,10 +35,10 @@ class Recipe:
     file: str
     """The recipe's path in the repository: where annotations go."""
     folder: Path
-    train: Path
-    prepare: Path
-    beside: dict[str, Path]
-    """Name -> file of what train.py imports from its own folder."""
+    training: dict[str, Path]
+    """Path in the job's folder -> file: train.py and what it imports."""
+    building: dict[str, Path]
+    """The same of what builds the training set."""
     trusted: bool
     """All scripts are byte for byte the shipped ones, and no key of the recipe makes them load other code."""
     sources: tuple[str, ...]
@@ -54,18 +55,23 @@ def read_recipe(request: Request) -> Recipe:
         raise UserError(f"{checkout.relative(request, path)} cannot be read: {why}.") from None
     values = parsed_recipe(text)
     method = str(values.get("method") or "sft")
-    shipped = SCRIPTS / f"{method}.py"
-    own_train, own_prepare = folder / TRAIN, folder / PREPARE
-    if not own_train.is_file() and (not method.isidentifier() or not shipped.is_file()):
+    shipped = training_files(method) if method in METHODS else {}
+    if not (folder / TRAIN).is_file() and (TRAIN not in shipped or not shipped[TRAIN].is_file()):
         raise UserError(f"{RECIPE}: there is no script for method: {method}, and the experiment has no {TRAIN}.")
-    train = _inside(request, own_train) if own_train.is_file() else shipped
-    prepare = _inside(request, own_prepare) if own_prepare.is_file() else SCRIPTS / "prepare.py"
-    beside = _beside(request, folder, method)
-    shipped_scripts = _same(train, shipped) and _same(prepare, SCRIPTS / "prepare.py")
-    shipped_scripts &= all(_same(path, SCRIPTS / name) for name, path in beside.items())
-    trusted = shipped_scripts and not LOADS_CODE.intersection(values)
+    training, building = _chosen(request, folder, {TRAIN, *shipped}, shipped), _building(request, folder)
+    shipped |= data_files()
+    ours = all(path in shipped and _same(each, shipped[path]) for path, each in (training | building).items())
+    trusted = ours and not LOADS_CODE.intersection(values)
     file = checkout.relative(request, path)
-    return Recipe(text, values, file, folder, train, prepare, beside, trusted, _sources(values.get("data_sources")))
+    return Recipe(text, values, file, folder, training, building, trusted, _sources(values.get("data_sources")))
+
+
+def own_scripts(recipe: Recipe) -> dict[str, Path]:
+    """Path in the experiment -> file, of every script that is not byte for byte the shipped one."""
+    method = str(recipe.values.get("method") or "sft")
+    shipped = shipped_files(method) if method in METHODS else data_files()
+    files = recipe.training | recipe.building
+    return {path: file for path, file in files.items() if path not in shipped or not _same(file, shipped[path])}
 
 
 def monitoring(request: Request) -> str:
@@ -90,14 +96,20 @@ def _recipe_path(request: Request) -> Path:
     return path
 
 
-def _beside(request: Request, folder: Path, method: str) -> dict[str, Path]:
-    """The method's companions: the experiment's own where it has one, else the shipped file."""
-    names = METHODS[method].companions if method in METHODS else ()
-    return {
-        name: _inside(request, folder / name) if (folder / name).is_file() else SCRIPTS / name
-        for name in names
-        if (folder / name).is_file() or (SCRIPTS / name).is_file()
-    }
+def _chosen(request: Request, folder: Path, paths: Iterable[str], shipped: Mapping[str, Path]) -> dict[str, Path]:
+    """Path -> the experiment's own file where it has one, else the shipped one where there is one."""
+    own = {path: _inside(request, folder / path) for path in paths if (folder / path).is_file()}
+    return own | {path: shipped[path] for path in paths if path not in own and path in shipped}
+
+
+def _building(request: Request, folder: Path) -> dict[str, Path]:
+    """What builds the training set. A prepare.py of the experiment's goes with the experiment's columns/, where it has
+    one: what another version committed need not go with ours."""
+    shipped = data_files()
+    if not (folder / PREPARE).is_file():
+        return shipped
+    columns = {f"{COLUMNS}/{file.name}" for file in (folder / COLUMNS).glob("*.py")}
+    return _chosen(request, folder, {PREPARE, *(columns or shipped)}, {} if columns else shipped)
 
 
 def _inside(request: Request, path: Path) -> Path:
@@ -163,6 +175,15 @@ def base_model(request: Request, recipe: Recipe) -> Path:
         raise UserError(f"init_from: {text} holds no config.json, so it is no model.")
     name, _, revision = text.partition("@")
     return hub_model(name, revision or str(recipe.values.get("model_revision") or "main"))
+
+
+def hub_name(request: Request, recipe: Recipe, base: Path) -> tuple[str, str] | None:
+    """(name, revision) of a base that `base_model` has fetched from the Hub; None of one of this machine."""
+    text = request.base_model or str(recipe.values.get("init_from") or recipe.values.get("model_name_or_path") or "")
+    if Path(text).is_absolute() or base.is_relative_to(request.workspace):
+        return None
+    name, _, revision = text.partition("@")
+    return name, revision or str(recipe.values.get("model_revision") or "main")
 
 
 def hub_model(name: str, revision: str) -> Path:

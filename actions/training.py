@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from actions import checkout, evaluating
+from actions import checking, checkout, evaluating
+from actions.checking import Checked
 from actions.models import Measured
-from actions.recipes import PREPARE, RECIPE, ROWS, TRAIN, Recipe, base_model, monitoring, read_recipe, source_files
+from actions.recipes import RECIPE, ROWS, Recipe, base_model, monitoring, read_recipe, source_files
 from actions.request import Request
 from actions.result import Result, Score, cost, score_of
 from actions.workflow_commands import annotate, group, others_words
@@ -25,6 +26,7 @@ from bot.domain.curves import sparkline
 from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity
 from bot.domain.evaluation import Comparison
 from bot.domain.redaction import redact
+from bot.domain.scripts import PREPARE, TRAIN
 from bot.errors import UserError
 from runners.job import Caps, FailureKind, JobId, JobSpec, JobState, JobStatus
 from runners.local import LocalRunner
@@ -69,6 +71,7 @@ class Training:
         self._request, self._recipe, self._runner = request, recipe, runner
         self._deadline = time.monotonic() + request.timeout_minutes * 60
         self._seconds = 0.0
+        self._notes: list[str] = []
         self._inputs = request.folder / "inputs"
         self._trace = request.folder / "trace"
 
@@ -78,9 +81,12 @@ class Training:
         (self._inputs / RECIPE).write_text(self._recipe.text, encoding="utf-8")
         (self._trace / RECIPE).write_text(self._recipe.text, encoding="utf-8")
         model = base_model(self._request, self._recipe)
+        checking.own_items_refused(self._request, self._recipe)
         ended = self._data()
         if ended.state is not JobState.SUCCEEDED:
             return self._failed("The data could not be built", ended)
+        if problem := self._noted(checking.data_checked(self._request, self._recipe, self._all_rows(), model)):
+            return self._result("failed", 1, f"Not trained: {problem}")
         ended = self._job("smoke", model, ("--smoke",), SMOKE_MINUTES)
         if ended.state is not JobState.SUCCEEDED:
             return self._failed("The smoke test of two steps failed", ended)
@@ -96,7 +102,7 @@ class Training:
         if ended.state is not JobState.SUCCEEDED:
             doom = f"Ended by the monitor: {fatal[0].cause}" if fatal else "Training failed"
             return self._failed(doom, ended, tuple(fatal))
-        return self._trained(baseline)
+        return self._trained(model, baseline)
 
     # the jobs
 
@@ -108,7 +114,8 @@ class Training:
             raise UserError(
                 f"{self._recipe.file}: data_sources is missing; name files of the repository with the rows."
             )
-        files = {RECIPE: str(self._inputs / RECIPE), PREPARE: str(self._recipe.prepare)}
+        files = {RECIPE: str(self._inputs / RECIPE)}
+        files |= {path: str(file) for path, file in self._recipe.building.items()}
         files |= source_files(self._request, self._recipe)
         argv = ("{python}", PREPARE, "--config", RECIPE, "--inputs", "inputs", "--output", "data")
         return self._ended(JobSpec(JobId("data"), argv, files=files), min(2.0, self._request.memory_gib), DATA_MINUTES)
@@ -118,8 +125,8 @@ class Training:
     ) -> JobStatus:
         argv = ["{python}", TRAIN, "--config", RECIPE, "--init_from", "{mount:init}", "--train_file", ROWS]
         argv += ["--output_dir", "out"]
-        files = {RECIPE: str(self._inputs / RECIPE), TRAIN: str(self._recipe.train), ROWS: self._rows("train.jsonl")}
-        files |= {beside: str(path) for beside, path in self._recipe.beside.items()}
+        files = {RECIPE: str(self._inputs / RECIPE), ROWS: self._rows("train.jsonl")}
+        files |= {path: str(file) for path, file in self._recipe.training.items()}
         if self._rows("validation.jsonl"):
             files["data/validation.jsonl"] = self._rows("validation.jsonl")
             argv += ["--validation_file", "data/validation.jsonl"]
@@ -139,6 +146,18 @@ class Training:
                 content = checkout.inside(self._request, "experiment", str(folder / name)).read_bytes()
             kept.write_bytes(content)
         return str(kept) if kept.stat().st_size else ""
+
+    def _all_rows(self) -> dict[str, Path]:
+        """Those that are there. Raises: UserError without a row to train on."""
+        found = {name: Path(path) for name in ("train.jsonl", "validation.jsonl") if (path := self._rows(name))}
+        if "train.jsonl" not in found:
+            raise UserError(f"{self._recipe.file}: no row came out in {ROWS}; look at data_sources and {PREPARE}.")
+        return found
+
+    def _noted(self, found: Checked) -> str:
+        """Why nothing goes on; what was found is in the report either way."""
+        self._notes += found.notes
+        return found.problem
 
     def _ended(
         self, spec: JobSpec, memory_gib: float, minutes: float, fatal: list[Diagnosis] | None = None
@@ -287,10 +306,15 @@ class Training:
         self._seconds += found.seconds
         return found
 
-    def _trained(self, baseline: evaluating.Evaluated | None) -> Result:
+    def _trained(self, base: Path, baseline: evaluating.Evaluated | None) -> Result:
         model = self._request.artifact / "model"
         if not (model / "config.json").is_file():
             return self._result("failed", 1, "Training ended without a model in out/model.")
+        left = self._runner.folder(JobId("train"))
+        adapter = left / "out" / "adapter"
+        problem = self._noted(checking.lineage_checked(self._request, self._recipe, model, base, adapter))
+        if problem := self._noted(checking.generated_checked(self._request, left)) or problem:
+            return self._result("failed", 1, problem)
         trained = self._evaluated("trained", str(model))
         found = tuple(each for each in (baseline, trained) if each is not None)
         comparison = compare(found[0].evaluation, found[1].evaluation) if len(found) == 2 else None
@@ -330,7 +354,7 @@ class Training:
     ) -> Result:
         return Result(
             "train", state, exit_code, headline, scores, comparison, diagnoses, self._curves(), self._seconds,
-            cost(self._seconds, self._request.usd_per_hour), model, (), log_tail,
+            cost(self._seconds, self._request.usd_per_hour), model, tuple(self._notes), log_tail,
         )  # fmt: skip
 
     def _curves(self) -> dict[str, list[tuple[int, float | None]]]:

@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from bot.errors import SettingsError
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,41}")
+_DATA_SET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,41}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
 _ACCOUNT = re.compile(r"[A-Za-z0-9_.-]{1,100}(/[A-Za-z0-9_.-]{1,100})?")
 
 
@@ -106,6 +107,11 @@ class Settings(BaseSettings):
         description="How the next change of a recipe is found: `playbook` by diagnosis, `random` and `tpe` (Optuna) "
         "without one, for comparison; `none`: one run.",
     )
+    research: bool = Field(
+        False,
+        description="Whether plans are made with papers and data sets from arXiv, Semantic Scholar and the Hub. The "
+        "method and a public benchmark's name are sent, and every request is recorded in the goal's folder.",
+    )
     check_update_seconds: float = Field(30.0, ge=0.2, description="Shortest time between two updates of a check run.")
     label: str = Field("postdoc", description="The label that makes an issue a goal.")
     api_token: SecretStr | None = Field(
@@ -148,9 +154,25 @@ class Settings(BaseSettings):
         description="Hugging Face token that reads the data sets that goals name and writes published models; empty: "
         "public data sets only.",
     )
+    traces_dataset: str = Field(
+        "",
+        description="Private data set of the Hub, `owner/name`, that the language model's conversations are kept in, "
+        "secrets and items of benchmarks taken out; POSTDOC_HUB_TOKEN must write it. Empty: on this server alone.",
+    )
+
+    @field_validator("traces_dataset")
+    @classmethod
+    def _is_a_data_set(cls, value: str) -> str:
+        if value and not _DATA_SET.fullmatch(value):
+            raise PydanticCustomError(
+                "data_set", "write owner and name of a data set of the Hub, `acme/postdoc-traces`"
+            )
+        return value
+
     brain: str = Field(
         "",
-        description="The language model that is asked, `provider:model`: `anthropic:claude-opus-4-6`, one of Hugging "
+        description="The language model that is asked, and that judges answers which a rubric scores, "
+        "`provider:model`: `anthropic:claude-opus-4-6`, one of Hugging "
         "Face's providers (`together:Qwen/Qwen3-235B-A22B`), or `openai:NAME` at POSTDOC_BRAIN_URL. Empty: none.",
     )
     brain_key: SecretStr | None = Field(None, description="Its key.")

@@ -3,9 +3,12 @@ answers or a program with the set-user-id bit. Not covered: what stands in the f
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from bot.errors import UserError
 
@@ -18,6 +21,27 @@ def read_output(folder: Path, relative: str, limit_bytes: int = DEFAULT_LIMIT_BY
     Raises: FileNotFoundError when there is no such file; UserError when something else than a regular file stands
     there, when the way to it leads through a symbolic link, or when it is larger than `limit_bytes`.
     """
+    with _opened(folder, relative) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit_bytes:
+            raise UserError(f"{relative} is {size:,} bytes long; at most {limit_bytes:,} are read")
+        return file.read(limit_bytes)
+
+
+def read_ends(folder: Path, relative: str, head_bytes: int, tail_bytes: int) -> tuple[bytes, bytes, int]:
+    """The beginning and the end of such a file, of any size, and that size in bytes; a file that fits into both
+    together comes whole as its beginning. Raises: as `read_output`."""
+    with _opened(folder, relative) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= head_bytes + tail_bytes:
+            return file.read(size), b"", size
+        head = file.read(head_bytes)
+        file.seek(size - tail_bytes)
+        return head, file.read(tail_bytes), size
+
+
+@contextlib.contextmanager
+def _opened(folder: Path, relative: str) -> Iterator[BinaryIO]:
     parts = PurePosixPath(relative).parts
     if not parts or relative.startswith("/") or ".." in parts:
         raise UserError(f"{relative!r} is not a path below the job's folder")
@@ -30,13 +54,10 @@ def read_output(folder: Path, relative: str, limit_bytes: int = DEFAULT_LIMIT_BY
             below = _open_below(part, flags, descriptor, relative)
             os.close(descriptor)
             descriptor = below
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise UserError(f"{relative} in the job's folder is not a regular file")
-        if status.st_size > limit_bytes:
-            raise UserError(f"{relative} is {status.st_size:,} bytes long; at most {limit_bytes:,} are read")
         with os.fdopen(os.dup(descriptor), "rb") as file:
-            return file.read(limit_bytes)
+            yield file
     finally:
         os.close(descriptor)
 

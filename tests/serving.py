@@ -17,12 +17,15 @@ import logging
 import os
 import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from bot.config import load_settings
+from bot.domain.experiment import Experiment
 from bot.domain.goal import GoalId
-from bot.loop.policy import Action
+from bot.loop.action import Action
+from bot.loop.treasury import Treasury
 from bot.server.app import Bot
 from bot.server.serving import Server
 from tests.fakes.runner import ScriptedRunner
@@ -44,6 +47,21 @@ class Deaths:
         if "/app/hook/deliveries/" in what:
             return  # asked for at every start, under an id of its own each time: dying there would never end
         self.die(f"write {what} in {self.current}")
+
+    def watch_turns(self, treasury: Treasury) -> None:
+        """Dies around what is set aside and paid for each turn of the language model."""
+
+        def around(act: Callable[..., Any], what: str) -> Callable[..., Any]:
+            def done(key: str, x: Experiment, *given: Any) -> Any:
+                self.die(f"{x.goal_id} before {what} turn {key}")
+                result = act(key, x, *given)
+                self.die(f"{x.goal_id} after {what} turn {key}")
+                return result
+
+            return done
+
+        treasury.reserve_turn = around(treasury.reserve_turn, "reserving")  # type: ignore[method-assign]
+        treasury.settle_turn = around(treasury.settle_turn, "paying")  # type: ignore[method-assign]
 
     def die(self, label: str) -> None:
         label = label.replace("\n", " ")
@@ -93,6 +111,8 @@ def main() -> None:
     deaths = Deaths(Path(path)) if (path := os.environ.get("POSTDOC_TEST_DEATHS")) else None
     at = deaths.at if deaths else hold if "POSTDOC_TEST_HOLDS" in os.environ else None
     bot = Bot(settings, runner=runner, at=at, on_write=deaths.on_write if deaths else None)
+    if deaths:
+        deaths.watch_turns(bot.treasury)
     if point := os.environ.get("POSTDOC_TEST_DIES"):
         die_with_a_delivery(bot, point)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -81,6 +81,19 @@ def test_domain_imports_the_standard_library_alone() -> None:
     assert wrong == []
 
 
+def test_columns_stand_alone() -> None:
+    """The package goes into experiments as it is: the standard library, and its own modules by relative imports."""
+    wrong = [
+        f"{module}, line {node.lineno}"
+        for module, path in modules("bot/data/columns")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.ImportFrom) and node.level > 1)
+        or (isinstance(node, ast.ImportFrom) and not node.level and str(node.module).split(".")[0] not in STANDARD)
+        or (isinstance(node, ast.Import) and any(alias.name.split(".")[0] not in STANDARD for alias in node.names))
+    ]
+    assert wrong == []
+
+
 def test_nobody_but_the_command_line_knows_the_zoo() -> None:
     """What knows the truth about the traces stays away from what diagnoses them."""
     wrong = [

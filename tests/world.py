@@ -226,12 +226,14 @@ class World:
                     return str(goal["state"])
         return None
 
-    def until(self, condition: Callable[[], object], what: str, timeout_seconds: float = 90.0) -> None:
+    def until(
+        self, condition: Callable[[], object], what: str, timeout_seconds: float = 90.0, *, pause_seconds: float = 0.03
+    ) -> None:
         deadline = time.monotonic() + timeout_seconds
         while not condition():
             if time.monotonic() > deadline:
                 raise AssertionError(f"{what} did not come about:\n{self.story()}\n{self.log()}")
-            time.sleep(0.03)
+            time.sleep(pause_seconds)
 
     def story(self) -> str:
         """What the journals hold and which jobs were started: what a reader of a failed test needs first."""
@@ -255,14 +257,15 @@ class World:
         def ended() -> bool:
             return any(event["kind"] == "ended" for event in self.events(issue))
 
-        self.until(ended, f"the end of goal {issue}", timeout_seconds)
+        # A whole journal is read each time, which takes long enough to slow down what is waited for.
+        self.until(ended, f"the end of goal {issue}", timeout_seconds, pause_seconds=0.2)
         return str([event for event in self.events(issue) if event["kind"] == "ended"][-1]["data"]["state"])
 
     def until_event(self, issue: int, kind: str, count: int = 1) -> dict[str, Any]:
         def found() -> list[dict[str, Any]]:
             return [event for event in self.events(issue) if event["kind"] == kind]
 
-        self.until(lambda: len(found()) >= count, f"event {kind} of goal {issue}")
+        self.until(lambda: len(found()) >= count, f"event {kind} of goal {issue}", pause_seconds=0.1)
         return found()[-1]
 
 

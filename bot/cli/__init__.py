@@ -2,10 +2,10 @@
 
 `practice` holds the demo and pursuing without GitHub, `serving` what a server's owner needs, `workflow` the bot without
 a server, `tools` what works on files alone, `reproduction` a run that is made again, `provenance` what tells whose
-weights a model has, `schedules` what runs by the clock, `gym` many goals on tiny models, `zoo` the diagnosis on faulty
-and healthy runs. Exit codes: 0 done, 1 the job or goal failed, 2 the caller's words or settings are wrong (one line on
-stderr says which), 130 interrupted with everything saved. No traceback reaches a person: a bug is one line with where
-its log lies.
+weights a model has, `papers` what papers tell, `research` what there is to train on and with, `schedules` what runs by
+the clock, `gym` many goals on tiny models, `zoo` the diagnosis on faulty and healthy runs. Exit codes: 0 done, 1 the
+job or goal failed, 2 the caller's words or settings are wrong (one line on stderr says which), 130 interrupted with
+everything saved. No traceback reaches a person: a bug is one line with where its log lies.
 """
 
 from __future__ import annotations
@@ -19,7 +19,20 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bot.cli import gym, practice, provenance, reproduction, schedules, serving, tools, workflow, zoo
+from bot.cli import (
+    data,
+    gym,
+    papers,
+    practice,
+    provenance,
+    reproduction,
+    research,
+    schedules,
+    serving,
+    tools,
+    workflow,
+    zoo,
+)
 from bot.cli.common import DONE, FAILED, INTERRUPTED, WRONG_WORDS, complain
 from bot.errors import PostdocError, UserError
 
@@ -34,11 +47,16 @@ for command in (
     *tools.COMMANDS,
     *reproduction.COMMANDS,
     *provenance.COMMANDS,
+    *papers.COMMANDS,
+    *research.COMMANDS,
     *schedules.COMMANDS,
     *gym.COMMANDS,
     *zoo.COMMANDS,
 ):
     app.command()(command)
+app.command("map")(data.map_data)
+app.command("audit")(data.audit_data)
+app.command("check-data")(data.check_data)
 
 
 def main() -> NoReturn:

@@ -142,7 +142,7 @@ def _empty_folder(folder: Path | None, purpose: str) -> Path:
 
 
 def _runner_settings(runner: str) -> dict[str, str]:
-    """The bot's settings for where its jobs run, as they stand in this environment."""
+    """The bot's settings for where its jobs run and which language model it asks, as they stand in this environment."""
     import os
 
     if runner == "actions":
@@ -168,7 +168,7 @@ def _end_jobs(data_folder: Path, runner: str = "local") -> None:
 
 
 _RUNNERS = ("local", "docker", "hf_jobs", "ray")
-_RUNNER_SETTINGS = ("POSTDOC_DOCKER_", "POSTDOC_HF_JOBS_", "POSTDOC_RAY_", "POSTDOC_JOB_")
+_RUNNER_SETTINGS = ("POSTDOC_DOCKER_", "POSTDOC_HF_JOBS_", "POSTDOC_RAY_", "POSTDOC_JOB_", "POSTDOC_BRAIN")
 
 COMMANDS = (
     demo,

@@ -94,7 +94,7 @@ def _evaluated(
 
     if split not in (Split.DEV, Split.SEALED):
         raise UserError(f"--split {split}: write dev or sealed.")
-    chosen = _with_data(_benchmark(benchmark_name))
+    chosen = benchmark_named(benchmark_name)
     if chosen.needs_judge != bool(judge):
         raise UserError(
             f"{benchmark_name} is scored by a judge model: name it, `--judge OWNER/NAME`."
@@ -131,8 +131,9 @@ def _evaluated(
     return found, status.seconds or 0.0
 
 
-def _with_data(benchmark: Benchmark) -> Benchmark:
-    """With its items fetched from the Hub, where they lie there. Raises: UserError, PlatformError."""
+def benchmark_named(name: str) -> Benchmark:
+    """One that ships with Postdoc, by its name, or a team's own, by its file; with its items fetched from the Hub,
+    where they lie there. Raises: UserError, PlatformError."""
     import asyncio
 
     from bot.config import cache_folder
@@ -140,7 +141,7 @@ def _with_data(benchmark: Benchmark) -> Benchmark:
     from bot.loop.benchmark_data import with_data
 
     try:
-        return asyncio.run(with_data(benchmark, cache_folder(), os.environ.get("POSTDOC_HUB_TOKEN", "")))
+        return asyncio.run(with_data(_benchmark(name), cache_folder(), os.environ.get("POSTDOC_HUB_TOKEN", "")))
     except TransientError as error:
         raise PlatformError(str(error)) from error
 

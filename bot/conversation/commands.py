@@ -50,12 +50,12 @@ class Verb:
 _TABLE = (
     Verb("help", "help [verb]", "Explain the commands, or one of them.", Tier.READ),
     Verb("status", "status", "Say where the goal stands, what it has spent and what happens next.", Tier.READ),
-    Verb("plan", "plan", "Price the next run before it costs anything.", Tier.PLAN),
+    Verb("plan", "plan [again]", "Price and explain the next run; `again`: have the first plan rethought.", Tier.PLAN),
     Verb("run", "run [sha]", "Agree to train the recipe at this commit, within the goal's budget.", Tier.TRAIN, True),
     Verb("stop", "stop", "End the running job and train nothing more. The record stays.", Tier.PLAN),
     Verb("resume", "resume [+N]", "Go on after an end; `+2` grants two more runs.", Tier.TRAIN, True),
     Verb("set", "set key=value ...", "Change lines of `recipe.yaml`, as one commit.", Tier.TRAIN),
-    Verb("accept", "accept D3|goal", "Commit what diagnosis D3 suggests, or the edited goal.", Tier.TRAIN),
+    Verb("accept", "accept D3|goal", "Commit what diagnosis D3 suggests, proposal P2, or the edited goal.", Tier.TRAIN),
     Verb("budget", "budget +5usd", "Raise a ceiling of the goal: `+5usd`, `+2runs`, `+1h`.", Tier.ADMIN, True),
     Verb("publish", "publish", "Put the best model on the Hub with its card.", Tier.ADMIN),
     Verb("vouch", "vouch sha", "Copy a fork's commit to a branch of this repository.", Tier.TRAIN),
@@ -76,7 +76,8 @@ _UNREADABLE = {
 }
 
 _SHA = re.compile(r"[0-9a-f]{7,40}", re.IGNORECASE)
-_DIAGNOSIS = re.compile(r"d([1-9][0-9]{0,3})", re.IGNORECASE)
+_DIAGNOSIS = re.compile(r"[DPdp][1-9][0-9]{0,3}")
+_LONGEST_WISH = 300
 _RUN = re.compile(r"[1-9][0-9]{0,3}")
 _MEASURED = re.compile(r"base|[1-9][0-9]{0,3}", re.IGNORECASE)
 _EXTRA = re.compile(r"\+?([1-9][0-9]?)(?:runs?)?", re.IGNORECASE)
@@ -176,7 +177,7 @@ def consent_sha(args: Sequence[str]) -> str | None:
 
 
 def diagnosis_label(args: Sequence[str]) -> str:
-    """`D3`, of a checked `accept` that names a diagnosis."""
+    """`D3`, of a checked `accept` that names a diagnosis; `P2`, of one that names a proposal."""
     return args[0].upper()
 
 
@@ -393,7 +394,8 @@ def _check_accept(args: Sequence[str]) -> str | None:
     if len(args) == 1 and _DIAGNOSIS.fullmatch(args[0]):
         return None
     return (
-        f"Write one diagnosis by its label, as its comment shows it: `{PREFIX} accept D3`; or `{PREFIX} accept goal` "
+        f"Write one diagnosis by its label, as its comment shows it: `{PREFIX} accept D3`; `{PREFIX} accept P2` for a "
+        f"proposal of the language model; or `{PREFIX} accept goal` "
         "for the goal that the edited issue now states."
     )
 
@@ -467,6 +469,17 @@ def _check_halt(args: Sequence[str]) -> str | None:
     return None if not args or args[0].lower() != "off" or len(args) == 1 else f"Write `{PREFIX} halt off`."
 
 
+def _check_plan(args: Sequence[str]) -> str | None:
+    if args and args[0].lower() == "again" and len(" ".join(args)) > _LONGEST_WISH:
+        return f"That is longer than {_LONGEST_WISH} characters: say in fewer what the plan should do differently."
+    return None
+
+
+def rethought(args: Sequence[str]) -> str | None:
+    """What a checked `plan again` asks for, empty for nothing in particular; None for a plain `plan`."""
+    return " ".join(args[1:]) if args and args[0].lower() == "again" else None
+
+
 def _check_vouch(args: Sequence[str]) -> str | None:
     if len(args) == 1 and _SHA.fullmatch(args[0]):
         return None
@@ -477,6 +490,7 @@ _CHECKS: dict[str, Callable[[Sequence[str]], str | None]] = {
     "help": _check_help,
     "run": _check_run,
     "resume": _check_resume,
+    "plan": _check_plan,
     "ablate": _check_ablate,
     "accept": _check_accept,
     "set": _check_set,

@@ -116,6 +116,7 @@ def last_crash(log: str, *, column_names: frozenset[str] = frozenset()) -> Crash
 
     `column_names` are further names known to be columns (the recipe's); a KeyError about one of them is about data.
     """
+    log = _of_one_process(log)
     traceback = _last_traceback(log)
     tail = log[-6000:]
     text = traceback or tail
@@ -205,6 +206,21 @@ def _refusal(tail: str) -> Crash | None:
     refused = _REFUSED_KEY.match(message)
     subject = _first_group(_ARGUMENT.search(message)) or (refused[1] if refused else "")
     return Crash(Symptom.SCRIPT_ERROR, words, script, subject=subject)
+
+
+# PyTorch's own hook marks the lines of an uncaught exception so, once there are several processes.
+_RANK = re.compile(r"^\[rank(\d+)\]: ?(?!\[)", re.MULTILINE)
+_FIRST_TO_FAIL = re.compile(r"^\[rank(\d+)\]: Traceback", re.MULTILINE)
+
+
+def _of_one_process(log: str) -> str:
+    """The log without the marks of its processes. Of several that failed the first alone is kept: their lines may be
+    mixed, and the others' failures follow from its own."""
+    first = _FIRST_TO_FAIL.search(log)
+    if first is None:
+        return log
+    marked = ((line, _RANK.match(line)) for line in log.split("\n"))
+    return "\n".join(line[m.end() :] if m else line for line, m in marked if m is None or m[1] == first[1])
 
 
 def _last_traceback(log: str) -> str:

@@ -34,7 +34,7 @@ class Ablation:
     arms: list[Arm]
     head_sha: str
     digests: dict[str, str]
-    """SHA-256 of train.py and data/prepare.py at `head_sha`."""
+    """Path in the experiment's folder -> SHA-256, of every script at `head_sha`."""
     data_key: str
     """Names the training set that all arms share."""
     by: str

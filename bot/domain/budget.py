@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -48,6 +49,11 @@ class Spend:
 
 
 NOTHING = Spend()
+
+
+def month_of(at: float) -> str:
+    """The calendar month (UTC) of a Unix time, `2026-11`."""
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m")
 
 
 def raised(budget: Budget, more: Spend) -> Budget:

@@ -19,6 +19,7 @@ from bot.domain.evaluation import Rung
 from bot.domain.goal import Budget, Goal, GoalId, digest_of
 from bot.domain.metrics import DEFAULT, Metric, metric_named
 from bot.domain.reproduction import Reproduction
+from bot.domain.thought import Thought
 
 BASELINE = 0
 """Run number that stands for the untouched base model."""
@@ -95,6 +96,14 @@ class EventKind(StrEnum):
     SPENDING_REFUSED = "spending_refused"
     """A job may not be started: all spending is halted, or a ceiling outside of the goal is reached."""
     LLM_SPENT = "llm_spent"
+    JUDGED = "judged"
+    """An evaluation's answers were scored by the goal's judge, all of them or as far as the money went."""
+    THOUGHT = "thought"
+    """The language model has thought for a while about the plan or a run: it goes on, proposes, or is done."""
+    PROPOSAL_CHECKED = "proposal_checked"
+    """What it proposed was refused, or is the next change."""
+    RETHINK = "rethink"
+    """A person asked for the plan to be thought over."""
     RUN_STARTED = "run_started"
     DIAGNOSED = "diagnosed"
     REVIEWED = "reviewed"
@@ -141,6 +150,14 @@ class JobRole(StrEnum):
     """Trains that run again."""
     REASSESS = "reassess"
     """Evaluates what came out."""
+    SMOKE = "smoke"
+    """Trains two steps of what a language model proposed; the job's `run` is the thought's number."""
+    AUDIT = "audit"
+    """Tokenises a run's data as its training will, without the model's weights, on a machine that costs little."""
+
+    @property
+    def evaluates(self) -> bool:
+        return self in (JobRole.BASELINE, JobRole.EVALUATE, JobRole.CONFIRM, JobRole.WEIGH, JobRole.REASSESS)
 
     @property
     def of_ablation(self) -> bool:
@@ -153,7 +170,7 @@ class JobRole(StrEnum):
     @property
     def of_run(self) -> bool:
         """The job's `run` is a run's number (0 the baseline's)."""
-        return not (self.of_ablation or self.of_reproduction)
+        return not (self.of_ablation or self.of_reproduction or self is JobRole.SMOKE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +192,14 @@ class NewEvent(NamedTuple):
     kind: EventKind
     key: str
     data: Mapping[str, Any]
+
+
+class LlmPrice(NamedTuple):
+    """What a turn of the language model has cost."""
+
+    usd: float
+    month: str
+    """Calendar month (UTC) in which it was paid, `2026-11`."""
 
 
 @dataclass(slots=True)
@@ -281,7 +306,7 @@ class Run:
     head_sha: str
     method: str = "sft"
     digests: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of train.py and data/prepare.py at `head_sha`."""
+    """Path in the experiment's folder -> SHA-256, of every script at `head_sha`."""
     changed: dict[str, list[Any]] = field(default_factory=dict)
     """Keys changed since the run before: {key: [before, after]}."""
     check_run_id: int | None = None
@@ -319,6 +344,8 @@ class Run:
     """`bot.domain.lineage.Lineage.as_dict()`, or {"error"} where it could not be checked; None before."""
     yardstick: str = ""
     """`Experiment.yardstick` when it was started: values of another one cannot be compared with this one's."""
+    brain: dict[str, Any] | None = None
+    """{"model", "priced"} of the language model that is asked what to change next; None where none is."""
 
     @property
     def forgets(self) -> list[str]:
@@ -415,7 +442,7 @@ class Experiment:
     recipe_source: str = ""
     """Where the first recipe came from, in words."""
     recipe_digests: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of train.py, what stands beside it, and data/prepare.py at the head."""
+    """Path in the experiment's folder -> SHA-256, of every script at the head."""
     shipped_digests: dict[str, str] = field(default_factory=dict)
     """The same of the scripts that ship; a policy grants spending to these alone."""
     folder: str = ""
@@ -445,7 +472,16 @@ class Experiment:
     """What a person granted beyond the goal's own budget."""
     spending_refused: dict[str, Any] | None = None
     """{"state", "reason"}: the ending that this means."""
-    llm_usd: float = 0.0
+    llm_paid: dict[str, LlmPrice] = field(default_factory=dict)
+    """Each price of the language model, by the key of its event."""
+    # The language model
+    brain: dict[str, Any] | None = None
+    """{"model", "priced"} of the one that is asked about the first plan; None where none is."""
+    thoughts: list[Thought] = field(default_factory=list)
+    judged: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Evaluation job -> {"usd", "done"} of the judging of its answers, where the benchmark has a rubric."""
+    written: dict[str, str] = field(default_factory=dict)
+    """Digest -> text of the scripts that it has proposed."""
     # Work
     jobs: dict[str, Job] = field(default_factory=dict)
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -528,7 +564,12 @@ class Experiment:
             return ""
         pinned = (self.pins.get("benchmark") or {}).get("items_digest")
         named = [goal.base_model, goal.base_revision, goal.benchmark, goal.metric, goal.seed, pinned]
+        named += [self.pins["judge"]] if "judge" in self.pins else []
         return digest_of(named)[:12]
+
+    def unjudged(self, job: Job) -> bool:
+        """Whether the answers of this evaluation still wait for the judge, so that they have no score."""
+        return "judge" in self.pins and job.role.evaluates and not self.judged.get(job.job_id, {}).get("done", False)
 
     @property
     def ablation(self) -> Ablation | None:
@@ -539,6 +580,18 @@ class Experiment:
     def reproduction(self) -> Reproduction | None:
         """The one under way."""
         return next((each for each in self.reproductions if not each.over), None)
+
+    def thought_on(self, run: int) -> Thought | None:
+        """What was thought last about this run; of the first plan (0) only what was thought about the present text."""
+        found = [each for each in self.thoughts if each.run == run and (run or each.contract == self.contract_version)]
+        return found[-1] if found else None
+
+    def rewritten_in(self, run: Run) -> list[str]:
+        """Scripts that differ from those of the run before, within one stage."""
+        before = self.runs[run.n - 2] if run.n >= 2 else None
+        if before is None or (before.stage, before.method) != (run.stage, run.method):
+            return []
+        return sorted(path for path, digest in run.digests.items() if before.digests.get(path) != digest)
 
     @property
     def runs_taken(self) -> int:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 
 from bot.domain.ablation import Ablation
-from bot.domain.budget import Spend
+from bot.domain.budget import Spend, month_of
 from bot.domain.diagnosis import DiagnosisReport, verdict_in
 from bot.domain.evaluation import Rung
 from bot.domain.experiment import (
@@ -20,6 +20,7 @@ from bot.domain.experiment import (
     Experiment,
     Job,
     JobRole,
+    LlmPrice,
     NewEvent,
     Run,
     Score,
@@ -27,6 +28,7 @@ from bot.domain.experiment import (
 )
 from bot.domain.goal import Goal, GoalId
 from bot.domain.reproduction import Reproduction
+from bot.domain.thought import Outcome, Thought, scripts_of
 
 
 def experiment_of(goal_id: GoalId, journal: Iterable[Event]) -> Experiment:
@@ -141,6 +143,7 @@ def _on_contract_read(x: Experiment, event: Event) -> None:
     x.goal = Goal.from_dict(d["goal"]) if d["goal"] else None
     x.pins = dict(d.get("pins") or {})
     x.policy = dict(d["policy"])
+    x.brain = d.get("brain")
     x.state = State.NEEDS_AUTHOR if x.refusal else State.PLAN
     if not x.refusal:
         x.recipe, x.recipe_source = d["recipe"], d["recipe_source"]
@@ -334,6 +337,7 @@ def _on_diagnosed(x: Experiment, event: Event) -> None:
     run.kept, run.stuck = d.get("kept"), d.get("stuck", "")
     run.generated = d.get("generated")
     run.lineage = d.get("lineage")
+    run.brain = d.get("brain")
     run.diagnosed = True
     x.state = State.REVIEWING
 
@@ -355,9 +359,12 @@ def _on_revised(x: Experiment, event: Event) -> None:
     if (stage := d.get("stage")) is not None:
         x.stage, x.changed_stage = stage["index"], bool(stage["agreed"])
         x.recipe_digests, x.shipped_digests = dict(stage["digests"]), dict(stage["shipped_digests"])
+    scripts = d.get("scripts") or {}
+    rewritten = {path for path, digest in scripts.items() if x.recipe_digests.get(path) != digest}
+    x.recipe_digests |= scripts
     if d["by"] != "postdoc" and x.consent is not None:
         allowed = set(x.consent["envelope"]["keys"])
-        if "*" not in allowed and not x.changed.keys() <= allowed:
+        if "*" not in allowed and not x.changed.keys() | rewritten <= allowed:
             # Changing is not spending: somebody has to agree to what Postdoc could not have changed by itself.
             x.consent = None
     if x.state in RESUMABLE_STATES:
@@ -432,7 +439,52 @@ def _on_spending_refused(x: Experiment, event: Event) -> None:
 
 
 def _on_llm_spent(x: Experiment, event: Event) -> None:
-    x.llm_usd += event.data["usd"]
+    # Journals from before the month was said have the moment at which they learned of it.
+    x.llm_paid[event.key] = LlmPrice(event.data["usd"], event.data.get("month") or month_of(event.at))
+
+
+def _on_judged(x: Experiment, event: Event) -> None:
+    d = event.data
+    x.judged[d["job_id"]] = {"usd": d["usd"], "answers": d["answers"], "done": d["done"]}
+
+
+def _on_thought(x: Experiment, event: Event) -> None:
+    d = event.data
+    thought = next((each for each in x.thoughts if each.n == d["thought"]), None)
+    if thought is None:
+        thought = Thought(d["thought"], d["run"], x.contract_version)
+        x.thoughts.append(thought)
+    thought.model, thought.turns, thought.usd = d["model"], d["turns"], d["usd"]
+    thought.sittings = d["sitting"]
+    thought.outcome, thought.why = Outcome(d["outcome"]) if d["outcome"] else None, d["why"]
+    thought.proposal = dict(d["proposal"]) if d["proposal"] else None
+    if thought.proposal is not None:
+        thought.proposals += 1
+        x.written |= scripts_of(thought.proposal)
+
+
+def _on_proposal_checked(x: Experiment, event: Event) -> None:
+    d = event.data
+    thought = next(each for each in x.thoughts if each.n == d["thought"])
+    if d["refused"]:
+        thought.refusals.append(d["refused"])
+        thought.proposal = None
+        if d["last"]:
+            thought.outcome, thought.why = Outcome.REFUSED, d["refused"]
+        return
+    thought.outcome, thought.why = Outcome.ADOPTED, d["why"]
+    if thought.run:
+        run = x.runs[thought.run - 1]
+        thought.instead_of, run.remedy = run.remedy, dict(d["remedy"])
+    else:
+        x.recipe, x.recipe_digests, x.recipe_source = d["recipe"], dict(d["digests"]), d["recipe_source"]
+
+
+def _on_rethink(x: Experiment, event: Event) -> None:
+    """The thought that stood is thought again, with what was asked for in mind."""
+    d = event.data
+    thought = Thought(len(x.thoughts) + 1, d["run"], x.contract_version, wish=d["wish"], asked_by=d["by"])
+    x.thoughts.append(thought)
 
 
 def _on_published(x: Experiment, event: Event) -> None:
@@ -502,6 +554,10 @@ _FOLDS = {
     EventKind.BUDGET_RAISED: _on_budget_raised,
     EventKind.SPENDING_REFUSED: _on_spending_refused,
     EventKind.LLM_SPENT: _on_llm_spent,
+    EventKind.JUDGED: _on_judged,
+    EventKind.THOUGHT: _on_thought,
+    EventKind.PROPOSAL_CHECKED: _on_proposal_checked,
+    EventKind.RETHINK: _on_rethink,
     EventKind.PUBLISHED: _on_published,
     EventKind.RUN_STARTED: _on_run_started,
     EventKind.DIAGNOSED: _on_diagnosed,

@@ -31,6 +31,8 @@ class Method:
     """`use_peft: true` makes sense."""
     generates: bool = False
     """It samples from the model while it trains."""
+    audited: bool = False
+    """Its script has `--audit_only`: what it trains on is known without the model's weights."""
     companions: tuple[str, ...] = ()
     """Files beside train.py that it imports; they ship in the same folder."""
 
@@ -41,15 +43,15 @@ _REWARDS = ("rewards.py",)
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("sft", "supervised fine-tuning", _PAIR),
-        Method("dpo", "direct preference optimization", ("prompt", "chosen", "rejected")),
-        Method("grpo", "GRPO with verifiable rewards", _PAIR, generates=True, companions=_REWARDS),
-        Method("reward", "reward modelling", ("prompt", "chosen", "rejected"), makes=ModelKind.REWARD),
+        Method("sft", "supervised fine-tuning", _PAIR, audited=True),
+        Method("dpo", "direct preference optimization", ("prompt", "chosen", "rejected"), audited=True),
+        Method("grpo", "GRPO with verifiable rewards", _PAIR, generates=True, audited=True, companions=_REWARDS),
+        Method("reward", "reward modelling", ("prompt", "chosen", "rejected"), makes=ModelKind.REWARD, audited=True),
         Method("rft", "rejection-sampling fine-tuning", _PAIR, generates=True, companions=_REWARDS),
         Method("distill", "distillation from a teacher", _PAIR, generates=True),
         Method("synthetic", "fine-tuning on verified synthetic data", _PAIR, generates=True, companions=_REWARDS),
-        Method("pretrain", "causal language modelling", ("text",)),
-        Method("classify", "text classification", ("text", "label"), makes=ModelKind.TEXT_CLASSIFIER),
+        Method("pretrain", "causal language modelling", ("text",), audited=True),
+        Method("classify", "text classification", ("text", "label"), makes=ModelKind.TEXT_CLASSIFIER, audited=True),
         Method("vision", "image classification", ("image", "label"), makes=ModelKind.IMAGE_CLASSIFIER, lora=False),
         Method("speech", "speech recognition", ("audio", "text"), makes=ModelKind.SPEECH),
     )

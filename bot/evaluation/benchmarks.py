@@ -22,7 +22,7 @@ from bot.evaluation.items import Item, example_row, fresh_items, items, old_item
 
 __all__ = [
     "BUNDLE", "SHIPPED", "Benchmark", "Item", "bundle_digest", "evaluation_words", "example_row", "fresh_items",
-    "items", "known_benchmarks", "load_benchmark", "metric_of", "old_items", "shots", "split_sizes",
+    "held_out_items", "items", "known_benchmarks", "load_benchmark", "metric_of", "old_items", "shots", "split_sizes",
     "write_job_files",
 ]  # fmt: skip
 
@@ -70,6 +70,11 @@ def metric_of(name: str, folders: Iterable[Path] = ()) -> str | None:
         return load_benchmark(name, folders).metric
     except UserError:
         return None
+
+
+def held_out_items(benchmark: Benchmark, seed: int = 0) -> list[Item]:
+    """Everything that is ever measured on, whatever split it stands in. Raises: UserError as `items` does."""
+    return [item for split in Split for item in items(benchmark, split, seed)]
 
 
 # --- What an evaluation job needs -------------------------------------------------------------------------------------

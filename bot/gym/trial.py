@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bot.domain.evaluation import Split
-from bot.domain.methods import METHODS
 from bot.domain.metrics import Metric, metric_named
+from bot.domain.scripts import PREPARE, TRAIN, shipped_files
 from bot.errors import PlatformError, UserError
 from bot.evaluation.benchmark_file import read_benchmark_file
 from bot.evaluation.benchmarks import write_job_files
 from bot.gym.bases import base_name, models_of, teacher_name
 from bot.gym.place import benchmark_text, clean_rows, jsonl, metric_of
 from bot.gym.task_file import Task
-from bot.practice.goals import TEMPLATES
+from bot.practice.laying import lay_out
 from bot.practice.warm import Warm
 
 TRIAL_SECONDS = 600.0
@@ -100,10 +100,9 @@ def _trained(
         f"data_validation_rows: {VALIDATION_ROWS}\nseed: {seed}\n{recipe}\n",
         encoding="utf-8",
     )
-    for name in ("prepare", method, *(Path(name).stem for name in METHODS[method].companions)):
-        shutil.copyfile(TEMPLATES / "scripts" / f"{name}.py", stage / f"{name}.py")
-    _run(["prepare.py", "--config", "recipe.yaml", "--inputs", "inputs", "--output", "data"], stage, warm)
-    argv = [f"{method}.py", "--config", "recipe.yaml", "--train_file", "data/train.jsonl"]
+    lay_out(shipped_files(method), stage)
+    _run([PREPARE, "--config", "recipe.yaml", "--inputs", "inputs", "--output", "data"], stage, warm)
+    argv = [TRAIN, "--config", "recipe.yaml", "--train_file", "data/train.jsonl"]
     argv += ["--output_dir", "out", *words]
     if (stage / "data" / "validation.jsonl").is_file():
         argv += ["--validation_file", "data/validation.jsonl"]

@@ -25,9 +25,10 @@ from bot.domain.experiment import Event, EventKind, Experiment, NewEvent, State
 from bot.domain.fold import experiment_of
 from bot.domain.goal import GoalId
 from bot.errors import LeaseLost, PostdocError, TransientError, UserError
+from bot.loop.action import Action
 from bot.loop.journal import Journal
 from bot.loop.leases import POLL_SECONDS, Lease, Leases
-from bot.loop.policy import Action, next_action
+from bot.loop.policy import next_action
 from bot.loop.workflows import WORKFLOW, Unfinished, unfinished, workflow_id
 
 log = logging.getLogger("postdoc.engine")

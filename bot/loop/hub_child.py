@@ -9,8 +9,10 @@ when nobody waits any more. Run by path, so that it imports nothing of ours.
         -> {"files": [[path, bytes, sha256], ...]}
     {"do": "publish", "repo", "private", "token", "seconds", "folder", "message", "goal"}
         -> {"url", "sha", "private"}
-    -> {"error": missing|revision|gated|token|forbidden|offline|file|busy, also taken|public|rejected for "publish",
-        "detail", "retry_after"}
+    {"do": "keep", "repo", "token", "seconds", "files": [[path, file on this machine], ...], "message"}
+        -> {"sha"}
+    -> {"error": missing|revision|gated|token|forbidden|offline|file|busy, also taken|public|rejected for "publish" and
+        "keep", "detail", "retry_after"}
 
 Nothing of a data set is executed: files are written as they are, and read by `data/prepare.py` inside of a job.
 """
@@ -45,7 +47,7 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(request["bytes"]), int(request["bytes"])))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     prepare()
-    answer = {"resolve": resolve, "download": download, "publish": publish}[request["do"]]
+    answer = {"resolve": resolve, "download": download, "publish": publish, "keep": keep}[request["do"]]
     try:
         print(json.dumps(answer(request)))
     except Exception as error:
@@ -128,6 +130,27 @@ def publish(request: Json) -> Json:
     except ValueError as error:  # the name, the card or the commit is not as the Hub wants it
         raise Refused("rejected", str(error)) from error
     return {"url": f"{api.endpoint}/{repo}", "sha": done.oid, "private": bool(info.private)}
+
+
+def keep(request: Json) -> Json:
+    """Put files into a data set that is private, by one commit; it is made where there is none."""
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    api, repo = HfApi(token=request["token"]), request["repo"]
+    try:
+        try:
+            info = api.dataset_info(repo, timeout=20)
+        except RepositoryNotFoundError:
+            api.create_repo(repo, repo_type="dataset", private=True, exist_ok=True)
+            info = api.dataset_info(repo, timeout=20)
+        if not info.private:
+            raise Refused("public")
+        adds = [CommitOperationAdd(path, file) for path, file in request["files"]]
+        done = api.create_commit(repo, adds, repo_type="dataset", commit_message=request["message"])
+    except ValueError as error:
+        raise Refused("rejected", str(error)) from error
+    return {"sha": done.oid}
 
 
 def may_go(name: str) -> bool:

@@ -6,65 +6,21 @@ confirmation. It knows no clock, no network and no file; everything it weighs st
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any
-
 import yaml
 
 from bot.brain.playbook import Kind
 from bot.conversation.policy import Policy
 from bot.domain.ablation import Ablation, Arm
-from bot.domain.experiment import BASELINE, Experiment, JobRole, Run, State
+from bot.domain.experiment import BASELINE, Experiment, Job, JobRole, Run, State
 from bot.domain.goal import digest_of
 from bot.domain.metrics import metric_named
-from bot.domain.recipe import earlier_run, recipe_hash
+from bot.domain.recipe import recipe_hash
+from bot.loop.action import Action, ActionKind, conclude
+from bot.loop.auditing import audit_wanted
+from bot.loop.due import baseline_due, data_due, data_lost, earlier_again, job_due, model_again, run_data_due
 from bot.loop.judging import reached_run, wise
 from bot.loop.spending import budget_exhausted, consent_missing, data_key, policy_covers, remedy_waits
-
-MAX_ATTEMPTS = 3
-"""Launches of one job when the platform, not the recipe, failed."""
-
-
-class ActionKind(StrEnum):
-    READ_CONTRACT = "read_contract"
-    READ_EDIT = "read_edit"
-    ANSWER_COMMAND = "answer_command"
-    READ_HEAD = "read_head"
-    LAUNCH = "launch"
-    RECORD_BASELINE = "record_baseline"
-    CHECK_DATA = "check_data"
-    PROPOSE = "propose"
-    CONSENT_BY_POLICY = "consent_by_policy"
-    ASK_CONSENT = "ask_consent"
-    START_RUN = "start_run"
-    DIAGNOSE = "diagnose"
-    REVIEW = "review"
-    REVISE = "revise"
-    CONFIRM = "confirm"
-    OPEN_ABLATION = "open_ablation"
-    REPORT_ABLATION = "report_ablation"
-    CHECK_REBUILT = "check_rebuilt"
-    REPORT_REPRODUCTION = "report_reproduction"
-    CONCLUDE = "conclude"
-    PUBLISH = "publish"
-    CLOSE_ISSUE = "close_issue"
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """One thing to do, as plain data: it is the durable workflow's argument."""
-
-    kind: ActionKind
-    args: Mapping[str, Any] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"kind": str(self.kind), "args": dict(self.args)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Action:
-        return cls(ActionKind(data["kind"]), dict(data["args"]))
+from bot.loop.thinking import Due, names_data, next_step
 
 
 def next_action(x: Experiment) -> Action | None:
@@ -73,21 +29,21 @@ def next_action(x: Experiment) -> Action | None:
         command = x.pending_command
         return Action(ActionKind.ANSWER_COMMAND, {"command": command.seq}) if command is not None else None
     if x.crash is not None and not x.concluded:
-        return _conclude(State.NEEDS_HUMAN, x.crash)
+        return conclude(State.NEEDS_HUMAN, x.crash)
     if x.contract_version < x.text_version:
         kind = ActionKind.READ_CONTRACT if x.pull_request is None else ActionKind.READ_EDIT
         return Action(kind, {"version": x.text_version})
     if (command := x.pending_command) is not None:
         return Action(ActionKind.ANSWER_COMMAND, {"command": command.seq})
     if x.closed and not x.concluded:
-        return _conclude(State.CLOSED, "the pull request was merged" if x.merged else "the pull request was closed")
+        return conclude(State.CLOSED, "the pull request was merged" if x.merged else "the pull request was closed")
     if x.stop_requested is not None and not x.concluded:
-        return _conclude(State.STOPPED, x.stop_requested)
+        return conclude(State.STOPPED, x.stop_requested)
     if x.spending_refused is not None and not x.concluded:
-        return _conclude(State(x.spending_refused["state"]), x.spending_refused["reason"])
+        return conclude(State(x.spending_refused["state"]), x.spending_refused["reason"])
     if x.refusal is not None:
         if x.pull_request is not None and not x.concluded:
-            return _conclude(State.NEEDS_HUMAN, x.refusal)
+            return conclude(State.NEEDS_HUMAN, x.refusal)
         return None
     if x.unread_head is not None and not x.running_jobs and x.pull_request is not None and not x.closed:
         return Action(ActionKind.READ_HEAD, {"head_sha": x.unread_head})
@@ -95,11 +51,28 @@ def next_action(x: Experiment) -> Action | None:
         return Action(ActionKind.PUBLISH)
     if x.concluded and x.merged and not x.issue_closed:
         return Action(ActionKind.CLOSE_ISSUE)
-    if (due := _ablate(x) or _reproduce(x)) is not None:
+    if (due := _judge(x) or _ablate(x) or _reproduce(x)) is not None:
         return due
     if x.concluded or x.running_jobs:
         return None
     return _onwards(x)
+
+
+def _judge(x: Experiment) -> Action | None:
+    """The ended evaluation whose answers are to be scored before anybody reads it, where a rubric scores them."""
+    for job in x.jobs.values():
+        if job.succeeded and not job.gone and x.unjudged(job) and _wanted(x, job):
+            return Action(ActionKind.JUDGE, {"job_id": job.job_id})
+    return None
+
+
+def _wanted(x: Experiment, job: Job) -> bool:
+    """Whether anybody still waits for what this evaluation found."""
+    if job.role.of_reproduction:
+        return x.reproduction is not None and x.reproduction.n == job.run and not x.reproduction.refused
+    if job.role.of_ablation:
+        return x.ablation is not None and x.spending_refused is None and job.run in [arm.n for arm in x.ablation.arms]
+    return not x.concluded
 
 
 def _ablate(x: Experiment) -> Action | None:
@@ -115,9 +88,9 @@ def _ablate(x: Experiment) -> Action | None:
             return due
         for arm in ablation.trained if _trainable(x, ablation) else ():
             train = x.job_for(JobRole.ABLATE, arm.n)
-            if (due := _job(x, JobRole.ABLATE, arm.n)) is not None:
+            if (due := job_due(x, JobRole.ABLATE, arm.n)) is not None:
                 return due
-            if train is not None and train.succeeded and (due := _job(x, JobRole.WEIGH, arm.n)) is not None:
+            if train is not None and train.succeeded and (due := job_due(x, JobRole.WEIGH, arm.n)) is not None:
                 return due
     return None if x.running_jobs else Action(ActionKind.REPORT_ABLATION, {"ablation": ablation.n})
 
@@ -134,7 +107,7 @@ def _reproduce(x: Experiment) -> Action | None:
     if asked.refused or x.consent is None:
         return report  # and whatever runs for it is ended
     for role in (JobRole.REBUILD, JobRole.RETRAIN, JobRole.REASSESS):
-        if (due := _job(x, role, asked.n)) is not None:
+        if (due := job_due(x, role, asked.n)) is not None:
             return due
         job = x.job_for(role, asked.n)
         if job is None or not job.ended:
@@ -151,9 +124,9 @@ def _reproduce(x: Experiment) -> Action | None:
 def _ablation_ready(x: Experiment, ablation: Ablation) -> Action | None:
     """No arm without a baseline and a training set that has passed its gates."""
     if x.baseline is None:
-        return _baseline(x)
+        return baseline_due(x)
     same_data = data_key(x.recipe, x.recipe_digests) == ablation.data_key
-    return _data_ready(x) if same_data else None
+    return data_due(x) if same_data else None
 
 
 def _trainable(x: Experiment, ablation: Ablation) -> bool:
@@ -167,9 +140,15 @@ def _onwards(x: Experiment) -> Action | None:
         # The base model is evaluated before anything is proposed where policy already pays for it, so that a target
         # it meets untouched costs the author one comment and no pull request.
         if policy_covers(x) is None and x.baseline is None:
-            return _baseline(x)
-        return _data_ready(x) or Action(ActionKind.PROPOSE)
+            return baseline_due(x)
+        if not names_data(x):
+            # The action says what becomes of a goal for which nobody may think.
+            begun = {"thought": len(x.thoughts) + 1, "run": BASELINE, "sitting": 1}
+            return _think(x, BASELINE) or Action(ActionKind.THINK, begun)
+        return data_due(x) or _think(x, BASELINE) or Action(ActionKind.PROPOSE)
     run = x.run
+    if run is None and (due := _think(x, BASELINE)) is not None:
+        return due
     if run is not None and not run.reviewed:
         return _finish_run(x, run)
     if run is not None and head_recipe_hash(x) == run.recipe_hash:
@@ -177,27 +156,40 @@ def _onwards(x: Experiment) -> Action | None:
     return _start_run(x)
 
 
+def _think(x: Experiment, run: int) -> Action | None:
+    """What the language model's part of the plan (run 0) or of a run needs next."""
+    step = next_step(x, run)
+    if step is None:
+        return None
+    args = {"thought": step.thought, "run": run}
+    match step.due:
+        case Due.THINK:
+            return Action(ActionKind.THINK, args | {"sitting": step.sitting})
+        case Due.BUILD:
+            upcoming = len(x.runs) + 1
+            if (launch := job_due(x, JobRole.DATA, upcoming, step.data_key)) is not None:
+                return Action(launch.kind, {**launch.args, "thought": step.thought})
+            return Action(ActionKind.CHECK_DATA, args | {"data_key": step.data_key, "run": upcoming})
+        case Due.SMOKE if (launch := job_due(x, JobRole.SMOKE, step.thought, step.smoke)) is not None:
+            return Action(launch.kind, {**launch.args, "thought": step.thought})
+    return Action(ActionKind.SETTLE_PROPOSAL, args)
+
+
 def _start_run(x: Experiment) -> Action | None:
     if (ceiling := budget_exhausted(x)) is not None:
-        return _conclude(State.EXHAUSTED, ceiling)
+        return conclude(State.EXHAUSTED, ceiling)
     tried = x.tried.get(head_recipe_hash(x))
     if tried is not None:
-        return _conclude(State.NEEDS_HUMAN, f"this recipe has already been trained, as run {tried}")
+        return conclude(State.NEEDS_HUMAN, f"this recipe has already been trained, as run {tried}")
     if (reason := consent_missing(x, keys=tuple(x.changed))) is not None:
         return _ask_consent(x, reason)
     if x.baseline is None:
-        return _baseline(x)
-    if (due := _data_ready(x)) is not None:
+        return baseline_due(x)
+    if (due := data_due(x)) is not None:
         return due
     if blocked := x.data[data_key(x.recipe, x.recipe_digests)].get("blocked"):
-        return _conclude(State.NEEDS_HUMAN, blocked)
+        return conclude(State.NEEDS_HUMAN, blocked)
     return Action(ActionKind.START_RUN, {"run": len(x.runs) + 1})
-
-
-def _baseline(x: Experiment) -> Action:
-    assert x.goal is not None
-    launch = _job(x, JobRole.BASELINE, BASELINE, x.goal.hash)
-    return launch or Action(ActionKind.RECORD_BASELINE, {"goal_hash": x.goal.hash})
 
 
 def _ask_consent(x: Experiment, reason: str, *, remedy: bool = False) -> Action | None:
@@ -211,57 +203,34 @@ def _ask_consent(x: Experiment, reason: str, *, remedy: bool = False) -> Action 
 
 def _finish_run(x: Experiment, run: Run) -> Action | None:
     """From a started run to its posted review."""
-    if (due := _run_data(x, run)) is not None:
+    if (due := run_data_due(x, run)) is not None:
         return due
     if not run.diagnosed:
-        if "build_failed" not in x.data.get(data_key(run.recipe, run.digests), {}) and not _data_lost(x, run):
-            train = _job(x, JobRole.TRAIN, run.n)
+        if "build_failed" not in x.data.get(data_key(run.recipe, run.digests), {}) and not data_lost(x, run):
+            train = job_due(x, JobRole.TRAIN, run.n)
             if train is not None:
-                return _earlier_again(x, run) or train
+                audit = job_due(x, JobRole.AUDIT, run.n) if audit_wanted(x, run) else None
+                return earlier_again(x, run) or audit or train
             job = x.job_for(JobRole.TRAIN, run.n)
             if job is not None and job.succeeded:
-                evaluate = _job(x, JobRole.EVALUATE, run.n)
+                evaluate = job_due(x, JobRole.EVALUATE, run.n)
                 if evaluate is not None:
                     return evaluate
         return Action(ActionKind.DIAGNOSE, {"run": run.n})
-    if run.remedy is not None and run.remedy.get("probe") and not _data_lost(x, run):
-        probe = _job(x, JobRole.PROBE, run.n)
+    if (due := _think(x, run.n)) is not None:
+        return due
+    if run.remedy is not None and run.remedy.get("probe") and not data_lost(x, run):
+        probe = job_due(x, JobRole.PROBE, run.n)
         if probe is not None:
             return probe
     return Action(ActionKind.REVIEW, {"run": run.n})
-
-
-def _earlier_again(x: Experiment, run: Run) -> Action | None:
-    """What is due before a run can start from an earlier run's model that is gone with the machine that trained it."""
-    values = yaml.safe_load(run.recipe) or {}
-    for key in ("init_from", "teacher"):
-        n = earlier_run(values.get(key))
-        job = x.job_for(JobRole.TRAIN, n) if n is not None and n <= len(x.runs) else None
-        if n is not None and job is not None and job.gone:
-            return _model_again(x, x.runs[n - 1], f"run {run.n} starts from run {n}")
-    return None
-
-
-def _run_data(x: Experiment, run: Run) -> Action | None:
-    """What is due because the set that this run trains on is gone with its machine; None when nothing is."""
-    key = data_key(run.recipe, run.digests)
-    built = [job for job in x.jobs.values() if job.role is JobRole.DATA and job.expects == key]
-    if not any(job.gone for job in built) or key != data_key(x.recipe, x.recipe_digests):
-        return None
-    return _data_ready(x)
-
-
-def _data_lost(x: Experiment, run: Run) -> bool:
-    """Whether that set is gone for good, because the head asks for another by now."""
-    key = data_key(run.recipe, run.digests)
-    return key not in x.data and key != data_key(x.recipe, x.recipe_digests)
 
 
 def _after_review(x: Experiment, run: Run) -> Action | None:
     assert x.goal is not None, "a run belongs to a goal that was understood"
     if x.confirmation is not None:
         state = State.MET if x.confirmation["confirmed"] else State.NOT_CONFIRMED
-        return _conclude(state, x.confirmation["reason"])
+        return conclude(state, x.confirmation["reason"])
     if x.seal is not None:
         return _confirm(x, x.runs[x.seal["run"] - 1])
     onwards = _revised(x, run)
@@ -281,9 +250,9 @@ def _after_review(x: Experiment, run: Run) -> Action | None:
 def _confirm(x: Experiment, run: Run, why: str = "") -> Action | None:
     """From a run to the seal's answer. `why` says what made it be opened although it might well fail."""
     if x.seal is None:
-        due = _model_again(x, run) or _job(x, JobRole.CONFIRM, run.n)
+        due = model_again(x, run) or job_due(x, JobRole.CONFIRM, run.n)
     else:
-        due = _job(x, JobRole.CONFIRM, BASELINE)  # the run reached the target; is it better than the base model?
+        due = job_due(x, JobRole.CONFIRM, BASELINE)  # the run reached the target; is it better than the base model?
     return due or Action(ActionKind.CONFIRM, {"run": run.n, "why": why})
 
 
@@ -295,15 +264,15 @@ def _blocked(x: Experiment, action: Action | None) -> Action | None:
         return action
     run = found[-1]
     reason = f"run {run.n} reached the target but forgot {', '.join(run.forgets)}, which this goal does not allow; "
-    return _conclude(State(action.args["state"]), reason + action.args["reason"])
+    return conclude(State(action.args["state"]), reason + action.args["reason"])
 
 
 def _revised(x: Experiment, run: Run) -> Action | None:
     """From a review to the next recipe, or to why there is none."""
     if (ceiling := budget_exhausted(x)) is not None:
-        return _conclude(State.EXHAUSTED, ceiling)
+        return conclude(State.EXHAUSTED, ceiling)
     if run.remedy is None:
-        return _conclude(State.NEEDS_HUMAN, run.stuck or "nothing is left to try that has not been tried")
+        return conclude(State.NEEDS_HUMAN, run.stuck or "nothing is left to try that has not been tried")
     if (reason := remedy_waits(x, run)) is not None:
         # Without any consent, agreeing to go on is asked for; with one, leave for a change that it does not cover.
         return _ask_consent(x, reason, remedy=x.consent is not None)
@@ -313,7 +282,7 @@ def _revised(x: Experiment, run: Run) -> Action | None:
         if arm_chosen(x, run) is None:
             symptom = run.remedy["symptom"]
             reason = f"`{symptom}` came back after a repair, and of its suspects none did better side by side"
-            return _conclude(State.NEEDS_HUMAN, reason)
+            return conclude(State.NEEDS_HUMAN, reason)
     return Action(ActionKind.REVISE, {"run": run.n})
 
 
@@ -329,55 +298,6 @@ def arm_chosen(x: Experiment, run: Run) -> tuple[Ablation, Arm, float] | None:
     return None
 
 
-def _model_again(x: Experiment, best: Run, wanted: str = "") -> Action | None:
-    """What is due before the best run's model can be confirmed, when it is gone with the machine that trained it; or
-    the model of any run, which `wanted` says what for."""
-    trained = [job for job in x.jobs.values() if job.role is JobRole.TRAIN and job.run == best.n]
-    if not any(job.gone for job in trained):
-        return None
-    last = trained[-1]
-    if last.gone and _data_lost(x, best):
-        reason = f"run {best.n}'s model and training data are gone with their machine, so nothing can confirm it"
-        return _conclude(State.NEEDS_HUMAN, reason)
-    if last.gone and not last.again:
-        if wanted:
-            return _conclude(
-                State.NEEDS_HUMAN,
-                f"{wanted}, whose model is gone with the machine that trained it; `/postdoc resume` trains it once "
-                "more, at the same cost, and then goes on",
-            )
-        return _conclude(
-            State.NEEDS_HUMAN,
-            f"run {best.n} reached the target, but its model is gone with the machine that trained it, so the sealed "
-            "test cannot be made; `/postdoc resume` trains it once more, at the same cost, and then makes it",
-        )
-    if (due := _run_data(x, best)) is not None:
-        return due
-    if (train := _job(x, JobRole.TRAIN, best.n)) is not None:
-        return train
-    if last.succeeded:
-        return None
-    return _conclude(State.NEEDS_HUMAN, f"run {best.n}'s model was gone, and training it once more failed")
-
-
-def _job(x: Experiment, role: JobRole, run: int, expects: str = "") -> Action | None:
-    """The launch that is due for this job, or None when it has ended for good."""
-    job = x.job_for(role, run, expects)
-    attempt = 1 if job is None else job.attempt + 1
-    if job is None or job.gone or (job.blameless and job.attempt < MAX_ATTEMPTS):
-        return Action(ActionKind.LAUNCH, {"role": str(role), "run": run, "attempt": attempt, "expects": expects})
-    return None
-
-
-def _data_ready(x: Experiment) -> Action | None:
-    """What is due before the head's training data can be trained on; None when it is ready (or known to be broken)."""
-    key = data_key(x.recipe, x.recipe_digests)
-    if key in x.data:
-        return None
-    upcoming = len(x.runs) + 1
-    return _job(x, JobRole.DATA, upcoming, key) or Action(ActionKind.CHECK_DATA, {"data_key": key, "run": upcoming})
-
-
 def publishing_due(x: Experiment) -> bool:
     """True when the policy wants the merged goal's model on the Hub and it was not put, or tried to be put, there."""
     best = x.best_run
@@ -390,7 +310,3 @@ def head_recipe_hash(x: Experiment) -> str:
     """The hash under which the head's recipe and scripts are recorded as tried."""
     values = yaml.safe_load(x.recipe) or {}
     return recipe_hash(values, script_digest=digest_of(dict(x.recipe_digests)))
-
-
-def _conclude(state: State, reason: str) -> Action:
-    return Action(ActionKind.CONCLUDE, {"state": str(state), "reason": reason})

@@ -24,11 +24,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from bot.domain.experiment import Event, EventKind, Experiment
 from bot.domain.goal import GoalId
 from bot.domain.redaction import redact
+from bot.domain.scripts import COLUMNS
 from bot.errors import PostdocError, SettingsError
 from bot.loop.journal import Journal
 
 NAME = "journal.jsonl"
-ATTRIBUTES = b"journal.jsonl linguist-generated\nruns/** linguist-generated\n"
+ATTRIBUTES = b"".join(
+    pattern + b" linguist-generated\n" for pattern in (b"journal.jsonl", b"runs/**", COLUMNS.encode() + b"/**")
+)
 """GitHub folds files with this attribute in a diff."""
 FORMAT = 1
 BLANK = "…"

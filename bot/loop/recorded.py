@@ -21,9 +21,10 @@ import yaml
 from bot.domain.evaluation import Evaluation
 from bot.domain.goal import digest_of
 from bot.domain.recipe import recipe_hash, run_name
+from bot.domain.scripts import files_shipped_as
 from bot.errors import UserError
 from bot.evaluation.compare import load_evaluation
-from bot.loop.world import METHODS, PREPARE, SCRIPTS, TRAIN, digest
+from bot.loop.world import digest
 
 RUN_FILE = "run.json"
 FORM = 2
@@ -245,11 +246,7 @@ class Archive:
         return content if done.returncode == 0 else None
 
     def _shipped(self, path: str) -> Iterator[bytes]:
-        name = PurePosixPath(path).name
-        for file in sorted(SCRIPTS.glob("*.py")):
-            same = file.name == name if path != TRAIN else file.stem in METHODS
-            if same and (path != PREPARE or name == "prepare.py"):
-                yield file.read_bytes()
+        yield from (file.read_bytes() for file in files_shipped_as(path))
 
 
 def file_digest(path: Path) -> str:

@@ -29,6 +29,7 @@ from bot.domain.reproduction import (
     judged,
     not_rebuilt,
 )
+from bot.domain.scripts import builds_data
 from bot.errors import PlatformError, UserError
 from bot.evaluation.benchmark_file import Benchmark, read_benchmark_file
 from bot.evaluation.benchmarks import evaluation_words, load_benchmark, write_job_files
@@ -48,7 +49,6 @@ from bot.loop.address import fetch_address
 from bot.loop.models import fetched_model, local_model, model_problem, weights_digest
 from bot.loop.recorded import Archive, RecordedRun, file_digest, read_run
 from bot.loop.surroundings import check_environment, environment_here
-from bot.loop.world import PREPARE
 from runners.job import Caps, Hardware, JobId, JobSpec, JobState, Runner
 from runners.metrics import metric_rows
 from runners.outputs import read_output
@@ -140,6 +140,11 @@ def made_ready(recorded: RecordedRun, bench: Bench) -> Ready:
     check_environment(recorded, here, scripts)
     mounts, before, names = _models(recorded, bench)
     benchmark = _benchmark(recorded, archive, inputs)
+    if benchmark.needs_judge:
+        raise UserError(
+            f"Benchmark `{benchmark.name}` is scored by a judge model, which this command does not ask: write "
+            f"`/postdoc reproduce {recorded.n}` on the pull request."
+        )
     return Ready(
         recorded,
         {path: write_input(inputs / path, content) for path, content in scripts.items()},
@@ -261,14 +266,14 @@ def _trained(ready: Ready, bench: Bench) -> Path | Difference:
         mounts[ready.names[each.recorded.n]] = made / "out" / "model"
     inputs = bench.folder / f"{recorded.n:02d}"
     recipe = {"recipe.yaml": write_input(inputs / "recipe.yaml", recorded.recipe.encode())}
-    files = recipe | {PREPARE: ready.scripts[PREPARE]}
+    files = recipe | {path: file for path, file in ready.scripts.items() if builds_data(path)}
     files |= {f"inputs/{path}": file for path, file in ready.sources.items()}
     words = f"building the training set of {run_name(recorded.n)}"
     built = _run(ready, bench, "data", words, DATA_WORDS, files, outputs=("data",))
     now = file_digest(built / "data" / "train.jsonl")
     if now != recorded.rows_digest:
         return Difference("training data (SHA-256)", recorded.rows_digest[:12], now[:12])
-    files = recipe | {path: file for path, file in ready.scripts.items() if path != PREPARE}
+    files = recipe | {path: file for path, file in ready.scripts.items() if not builds_data(path)}
     left_out = recorded.facts["data"]
     rows = lines_without(read_output(built, "data/train.jsonl"), set(left_out.get("dropped_rows", ())))
     files |= {"data/train.jsonl": write_input(inputs / "train.jsonl", rows)}

@@ -17,12 +17,17 @@ from bot.domain.experiment import Experiment, JobRole, Run
 from bot.domain.goal import DEFAULT_METHOD, Budget, digest_of
 from bot.domain.methods import METHODS
 from bot.domain.recipe import differences
+from bot.domain.scripts import PREPARE, builds_data
+from bot.domain.thought import Outcome
 from bot.loop.hardware import Estimates, Unfit, estimates, unfit
 
 _METHOD_LINE = re.compile(r"^method:[ \t]*[\"']?([a-z]+)", re.MULTILINE)
 
 NEXT_RUN = Spend(runs=1)
 """What is known of the next run before it starts; its time is capped by what is left."""
+
+SMOKE_HOURS = 0.25
+"""Two steps of training, however long the libraries and the weights take to load; and an audit, which takes none."""
 
 SHORTEST_JOB_HOURS = 60 / 3600
 """A job that is granted less could not even import its libraries."""
@@ -37,7 +42,7 @@ def spend_of(x: Experiment, now: float | None = None) -> Spend:
     hours = x.job_hours()
     since = x.consented_at
     return Spend(
-        usd=sum(x.usd_of(job) for job in x.jobs.values()) + x.llm_usd,
+        usd=sum(x.usd_of(job) for job in x.jobs.values()) + sum(price.usd for price in x.llm_paid.values()),
         gpu_hours=hours,
         runs=x.runs_taken,
         wall_hours=0.0 if since is None else max(0.0, (now or x.last_at) - since) / 3600,
@@ -51,22 +56,30 @@ def allowance(x: Experiment, role: JobRole, now: float, usd_per_hour: float | No
     running jobs may still take. Training leaves the time that evaluating it takes, so that no run is paid for and
     then never measured. `usd_per_hour` is what the machine costs now, the policy's price when it is None.
     """
+    if role.of_reproduction and x.concluded and x.ended_at is not None:
+        now = x.ended_at  # the hours to the end are over; what is made again after it takes money and job time alone
+    left = left_of_agreed(x, now)
+    price = Policy.from_dict(x.policy).usd_per_hour if usd_per_hour is None else usd_per_hour
+    hours = min(left.gpu_hours, left.wall_hours, left.usd / price if price else left.gpu_hours)
+    if role in (JobRole.TRAIN, JobRole.PROBE, JobRole.RETRAIN):
+        hours -= evaluation_hours(x)
+    elif role in (JobRole.SMOKE, JobRole.AUDIT):
+        hours = min(hours - evaluation_hours(x), SMOKE_HOURS)
+    elif role.of_ablation and x.ablation is not None:
+        hours = _share(x, x.ablation, role, hours)
+    hours = max(0.0, hours)
+    return Spend(usd=hours * price, gpu_hours=hours)
+
+
+def left_of_agreed(x: Experiment, now: float | None = None) -> Spend:
+    """Of the ceilings that were agreed to (the goal's own before anybody was asked), what is neither spent nor set
+    aside for running jobs."""
     ceilings = Envelope.from_dict(x.consent["envelope"]).ceilings if x.consent is not None else x.ceilings
     reserved = Spend(
         usd=sum(job.reserved.get("usd", 0.0) for job in x.running_jobs),
         gpu_hours=sum(job.reserved.get("gpu_hours", 0.0) for job in x.running_jobs),
     )
-    if role.of_reproduction and x.concluded and x.ended_at is not None:
-        now = x.ended_at  # the hours to the end are over; what is made again after it takes money and job time alone
-    left = remaining(ceilings, spend_of(x, now), reserved)
-    price = Policy.from_dict(x.policy).usd_per_hour if usd_per_hour is None else usd_per_hour
-    hours = min(left.gpu_hours, left.wall_hours, left.usd / price if price else left.gpu_hours)
-    if role in (JobRole.TRAIN, JobRole.PROBE, JobRole.RETRAIN):
-        hours -= evaluation_hours(x)
-    elif role.of_ablation and x.ablation is not None:
-        hours = _share(x, x.ablation, role, hours)
-    hours = max(0.0, hours)
-    return Spend(usd=hours * price, gpu_hours=hours)
+    return remaining(ceilings, spend_of(x, now), reserved)
 
 
 def _share(x: Experiment, ablation: Ablation, role: JobRole, hours: float) -> float:
@@ -167,8 +180,9 @@ def _keys_of(remedy: Remedy, run: Run) -> Collection[str]:
     if remedy.arms:
         return {key for key, _ in remedy.arms}
     if not remedy.recipe:
-        return tuple(remedy.settings)
-    return differences(yaml.safe_load(run.recipe) or {}, yaml.safe_load(remedy.applied(run.recipe)) or {}).keys()
+        return (*remedy.settings, *remedy.scripts)
+    changed = differences(yaml.safe_load(run.recipe) or {}, yaml.safe_load(remedy.applied(run.recipe)) or {})
+    return (*changed, *remedy.scripts)
 
 
 def policy_covers(x: Experiment) -> str | None:
@@ -181,9 +195,15 @@ def policy_covers(x: Experiment) -> str | None:
         return "the repository's policy grants no run by itself"
     if not policy.allows(Tier.TRAIN, x.author_permission):
         return f"@{x.author} may not start training here, so somebody who may has to agree"
-    foreign = [path for path, digest in x.recipe_digests.items() if x.shipped_digests.get(path) != digest]
+    foreign = [
+        path
+        for path, digest in x.recipe_digests.items()
+        if x.shipped_digests.get(path) != digest and not (path in grant.scripts and digest in x.written)
+    ]
     if foreign:
         return f"{', '.join(foreign)} is not the shipped script, so a person has to agree"
+    if (chosen := _data_chosen(x)) and "data_sources" not in grant.recipe_keys:
+        return f"the training data `{chosen}` was found by the language model, so a person has to agree"
     if (too_large := memory_unfit(x)) is not None:
         return too_large.diagnosis.cause
     if goal.budget.usd > grant.usd:
@@ -192,6 +212,27 @@ def policy_covers(x: Experiment) -> str | None:
         return f"this machine costs {policy.usd_per_hour:g} USD an hour and the goal's budget has no money"
     granted = Budget(usd=grant.usd, gpu_hours=grant.gpu_hours, runs=grant.runs, wall_hours=goal.budget.wall_hours)
     return exceeded(granted, spend_of(x), NEXT_RUN)
+
+
+def _data_chosen(x: Experiment) -> str:
+    """The data set of the first plan, where the language model named it; else empty."""
+    thought = x.thought_on(0)
+    if thought is None or thought.outcome is not Outcome.ADOPTED or x.runs:
+        return ""
+    return str((thought.proposal or {}).get("settings", {}).get("data_sources") or "")
+
+
+def granted_names(policy: Policy) -> frozenset[str]:
+    """Recipe keys and scripts that the policy lets Postdoc change inside one consent."""
+    return frozenset(policy.consent.recipe_keys) | frozenset(policy.consent.scripts)
+
+
+def agreed_names(x: Experiment) -> frozenset[str]:
+    """The same as it was agreed to; before anybody was asked, as the policy would grant it by itself."""
+    if x.consent is not None:
+        return frozenset(x.consent["envelope"]["keys"])
+    policy = Policy.from_dict(x.policy)
+    return granted_names(policy) if policy.consent.runs else frozenset()
 
 
 def budget_exhausted(x: Experiment) -> str | None:
@@ -205,10 +246,12 @@ def budget_exhausted(x: Experiment) -> str | None:
 
 
 def data_key(recipe: str, digests: Mapping[str, str]) -> str:
-    """Names the training set that this recipe's data keys and this prepare script build."""
+    """Names the training set that this recipe's data keys and these scripts build."""
     lines = sorted(line.partition("#")[0].rstrip() for line in recipe.splitlines() if line.startswith("data_"))
     seed = [line for line in recipe.splitlines() if line.startswith("seed:")]
-    named = [lines, seed, digests.get("data/prepare.py", "")]
+    scripts = {path: digest for path, digest in digests.items() if builds_data(path)}
+    # Where prepare.py stands alone, as in older goals, its digest names what it builds.
+    named = [lines, seed, scripts if len(scripts) > 1 else scripts.get(PREPARE, "")]
     method = _METHOD_LINE.search(recipe)
     rows = METHODS[method[1]] if method is not None and method[1] in METHODS else METHODS[DEFAULT_METHOD]
     # Methods whose rows are alike share a training set, and what was named before there were others keeps its name.

@@ -1,17 +1,18 @@
-"""What all goals together may spend: reservations before a job starts, their reconciliation after it, and the halt.
+"""What all goals together may spend: reservations before a job starts or a language model is asked, their
+reconciliation after it, and the halt.
 
 A job is started only once its cost at most is reserved here, against the ceilings of its repository for the calendar
 month; what it really took is settled when it has ended, so that what is free is never counted twice and never
-forgotten. A halt refuses every reservation in its scope. Whatever fails here fails closed: no reservation, no job.
+forgotten. The same holds for each turn of the language model. A halt refuses every reservation in its scope. Whatever
+fails here fails closed: no reservation, no job and no turn.
 
-The rows follow from the journals (`job_launched` carries the reservation, `job_ended` the time), so a database that
-was lost gets them back with the journals.
+The rows follow from the journals (`job_launched` carries the reservation, `job_ended` the time, `llm_spent` a turn's
+price), so a database that was lost gets them back with the journals.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bot.domain.budget import Spend
+from bot.domain.budget import Spend, month_of
 from bot.domain.experiment import Experiment
 from bot.loop.database import metadata
 from bot.loop.spending import SHORTEST_JOB_HOURS
@@ -31,6 +32,7 @@ _TOLERANCE = 1e-9
 _reservations = sa.Table(
     "reservations",
     metadata,
+    # A job's id, which has no slash, or a turn's: `owner/name#1/llm/thought/1/0`.
     sa.Column("job_id", sa.Text, primary_key=True),
     sa.Column("goal_id", sa.Text, nullable=False),
     sa.Column("repository", sa.Text, nullable=False),
@@ -41,6 +43,7 @@ _reservations = sa.Table(
     sa.Column("settled", sa.Boolean, nullable=False),
     sa.Index("reservations_of_month", "repository", "month"),
 )
+_OF_A_TURN = _reservations.c.job_id.contains("/")
 _halts = sa.Table(
     "halts",
     metadata,
@@ -94,9 +97,8 @@ class Treasury:
         """
         month = month_of(self._clock())
         with self._engine.begin() as connection:
-            connection.execute(_lock.update().values(turns=_lock.c.turns + 1))
-            if (halt := _halt_over(connection, x.full_name)) is not None:
-                return Refusal(halt.sentence(), halted=True)
+            if (refused := _queued(connection, x)) is not None:
+                return refused
             known = connection.execute(
                 sa.select(_reservations.c.usd, _reservations.c.gpu_hours).where(_reservations.c.job_id == job_id)
             ).first()
@@ -138,6 +140,9 @@ class Treasury:
                 sa.select(_reservations.c.job_id, _reservations.c.settled).where(_reservations.c.goal_id == x.goal_id)
             )
             known = {row.job_id: row.settled for row in rows}
+            for key, price in x.llm_paid.items():
+                if price.usd > 0 and not known.get(self.turn_id(x.goal_id, key), False):
+                    _put_turn(connection, self.turn_id(x.goal_id, key), x, price.usd, price.month, settled=True)
             for job in x.jobs.values():
                 if known.get(job.job_id, False):
                     continue
@@ -154,6 +159,54 @@ class Treasury:
                     place = {"goal_id": x.goal_id, "repository": x.full_name, "month": month_of(job.launched_at)}
                     connection.execute(_reservations.insert().values(job_id=job.job_id, **place, **values))
 
+    # Turns of the language model, by the key of the event that tells their price
+
+    @staticmethod
+    def turn_id(goal_id: str, key: str) -> str:
+        return f"{goal_id}/{key}"
+
+    def reserve_turn(self, key: str, x: Experiment, usd: float, ceiling: float) -> Refusal | None:
+        """Reserve `usd` for a turn of `x`, in place of what is reserved for it, under its repository's ceiling of the
+        month in USD. All of it or nothing: half a turn is none."""
+        month = month_of(self._clock())
+        with self._engine.begin() as connection:
+            if (refused := _queued(connection, x)) is not None:
+                return refused
+            if usd <= 0:
+                return None
+            turn_id = self.turn_id(x.goal_id, key)
+            used = _month_spend(connection, x.full_name, month, besides=turn_id).usd
+            if used + usd > ceiling + _TOLERANCE:
+                return Refusal(
+                    f"the next turn may cost {usd:.2f} USD, and this repository's ceiling for {month} of "
+                    f"{ceiling:,.2f} USD leaves {max(0.0, ceiling - used):,.2f}; `month` in its policy holds it"
+                )
+            _put_turn(connection, turn_id, x, usd, month, settled=False)
+        return None
+
+    def settle_turn(self, key: str, x: Experiment, usd: float, month: str) -> None:
+        """Replace a turn's reservation by its price, in the month in which it was paid."""
+        if usd > 0:
+            with self._engine.begin() as connection:
+                _put_turn(connection, self.turn_id(x.goal_id, key), x, usd, month, settled=True)
+
+    def turns(self, goal_id: str) -> dict[str, tuple[float, str]]:
+        """Key -> (USD reserved or paid, month) of each turn of a goal."""
+        query = sa.select(_reservations).where(_reservations.c.goal_id == goal_id, _OF_A_TURN)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+        return {row.job_id.removeprefix(f"{goal_id}/"): (row.usd, row.month) for row in rows}
+
+    # What it comes to
+
+    def months(self) -> dict[tuple[str, str], Spend]:
+        """(repository, month) -> what its goals have spent and reserved in it."""
+        usd, hours = sa.func.sum(_reservations.c.usd), sa.func.sum(_reservations.c.gpu_hours)
+        place = (_reservations.c.repository, _reservations.c.month)
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(*place, usd, hours).group_by(*place)).all()
+        return {(row[0], row[1]): Spend(usd=float(row[2]), gpu_hours=float(row[3])) for row in rows}
+
     def month_spend(self, repository: str, month: str | None = None) -> Spend:
         """What the repository's goals have spent and reserved in a month, `2026-11`; this one by default."""
         with self._engine.connect() as connection:
@@ -161,7 +214,8 @@ class Treasury:
 
     def running(self, repository: str) -> int:
         """Jobs of the repository that are reserved for and not settled."""
-        query = sa.select(sa.func.count()).where(_reservations.c.repository == repository, ~_reservations.c.settled)
+        ours = (_reservations.c.repository == repository, ~_reservations.c.settled, ~_OF_A_TURN)
+        query = sa.select(sa.func.count()).where(*ours)
         with self._engine.connect() as connection:
             return int(connection.execute(query).scalar_one())
 
@@ -212,9 +266,17 @@ class Treasury:
             return [Halt(row.scope, row.by, row.at) for row in connection.execute(sa.select(_halts))]
 
 
-def month_of(at: float) -> str:
-    """The calendar month (UTC) of a Unix time, `2026-11`."""
-    return datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%Y-%m")
+def _queued(connection: sa.Connection, x: Experiment) -> Refusal | None:
+    """Wait until nobody else reserves. The halt that refuses it, when there is one."""
+    connection.execute(_lock.update().values(turns=_lock.c.turns + 1))
+    halt = _halt_over(connection, x.full_name)
+    return Refusal(halt.sentence(), halted=True) if halt is not None else None
+
+
+def _put_turn(connection: sa.Connection, turn_id: str, x: Experiment, usd: float, month: str, *, settled: bool) -> None:
+    connection.execute(_reservations.delete().where(_reservations.c.job_id == turn_id))
+    place = {"job_id": turn_id, "goal_id": x.goal_id, "repository": x.full_name, "month": month}
+    connection.execute(_reservations.insert().values(**place, usd=usd, gpu_hours=0.0, settled=settled))
 
 
 def _halt_over(connection: sa.Connection, repository: str) -> Halt | None:
@@ -223,11 +285,11 @@ def _halt_over(connection: sa.Connection, repository: str) -> Halt | None:
     return Halt(row.scope, row.by, row.at) if row is not None else None
 
 
-def _month_spend(connection: sa.Connection, repository: str, month: str) -> Spend:
+def _month_spend(connection: sa.Connection, repository: str, month: str, besides: str = "") -> Spend:
     sums = sa.select(
         sa.func.coalesce(sa.func.sum(_reservations.c.usd), 0.0),
         sa.func.coalesce(sa.func.sum(_reservations.c.gpu_hours), 0.0),
-    ).where(_reservations.c.repository == repository, _reservations.c.month == month)
+    ).where(_reservations.c.repository == repository, _reservations.c.month == month, _reservations.c.job_id != besides)
     usd, hours = connection.execute(sums).one()
     return Spend(usd=float(usd), gpu_hours=float(hours))
 

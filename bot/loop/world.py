@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bot.brain.model.talk import Model
 from bot.conversation.github import GitHubApp, Repository
@@ -15,27 +16,22 @@ from bot.conversation.policy import Policy
 from bot.domain import methods
 from bot.domain.experiment import Experiment
 from bot.domain.goal import GoalId
+from bot.domain.scripts import training_files
 from bot.loop.record import Record
 from bot.loop.screening import Embeddings
 from bot.loop.treasury import Treasury
 from runners.job import Hardware, Runner
+from runners.sessions.walls import SessionWalls
 
 KeptFile = Callable[[GoalId, str], Awaitable[bytes | None]]
 """(goal, path) -> the file that was kept for it; None when there is none. Raises: TransientError."""
 
 PACKAGE = Path(__file__).resolve().parent.parent
 TEMPLATES = PACKAGE.parent / "templates"
-SCRIPTS = TEMPLATES / "scripts"
 METHODS = tuple(
-    sorted(
-        name
-        for name, method in methods.METHODS.items()
-        if all((SCRIPTS / file).is_file() for file in (f"{name}.py", *method.companions))
-    )
+    sorted(name for name in methods.METHODS if all(file.is_file() for file in training_files(name).values()))
 )
 """Methods that a script ships for, with all that it imports."""
-TRAIN, PREPARE = "train.py", "data/prepare.py"
-"""Paths in an experiment's folder; what a method's script imports lies beside train.py under its own name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +57,8 @@ class World:
     """Given to every job; never a secret."""
     hub_token: str = ""
     """Reads data sets of the Hub (empty: public ones only) and writes published models. It reaches no job."""
+    traces_dataset: str = ""
+    """Private data set of the Hub that the language model's conversations are kept in; empty: none."""
     hub_namespaces: tuple[str, ...] = ()
     """Users or organisations of the Hub that models are published under, the default first."""
     private_data_hosts: tuple[str, ...] = ()
@@ -80,10 +78,25 @@ class World:
     """How the next change is found: a value of `bot.brain.search.Search`."""
     brain: Model | None = None
     """The language model that is asked; None: nothing is, and the playbook decides alone."""
+    sessions: Callable[[], SessionWalls] | None = None
+    """Where its code runs; None: nowhere."""
+    research: bool = False
+    """Whether papers, data sets and documentation outside are read: for plans, and by the language model's code."""
+    research_addresses: Mapping[str, str] = field(default_factory=dict)
+    """Host -> the base URL that is asked in its place: a mirror, a test's stand-in."""
+    job_python: Path | None = None
+    """Interpreter of the jobs' environment on this machine; None: the server's own."""
     embeddings: Embeddings | None = None
     """Screen rows for paraphrases; None: their words alone are looked at."""
     kept_file: KeptFile | None = None
     """What of a goal outlives this machine, where the data folder may not; None where it does."""
+
+    def proposer(self, policy: Policy) -> dict[str, Any] | None:
+        """{"model", "priced"} of the language model that is asked for changes, as the journal keeps it; None where none
+        is, where the repository's policy lets none propose, or where another way of searching is to be compared."""
+        if self.brain is None or self.search != "playbook" or policy.brain != "propose":
+            return None
+        return {"model": self.brain.name, "priced": not self.brain.price.free}
 
     def repository(self, x: Experiment) -> Repository:
         return self.app.repository(x.installation_id, x.owner, x.repository)
@@ -91,16 +104,6 @@ class World:
     async def record_files(self, x: Experiment) -> dict[str, bytes]:
         """Files that every commit of the bot on the goal's branch carries along."""
         return await asyncio.to_thread(self.record.files, x) if self.record is not None else {}
-
-
-def shipped_scripts(method: str) -> dict[str, bytes]:
-    """Path in an experiment's folder -> the file that ships for `method`, byte for byte what is committed."""
-    beside = {name: (SCRIPTS / name).read_bytes() for name in methods.METHODS[method].companions}
-    return {
-        TRAIN: (SCRIPTS / f"{method}.py").read_bytes(),
-        **beside,
-        PREPARE: (SCRIPTS / "prepare.py").read_bytes(),
-    }
 
 
 def digest(data: bytes) -> str:

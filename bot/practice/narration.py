@@ -335,7 +335,33 @@ def _published(event: Event, x: Experiment, page: str) -> list[Entry]:
     return _entry(event, "published", str(event.data.get("url") or event.data.get("problem")))
 
 
+def _thought(event: Event, x: Experiment, page: str) -> list[Entry]:
+    data, about = event.data, f"run {event.data['run']}" if event.data["run"] else "the first plan"
+    cost = f"{data['turns']} turn{'' if data['turns'] == 1 else 's'}" + (f", ${data['usd']:.2f}" if data["usd"] else "")
+    if data["proposal"]:
+        return _entry(event, "thought", f"proposes a {data['proposal']['kind']} change after {cost}",
+                      (data["proposal"]["reason"],))  # fmt: skip
+    if data["outcome"] is None:
+        return []
+    return _entry(event, "thought", f"about {about}: {data['outcome']}, {cost}", (data["why"],))
+
+
+def _proposal_checked(event: Event, x: Experiment, page: str) -> list[Entry]:
+    if event.data["refused"]:
+        return _entry(event, "thought", "the proposal was refused", (event.data["refused"],), tone=Tone.WARN)
+    return _entry(event, "thought", "the proposal passed its checks", tone=Tone.GOOD)
+
+
+def _judged(event: Event, x: Experiment, page: str) -> list[Entry]:
+    cost = f"{event.data['answers']:,} judgements, ${event.data['usd']:.2f}"
+    how, tone = ("scored", Tone.PLAIN) if event.data["done"] else ("not all scored", Tone.WARN)
+    return _entry(event, "judge", f"the answers are {how}: {cost}", tone=tone)
+
+
 _TELLERS = {
+    EventKind.JUDGED: _judged,
+    EventKind.THOUGHT: _thought,
+    EventKind.PROPOSAL_CHECKED: _proposal_checked,
     EventKind.CONTRACT_READ: _contract,
     EventKind.REFUSED: _refused,
     EventKind.DATA_CHECKED: _data,
@@ -474,6 +500,8 @@ _ROLES = {
     "rebuild": "building the data of reproduction {run} again",
     "retrain": "training for reproduction {run}",
     "reassess": "evaluating reproduction {run}",
+    "smoke": "training two steps of what thought {run} proposed",
+    "audit": "looking at the data of run {run} in tokens",
 }
 _STATES = {
     State.CONTRACT: "reading the goal",

@@ -8,7 +8,7 @@ import itertools
 import logging
 import sys
 from collections.abc import AsyncIterator, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ from bot.server.watcher import Watcher
 from bot.server.webhook import Admission, webhook_routes
 from runners.github_actions.backend import ActionsRunner
 from runners.job import Hardware, Runner
+from runners.sessions.walls import SessionWalls
 
 log = logging.getLogger("postdoc.server")
 
@@ -121,12 +122,16 @@ class Bot:
             cpu_threads=settings.job_threads,
             hardware=Hardware(settings.job_gpus, settings.nodes(), settings.flavor()),
             hub_token=settings.hub_token.get_secret_value() if settings.hub_token else "",
+            traces_dataset=settings.traces_dataset,
             hub_namespaces=settings.hub_namespaces,
             private_data_hosts=settings.private_data_hosts,
             server_policy=load_server_policy(settings.policy_file),
             record=self.record,
             search=settings.search,
+            job_python=settings.job_python,
+            research=settings.research,
             brain=_brain(settings),
+            sessions=cache(lambda: SessionWalls(folder / "sessions", settings.job_python)),
             embeddings=_embeddings(settings),
             **self._place(),
         )

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from bot import __version__
 from bot.domain.experiment import Experiment, JobRole, NewEvent, State
 from bot.errors import TransientError, UserError
-from bot.loop.policy import Action
+from bot.loop.action import Action
 from bot.server.api import may_read
 from bot.server.summaries import UNREADABLE
 from runners.job import JobId, JobState

@@ -23,9 +23,11 @@ from bot.conversation.survey import Json, Survey
 from bot.domain.experiment import Event, EventKind, Experiment, JobRole, NewEvent
 from bot.domain.fold import experiment_of
 from bot.domain.goal import GoalId
+from bot.loop.action import Action, ActionKind
 from bot.loop.actions.jobs import job_id_of
+from bot.loop.actions.traces import EVALUATION, output_json
 from bot.loop.engine import Engine
-from bot.loop.policy import Action, ActionKind, next_action
+from bot.loop.policy import next_action
 from bot.loop.record import NAME, BadRecord, Record
 from bot.loop.world import World
 from bot.server.looking import Finding, Looker, Sight, Tell
@@ -209,6 +211,9 @@ class Restorer:
                 role, run = JobRole(action.args["role"]), int(action.args["run"])
                 job_id = job_id_of(x, role, run, int(action.args["attempt"]), str(action.args["expects"]))
                 return await asyncio.to_thread(self._world.runner.status, job_id) is not None
+            case ActionKind.JUDGE:
+                folder = self._world.runner.folder(JobId(str(action.args["job_id"])))
+                return (await asyncio.to_thread(output_json, folder, EVALUATION) or {}).get("judged") is True
             case ActionKind.REVIEW:
                 return said(f"run/{int(action.args['run']):02d}/review")
         return False

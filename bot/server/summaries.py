@@ -13,13 +13,12 @@ from bot.conversation.messages.progress import next_step_of
 from bot.conversation.messages.wording import state_sentence
 from bot.conversation.permissions import Tier
 from bot.conversation.policy import Month, Policy
-from bot.domain.budget import NOTHING, Spend
-from bot.domain.experiment import Event, EventKind, Experiment, Job, JobRole, Score, State
+from bot.domain.budget import NOTHING, Spend, month_of
+from bot.domain.experiment import Event, Experiment, Job, JobRole, Score, State
 from bot.domain.fold import experiment_of
 from bot.domain.goal import Budget, Goal, GoalId
 from bot.loop.journal import Journal
 from bot.loop.spending import spend_of
-from bot.loop.treasury import month_of
 
 log = logging.getLogger("postdoc.summaries")
 
@@ -107,7 +106,7 @@ def summary_of(goal_id: GoalId, journal: Sequence[Event]) -> Summary | None:
     x = experiment_of(goal_id, journal)
     try:
         if not x.unreadable:
-            return _summary(x, journal)
+            return _summary(x)
     except Exception:
         # One journal that makes no sense must not take every other goal from the page.
         log.exception("goal %s: its journal cannot be summed up", goal_id)
@@ -120,10 +119,10 @@ def summary_of(goal_id: GoalId, journal: Sequence[Event]) -> Summary | None:
     )  # fmt: skip
 
 
-def _summary(x: Experiment, journal: Sequence[Event]) -> Summary:
+def _summary(x: Experiment) -> Summary:
     best = x.best_run
     policy = Policy.from_dict(x.policy)
-    spent, reserved = _months(x, journal)
+    spent, reserved = _months(x)
     return Summary(
         goal_id=x.goal_id,
         opened_at=x.opened_at,
@@ -165,7 +164,7 @@ def waits_for(x: Experiment, policy: Policy) -> str:
     return ""
 
 
-def _months(x: Experiment, journal: Sequence[Event]) -> tuple[dict[str, Spend], dict[str, Spend]]:
+def _months(x: Experiment) -> tuple[dict[str, Spend], dict[str, Spend]]:
     """(spent, reserved) by month, as the treasury counts them, and what the language model cost."""
     spent: dict[str, Spend] = {}
     reserved: dict[str, Spend] = {}
@@ -179,9 +178,8 @@ def _months(x: Experiment, journal: Sequence[Event]) -> tuple[dict[str, Spend], 
             add(spent, job.launched_at, Spend(usd=x.usd_of(job), gpu_hours=hours))
         else:
             add(reserved, job.launched_at, Spend.from_dict(job.reserved))
-    for event in journal:
-        if event.kind is EventKind.LLM_SPENT:
-            add(spent, event.at, Spend(usd=float(event.data["usd"])))
+    for price in x.llm_paid.values():
+        spent[price.month] = spent.get(price.month, NOTHING) + Spend(usd=price.usd)
     for run in x.runs:
         add(spent, run.started_at, Spend(runs=1))
     return spent, reserved

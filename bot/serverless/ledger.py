@@ -16,7 +16,7 @@ from typing import Any
 
 from bot.conversation.github import RefMoved, Refs
 from bot.domain.evaluation import Evaluation
-from bot.domain.experiment import Experiment, JobRole
+from bot.domain.experiment import Experiment
 from bot.domain.fold import experiment_of
 from bot.domain.goal import GoalId
 from bot.errors import LeaseLost, UserError
@@ -35,7 +35,6 @@ SPENDING, BOOK = "spending", "spending.json"
 KEPT_JOBS = "jobs"
 FRESH_SECONDS = 600.0
 """Before the very first process: what was labelled this recently was meant for it, should its event be lost."""
-_EVALUATES = (JobRole.BASELINE, JobRole.EVALUATE, JobRole.CONFIRM, JobRole.WEIGH, JobRole.REASSESS)
 
 
 @dataclass(slots=True)
@@ -202,7 +201,7 @@ class Ledger:
         written = [(job, name) for job in x.jobs.values() for name in (EVALUATION, HOLDOUT)]
         for job, name in written:
             path = kept_name(job.job_id, name)
-            if job.role not in _EVALUATES or not job.succeeded or path in self._files.get(x.goal_id, ()):
+            if x.unjudged(job) or not job.role.evaluates or not job.succeeded or path in self._files.get(x.goal_id, ()):
                 continue
             result = output_json(self._runner.folder(JobId(job.job_id)), name)
             if result is None:

@@ -179,7 +179,7 @@ def choice_of(words: str | None, methods: frozenset[str]) -> Choice:
             faults |= {n for n in named if n in FAULTS}
             kinds.add(FAULT)
             if not faults.intersection(named):
-                raise UserError(f"--only {word}: no such fault. They are {min(FAULTS)} to {max(FAULTS)}, without 42.")
+                raise UserError(f"--only {word}: no such fault. They are {min(FAULTS)} to {max(FAULTS)}.")
         elif number:
             kinds.add(HEALTHY)
             most = int(number[1]) if number[1] else None

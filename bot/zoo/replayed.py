@@ -1,7 +1,7 @@
 """What only a GPU, several of them, or somebody else's machine shows: logs written down, scored apart from the runs.
 
 The messages are those of the libraries (PyTorch, NCCL, vLLM, FlashAttention, transformers, TRL, the kernel) with their
-own frames; sizes and steps are made up. Fault 42 of the zoo, a worker that sleeps in a collective, is among them.
+own frames; sizes and steps are made up. Processes that wait in vain over gloo are runs, too: fault 42 of the zoo.
 """
 
 from __future__ import annotations

@@ -23,18 +23,22 @@ import yaml
 
 from bot.domain.goal import digest_of
 from bot.domain.recipe import as_yaml
+from bot.domain.scripts import SCRIPTS, data_files
 from bot.errors import PlatformError
 from bot.evaluation.benchmarks import BUNDLE, SHIPPED
+from bot.practice.laying import lay_out
 from bot.practice.tiny_base import cached_path
 from bot.practice.warm import EVALUATION_IMPORTS, IMPORTS, Ended, Warm, WarmJob
 from bot.zoo.hub import HubStub
 from bot.zoo.specimen import OLD_ITEMS, SOURCE, Json, Specimen, dev_items, fresh_items
+from runners.launching import CONFIG_FILE, SCRIPT_FILE, Sharding, accelerate_config
 from runners.outcome import Ending, outcome
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "templates" / "scripts"
 MOST_SECONDS = 600.0
 """No run of the zoo takes half as long on one core; one that hangs is given up and counted."""
 LOOK_SECONDS = 0.1
+LAST_SECONDS = 30.0
+"""For a process that was asked to end."""
 
 
 @dataclass(slots=True)
@@ -150,6 +154,8 @@ class Keeper:
         if specimen.hub is not None:
             return self._trained_from_hub(specimen, words, folder, log)
         words += ["--init_from", "base"]
+        if specimen.processes > 1:
+            return self._trained_side_by_side(specimen, words, folder, log)
         limits = {"address_space_gib": specimen.address_space_gib, "file_size_mib": specimen.file_size_mib}
         job = self._start(words, folder, log, environment=specimen.environment, **limits)
         stopped = self._stopped_at(specimen, job, folder / "out" / "metrics.jsonl")
@@ -176,19 +182,37 @@ class Keeper:
 
     def _trained_from_hub(self, specimen: Specimen, words: list[str], folder: Path, log: Path) -> Outcome:
         """In a process of its own: the libraries read the Hub's address when they are imported."""
-        with HubStub(str(specimen.hub)) as hub, log.open("ab") as out:
-            environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-            environment |= {"HF_ENDPOINT": hub.address, "HF_HOME": str(folder / "hub"), "OMP_NUM_THREADS": "1"}
-            began = time.monotonic()
+        with HubStub(str(specimen.hub)) as hub:
+            place = {"HF_ENDPOINT": hub.address, "HF_HOME": str(folder / "hub")}
+            return self._started_anew(words, folder, log, place | specimen.environment)
+
+    def _trained_side_by_side(self, specimen: Specimen, words: list[str], folder: Path, log: Path) -> Outcome:
+        """In several processes, by the launcher and with the settings that a runner gives its jobs."""
+        config = accelerate_config(Sharding.REPLICATED, specimen.processes, cpu=True)
+        (folder / CONFIG_FILE).write_text(config, encoding="utf-8")
+        shutil.copyfile(SCRIPTS.parent / SCRIPT_FILE, folder / SCRIPT_FILE)
+        words = [SCRIPT_FILE, "--config_file", CONFIG_FILE, *words]
+        return self._started_anew(words, folder, log, {"HF_HUB_OFFLINE": "1"} | specimen.environment)
+
+    def _started_anew(self, words: list[str], folder: Path, log: Path, variables: Mapping[str, str]) -> Outcome:
+        """By a Python of its own, which has to import everything first."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+        environment |= {"OMP_NUM_THREADS": "1", **variables}
+        began = time.monotonic()
+        with log.open("ab") as out:
+            process = subprocess.Popen([sys.executable, *words], cwd=folder, stdout=out, stderr=out, env=environment)
             try:
-                done = subprocess.run(
-                    [sys.executable, *words], cwd=folder, stdout=out, stderr=out, check=False, timeout=MOST_SECONDS,
-                    env=environment | specimen.environment,
-                )  # fmt: skip
+                code = process.wait(MOST_SECONDS)
             except subprocess.TimeoutExpired:
+                process.terminate()  # the launcher ends what it has started
+                try:
+                    process.wait(LAST_SECONDS)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
                 raise PlatformError(f"a run did not end within {MOST_SECONDS:.0f} s") from None
         seconds = time.monotonic() - began
-        return _ended_as(Ended(done.returncode, seconds, seconds, 0.0), log)
+        return _ended_as(Ended(code, seconds, seconds, 0.0), log)
 
     def probe(self, specimen: Specimen, folder: Path, rates: Sequence[float]) -> Json:
         """What a learning-rate range test over these rates says; empty when it failed."""
@@ -296,7 +320,7 @@ def write_inputs(specimen: Specimen, folder: Path) -> None:
     (folder / "data").mkdir()
     for name, text in specimen.companions.items():
         (folder / name).write_text(text, encoding="utf-8")
-    shutil.copyfile(SCRIPTS / "prepare.py", folder / "data" / "prepare.py")
+    lay_out(data_files(), folder)
     (folder / "inputs").mkdir()
     _write_lines(folder / "inputs" / Path(SOURCE).name, specimen.rows)
     if specimen.train_rows is not None:

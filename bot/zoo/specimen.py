@@ -63,6 +63,8 @@ class Specimen:
     stop_at_share: float | None = None
     """The time limit strikes when this share of the steps is done."""
     environment: dict[str, str] = field(default_factory=dict)
+    processes: int = 1
+    """Trained in so many side by side, over gloo, as a runner starts them on as many GPUs."""
     hub: str | None = None
     """The run starts from the Hub, which answers in this way: `gated`, `unauthorized`, `rate_limited`."""
     earlier: Specimen | None = None
@@ -81,6 +83,8 @@ class Specimen:
     def digest(self) -> str:
         """Equal for specimens that run alike."""
         parts = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        if self.processes == 1:
+            del parts["processes"]  # told of few, and runs that were made before it could be told stay made
         return digest_of({name: _told(value) for name, value in parts.items()})[:12]
 
     @property

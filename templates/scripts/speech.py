@@ -111,8 +111,11 @@ class Keys:
         default="data/validation.jsonl", metadata={"help": "Rows for eval_loss; none are used when it does not exist."}
     )
     data_sources: str | None = field(default=None, metadata={"help": "Read by data/prepare.py."})
+    data_messages_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
     data_prompt_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
     data_completion_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
+    data_system_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
+    data_tools_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
     data_chosen_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
     data_rejected_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
     data_text_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
@@ -135,6 +138,9 @@ class Keys:
         default=None, metadata={"help": "Steps to take instead of training, to see their time and memory."}
     )
     smoke: bool = field(default=False, metadata={"help": "Two steps on a few rows."})
+    audit_only: bool = field(
+        default=False, metadata={"help": "Write data_audit.json and end, before any weight is loaded."}
+    )
 
 
 @dataclass
@@ -453,6 +459,8 @@ RENAMED = {
     "evaluation_strategy": "eval_strategy",
 }
 """Keys that many published recipes still use."""
+AUDITED = ("sft", "dpo", "grpo", "reward", "pretrain", "classify")
+"""Methods whose audit needs no weights."""
 PROBE_STEPS = 20
 PROBE_WARMUP_STEPS = 3
 PROBE_TOLERANCE = 1.05
@@ -552,6 +560,12 @@ def parse_arguments() -> tuple[Any, Any, Any]:
     if args.use_liger_kernel and importlib.util.find_spec("liger_kernel") is None:
         args.use_liger_kernel = False
         print("use_liger_kernel: liger-kernel is not installed here; going on without", flush=True)
+    if experiment.audit_only and METHOD not in AUDITED:
+        fail(
+            f"audit_only is for {', '.join(AUDITED)}; what {METHOD} trains on is known with the model alone: remove it"
+        )
+    if args.use_cpu and args.world_size > 1:  # transformers tells GPUs alone how long to wait for each other
+        torch.distributed.distributed_c10d._set_pg_timeout(args.ddp_timeout_delta)
     return experiment, args, model_args
 
 

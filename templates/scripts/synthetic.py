@@ -139,8 +139,11 @@ class Keys:
         default="data/validation.jsonl", metadata={"help": "Rows for eval_loss; none are used when it does not exist."}
     )
     data_sources: str | None = field(default=None, metadata={"help": "Read by data/prepare.py."})
+    data_messages_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
     data_prompt_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
     data_completion_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
+    data_system_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
+    data_tools_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
     data_chosen_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
     data_rejected_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
     data_text_column: str = field(default="auto", metadata={"help": "Read by data/prepare.py."})
@@ -163,6 +166,9 @@ class Keys:
         default=None, metadata={"help": "Steps to take instead of training, to see their time and memory."}
     )
     smoke: bool = field(default=False, metadata={"help": "Two steps on a few rows."})
+    audit_only: bool = field(
+        default=False, metadata={"help": "Write data_audit.json and end, before any weight is loaded."}
+    )
 
 
 @dataclass
@@ -908,6 +914,8 @@ RENAMED = {
     "evaluation_strategy": "eval_strategy",
 }
 """Keys that many published recipes still use."""
+AUDITED = ("sft", "dpo", "grpo", "reward", "pretrain", "classify")
+"""Methods whose audit needs no weights."""
 PROBE_STEPS = 20
 PROBE_WARMUP_STEPS = 3
 PROBE_TOLERANCE = 1.05
@@ -1013,6 +1021,12 @@ def parse_arguments() -> tuple[Any, Any, Any]:
     if args.use_liger_kernel and importlib.util.find_spec("liger_kernel") is None:
         args.use_liger_kernel = False
         print("use_liger_kernel: liger-kernel is not installed here; going on without", flush=True)
+    if experiment.audit_only and METHOD not in AUDITED:
+        fail(
+            f"audit_only is for {', '.join(AUDITED)}; what {METHOD} trains on is known with the model alone: remove it"
+        )
+    if args.use_cpu and args.world_size > 1:  # transformers tells GPUs alone how long to wait for each other
+        torch.distributed.distributed_c10d._set_pg_timeout(args.ddp_timeout_delta)
     return experiment, args, model_args
 
 
@@ -1124,11 +1138,37 @@ def new_tokens(experiment: Any) -> list[str]:
     return [token.strip() for token in (experiment.added_tokens or "").split(",") if token.strip()]
 
 
+def load_no_weights(args: Any, embeddings: int = 0) -> None:
+    """From here on every model is its modules alone, with their names and shapes, whoever loads it. It has at least as
+    many `embeddings`."""
+    from transformers import GenerationConfig, PreTrainedModel  # only here: nobody else needs their names
+
+    def modules(model_class: Any, path: Any, *_: Any, config: Any = None, **others: Any) -> Any:
+        revision = others.get("revision") or "main"
+        config = config or model_class.config_class.from_pretrained(path, revision=revision)
+        config.name_or_path = str(path)  # where a reference model is looked for
+        config.get_text_config().vocab_size = max(config.get_text_config().vocab_size, embeddings)
+        known = {key: others[key] for key in ("dtype", "attn_implementation") if others.get(key) not in (None, "auto")}
+        with torch.device("meta"):
+            model = model_class._from_config(config, **known)
+        if model.can_generate():
+            with contextlib.suppress(OSError):  # few models come without one
+                model.generation_config = GenerationConfig.from_pretrained(path, revision=revision)
+        return model
+
+    PreTrainedModel.from_pretrained = classmethod(modules)
+    torch.nn.Module.to = lambda module, *_, **__: module  # there is nothing that could be moved
+    args.use_vllm = False  # GRPO's alone; it would load them a second time
+
+
 def start_folder(experiment: Any, args: Any, tokenizer: Any) -> str:
     """`init_from`, or below output_dir its copy with an embedding for every token that the recipe adds.
 
     A copy in a folder, because reference models and merged adapters load the start a second time.
     """
+    if experiment.audit_only:
+        load_no_weights(args, len(tokenizer) if experiment.added_tokens else 0)
+        return str(experiment.init_from)
     with settings_refused():
         config = AutoConfig.from_pretrained(
             experiment.init_from,
@@ -1216,24 +1256,27 @@ def audit_model(trainer: Any, model_args: Any, used: set[int], added: list[int])
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
     found: Json = {
-        "steps_per_epoch": steps_per_epoch,
-        "warm_up_steps": args.get_warmup_steps(steps),
         "vocabulary": {
             "tokenizer": len(trainer.processing_class),
             "embeddings": embeddings.weight.shape[0],
             "largest_id": max(used, default=0),
             "new_untrained_tokens": [] if trained else sorted(used & set(added)),
         },
-        "attention": {"implementation": model.config._attn_implementation},
-        "precision": {
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "fp16": args.fp16,
-            "bf16": bool(args.bf16),
-            "device_capability": capability and ".".join(map(str, capability)),
-        },
     }
-    if getattr(args, "packing", False):
-        found["attention"]["packing_is_isolated"] = packing_is_isolated(trainer)
+    if not embeddings.weight.is_meta:  # with --audit_only this need not be the machine that trains
+        found |= {
+            "steps_per_epoch": steps_per_epoch,
+            "warm_up_steps": args.get_warmup_steps(steps),
+            "attention": {"implementation": model.config._attn_implementation},
+            "precision": {
+                "dtype": str(model.dtype).removeprefix("torch."),
+                "fp16": args.fp16,
+                "bf16": bool(args.bf16),
+                "device_capability": capability and ".".join(map(str, capability)),
+            },
+        }
+        if getattr(args, "packing", False):
+            found["attention"]["packing_is_isolated"] = packing_is_isolated(trainer)
     if model_args.use_peft:
         found["lora"] = {
             "target_modules": named if isinstance(named, list) else [named] if named else None,

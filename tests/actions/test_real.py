@@ -75,6 +75,8 @@ def test_training_by_hand_says_better_than_base_and_its_outputs_are_the_evaluati
     assert (kept / "model" / "model.safetensors").is_file()
     assert not any(sample.keys() & {"prompt", "response", "reference"} for sample in found["samples"])
     assert run.summary.count("```mermaid") >= 1
+    assert "Clean: no overlap found in 3,000 training rows" in run.summary
+    assert "Lineage: descends. " in run.summary
 
 
 def test_evaluate_gives_the_numbers_of_postdoc_evaluate(

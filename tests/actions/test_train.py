@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from actions.recipes import base_model, read_recipe, source_files
+from actions.recipes import Recipe, base_model, read_recipe, source_files
 from actions.request import Mode, Request
+from bot.domain.scripts import PREPARE, data_files
 from bot.errors import UserError
 from runners.local import LocalRunner
 from runners.tier import Tier
@@ -74,6 +75,9 @@ def test_run_that_goes_well_has_model_curve_cost_and_report(place: Place) -> Non
     assert "`loss` from 2 (step 1) to 0.1 (step 20) █" in run.summary
     assert (kept / "report.md").read_text().strip() == run.summary.strip()
     assert json.loads((kept / "result.json").read_text())["state"] == "succeeded"
+    assert "nothing was scanned" in run.summary and "into `benchmark`" in run.summary
+    assert "Lineage not checked: The base model's weights cannot be read" in run.summary
+    assert not (kept / "scan.json").exists()
 
 
 def test_crash_uploads_what_there_is_and_says_why(place: Place) -> None:
@@ -165,6 +169,46 @@ def read_everything(request: Request, *, model_first: bool) -> None:
     recipe = read_recipe(request)
     for read in (base_model, source_files) if model_first else (source_files, base_model):
         read(request, recipe)
+
+
+def recipe_of(folder: Path, files: dict[str, bytes]) -> Recipe:
+    """What an experiment with these files is trained by."""
+    own = folder / "checkout" / "experiments" / "1"
+    for path, content in {"recipe.yaml": b"method: sft\n", **files}.items():
+        (own / path).parent.mkdir(parents=True, exist_ok=True)
+        (own / path).write_bytes(content)
+    checkout = (folder / "checkout").resolve()
+    return read_recipe(Request(Mode.TRAIN, folder, checkout, {}, "push", experiment="experiments/1"))
+
+
+def test_data_is_built_by_scripts_that_belong_together(tmp_path: Path) -> None:
+    shipped = {path: file.read_bytes() for path, file in data_files().items()}
+    columns = {path: content for path, content in shipped.items() if path != PREPARE}
+    older = {"data/columns/__init__.py": b"", "data/columns/older.py": b""}
+
+    def built(name: str, files: dict[str, bytes]) -> tuple[dict[str, bytes], bool]:
+        recipe = recipe_of(tmp_path / name, files)
+        return {path: file.read_bytes() for path, file in recipe.building.items()}, recipe.trusted
+
+    assert built("nothing", {}) == (shipped, True)
+    assert built("all", shipped) == (shipped, True)
+    assert built("columns alone", columns) == (shipped, True)
+    # What another version committed stays together; its prepare.py alone finds the package where it needs one.
+    assert built("other", {PREPARE: b"import columns", **older}) == ({PREPARE: b"import columns", **older}, False)
+    assert built("alone", {PREPARE: b"print()"}) == ({PREPARE: b"print()", **columns}, False)
+    assert built("changed", shipped | {"data/columns/turns.py": b"import os"})[1] is False
+    assert built("more", shipped | {"data/columns/mine.py": b"import os"})[1] is False
+
+
+def test_package_that_leads_out_of_the_checkout_is_refused(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "turns.py").write_text("secret = 1\n")
+    data = tmp_path / "checkout" / "experiments" / "1" / "data"
+    data.mkdir(parents=True)
+    (data / "columns").symlink_to(elsewhere)
+    with pytest.raises(UserError, match="leads out of the checkout"):
+        recipe_of(tmp_path, {PREPARE: b"import columns"})
 
 
 @pytest.mark.slow

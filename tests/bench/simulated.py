@@ -18,8 +18,9 @@ from bot.domain.evaluation import Evaluation, Sample, Verdict
 from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent, State
 from bot.domain.fold import tell
 from bot.domain.goal import Budget, Goal, GoalId
+from bot.loop.action import Action
 from bot.loop.judging import holdout_events, judged, reached_run, seal_events, wise
-from bot.loop.policy import Action, head_recipe_hash, next_action
+from bot.loop.policy import head_recipe_hash, next_action
 from bot.loop.spending import data_key
 
 CORRELATION = 0.5

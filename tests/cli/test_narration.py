@@ -96,7 +96,7 @@ def test_refused_contract_is_told_with_its_reason() -> None:
 def test_every_kind_of_event_is_told_or_passed_over_on_purpose(kind: EventKind) -> None:
     quiet = {
         "goal_opened", "job_launched", "planned", "head_read", "command_answered", "stopped", "resumed", "llm_spent",
-        "conversation_opened", "seal_opened",
+        "conversation_opened", "seal_opened", "rethink",
     }  # fmt: skip
     told = {row["kind"] for row in rows()} | TOLD_ELSEWHERE
     assert (kind in quiet) != (kind in told - quiet), f"{kind} is neither told nor passed over"
@@ -106,7 +106,7 @@ TOLD_ELSEWHERE = {
     "refused", "consent_asked", "head_moved", "command", "crashed", "pull_request_closed", "pull_request_reopened",
     "goal_edited", "goal_read", "goal_adopted", "issue_closed", "budget_raised", "spending_refused", "published",
     "ablation_opened", "ablation_reported", "outputs_gone", "monitored", "job_refused", "reproduction_opened",
-    "reproduction_rebuilt", "reproduction_reported", "holdout_asked",
+    "reproduction_rebuilt", "reproduction_reported", "holdout_asked", "thought", "proposal_checked", "judged",
 }  # fmt: skip
 
 
@@ -153,6 +153,17 @@ def event(kind: str, data: dict[str, Any]) -> list[str]:
             "command",
             {"verb": "set", "args": ["seed=1"], "author": "tomas", "author_id": 1, "comment_id": 2, "number": 2},
             "command: @tomas: /postdoc set seed=1",
+        ),
+        (
+            "thought",
+            {"thought": 1, "run": 0, "sitting": 1, "model": "m", "turns": 1, "usd": 0.02, "outcome": "away",
+             "why": "nobody answers", "proposal": None},
+            "thought: about the first plan: away, 1 turn, $0.02",
+        ),
+        (
+            "judged",
+            {"job_id": "x", "usd": 0.5, "answers": 40, "done": True},
+            "judge: the answers are scored: 40 judgements, $0.50",
         ),
     ],
 )  # fmt: skip

@@ -648,12 +648,12 @@ def test_help_lists_what_is_there() -> None:
 | --- | --- | --- |
 | `/postdoc help [verb]` | Explain the commands, or one of them. | `read` |
 | `/postdoc status` | Say where the goal stands, what it has spent and what happens next. | `read` |
-| `/postdoc plan` | Price the next run before it costs anything. | `plan` |
+| `/postdoc plan [again]` | Price and explain the next run; `again`: have the first plan rethought. | `plan` |
 | `/postdoc run [sha]` | Agree to train the recipe at this commit, within the goal's budget. | `train` |
 | `/postdoc stop` | End the running job and train nothing more. The record stays. | `plan` |
 | `/postdoc resume [+N]` | Go on after an end; `+2` grants two more runs. | `train` |
 | `/postdoc set key=value ...` | Change lines of `recipe.yaml`, as one commit. | `train` |
-| `/postdoc accept D3\\|goal` | Commit what diagnosis D3 suggests, or the edited goal. | `train` |
+| `/postdoc accept D3\\|goal` | Commit what diagnosis D3 suggests, proposal P2, or the edited goal. | `train` |
 | `/postdoc budget +5usd` | Raise a ceiling of the goal: `+5usd`, `+2runs`, `+1h`. | `admin` |
 | `/postdoc publish` | Put the best model on the Hub with its card. | `admin` |
 | `/postdoc vouch sha` | Copy a fork's commit to a branch of this repository. | `train` |
@@ -774,3 +774,13 @@ def test_sparkline_marks_what_is_not_a_number() -> None:
 
 def test_help_topic_in_capitals() -> None:
     assert "`/postdoc run [sha]`" in messages.reply_help("RUN")
+
+
+def test_plan_shows_how_columns_were_read_and_what_the_audit_found(story: Story) -> None:
+    facts = messages.PlanFacts(
+        rows=3, columns=["prompt = question: text, 100% unique", f"label = {EVIL}: x"], quality=["filter: 1 of 3 rows."]
+    )
+    text = messages.plan(story.experiment(), facts)
+    assert "How the columns of the data were read" in text and "- prompt = question: text, 100% unique" in text
+    assert "What the audit found in the rows" in text and "- filter: 1 of 3 rows." in text
+    assert "@mallory" not in text and "<img" not in text

@@ -59,6 +59,12 @@ def test_schema_file_is_the_one_that_the_code_makes() -> None:
     assert SCHEMA.read_text() == made, "python -m tests.conversation.test_policy"
 
 
+@pytest.mark.parametrize("word", ["off", "'off'", "Off"])
+def test_off_is_a_word_although_yaml_takes_it_for_false(word: str) -> None:
+    policy = parsed(f"monitor: {word}\nbrain: {word}")
+    assert (policy.monitor, policy.brain) == ("off", "off")
+
+
 def test_every_setting_of_the_schema_says_what_it_is() -> None:
     schema = policy_schema()
     for name, part in schema["$defs"].items():
@@ -173,6 +179,9 @@ def parsed(text: str) -> Policy:
         ("", "commits: {skip_ci: true}", "`commits.skip_ci` no → yes"),
         ("contamination: drop", "contamination: block", "`contamination` `drop` → `block`"),
         ("contamination: block", "contamination: drop", ""),
+        ("", "brain: ask", "`brain` `propose` → `ask`"),
+        ("brain: ask", "brain: off", "`brain` `ask` → `off`"),
+        ("brain: off", "brain: propose", ""),
         ("usd_per_hour: 1", "usd_per_hour: 2.5", "`usd_per_hour` 1 → 2.5"),
         ("usd_per_hour: 3", "usd_per_hour: 2.5", ""),
         ("labels: {goal: mine}", "labels: {goal: ours}", ""),

@@ -183,6 +183,25 @@ def test_words_of_a_crash_in_a_job_that_ended_well_say_nothing(folder: Any, name
     assert not diagnose(folder(log=LOGS[name][0], job={"state": "succeeded"})).diagnoses
 
 
+def marked(rank: int, text: str) -> str:
+    """As PyTorch prints an uncaught exception of one process among several."""
+    return "".join(f"[rank{rank}]: {line}\n" for line in text.splitlines())
+
+
+def test_traceback_of_one_process_among_several_is_read_like_any_other(folder: Any) -> None:
+    failed = frames(("datasets/formatting.py", 12, "_getitem")) + "KeyError: 'completion'\n"
+    followed = frames(("torch/distributed/distributed_c10d.py", 2806, "all_reduce")) + (
+        "RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer\n"
+    )
+    pairs = zip(marked(1, failed).splitlines(), marked(0, followed).splitlines(), strict=True)
+    mixed = "".join(f"{one}\n{other}\n" for one, other in pairs)
+    found = crashed(folder, "[rank0]:[W1121 07:00:59.97 reducer.cpp:1529] Warning: find_unused_parameters\n" + mixed)
+    assert found.symptom is Symptom.WRONG_COLUMNS, found.cause
+    crash = last_crash(marked(3, START + MAIN + "ZeroDivisionError: division by zero\n"))
+    assert crash is not None and crash.script_line == ("train.py", 88)
+    assert crash.exception == "ZeroDivisionError: division by zero" and crash.where == "train.py:88 in main"
+
+
 @pytest.mark.parametrize(
     ("where", "phase", "key", "suggested"),
     [

@@ -23,7 +23,8 @@ ITEMS = [Item(str(n), f"user: My knee hurts, day {n}.", "", asked={"rubric": RUB
 RESPONSES = ["asks; doctor", "asks; dose", "nothing"]
 EVALUATION: dict[str, Any] = {
     "metric": "rubric_score", "value": 0.0, "standard_error": 0.0, "n": 3, "judged": False, "harness_digest": "x",
-    "strict": 0.0, "lenient": 0.0, "harness": {"bundle": "b"},
+    "strict": 0.0, "lenient": 0.0, "harness": {"bundle": "b"}, "fresh": {"value": 0.0, "n": 3},
+    "few_shot": {"shots": 5, "value": 0.0, "standard_error": 0.0, "n": 3}, "old_tasks": [],
     "samples": [
         {"id": str(n), "response": text, "score": 0.0, "lenient_score": 0.0} for n, text in enumerate(RESPONSES)
     ],
@@ -42,7 +43,8 @@ def test_points_of_met_criteria_over_all_positive_points() -> None:
     found = judged(EVALUATION, ITEMS, verdict, "acme/judge")
     assert [sample["score"] for sample in found["samples"]] == [8 / 8, 1 / 8, 0.0]
     assert found["value"] == pytest.approx((8 / 8 + 1 / 8) / 3) and found["standard_error"] > 0
-    assert found["judged"] is True and "strict" not in found and "lenient_score" not in found["samples"][0]
+    assert found["judged"] is True and "lenient_score" not in found["samples"][0]
+    assert not {"strict", "few_shot", "fresh", "old_tasks"} & found.keys(), "nobody judged those answers"
 
 
 def test_another_judge_is_another_way_of_measuring() -> None:

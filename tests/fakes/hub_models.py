@@ -79,9 +79,11 @@ class FakeModels:
             return self._batch(path.removesuffix(".git/info/lfs/objects/batch").strip("/"), data, token, url)
         if (asked := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)) and asked[1] in self.models:
             return self._download(self.models[asked[1]], asked[1], asked[2], asked[3], token)
-        if not path.startswith("/api/models/"):
-            return None
         repo, rest = "/".join(parts[2:4]), parts[4:]
+        if path.startswith("/api/datasets/") and (token in self.writers or f"datasets/{repo}" in self.models):
+            repo = f"datasets/{repo}"  # those that somebody writes; what is only read has a place of its own
+        elif not path.startswith("/api/models/"):
+            return None
         found = self.models.get(repo)
         if found is None or (found.private and not self._may(token, repo)):
             return Answer(404 if token else 401, {}, {"X-Error-Code": "RepoNotFound"})
@@ -94,6 +96,7 @@ class FakeModels:
         return self._preupload(found, data) if rest[0] == "preupload" else self._commit(repo, found, body, url)
 
     def _may(self, token: str, repo: str) -> bool:
+        repo = repo.removeprefix("datasets/")
         return not {repo, repo.partition("/")[0]}.isdisjoint(self.writers.get(token, ()))
 
     def _listed(self, asked: dict[str, str]) -> Answer:
@@ -139,6 +142,8 @@ class FakeModels:
 
     def _create(self, data: dict[str, Any], token: str, url: str) -> Answer:
         repo = f"{data['organization']}/{data['name']}"
+        if data.get("type") == "dataset":
+            repo = f"datasets/{repo}"
         if not self._may(token, repo):
             return Answer(403, {"error": "You don't have the rights to create a model under this namespace"})
         if repo in self.models:

@@ -187,7 +187,7 @@ def _produce(work: Path, name: str, outcome: dict[str, Any], spec: JobSpec) -> N
         build = {"sources": _sources(work / "inputs"), "rows": len(rows), "validation_rows": 1, "dropped": {},
                  "columns": {}, "sha256": digest}  # fmt: skip
         (work / "data" / "build.json").write_text(json.dumps(build))
-    elif role in ("train", "ablate", "retrain"):
+    elif role in ("train", "ablate", "retrain", "smoke"):
         if outcome.get("curve") != "unseen":
             _jsonl(out / "metrics.jsonl", _curve(outcome.get("curve", "good")))
         (out / "setup.json").write_text(json.dumps({"max_steps": 100}))
@@ -200,6 +200,8 @@ def _produce(work: Path, name: str, outcome: dict[str, Any], spec: JobSpec) -> N
         if step := outcome.get("checkpoint"):
             (out / f"checkpoint-{step}").mkdir()
             (out / "latest").write_text(f"checkpoint-{step}")
+    elif role == "audit":
+        assert not spec.mounts and not spec.hardware.gpus, "an audit needs neither weights nor a GPU"
     elif role == "probe":
         trials = [{"learning_rate": r, "loss_first": 6.0, "loss_last": 1.0, "grad_norm_last": 1.0, "diverged": False}
                   for r in (1e-3, 3e-3)]  # fmt: skip
@@ -233,6 +235,8 @@ def _evaluation(work: Path, out: Path, outcome: dict[str, Any], split: str) -> N
 
 def _result(items: list[dict[str, Any]], value: float, split: str, weights: str) -> dict[str, Any]:
     right = round(value * len(items))
+    if any("rubric" in item for item in items):
+        return _unjudged(items, right, split, weights)
     samples = [
         {"id": item["id"], "prompt": item["prompt"], "response": "r", "reference": item["reference"],
          "score": float(i < right), "finish": "stop"}
@@ -243,6 +247,21 @@ def _result(items: list[dict[str, Any]], value: float, split: str, weights: str)
         "benchmark": "practice/reverse", "harness_digest": "d" * 64, "model": "m", "metric": "exact_match",
         "value": value, "standard_error": math.sqrt(value * (1 - value) / len(items)), "n": len(items), "split": split,
         "strict": value, "lenient": value, "samples": samples, "weights": weights,
+        "harness": {"bundle": bundle_digest(), "benchmark": "b" * 64, "versions": {}},
+    }  # fmt: skip
+
+
+def _unjudged(items: list[dict[str, Any]], right: int, split: str, weights: str) -> dict[str, Any]:
+    """As the evaluator leaves answers that a rubric scores; so many of them are good ones."""
+    samples = [
+        {"id": item["id"], "prompt": item["prompt"], "response": "a good answer" if i < right else "a poor answer",
+         "reference": "", "score": 0.0, "finish": "stop"}
+        for i, item in enumerate(items)
+    ]  # fmt: skip
+    return {
+        "benchmark": "judged", "harness_digest": "d" * 64, "model": "m", "metric": "rubric_score", "value": 0.0,
+        "standard_error": 0.0, "n": len(items), "split": split, "strict": 0.0, "lenient": 0.0, "judged": False,
+        "samples": samples, "weights": weights,
         "harness": {"bundle": bundle_digest(), "benchmark": "b" * 64, "versions": {}},
     }  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.weights import CONFIG, random_model, trained, write_model
 from tests.loop.test_spending import pull_of, say, serving
 from tests.world import GOOD, POLICY, World, goal_body
 
@@ -57,34 +58,44 @@ def test_arms_run_side_by_side_and_are_told_in_one_table(tmp_path: Path) -> None
         assert "80.0 % (73.9 to 85.0, n = 200)" in report, report[report.index("### Ablation") :][:400]
 
 
-def test_value_that_a_run_has_trained_is_not_trained_again_and_a_failed_one_is_told(tmp_path: Path) -> None:
+def test_value_that_a_run_has_trained_is_taken_and_failed_and_foreign_arms_have_none(tmp_path: Path) -> None:
+    """The arm that scores best hands the base back as its own, so it has no value."""
+    base = random_model(0)
+    honest = str(write_model(tmp_path / "honest", trained(base, 1)))
     script: dict[str, dict[str, Any]] = {
         "baseline-00": {"value": 0.0},
-        "train-01": {"curve": "flat"},
+        "train-01": {"curve": "flat", "model": honest},
         "evaluate-01": {"value": 0.01},
         "probe-01": {"suggested": None},
-        "ablate-02": {},
+        "ablate-02": {"model": honest},
         "weigh-02": {"value": 0.5},
         "ablate-03": {"fail": "ValueError: loss is not finite"},
+        "ablate-04": {"model": str(write_model(tmp_path / "untrained", base))},
+        "weigh-04": {"value": 0.9},
     }
     with serving(tmp_path, POLICY, script) as world:
+        write_model(tmp_path / "models" / "postdoc" / "tiny-test", base, files={"config.json": CONFIG})
         issue = world.open_goal(goal_body(Budget_in_runs="1"))
         assert world.until_ended(issue) == "exhausted"
         pull = pull_of(world)
-        line = "/postdoc ablate learning_rate=2e-5,1e-3,1e-2"
-        assert "That takes 2 runs and 0 are left" in say(world, pull, line, goal=issue)
-        world.comment(pull, f"/postdoc budget +2runs\n{line}")
+        line = "/postdoc ablate learning_rate=2e-5,1e-3,1e-2,3e-3"
+        assert "That takes 3 runs and 0 are left" in say(world, pull, line, goal=issue)
+        world.comment(pull, f"/postdoc budget +3runs\n{line}")
         rows = world.until_event(issue, "ablation_reported")["data"]["rows"]
         assert [(row["run"], row["score"] and row["score"]["value"]) for row in rows] == [
             (1, 0.01),
             (None, 0.5),
             (None, None),
+            (None, None),
         ]
+        assert [row.get("lineage", {}).get("verdict") for row in rows] == [None, "descends", None, "equals base"]
         table = comment_with(world, pull, "### Ablation 1")
         assert "`2e-05` (run 1)" in table
         assert "training failed (script_error): ValueError: loss is not finite" in table
+        assert "its result does not count (equals base): Every weight is the base model's" in table
+        assert "**`0.001`**" in table and "90.0 %" not in table
         assert world.until_event(issue, "ended", 2)["data"]["state"] == "exhausted"
-        assert len(launched(world, "ablate")) == 2
+        assert len(launched(world, "ablate")) == 3
 
 
 def test_ablation_that_makes_no_sense_says_what_to_write(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from bot.conversation.issue_form import goal_from_yaml
 from bot.conversation.policy import Policy
 from bot.domain.experiment import Event, EventKind, Experiment, State
 from bot.domain.goal import Goal
+from bot.loop.action import ActionKind
 from bot.loop.actions.adoption import adopt_goal, adoption_problem
-from bot.loop.policy import ActionKind, next_action
+from bot.loop.policy import next_action
 from tests.conversation.conftest import RECIPE, SHA, Story, make_goal
 
 HEAD = "f" * 40

@@ -149,7 +149,9 @@ def test_training_on_the_benchmarks_data_set_is_refused(world: World) -> None:
 def test_goal_on_a_benchmark_that_needs_a_judge_is_told_what_to_do(world: World) -> None:
     issue = world.open_goal(goal_body(Benchmark="benchmarks/judged.yaml", Metric="rubric_score"))
     world.until_event(issue, "contract_read")
-    assert "`postdoc evaluate --judge`" in world.bot_comments(issue)[-1]
+    said = world.bot_comments(issue)[-1]
+    assert "is scored by a judge model, and this server has none" in said
+    assert "can set POSTDOC_BRAIN to PROVIDER:MODEL" in said and "`postdoc evaluate --judge`" in said
 
 
 def test_pattern_of_a_repositorys_benchmark_never_runs_in_the_server(world: World) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+from bot.domain.scripts import COLUMNS, PREPARE, TRAIN, shipped_files
 from bot.loop.actions.planning import rows_problem
 from bot.loop.actions.traces import _with_before
 from bot.loop.spending import data_key
-from bot.loop.world import METHODS, PREPARE, TRAIN, shipped_scripts
+from bot.loop.world import METHODS
+from tests.world import ROOT
 
 EVALUATION = {"value": 0.9, "n": 200, "old_tasks": [{"name": "upper", "after": 0.2, "n": 50}]}
 
@@ -41,7 +43,19 @@ def test_methods_with_the_same_rows_share_a_training_set() -> None:
     assert len(named | {plain}) == 5
 
 
+def test_training_set_is_named_by_all_that_builds_it() -> None:
+    recipe, alone = "data_sources: a.jsonl\nseed: 0\n", {TRAIN: "t", PREPARE: "x"}
+    # A goal that was begun when prepare.py stood alone finds the rows that were built then.
+    assert data_key(recipe, alone) == "8d55e7945597"
+    beside = alone | {f"{COLUMNS}/turns.py": "a"}
+    keys = [data_key(recipe, each) for each in (alone, beside, beside | {f"{COLUMNS}/turns.py": "b"})]
+    assert len(set(keys)) == 3
+    assert data_key(recipe, beside | {TRAIN: "other"}) == keys[1]
+
+
 def test_script_ships_with_what_it_imports() -> None:
-    assert set(shipped_scripts("sft")) == {TRAIN, PREPARE}
+    columns = {f"{COLUMNS}/{file.name}" for file in (ROOT / "bot" / "data" / "columns").glob("*.py")}
+    assert f"{COLUMNS}/__init__.py" in columns
+    assert set(shipped_files("sft")) == {TRAIN, PREPARE} | columns
     assert "grpo" in METHODS
-    assert set(shipped_scripts("grpo")) == {TRAIN, "rewards.py", PREPARE}
+    assert set(shipped_files("grpo")) == {TRAIN, "rewards.py", PREPARE} | columns

@@ -12,10 +12,11 @@ import pytest
 from bot.conversation import messages
 from bot.domain.experiment import EventKind
 from bot.errors import PlatformError
+from bot.loop.action import ActionKind
 from bot.loop.actions.consent import ask_consent
 from bot.loop.actions.planning import plan_facts
 from bot.loop.hardware import hardware_facts
-from bot.loop.policy import ActionKind, next_action
+from bot.loop.policy import next_action
 from bot.loop.spending import consent_missing, data_key, memory_unfit, policy_covers
 from runners.job import Flavor, Hardware
 from tests.conversation.conftest import RECIPE, SHA, Story, make_goal

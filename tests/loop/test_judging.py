@@ -11,8 +11,9 @@ from bot.conversation import messages
 from bot.domain.evaluation import Evaluation, Sample, Verdict
 from bot.domain.experiment import BASELINE, EventKind, JobRole, NewEvent, State
 from bot.domain.fold import tell
+from bot.loop.action import ActionKind
 from bot.loop.judging import chance, forgotten, judged, reached_run, told_together, wise
-from bot.loop.policy import ActionKind, next_action
+from bot.loop.policy import next_action
 from tests.bench.simulated import SimulatedGoal
 from tests.bench.verdicts import MOST_RUNS, POWER_BARS, null_goal, power_at
 

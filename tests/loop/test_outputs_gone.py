@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bot.domain.experiment import Event, EventKind, Experiment, JobRole, NewEvent
-from bot.loop.policy import Action, ActionKind, next_action
+from bot.loop.action import Action, ActionKind
+from bot.loop.policy import next_action
 from bot.loop.spending import data_key
 from tests.loop.test_policy import at, journal, until
 

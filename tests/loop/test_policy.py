@@ -12,7 +12,8 @@ import pytest
 from bot.domain.experiment import Event, EventKind, Experiment, JobRole, NewEvent, State
 from bot.domain.fold import experiment_of
 from bot.domain.goal import GoalId
-from bot.loop.policy import ActionKind, next_action
+from bot.loop.action import ActionKind
+from bot.loop.policy import next_action
 from bot.loop.spending import allowance, budget_exhausted, data_key, evaluation_hours, spend_of
 
 RECORDED = Path(__file__).resolve().parent.parent / "cli" / "payloads" / "goal-met.json"

@@ -12,9 +12,12 @@ import pytest
 
 from bot.domain.experiment import Experiment, Job, JobRole, Run
 from bot.domain.goal import GoalId
-from bot.loop.actions.preflight import earlier_audit, prepares_alike
+from bot.loop.actions.preflight import earlier_audit
+from bot.loop.actions.specs import audit_machine
+from bot.loop.auditing import audit_wanted, prepares_alike
+from bot.loop.spending import data_key
 from bot.loop.world import World as World_
-from runners.job import JobId
+from runners.job import Flavor, Hardware, JobId
 from tests.fakes.runner import ScriptedRunner
 from tests.world import GOOD, POLICY, RECIPE, World, goal_body, practice_world
 
@@ -94,6 +97,82 @@ def test_audit_is_that_of_the_latest_job_that_ran_and_says_nothing_of_the_warm_u
     assert earlier_audit(world, x, Run(4, "max_length: 8\n", "h", "s")) is None
     (runner.folder(JobId("job-1")) / "out" / "data_audit.json").write_text("[" * 100_000)
     assert earlier_audit(world, x, runs[2]) is None
+
+
+def audit(rows: int, dropped: int, longest: int) -> dict[str, Any]:
+    """As `--audit_only` writes it; the script's own tests compare that with the training's."""
+    lengths = {"p50": longest, "p95": longest, "max": longest}
+    written = {
+        "rows": rows, "dropped_rows": dropped, "truncated_rows": dropped, "zero_label_rows": dropped,
+        "max_length": 128, "token_lengths": lengths, "supervised_eos_rows": rows - dropped,
+    }  # fmt: skip
+    return {"files": {"out/data_audit.json": json.dumps(written)}}
+
+
+def looked_at(world: World) -> list[str]:
+    return [job[-10:] for job in world.runner.launches() if "train" in job or "audit" in job]
+
+
+def test_run_that_cannot_learn_is_found_out_before_a_gpu_is_asked_for(tmp_path: Path) -> None:
+    with practice_world(tmp_path, settings={"POSTDOC_JOB_GPUS": "1"}) as world:
+        world.runner.script(GOOD | {"audit-01": audit(200, 200, 300), "audit-02": audit(200, 0, 20)})
+        world.start()
+        world.wait_ready()
+        issue = world.open_goal()
+        assert world.until_ended(issue) == "met"
+        assert looked_at(world) == ["audit-01-1", "audit-02-1", "train-02-1"]
+        refused = world.first(issue, "job_refused")
+        assert (refused["role"], refused["diagnoses"][0]["symptom"]) == ("train", "truncation")
+        spec = json.loads(next(world.runner.root.glob("*audit-01-1/spec.json")).read_text())
+        assert spec["argv"][-1] == "--audit_only" and spec["argv"][spec["argv"].index("--init_from") + 1] == "init"
+        assert not spec["mounts"] and not spec["hardware"]["gpus"]
+        assert "init/config.json" in spec["files"] and "init/model.safetensors" not in spec["files"]
+        [pull] = world.pulls()
+        assert "Not started, because" in world.reviews(pull["number"])[0]["body"]
+
+
+@pytest.mark.slow
+def test_audit_is_not_repeated_for_another_rate_and_its_own_failure_stops_nothing(tmp_path: Path) -> None:
+    with practice_world(tmp_path, settings={"POSTDOC_JOB_GPUS": "1"}) as world:
+        world.runner.script(GOOD | {"audit-01": {"fail": "Traceback"}})
+        world.start()
+        world.wait_ready()
+        assert world.until_ended(world.open_goal()) == "met"
+        assert looked_at(world) == ["audit-01-1", "train-01-1", "train-02-1"], "run 2 has another rate alone"
+
+
+def test_data_is_audited_first_where_training_costs_something_and_nothing_is_known_of_it() -> None:
+    recipe = "method: sft\nlearning_rate: 1e-5\n"
+    digests = {"train.py": "a", "data/prepare.py": "b"}
+
+    def asked(text: str = recipe, *, first: bool = True, method: str = "sft", **changes: Any) -> bool:
+        run = Run(2, text, "h", "s", method, digests=digests)
+        x = Experiment(GoalId("acme/lab#1"), runs=[Run(1, recipe, "h", "s", digests=digests), run])
+        x.data[data_key(text, digests)] = {"audit_first": first}
+        x.shipped_digests = digests
+        for name, value in changes.items():
+            setattr(x, name, value)
+        return audit_wanted(x, run)
+
+    assert asked()
+    assert not asked(first=False), "what costs nothing looks for itself, at step 0"
+    assert not asked(method="rft"), "its rows are the model's own answers"
+    assert not asked(policy={"monitor": "advise"}), "nothing would be refused"
+    assert not asked(shipped_digests={"train.py": "z"}), "a team's own script need not know the flag"
+    assert not asked("init_from: runs/01\n"), "that model lies where it was trained"
+    known = Job("job-1", JobRole.TRAIN, 1)
+    assert not asked(jobs={"job-1": known}) and asked("max_length: 8\n", jobs={"job-1": known})
+    assert asked(jobs={"job-1": Job("job-1", JobRole.TRAIN, 1, refused=True)})
+
+
+async def test_audit_takes_the_cheapest_machine_without_a_gpu_that_has_the_memory() -> None:
+    def on(*flavors: Flavor) -> Any:
+        return audit_machine(cast(World_, SimpleNamespace(runner=SimpleNamespace(flavors=lambda: flavors))))
+
+    gpu, small = Flavor("gpu", gpus=1, usd_per_hour=0.005), Flavor("small", memory_gib=2, usd_per_hour=0.01)
+    large, larger = Flavor("large", memory_gib=16, usd_per_hour=0.02), Flavor("xl", memory_gib=32, usd_per_hour=0.04)
+    assert (await on(gpu, small, larger, large)).flavor == "large"
+    assert await on(gpu, Flavor("here")) == Hardware(), "without prices a backend knows best"
 
 
 @pytest.mark.slow

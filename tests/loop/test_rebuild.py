@@ -265,7 +265,7 @@ def test_what_the_record_says_to_the_public(held: tuple[World, int, int]) -> Non
     assert prompt not in found
     assert len(found) < 30_000
     attributes = world.file(branch, RECORD.replace("journal.jsonl", ".gitattributes"))
-    assert "journal.jsonl linguist-generated" in attributes.splitlines()
+    assert {"journal.jsonl linguist-generated", "data/columns/** linguist-generated"} <= set(attributes.splitlines())
 
 
 def head_of_run(world: World, issue: int) -> Any:

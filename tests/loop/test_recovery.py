@@ -24,7 +24,13 @@ FOLDER = re.compile(r"/[^\s\"]*/runner/")
 TIMES = re.compile(r"\b\d+(\.\d+)? (s|min|h|hours?|minutes?|seconds?|days?)\b( \d+ (s|min))?|under 0\.\d+|\d\d:\d\d")
 
 
-def pursue(world: World, act: Callable[[World, int], None] | None = None, *, lose_database: bool = False) -> int:
+def pursue(
+    world: World,
+    act: Callable[[World, int], None] | None = None,
+    *,
+    lose_database: bool = False,
+    body: str | None = None,
+) -> int:
     """Open a goal and restart the bot as often as it dies, its database lost or not; returns how many deaths."""
     for each in (world, *world.peers):
         each.start()
@@ -41,7 +47,7 @@ def pursue(world: World, act: Callable[[World, int], None] | None = None, *, los
                     each.lose_database()
                 each.start()
         if not issue and world.wait_ready(60):
-            issue = world.open_goal()
+            issue = world.open_goal(body)
         events = world.events(issue) if issue else []
         if act is not None and not acted and any(event["kind"] == "run_started" for event in events):
             act(world, issue)

@@ -7,16 +7,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
+from bot.domain.scripts import PREPARE, data_files
 from bot.loop import hub
 from tests.fakes.hub import DataSet, FakeHub, Fault
 from tests.fakes.rows_server import RowsServer
 from tests.world import GOOD, POLICY, RECIPE, REPOSITORY, World, goal_body, practice_world
 
-PREPARE = Path(__file__).resolve().parents[2] / "templates" / "scripts" / "prepare.py"
 SECRET = "canary-row-of-a-private-data-set"
 
 
@@ -65,10 +64,10 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
 
 
 def built(world: World, issue: int) -> str:
-    """What the shipped prepare.py makes of the inputs that the goal's data job was given."""
+    """What the job's prepare.py makes of the inputs that the goal's data job was given."""
     job = world.first(issue, "data_checked")["job_id"]
     work = world.runner.folder(job)
-    command = [sys.executable, str(PREPARE), "--config", "recipe.yaml", "--inputs", "inputs", "--output", "again"]
+    command = [sys.executable, PREPARE, "--config", "recipe.yaml", "--inputs", "inputs", "--output", "again"]
     subprocess.run(command, cwd=work, check=True, capture_output=True)
     return (work / "again" / "train.jsonl").read_text()
 
@@ -77,6 +76,10 @@ def test_private_data_set_is_pinned_fetched_with_the_servers_token_and_trained_o
     world = places.world
     issue = world.open_goal(goal_body(Training_data="https://huggingface.co/datasets/acme/private"))
     assert world.until_ended(issue) == "met"
+
+    read = world.first(issue, "contract_read")
+    for path, file in data_files().items():
+        assert world.file(read["branch"], f"{read['folder']}/{path}") == file.read_text()
 
     commit = places.hub.sets["acme/private"].sha
     line = f"hf:acme/private@{commit}"

@@ -13,9 +13,9 @@ from bot.domain.budget import Spend
 from bot.domain.experiment import Experiment, Job, JobRole
 from bot.domain.goal import GoalId
 from bot.errors import UserError
+from bot.loop.action import Action, ActionKind
 from bot.loop.actions import jobs
 from bot.loop.database import open_database
-from bot.loop.policy import Action, ActionKind
 from bot.loop.treasury import SERVER, Refusal, Treasury
 from runners.job import JobId, JobSpec
 

@@ -115,6 +115,31 @@ def test_goal_begun_by_the_old_version_is_finished_by_the_new(world: World, tmp_
     assert_nothing_twice(world, issue)
 
 
+ALONE = (
+    ("bot/domain/scripts.py", r'(return \{PREPARE: SCRIPTS / "prepare\.py"\}) \| modules', r"\g<1>"),
+    ("templates/scripts/prepare.py", r'"""Builds the training set:', r'"""Builds the training set by itself:'),
+)
+
+
+@pytest.mark.slow
+def test_goal_whose_prepare_stands_alone_keeps_it(world: World, tmp_path: Path) -> None:
+    """As older versions began goals: no package beside prepare.py, in the folder and in the jobs, up to the end."""
+    issue = half(world, newer(tmp_path / "old", *ALONE))
+    branch = world.pulls()[0]["head"]["ref"]
+    folder = "experiments/0001-reverse"
+    assert "by itself" in world.file(branch, f"{folder}/data/prepare.py")
+    world.root = ROOT
+    world.start()
+    world.wait_ready()
+    assert world.until_ended(issue, 60) == "met"
+    assert "by itself" in world.file(branch, f"{folder}/data/prepare.py")
+    run = json.loads(world.file(branch, f"{folder}/runs/02/run.json"))
+    assert set(run["scripts"]) == {"train.py", "data/prepare.py"}
+    work = world.runner.folder(world.first(issue, "data_checked")["job_id"])
+    assert not (work / "data" / "columns").exists()
+    assert_nothing_twice(world, issue)
+
+
 @pytest.mark.slow
 def test_goal_begun_by_the_new_version_is_finished_by_the_old(world: World, tmp_path: Path) -> None:
     """A rollback: what the new version wrote beside what the old one knows does not disturb it."""

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bot.domain.experiment import Experiment, NewEvent
 from bot.domain.goal import GoalId
 from bot.errors import TransientError, UserError
-from bot.loop.policy import Action, ActionKind
+from bot.loop.action import Action, ActionKind
 from bot.server.app import Bot, create_app
 from bot.server.metrics import EVENTS, Metrics
 from tests.server.pages_world import SECRET, Story, every_state, make_bot, started_jobs

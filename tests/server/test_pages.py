@@ -13,7 +13,9 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from bot.domain.budget import month_of
 from bot.domain.experiment import EventKind, State
+from bot.domain.fold import experiment_of
 from bot.domain.goal import Budget
 from bot.errors import TransientError
 from bot.server.app import Bot, create_app
@@ -245,6 +247,33 @@ async def test_what_is_reserved_counts_against_the_month(bot: Bot, client: httpx
     # The same months as those that the treasury holds goals to.
     bot._restore_treasury()
     assert bot.treasury.month_spend("acme/speller").usd == pytest.approx(12.0 + 160 / 3600 * 3)
+
+
+async def test_the_language_models_money_counts_against_the_month(bot: Bot, client: httpx.AsyncClient) -> None:
+    """What was paid, and a turn that is under way: of that no journal knows."""
+    story = Story(bot, 1).understood().planned().agreed()
+    story.say("llm_spent", usd=1.25, what="a turn of thought 1", model="m", month=month_of(time.time()))
+    story.say("llm_spent", usd=0.5, what="a turn of thought 1", model="m", month="2026-01")
+    bot._restore_treasury()
+    x = experiment_of(story.goal_id, bot.journal.read(story.goal_id))
+    assert {place: spend.usd for place, spend in bot.treasury.months().items()} == {
+        ("acme/speller", month_of(time.time())): 1.25, ("acme/speller", "2026-01"): 0.5,
+    }  # fmt: skip
+    [summary] = bot.summaries.all()
+    assert {month: spend.usd for month, spend in summary.months.items()} == {
+        month_of(time.time()): 1.25,
+        "2026-01": 0.5,
+    }
+    said = words(await client.get("/spend"))
+    assert "1.25 USD of 100.00 USD" in said and "0.50 USD of 100.00 USD" in said and "USD reserved" not in said
+    assert bot.treasury.reserve_turn("llm/thought/1/2", x, 2.0, 100.0) is None
+    assert "1.25 USD of 100.00 USD and 2.00 USD reserved" in words(await client.get("/spend"))
+    bot.treasury.settle_turn("llm/thought/1/2", x, 0.75, month_of(time.time()))
+    assert "1.25 USD of 100.00 USD and 0.75 USD reserved" in words(await client.get("/spend"))
+    story.say("llm_spent", usd=0.75, what="a turn of thought 1", model="m", month=month_of(time.time()))
+    bot.summaries._looked_at = float("-inf")
+    said = words(await client.get("/spend"))
+    assert "2.00 USD of 100.00 USD" in said and "USD reserved" not in said
 
 
 async def test_database_that_is_away_and_a_bug_are_said_plainly(

@@ -73,6 +73,7 @@ def test_diagnosis_does_not_fall_below_what_it_reached(result: dict[str, Any]) -
         (16, {"all_labels_masked"}, {"train.py"}),
         (27, {"adapter_unused"}, {None}),
         (37, {"clipped_completions"}, {"max_completion_length"}),
+        (42, {"nccl_timeout"}, {"ddp_timeout"}),
         (40, {"eval_prompt_mismatch", "template_mismatch"}, {None}),
     ],
 )

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from bot.diagnosis import diagnose
 from bot.practice.tiny_base import build, cached_path
 from bot.zoo.faults import FAULTS
 from bot.zoo.making import Making
 from bot.zoo.plan import fault_case
 from bot.zoo.repairs import PLAYBOOK, repaired
-from bot.zoo.running import Keeper
-from bot.zoo.traces import read_traces
+from bot.zoo.running import Keeper, recipe_text
+from bot.zoo.traces import read_traces, trace_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 CASE = dataclasses.replace(fault_case(FAULTS[1], "gross", 4), setting=("sft", "last", False))
@@ -58,6 +59,20 @@ def test_second_making_leaves_the_same_curve(made: Making, base: Path, tmp_path:
 def test_nothing_is_left_but_what_is_kept(made: Making) -> None:
     assert list((made.folder / "work").iterdir()) == []
     assert not list(made.folder.rglob("*.safetensors"))
+
+
+def test_process_that_sleeps_is_waited_for_until_the_limit_and_blamed_on_it(base: Path, tmp_path: Path) -> None:
+    """Two real processes over gloo: one does not come, and the other's own traceback says so."""
+    case, folder = fault_case(FAULTS[42], "gross", 0), tmp_path / "run"
+    specimen = case.specimen()
+    with Keeper(tmp_path, base) as keeper:
+        outcome = keeper.run(specimen, folder)
+    assert outcome.state == "failed" and 0 < outcome.steps < specimen.steps // 2
+    trace = trace_of(specimen, outcome, folder, case.name)
+    assert b"Timed out waiting 30000ms for" in trace.files["log.txt"]
+    first = diagnose(trace.write(tmp_path / "trace")).diagnoses[0]
+    assert (first.symptom, first.key) == ("nccl_timeout", "ddp_timeout")
+    assert first.line is not None and "ddp_timeout: 30" in recipe_text(specimen.recipe).splitlines()[first.line - 1]
 
 
 def test_playbook_repairs_a_rate_that_is_a_hundred_times_too_high(made: Making, base: Path) -> None:

@@ -12,6 +12,7 @@ from bot.errors import UserError
 from bot.zoo.faults import FAULTS, SEVERITIES
 from bot.zoo.plan import CONTROL, FAULT, HEALTHY, PAIR, Case, all_cases, choice_of, fault_case
 from bot.zoo.running import recipe_text
+from bot.zoo.specimen import plain
 
 METHODS = frozenset({"sft", "dpo", "grpo"})
 CASES = list(all_cases())
@@ -23,8 +24,8 @@ def test_plan_has_every_fault_in_every_severity_and_five_seeds() -> None:
     planned = {(case.faults[0], case.severity, case.seed) for case in CASES if case.kind == FAULT}
     wanted = {(n, severity, seed) for n, fault in FAULTS.items() for severity in fault.severities for seed in range(5)}
     assert planned == wanted
-    # 45 faults: 42 is a written log, and 45 is three.
-    assert set(FAULTS) == set(range(1, 48)) - {42}
+    # 45 faults, of which 45 is three.
+    assert set(FAULTS) == set(range(1, 48))
 
 
 def test_plan_has_enough_healthy_runs_and_thirty_pairs() -> None:
@@ -75,6 +76,16 @@ def test_fault_changes_something_and_does_not_say_its_name(number: int) -> None:
             assert not re.search(rf"\b{label}\b", shown), f"{label} stands in what the engine sees"
 
 
+def test_run_of_several_processes_sees_as_many_rows_a_step_as_its_control_and_as_one_process() -> None:
+    case = fault_case(FAULTS[42], "gross", 0)
+    faulty, control, alone = case.specimen(), case.control().specimen(), plain("sft", "reverse", 0)
+    assert (faulty.processes, control.processes, alone.processes) == (2, 2, 1)
+    assert {2 * one.recipe["per_device_train_batch_size"] for one in (faulty, control)} == {
+        alone.recipe["per_device_train_batch_size"]
+    }
+    assert len({one.digest for one in (faulty, control, alone)}) == 3
+
+
 def test_severities_of_a_fault_are_different_runs() -> None:
     for fault in FAULTS.values():
         digests = {fault_case(fault, severity, 0).specimen().digest for severity in fault.severities}
@@ -99,7 +110,7 @@ def test_part_of_the_plan_brings_its_controls() -> None:
     assert {case.method for case in choice_of("dpo,gross", METHODS).cases()} == {"dpo"}
 
 
-@pytest.mark.parametrize("words", ["42", "99", "grosss", "seed9", "ppo"])
+@pytest.mark.parametrize("words", ["48", "99", "grosss", "seed9", "ppo"])
 def test_unknown_part_of_the_plan_is_refused_with_what_there_is(words: str) -> None:
     with pytest.raises(UserError, match=r"--only .*\."):
         choice_of(words, METHODS)

@@ -19,7 +19,7 @@ from bot.conversation.messages.contract import (
 )
 from bot.conversation.messages.endings import VERDICT_CHECK, crash_apology, ending, ending_name, verdict_check
 from bot.conversation.messages.keys import hidden_key, key, key_of, message, within_limit
-from bot.conversation.messages.lineage import known_lineage, lineage_failure, lineage_section
+from bot.conversation.messages.lineage import disowned_by, known_lineage, lineage_failure, lineage_section
 from bot.conversation.messages.monitoring import monitor_advice, stopped_sentence, stopping_check
 from bot.conversation.messages.progress import (
     Conclusion,
@@ -40,6 +40,7 @@ from bot.conversation.messages.proposal import (
     PlanFacts,
     agreed_check,
     closing_message,
+    column_question,
     commit_message,
     consent_check,
     consent_question,
@@ -117,6 +118,7 @@ __all__ = [
     "check_summary",
     "check_title",
     "closing_message",
+    "column_question",
     "commit_message",
     "consent_check",
     "consent_question",
@@ -125,6 +127,7 @@ __all__ = [
     "crash_apology",
     "diagnosis_labels",
     "diagnosis_named",
+    "disowned_by",
     "edit_after_end",
     "edit_ignored",
     "edit_unreadable",

@@ -16,7 +16,12 @@ MOST_SHOWN = 12
 
 def disowned(run: Run) -> Lineage | None:
     """The lineage for which the run's result does not count; None where it counts, or nothing is known."""
-    found = known_lineage(run.lineage)
+    return disowned_by(run.lineage)
+
+
+def disowned_by(data: Mapping[str, Any] | None) -> Lineage | None:
+    """The same of a lineage as the journal has it."""
+    found = known_lineage(data)
     return found if found is not None and not found.verdict.counts else None
 
 

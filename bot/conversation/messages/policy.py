@@ -91,6 +91,8 @@ def policy_changes(before: Policy, after: Policy) -> list[str]:
             said.append(f"{_TIERS[str(tier)]} takes the role `{role}` {_instead(before.permissions[tier])}.")
     keys = "Lines of the recipe that may change inside one consent"
     said += _list_change(keys, before.consent.recipe_keys, after.consent.recipe_keys)
+    scripts = "Scripts that the language model may rewrite inside one consent"
+    said += _list_change(scripts, before.consent.scripts, after.consent.scripts)
     if before.licences_allowed != after.licences_allowed:
         said.append(f"Licences allowed: {_names(after.licences_allowed, 'any that is known')}.")
     said += _list_change("Addresses that training data may come from", before.data_urls, after.data_urls)

@@ -22,6 +22,7 @@ from bot.conversation.messages.wording import (
     amount,
     changes,
     clock,
+    counted,
     duration,
     goal_of,
     scored,
@@ -106,6 +107,12 @@ def boxes_ticked(body: str) -> frozenset[str]:
 
 def next_step_of(experiment: Experiment) -> str:
     """What happens next, in words."""
+    thought = experiment.thoughts[-1] if experiment.thoughts else None
+    if thought is not None and not thought.over and not experiment.concluded:
+        about = f"run {thought.run}" if thought.run else "the plan"
+        if thought.proposal is not None:
+            return f"What the language model proposed about {about} is built and tried for two steps."
+        return f"The language model looks at {about} ({counted(thought.turns, 'turn')} so far)."
     if experiment.ablation is not None:
         return ablation_step(experiment.ablation, experiment)
     if experiment.reproduction is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -9,8 +10,10 @@ from typing import Any, NamedTuple
 from bot.conversation.inert import clipped, code, inert_line, inert_plain
 from bot.conversation.messages.keys import message
 from bot.conversation.messages.replies import spend_words
+from bot.conversation.messages.research import research_sections
 from bot.conversation.messages.review import remedy_label
 from bot.conversation.messages.tables import budget_words, folded, goal_table, table
+from bot.conversation.messages.thoughts import remedy_words, thought_section
 from bot.conversation.messages.wording import (
     changes,
     counted,
@@ -41,11 +44,15 @@ class PlanFacts:
     rows: int | None = None
     validation_rows: int | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
+    columns: Sequence[str] = ()
+    """What each part of a row was made from, with the evidence."""
     licence: str | None = None
     licence_verdict: str = ""
     """Of base, teacher and data together: one sentence."""
     licence_duties: Sequence[str] = ()
     """What the licences ask of a published model, one sentence each."""
+    quality: Sequence[str] = ()
+    """What the audit says of rows: keep, filter or refuse, with the reason."""
     scan_verdict: str | None = None
     """clean, contaminated or unclear."""
     scan_flagged: int = 0
@@ -63,6 +70,8 @@ class PlanFacts:
     published: Sequence[str] = ()
     """Models of the Hub beside and from the base, which a run's weights will be told from."""
     published_problem: str = ""
+    research: Mapping[str, Any] = field(default_factory=dict)
+    """`bot.research.planner.Findings` as plain data; empty where nothing was asked."""
     consent: str = ""
     """One sentence: who agreed to how much, or that nobody has yet."""
     next_step: str = ""
@@ -89,6 +98,7 @@ def pull_request_body(experiment: Experiment, facts: PlanFacts) -> str:
         f"{code(goal.metric)} on {code(goal.benchmark, 120)}.",
         "### Plan",
         _plan_sections(experiment, facts),
+        thought_section(experiment, None),
         "### How to take part",
         "Each run is reviewed here, with what went wrong on the line that is blamed. Accept a suggestion, push to this "
         "branch, or comment `/postdoc help`. Accepting or pushing spends nothing by itself.",
@@ -135,9 +145,16 @@ def _plan_sections(experiment: Experiment, facts: PlanFacts) -> str:
     parts = [table(("", ""), rows)]
     if facts.warnings:
         parts.append("\n".join(f"- {inert_line(warning, 500)}" for warning in facts.warnings))
+    if facts.quality:
+        lines = "\n".join(f"- {inert_line(line, 300)}" for line in facts.quality)
+        parts.append(folded("What the audit found in the rows", lines))
+    if facts.columns:
+        lines = "\n".join(f"- {inert_line(line, 400)}" for line in facts.columns)
+        parts.append(folded("How the columns of the data were read", lines))
     if facts.licence_duties:
         lines = "\n".join(f"- {inert_line(duty, 500)}" for duty in facts.licence_duties)
         parts.append(folded("What the licences ask of the trained model", lines))
+    parts += research_sections(facts.research)
     if blind := _blind_words(experiment):
         parts.append(blind)
     if facts.consent:
@@ -204,6 +221,24 @@ def _run_words(facts: PlanFacts) -> str:
     return f"{time}, " + (f"about {usd(facts.usd_per_run)}" if facts.usd_per_run else "no charge") + basis
 
 
+_COLUMN_QUESTION = re.compile(r"prepare\.py: (.*(?:which column to use|not a column of the data).*)")
+_COLUMN_ANSWER = " Write into recipe.yaml "
+
+
+def column_question(line: str) -> str | None:
+    """What data/prepare.py asks in its last line, as a question in the issue; None for a line that asks nothing."""
+    found = _COLUMN_QUESTION.search(line)
+    if found is None:
+        return None
+    asked, _, answers = found[1].partition(_COLUMN_ANSWER)
+    lines = [code(each, 300) for each in re.findall(r"`([^`]{1,300})`", answers)]
+    how = f"such as {', or '.join(lines)}" if lines else "such as `data_prompt_column: question`"
+    return (
+        f"The columns of the training data: {inert_line(asked.rstrip('.'), 900)}. Write under **Starting recipe** in "
+        f"the issue which to use, {how}; what those lines leave open is filled in."
+    )
+
+
 def consent_question(
     experiment: Experiment, *, sha: str, left: Spend, what: Sequence[str] = (), facts: PlanFacts | None = None
 ) -> str:
@@ -232,16 +267,20 @@ def remedy_question(
     """
     run = experiment.run
     assert run is not None and run.remedy is not None
-    label, value = remedy_label(experiment, run), changes(changed)
-    accept = f", or comment:\n\n```\n/postdoc accept {label}\n```" if label else "."
-    press = ", press **Accept fix** on the run's check" if buttons else ""
+    label, value = remedy_label(experiment, run), changes(changed) or remedy_words(run.remedy)
+    ways = [] if run.remedy.get("label") else ["commit the suggestion on its line"]
+    ways += ["press **Accept fix** on the run's check"] if buttons else []
+    accept = ", ".join(ways) + "."
+    if label:
+        comment = f"comment:\n\n```\n/postdoc accept {label}\n```"
+        accept = ", ".join([*ways, f"or {comment}"]) if ways else comment
     return message(
         experiment.goal_id,
         f"consent/{sha[:12]}",
         f"**May I change {value} and train again?** Up to {spend_words(left)} are left of the budget.",
         f"- {inert_line(why, 400)}",
         inert_line(str(run.remedy["why"]), 600),
-        f"To accept it, commit the suggestion on its line{press}{accept}",
+        f"To accept it, {accept}",
         "Accepting commits the change; training it is asked about again unless the policy grants it. "
         "`/postdoc set key=value` tries something else.",
     )
@@ -283,13 +322,16 @@ def proposal_message(experiment: Experiment) -> CommitMessage:
 
 
 def commit_message(
-    experiment: Experiment, run: int, changed: Mapping[str, Sequence[Any]], why: str, *, method: str = ""
-) -> CommitMessage:
+    experiment: Experiment, run: int, changed: Mapping[str, Sequence[Any]], why: str, *, method: str = "",
+    scripts: Sequence[str] = (),
+) -> CommitMessage:  # fmt: skip
     """The commit that changes the recipe after run `run` (0: before the first): what changed and why. `method` is that
-    of the stage that the commit begins, where it does."""
+    of the stage that the commit begins, where it does; `scripts` are those that it rewrites."""
     said = inert_plain(changes(changed, marked=False)) or "results and report"
     after = f" after run {run:02d}" if run else ""
     whole = f"{said[:1].upper()}{said[1:]}{after}" if not changed else f"Set {said}{after}"
+    if scripts:
+        whole = f"Rewrite {inert_plain(', '.join(scripts))}{after}" + (f", set {said}" if changed else "")
     if method:
         whole = f"Begin the stage {inert_plain(method)}{after}: {said}"
     headline = clipped(whole, 72)

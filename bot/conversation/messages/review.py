@@ -12,6 +12,7 @@ from bot.conversation.messages.keys import message
 from bot.conversation.messages.lineage import disowned, lineage_section
 from bot.conversation.messages.progress import compared_with
 from bot.conversation.messages.tables import amount_or_word, comparisons, probe_table, table
+from bot.conversation.messages.thoughts import remedy_words, thought_section
 from bot.conversation.messages.wording import (
     changes,
     counted,
@@ -66,6 +67,7 @@ def review(
         _findings(experiment, run),
         _probe_section(run),
         _kept_sentence(experiment, run),
+        thought_section(experiment, run),
         _next_sentence(run, next_step),
         _reproduction(run, seeds, reproduction),
     )
@@ -73,6 +75,10 @@ def review(
 
 def _verdict_sentence(experiment: Experiment, run: Run, seeds: Sequence[int]) -> str:
     changed = changes(run.changed)
+    if rewritten := experiment.rewritten_in(run):
+        changed = listed(
+            [part for part in (changed, f"rewrote {listed([code(each, 64) for each in rewritten])}") if part]
+        )
     trained = f"Run {run.n} changed {changed}." if changed else f"Run {run.n} trained the first recipe."
     if disowned(run) is not None:
         return f"**Run {run.n} was trained, and {inert_line(run.failure or '', 600)}**\n\n{trained}"
@@ -247,10 +253,7 @@ def _next_sentence(run: Run, next_step: str) -> str:
         case _ if remedy.get("probe") and remedy.get("value") is None:
             said = f"a short probe of {code(remedy['key'], 64)}"
         case _:
-            settings = {remedy["key"]: remedy.get("value")} | dict(remedy.get("also") or {})
-            said = "set " + listed(
-                [f"{code(key, 64)} to {code(setting(value), 80)}" for key, value in settings.items()]
-            )
+            said = f"set {remedy_words(remedy)}" if not remedy.get("scripts") else f"train with {remedy_words(remedy)}"
     return f"**Next:** {said}.{why}{waits}"
 
 
@@ -369,6 +372,8 @@ def remedy_label(experiment: Experiment, run: Run) -> str | None:
     """The label of the diagnosis whose remedy comes next; None when nothing does."""
     if run.remedy is None:
         return None
+    if run.remedy.get("label"):
+        return str(run.remedy["label"])
     named = zip(labels_of(experiment, run), run.report.diagnoses, strict=True)
     return next((label for label, diagnosis in named if diagnosis.symptom == run.remedy["symptom"]), None)
 

@@ -102,13 +102,13 @@ def reproduced(experiment: Experiment, run: Run) -> str:
 
 
 def ledger(experiment: Experiment) -> str:
-    """Every run in a row, the untouched base model first."""
+    """Every run in a row, the untouched base model first; with what the language model cost where it was asked."""
     rows: list[tuple[str, ...]] = []
     if experiment.baseline is not None:
-        rows.append(("base", "", "untouched", scored_briefly(experiment.baseline), "", "", ""))
+        rows.append(("base", "", "untouched", scored_briefly(experiment.baseline), "", "", "", thinking(experiment, 0)))
         if (shown := experiment.baseline.with_shots) is not None:
             examples = counted(int((experiment.baseline.few_shot or {})["shots"]), "example")
-            rows.append(("base", "", f"untouched, with {examples}", scored_briefly(shown), "", "", ""))
+            rows.append(("base", "", f"untouched, with {examples}", scored_briefly(shown), "", "", "", ""))
     best = experiment.best_run
     for run in experiment.runs:
         number = f"**{run.n}**" if best is not None and run.n == best.n and len(experiment.runs) > 1 else str(run.n)
@@ -120,16 +120,34 @@ def ledger(experiment: Experiment) -> str:
             (
                 number,
                 short(run.head_sha),
-                changes(run.changed) or ("first recipe" if run.n == 1 else "nothing"),
+                _changed(experiment, run),
                 value,
                 verdict_word(run),
                 ", ".join(code(name) for name in run.symptoms) or ("none" if run.diagnosed else ""),
                 duration(seconds) if seconds else "",
+                thinking(experiment, run.n),
             )
         )
     if not rows:
         return ""
-    return table(("Run", "Commit", "Changed", "Value (95 % interval)", "Against base", "Symptoms", "Time"), rows)
+    head = ("Run", "Commit", "Changed", "Value (95 % interval)", "Against base", "Symptoms", "Time", "Language model")
+    columns = 8 if any(row[-1] for row in rows) else 7  # one that says nothing is left out
+    return table(head[:columns], [row[:columns] for row in rows])
+
+
+def thinking(experiment: Experiment, run: int) -> str:
+    """What was thought about a run (0: the first plan) and what that cost, as a cell."""
+    found = [each for each in experiment.thoughts if each.run == run]
+    turns, cost = sum(each.turns for each in found), sum(each.usd for each in found)
+    if not turns:
+        return ""
+    return f"{counted(turns, 'turn')}, {usd(cost)}" if cost else counted(turns, "turn")
+
+
+def _changed(experiment: Experiment, run: Run) -> str:
+    rewritten = [f"{code(path, 64)} rewritten" for path in experiment.rewritten_in(run)]
+    said = ", ".join(part for part in (changes(run.changed), *rewritten) if part)
+    return said or ("first recipe" if run.n == 1 else "nothing")
 
 
 def comparisons(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:

@@ -95,6 +95,7 @@ RULES: Mapping[str, Callable[[Any, Any], Any]] = {
     "consent.auto_approve.gpu_hours": min,
     "consent.auto_approve.usd": min,
     "consent.auto_approve.recipe_keys": _both,
+    "consent.auto_approve.scripts": _both,
     "permissions.read": _stricter,
     "permissions.plan": _stricter,
     "permissions.train": _stricter,
@@ -107,6 +108,7 @@ RULES: Mapping[str, Callable[[Any, Any], Any]] = {
     "commits.skip_ci": lambda own, server: own or server,
     "monitor": lambda own, server: max(own, server, key=("off", "advise", "abort").index),
     "contamination": lambda own, server: max(own, server, key=("drop", "block").index),
+    "brain": lambda own, server: min(own, server, key=("off", "ask", "propose").index),
     "usd_per_hour": max,
 }
 """Setting -> (the repository's, the server's) -> what holds. The goal label is the repository's own affair."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from bot.conversation.inert import code
 from bot.conversation.permissions import Tier
@@ -20,6 +20,8 @@ _Role = Literal["read", "triage", "write", "maintain", "admin"]
 _Amount = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 _Hours = Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)]
 _Runs = Annotated[int, Field(ge=0, le=1_000)]
+_Off = BeforeValidator(lambda value: "off" if value is False else value)
+"""YAML 1.1 reads the bare word `off` as false."""
 
 
 class _Model(BaseModel):
@@ -49,6 +51,11 @@ class _AutoApproveModel(_Model):
     recipe_keys: Annotated[list[str], Field(max_length=200)] = Field(
         default=list(DEFAULT_RECIPE_KEYS),
         description="Lines of recipe.yaml that may change from run to run inside one consent.",
+    )
+
+    scripts: Annotated[list[Literal["data/prepare.py", "train.py", "rewards.py"]], Field(max_length=3)] = Field(
+        default=[],
+        description="Scripts of an experiment that the language model may rewrite inside one consent, in a sandbox.",
     )
 
     @field_validator("recipe_keys")
@@ -135,7 +142,7 @@ class PolicyForm(_Model):
     data: _DataModel = Field(default_factory=_DataModel)
     publish: _PublishModel = Field(default_factory=_PublishModel)
     commits: _CommitsModel = Field(default_factory=_CommitsModel)
-    monitor: Literal["abort", "advise", "off"] = Field(
+    monitor: Annotated[Literal["abort", "advise", "off"], _Off] = Field(
         default="abort",
         description="What happens to a run that cannot come to anything any more: `abort` ends it after a checkpoint, "
         "`advise` says so in its check, `off` does not look.",
@@ -144,6 +151,11 @@ class PolicyForm(_Model):
         default="block",
         description="What becomes of training data with rows that hold items of the benchmark: `block` refuses it, "
         "`drop` trains on the other rows and says so.",
+    )
+    brain: Annotated[Literal["propose", "ask", "off"], _Off] = Field(
+        default="propose",
+        description="What the server's language model, where it has one, may do here: `propose` lets it propose "
+        "changes and answer, `ask` lets it answer `/postdoc ask` and `/postdoc plan` alone, `off` asks it nothing.",
     )
     usd_per_hour: Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)] = Field(
         default=0.0, description="Price of one hour on your own machines; 0: they are not charged to a goal."
@@ -156,7 +168,7 @@ class PolicyForm(_Model):
             budget=Budget(**self.budget.model_dump()),
             month=Month(**self.month.model_dump()),
             self_approve_usd=self.consent.self_approve_usd,
-            consent=AutoApprove(given.runs, given.gpu_hours, given.usd, tuple(given.recipe_keys)),
+            consent=AutoApprove(given.runs, given.gpu_hours, given.usd, tuple(given.recipe_keys), tuple(given.scripts)),
             permissions={Tier(tier): role for tier, role in self.permissions.model_dump().items()},
             licences_allowed=tuple(self.licences.allowed),
             data_urls=tuple(self.data.urls),
@@ -164,6 +176,7 @@ class PolicyForm(_Model):
             skip_ci=self.commits.skip_ci,
             monitor=self.monitor,
             contamination=self.contamination,
+            brain=self.brain,
             usd_per_hour=self.usd_per_hour,
         )
 

@@ -63,6 +63,7 @@ _EXAMPLES = {
     "wall_hours": "wall_hours: 24",
     "usd_per_hour": "usd_per_hour: 2.5",
     "recipe_keys": "recipe_keys: [learning_rate, max_steps]",
+    "scripts": "scripts: [data/prepare.py, train.py]",
     "allowed": "allowed: [apache-2.0, mit]",
     "goal": "goal: postdoc",
     "self_approve_usd": "self_approve_usd: 20",
@@ -70,6 +71,7 @@ _EXAMPLES = {
     "namespace": "namespace: my-organisation",
     "skip_ci": "skip_ci: true",
     "monitor": "monitor: advise",
+    "brain": "brain: ask",
 }
 
 

@@ -67,8 +67,17 @@ DEFAULT_RECIPE_KEYS = (
     "data_rejected_column",
     "data_text_column",
     "data_label_column",
+    "data_messages_column",
+    "data_system_column",
+    "data_tools_column",
 )
 """Keys that Postdoc may change from run to run inside one consent; none of them brings in new data or code."""
+
+
+_BRAIN = {
+    "ask": "The language model answers questions here and proposes nothing.",
+    "off": "No language model is asked here.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,8 @@ class AutoApprove:
     gpu_hours: float = 0.0
     usd: float = 0.0
     recipe_keys: tuple[str, ...] = DEFAULT_RECIPE_KEYS
+    scripts: tuple[str, ...] = ()
+    """Of an experiment's folder, that the language model may rewrite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +151,8 @@ class Policy:
     contamination: str = "block"
     """What becomes of training data with rows that hold evaluation items: `block` refuses it, `drop` trains on the
     other rows."""
+    brain: str = "propose"
+    """What the language model may do: `propose` changes and answer, `ask`: answer alone, `off`: nothing."""
     usd_per_hour: float = 0.0
     """Price of an hour on the repository's own machines."""
     stated: frozenset[str] | None = field(default=None, compare=False)
@@ -182,6 +195,8 @@ class Policy:
             first = "Nothing is granted without asking: the first run waits for a person's consent."
         ceilings = f"{_runs(top.runs)}, {_hours(top.gpu_hours)}, {top.usd:g} USD and {top.wall_hours:g} hours in all"
         lines = [first, f"Ceilings of a goal: {ceilings}."]
+        if self.brain != "propose":
+            lines.append(_BRAIN[self.brain])
         if self.licences_allowed:
             lines.append(f"Licences allowed: {', '.join(code(name, 60) for name in self.licences_allowed)}.")
         if self.cuts:
@@ -194,7 +209,8 @@ class Policy:
             "budget": asdict(self.budget),
             "month": asdict(self.month),
             "consent": {
-                "auto_approve": asdict(self.consent) | {"recipe_keys": list(self.consent.recipe_keys)},
+                "auto_approve": asdict(self.consent)
+                | {"recipe_keys": list(self.consent.recipe_keys), "scripts": list(self.consent.scripts)},
                 "self_approve_usd": self.self_approve_usd,
             },
             "permissions": {str(tier): role for tier, role in self.permissions.items()},
@@ -204,6 +220,7 @@ class Policy:
             "commits": {"skip_ci": self.skip_ci},
             "monitor": self.monitor,
             "contamination": self.contamination,
+            "brain": self.brain,
             "usd_per_hour": self.usd_per_hour,
         }
 

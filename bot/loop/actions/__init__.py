@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from bot.domain.experiment import Experiment, NewEvent
+from bot.loop.action import Action, ActionKind
 from bot.loop.actions.ablation import open_ablation, report_ablation
 from bot.loop.actions.commands import answer_command
 from bot.loop.actions.consent import ask_consent, consent_by_policy
@@ -14,11 +15,13 @@ from bot.loop.actions.ending import close_issue, conclude, confirm
 from bot.loop.actions.heads import read_head
 from bot.loop.actions.planning import check_data, propose, record_baseline
 from bot.loop.actions.preflight import launch
+from bot.loop.actions.proposals import settle_proposal
 from bot.loop.actions.publish import publish_merged
 from bot.loop.actions.reproduction import check_rebuilt, report_reproduction
 from bot.loop.actions.runs import diagnose_run, review, revise, start_run
+from bot.loop.actions.scoring import judge_answers
+from bot.loop.actions.thinking import think
 from bot.loop.engine import Perform
-from bot.loop.policy import Action, ActionKind
 from bot.loop.world import World
 
 _ACTIONS: dict[ActionKind, Callable[[World, Experiment, Action], Awaitable[list[NewEvent]]]] = {
@@ -27,8 +30,11 @@ _ACTIONS: dict[ActionKind, Callable[[World, Experiment, Action], Awaitable[list[
     ActionKind.ANSWER_COMMAND: answer_command,
     ActionKind.READ_HEAD: read_head,
     ActionKind.LAUNCH: launch,
+    ActionKind.JUDGE: judge_answers,
     ActionKind.RECORD_BASELINE: record_baseline,
     ActionKind.CHECK_DATA: check_data,
+    ActionKind.THINK: think,
+    ActionKind.SETTLE_PROPOSAL: settle_proposal,
     ActionKind.PROPOSE: propose,
     ActionKind.CONSENT_BY_POLICY: consent_by_policy,
     ActionKind.ASK_CONSENT: ask_consent,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -15,12 +16,13 @@ from bot.domain.fold import foreseen
 from bot.domain.goal import digest_of
 from bot.domain.recipe import recipe_hash, with_value
 from bot.domain.redaction import redact
+from bot.loop.action import Action
 from bot.loop.actions.consent import left_of
 from bot.loop.actions.jobs import status_of
+from bot.loop.actions.lineage import lineage_of
 from bot.loop.actions.planning import post_sticky, result_of, score_of
 from bot.loop.actions.traces import metrics_of, number
 from bot.loop.judging import told_together
-from bot.loop.policy import Action
 from bot.loop.spending import data_key, next_run_hours
 from bot.loop.world import World
 from runners.job import JobId
@@ -97,6 +99,9 @@ async def report_ablation(world: World, x: Experiment, action: Action) -> list[N
 
 async def _rows(world: World, x: Experiment, ablation: Ablation) -> list[dict[str, Any]]:
     results = {arm.n: result for arm in ablation.arms if (result := await _result(world, x, arm)) is not None}
+    lineages = await _lineages(world, x, [arm for arm in ablation.trained if arm.n in results])
+    disowned = {n: found for n, data in lineages.items() if (found := messages.disowned_by(data)) is not None}
+    results = {n: result for n, result in results.items() if n not in disowned}
     baseline = await result_of(world, x, x.job_for(JobRole.BASELINE, BASELINE)) if results else None
     best = max(results, key=lambda n: results[n].measure.rank(results[n].value), default=None)
     # Told in one table, so corrected for being several.
@@ -116,7 +121,11 @@ async def _rows(world: World, x: Experiment, ablation: Ablation) -> list[dict[st
             "score": None,
             "failure": None,
         }
-        if result is None:
+        if arm.n in lineages:
+            row["lineage"] = lineages[arm.n]
+        if arm.n in disowned:
+            row["failure"] = messages.lineage_failure(disowned[arm.n])
+        elif result is None:
             row["failure"] = _failure(world, x, ablation, arm)
         else:
             row["score"] = score_of(result, "")
@@ -126,16 +135,26 @@ async def _rows(world: World, x: Experiment, ablation: Ablation) -> list[dict[st
     return rows
 
 
+async def _lineages(world: World, x: Experiment, arms: Sequence[Arm]) -> dict[int, dict[str, Any]]:
+    """Of what these arms have trained, as runs are asked: weights of another origin have no value here either."""
+    return {arm.n: await lineage_of(world, x, JobRole.ABLATE, arm.n, arm.recipe) for arm in arms}
+
+
 async def _result(world: World, x: Experiment, arm: Arm) -> Evaluation | None:
     role, n = (JobRole.WEIGH, arm.n) if arm.run is None else (JobRole.EVALUATE, arm.run)
     job = x.job_for(role, n)
-    return await result_of(world, x, job) if job is not None and job.succeeded else None
+    if job is None or not job.succeeded or x.unjudged(job):
+        return None
+    return await result_of(world, x, job)
 
 
 def _failure(world: World, x: Experiment, ablation: Ablation, arm: Arm) -> str:
     """Why there is no value, one sentence."""
     for role in (JobRole.WEIGH, JobRole.ABLATE):
         job = x.job_for(role, arm.n)
+        if job is not None and job.succeeded and x.unjudged(job):
+            why = (x.spending_refused or {}).get("reason", f"{x.pins['judge']} was not asked")
+            return f"its answers were not scored: {why}"
         if job is not None:
             status = status_of(job)
             tail = world.runner.log_tail(JobId(job.job_id), 3).strip().splitlines()[-1:]

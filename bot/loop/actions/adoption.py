@@ -12,11 +12,12 @@ from bot.conversation.issue_form import goal_yaml
 from bot.domain.experiment import RESUMABLE_STATES, EventKind, Experiment, JobRole, NewEvent
 from bot.domain.goal import Goal, digest_of
 from bot.domain.recipe import differences, with_value
+from bot.domain.scripts import TRAIN, with_data_scripts
 from bot.errors import UserError
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contract import say
 from bot.loop.actions.specs import script_of
-from bot.loop.world import PREPARE, TRAIN, World, digest
+from bot.loop.world import World, digest
 
 _ANEW = frozenset({"base_model", "base_revision", "method", "recipe"})
 """Fields of which each asks for another starting recipe, and so for the first stage."""
@@ -60,11 +61,12 @@ async def adopt_goal(world: World, x: Experiment, *, by: str) -> list[NewEvent]:
     digests, shipped = dict(x.recipe_digests), dict(x.shipped_digests)
     files: dict[str, bytes | None] = {}
     if fields & {"script", "method"} or (x.stage and fields & _ANEW):
-        digests, shipped = dict(offer["digests"]), dict(offer["shipped_digests"])
+        digests = with_data_scripts(offer["digests"], digests)
+        shipped = with_data_scripts(offer["shipped_digests"], shipped)
         files |= {
             f"{x.folder}/{path}": await _script(world, x, goal, path, wanted)
             for path, wanted in digests.items()
-            if path != PREPARE and wanted != x.recipe_digests.get(path)
+            if wanted != x.recipe_digests.get(path)
         }
     last = x.run.recipe if x.run is not None else x.recipe
     changed = {

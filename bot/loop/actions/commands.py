@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple
+from typing import Any
 
-from bot.brain.playbook import Kind, Remedy
 from bot.conversation import messages
 from bot.conversation.commands import (
     Mistake,
@@ -18,42 +17,29 @@ from bot.conversation.commands import (
     diagnosis_label,
     extra_runs,
     help_topic,
-    recipe_settings,
     reproduced_number,
+    rethought,
 )
 from bot.conversation.policy import Policy
-from bot.diagnosis.remedies import null_is_the_remedy
 from bot.domain.budget import Envelope, Spend
 from bot.domain.comparison import compare
 from bot.domain.experiment import RESUMABLE_STATES, Command, EventKind, Experiment, JobRole, NewEvent, State
 from bot.domain.fold import foreseen
 from bot.domain.redaction import redact
 from bot.errors import UserError
+from bot.loop.action import Action
 from bot.loop.actions.ablation import ablation_price_problem, ablation_problem, new_ablation
-from bot.loop.actions.adoption import adopt_goal, adoption_problem
+from bot.loop.actions.answers import Answer, refused
+from bot.loop.actions.changes import accept, adopt, immovable, set_keys
 from bot.loop.actions.consent import above_policy, agreement, close_question, left_of, needs_second_person
 from bot.loop.actions.contract import repository_policy
 from bot.loop.actions.planning import plan_facts, post_sticky, result_of
 from bot.loop.actions.publish import publish_best
-from bot.loop.actions.questions import answer_question
+from bot.loop.actions.questions import EXPLAIN, answer_question, may_ask
 from bot.loop.actions.reproduction import new_reproduction, reproduction_problem
-from bot.loop.actions.runs import commit_change, commit_remedy
-from bot.loop.actions.specs import earlier_run_problems
-from bot.loop.policy import Action
-from bot.loop.spending import consent_missing, next_run_hours
+from bot.loop.spending import next_run_hours
+from bot.loop.thinking import may_spend
 from bot.loop.world import World
-
-
-class Answer(NamedTuple):
-    """The answer's Markdown, what the command brought about, and the reaction its comment gets."""
-
-    text: str
-    events: list[NewEvent]
-    reaction: str = "+1"
-
-
-def refused(why: str) -> Answer:
-    return Answer(messages.reply_refused(why), [], "-1")
 
 
 async def answer_command(world: World, x: Experiment, action: Action) -> list[NewEvent]:
@@ -105,7 +91,7 @@ async def _obey(world: World, x: Experiment, command: Command, parsed: ParsedCom
         case "status":
             return Answer(messages.reply_status(x, on_pull_request=command.number == x.pull_request), [])
         case "plan":
-            return _plan(world, x)
+            return await _plan(world, x, command, rethought(parsed.args))
         case "stop":
             return _stop(x, command)
         case "resume":
@@ -115,11 +101,11 @@ async def _obey(world: World, x: Experiment, command: Command, parsed: ParsedCom
         case "budget":
             return await _budget(world, x, command, budget_raise(parsed.args))
         case "set":
-            return await _set(world, x, command, parsed)
+            return await set_keys(world, x, command, parsed)
         case "accept" if parsed.args[0].lower() == "goal":
-            return await _adopt(world, x, command, parsed.args[1] if len(parsed.args) > 1 else None)
+            return await adopt(world, x, command, parsed.args[1] if len(parsed.args) > 1 else None)
         case "accept":
-            return await _accept(world, x, command, diagnosis_label(parsed.args))
+            return await accept(world, x, command, diagnosis_label(parsed.args))
         case "ablate":
             return _ablate(x, command, *ablation_arms(parsed.args))
         case "reproduce":
@@ -129,7 +115,7 @@ async def _obey(world: World, x: Experiment, command: Command, parsed: ParsedCom
         case "compare":
             return await _compare(world, x, *compared_runs(parsed.args))
         case "ask":
-            text, events = await answer_question(world, x, command)
+            text, events = await answer_question(world, x, command, command.args[0])
             return Answer(text, events) if events else refused(text)
     raise AssertionError(f"nothing carries out {parsed.verb}")
 
@@ -253,82 +239,44 @@ async def _halt(world: World, x: Experiment, command: Command, *, lift: bool) ->
 # --- what changes the recipe
 
 
-def _plan(world: World, x: Experiment) -> Answer:
+async def _plan(world: World, x: Experiment, command: Command, wish: str | None) -> Answer:
+    """The next run with its price, explained where a language model is there to ask; or the first plan once more."""
     if x.goal is None or x.closed or (x.state.ended and x.state not in RESUMABLE_STATES):
         return refused("No run is to come, so there is nothing to price.")
+    if wish is not None:
+        return _plan_again(world, x, command, wish)
     facts = messages.PlanFacts(**plan_facts(world, x), next_step=f"Next: {messages.next_step_of(x)}")
-    return Answer(messages.plan(x, facts), [])
+    plan = messages.plan(x, facts)
+    if not may_ask(world, x):
+        return Answer(plan, [])
+    explained, events = await answer_question(world, x, command, EXPLAIN)
+    return Answer(f"{plan}\n\n{explained}", events)
 
 
-async def _set(world: World, x: Experiment, command: Command, parsed: ParsedCommand) -> Answer:
-    if (why := _immovable(x)) is not None:
-        return refused(why)
-    settings = recipe_settings(parsed.args)
-    if problems := earlier_run_problems(x, settings):
-        return refused(" ".join(problems))
-    events = await commit_change(world, x, settings, why=f"{command.author} set it", by=command.author)
-    return _changed(world, x, events, "Committed")
-
-
-async def _accept(world: World, x: Experiment, command: Command, label: str) -> Answer:
-    named = messages.diagnosis_named(x, label)
-    if named is None:
-        return Answer(messages.reply_no_diagnosis(list(messages.diagnosis_labels(x))), [], "confused")
-    run, diagnosis = named
-    settings = {diagnosis.key: diagnosis.suggested} if diagnosis.key else {}
-    remedy = None
-    if run.remedy is not None and run.remedy["symptom"] == diagnosis.symptom:
-        remedy = Remedy.from_dict(run.remedy)
-        settings = remedy.settings
-    if not settings or (None in settings.values() and not null_is_the_remedy(diagnosis)):
-        return refused(f"{label} suggests no single change; use `/postdoc set key=value`.")
-    if (why := _immovable(x)) is not None:
-        return refused(why)
-    why = f"{command.author} accepted {label}"
-    if remedy is not None and remedy.kind is not Kind.ABLATION:
-        events = await commit_remedy(world, x, remedy, why=why, by=command.author)
-    else:
-        events = await commit_change(world, x, settings, why=why, by=command.author)
-    return _changed(world, x, events, f"{label} committed")
-
-
-async def _adopt(world: World, x: Experiment, command: Command, wanted: str | None) -> Answer:
-    """Take over the goal that the edited issue states. What was agreed was agreed for another goal, so it ends."""
-    if (why := adoption_problem(x, wanted)) is not None:
-        return refused(why)
-    try:
-        events = await adopt_goal(world, x, by=command.author)
-    except UserError as error:
-        return refused(str(error))
-    if events[0].kind is EventKind.HEAD_MOVED:
-        return Answer(messages.reply_refused("Somebody pushed at the same moment; write it again."), events, "-1")
-    return Answer(messages.reply_adopted(foreseen(x, events, world.clock())), events)
-
-
-def _immovable(x: Experiment) -> str | None:
-    if x.pull_request is None or x.closed:
-        return "There is no open pull request to change yet."
-    if x.unread_head is not None:
-        return "Somebody has pushed to the branch just now; look at it and write the command again."
-    if x.state.ended and x.state not in RESUMABLE_STATES:
-        return f"This goal has ended: {x.reason}."
-    return None
-
-
-def _changed(world: World, x: Experiment, events: list[NewEvent], what: str) -> Answer:
-    if events[0].kind is EventKind.HEAD_MOVED:
-        return Answer(
-            messages.reply_refused("Somebody pushed at the same moment; look at it and write it again."), events, "-1"
-        )
-    head, changed = str(events[0].data["head_sha"]), dict(events[0].data["changed"])
-    after = foreseen(x, events, world.clock())
-    waits = consent_missing(after, keys=tuple(after.changed)) if changed else None
-    return Answer(messages.reply_changed(x, what, changed, head, waits), events)
+def _plan_again(world: World, x: Experiment, command: Command, wish: str) -> Answer:
+    """Nothing is trained for it but two steps of what it proposes, and what changes is a commit."""
+    proposer = world.proposer(policy := Policy.from_dict(x.policy))
+    if proposer is None:
+        why = "is set here that could think it over"
+        if world.brain is not None and policy.brain != "propose":
+            why = f"may propose changes here: `brain: {policy.brain}` in the repository's policy"
+        return refused(f"No language model {why}. Change it with `/postdoc set`, or push.")
+    if x.pull_request is None or x.runs or x.unread_head is not None or x.running_jobs:
+        return refused("Only a plan that nothing has been trained of yet can be made again.")
+    if proposer["priced"] and not may_spend(x):
+        return refused("Thinking costs money, and nobody has agreed to this goal's spending yet.")
+    thought = x.thought_on(0)
+    if thought is not None and not thought.over:
+        return refused("The plan is being thought over already.")
+    data = {"run": 0, "by": command.author, "wish": wish}
+    event = NewEvent(EventKind.RETHINK, f"rethink/{command.seq}", data)
+    said = "The plan is thought over. What comes of it is a commit here; at most two steps are trained for it."
+    return Answer(said, [event])
 
 
 def _ablate(x: Experiment, command: Command, key: str, values: list[Any]) -> Answer:
     """Several values of one key, each a run of the budget, under the consent that stands."""
-    if (why := _immovable(x) or ablation_problem(x)) is not None:
+    if (why := immovable(x) or ablation_problem(x)) is not None:
         return refused(why)
     ablation = new_ablation(x, key, values, by=command.author)
     events = [NewEvent(EventKind.ABLATION_OPENED, f"ablation/{command.seq}", ablation.as_dict())]

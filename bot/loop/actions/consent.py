@@ -14,10 +14,10 @@ from bot.domain.budget import NOTHING, Envelope, Spend, raised, remaining
 from bot.domain.experiment import Command, EventKind, Experiment, NewEvent
 from bot.domain.goal import Budget
 from bot.domain.recipe import differences, line_with
+from bot.loop.action import Action
 from bot.loop.actions.planning import plan_facts
 from bot.loop.hardware import Unfit
-from bot.loop.policy import Action
-from bot.loop.spending import memory_unfit, spend_of
+from bot.loop.spending import granted_names, memory_unfit, spend_of
 from bot.loop.world import World
 
 AGREE = "agree"
@@ -37,7 +37,7 @@ async def consent_by_policy(world: World, x: Experiment, action: Action) -> list
     consent = {
         "by": "policy",
         "head_sha": action.args["head_sha"],
-        "envelope": Envelope(x.goal.hash, ceilings, frozenset(grant.recipe_keys)).as_dict(),
+        "envelope": Envelope(x.goal.hash, ceilings, granted_names(Policy.from_dict(x.policy))).as_dict(),
     }
     return [NewEvent(EventKind.CONSENTED, f"consent/{x.length}", consent)]
 
@@ -111,7 +111,7 @@ def agreement(x: Experiment, command: Command, more: Spend = NOTHING) -> NewEven
     """A person's consent: the goal as it stands, up to its ceilings and `more`, for the recipe keys that policy lets
     Postdoc change."""
     assert x.goal is not None
-    keys = frozenset(Policy.from_dict(x.policy).consent.recipe_keys)
+    keys = granted_names(Policy.from_dict(x.policy))
     data: dict[str, Any] = {
         "by": command.author,
         "by_id": command.author_id,

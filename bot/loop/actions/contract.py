@@ -23,18 +23,19 @@ from bot.domain.goal import Goal, slug
 from bot.domain.metrics import metric_named
 from bot.domain.recipe import earlier_run, with_value
 from bot.domain.redaction import redacted_bytes
+from bot.domain.scripts import TRAIN
 from bot.errors import UserError
 from bot.evaluation.benchmark_file import Benchmark
 from bot.evaluation.benchmarks import SHIPPED, items, known_benchmarks, load_benchmark, metric_of
+from bot.loop.action import Action
 from bot.loop.actions.jobs import machine_price
-from bot.loop.actions.specs import BENCHMARK_SOURCE, keep_script, sources_of
+from bot.loop.actions.specs import BENCHMARK_SOURCE, keep_shipped, sources_of
 from bot.loop.benchmark_data import with_data
 from bot.loop.hardware import estimates_of, hardware_facts, plan_words
 from bot.loop.models import fetched_model, model_problem
 from bot.loop.own_benchmark import LFS_ADVICE, is_lfs_pointer, is_own, read_own_benchmark
-from bot.loop.policy import Action
 from bot.loop.sources import pin
-from bot.loop.world import METHODS, TRAIN, World, digest, shipped_scripts
+from bot.loop.world import METHODS, World, digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ async def read_contract(world: World, x: Experiment, action: Action) -> list[New
         "author_permission": granted,
         "folder": f"experiments/{x.issue:04d}-{name}",
         "branch": f"postdoc/{x.issue}-{name}",
+        **({"brain": proposer} if (proposer := world.proposer(found.policy)) is not None else {}),
     }
     return [_event(version, comment_id, found.policy, **said, **data, **found.plan)]
 
@@ -138,8 +140,14 @@ async def _plan(
         notes += own.notes
     else:
         benchmark = load_benchmark(goal.benchmark, world.benchmark_folders)
-    if (problem := _unusable(world, benchmark)) is not None:
+    if (problem := _unusable(world, benchmark, goal)) is not None:
         raise UserError(problem)
+    if benchmark.needs_judge and world.brain is not None:
+        pins["judge"] = world.brain.name
+        notes.append(
+            f"Answers are scored by the judge model `{world.brain.name}`, criterion by criterion; what that costs is "
+            "paid from this goal's money."
+        )
     if benchmark.hub is not None:
         benchmark = await with_data(benchmark, world.data_folder, world.hub_token)
         pins["benchmark_data"] = str(benchmark.configuration["items"]["hub"]).rpartition("@")[2]
@@ -157,9 +165,15 @@ async def _plan(
             notes += [pinned.note] if pinned.note else []
             if goal.dataset:
                 pins["dataset"] = pinned.line
-    recipe = await asyncio.to_thread(_first_recipe, world, goal, benchmark, pins.get("dataset"))
+    finds = _finds_data(world, policy, goal)
+    recipe = await asyncio.to_thread(_first_recipe, world, goal, benchmark, pins.get("dataset"), finds)
+    if not sources_of(recipe[0]):
+        notes.append(
+            "No training data is named, and this benchmark has none of its own: the language model looks for some "
+            "before the plan is shown, and nothing is trained on it before somebody agrees."
+        )
     notes += await _memory_notes(world, policy, goal, recipe[0])
-    shipped = {path: keep_script(world, content) for path, content in shipped_scripts(goal.stages[0]).items()}
+    shipped = keep_shipped(world, goal.stages[0])
     brought: dict[str, str] = {}
     if goal.script:
         script = await repository.file(goal.script, base_sha)
@@ -174,12 +188,18 @@ async def _plan(
     }
 
 
-def _unusable(world: World, benchmark: Benchmark) -> str | None:
-    """Why this server cannot measure a goal on the benchmark; None when it can."""
-    if benchmark.needs_judge:
+def _unusable(world: World, benchmark: Benchmark, goal: Goal) -> str | None:
+    """Why this server cannot measure this goal on the benchmark; None when it can."""
+    if benchmark.needs_judge and world.brain is None:
         return (
-            f"The benchmark `{benchmark.name}` is scored by a judge model, which costs money that no goal's "
-            "budget counts yet: name another benchmark, or use it by hand, `postdoc evaluate --judge`."
+            f"The benchmark `{benchmark.name}` is scored by a judge model, and this server has none: whoever runs it "
+            "can set POSTDOC_BRAIN to PROVIDER:MODEL. Until then name another benchmark, or use it by hand, "
+            "`postdoc evaluate --judge`."
+        )
+    if benchmark.needs_judge and world.brain is not None and world.brain.price.most(1000, 1000) > 0 >= goal.budget.usd:
+        return (
+            f"The benchmark `{benchmark.name}` is scored by the judge model `{world.brain.name}`, which costs money, "
+            "and this goal has none: write a `Budget in USD`."
         )
     if benchmark.runs_code and not world.runner.isolates:
         return (
@@ -263,9 +283,10 @@ async def ignore_edit(repository: Repository, x: Experiment, version: int, edit:
     return NewEvent(EventKind.GOAL_READ, f"read/{version}", data)
 
 
-async def refuse(world: World, x: Experiment, reason: str) -> NewEvent:
-    """Turn the contract comment into a refusal for something found after it was read."""
-    await say(world.repository(x), x, messages.refusal(x, [reason], []))
+async def refuse(world: World, x: Experiment, reason: str, *, question: bool = False) -> NewEvent:
+    """Turn the contract comment into a refusal, or a question, for something found after it was read."""
+    problems, questions = ([], [reason]) if question else ([reason], [])
+    await say(world.repository(x), x, messages.refusal(x, problems, questions))
     return NewEvent(EventKind.REFUSED, f"refused/{x.text_version}", {"reason": reason})
 
 
@@ -340,12 +361,24 @@ def _own_recipe_problems(goal: Goal) -> list[str]:
     return problems
 
 
-def _first_recipe(world: World, goal: Goal, benchmark: Benchmark, source: str | None) -> tuple[str, str]:
-    """(text, where it comes from) of the recipe that runs first. `source` is the goal's training data, pinned."""
+def _finds_data(world: World, policy: Policy, goal: Goal) -> bool:
+    """Whether a language model is there to look for training data, and paid for before anybody was asked."""
+    proposer = world.proposer(policy)
+    return proposer is not None and (not proposer["priced"] or policy.grants(goal))
+
+
+def _first_recipe(
+    world: World, goal: Goal, benchmark: Benchmark, source: str | None, finds_data: bool
+) -> tuple[str, str]:
+    """(text, where it comes from) of the recipe that runs first. `source` is the goal's training data, pinned; with
+    `finds_data` there may be none yet."""
     model = fetched_model(world.model_folders, goal.base_model, goal.base_revision)
     family, parameters = describe_model(model)
     named = sources_of(goal.recipe or "")
     if source is None and benchmark.task is None and (not named or BENCHMARK_SOURCE in named):
+        if finds_data and not named:
+            found = starting_recipe(goal, family=family, parameters=parameters, data_source="")
+            return found.text, found.source
         raise UserError(
             f"The benchmark `{goal.benchmark}` has no training split of its own. Name the training data in the goal: "
             "the path of a JSONL file in this repository, or a data set of the Hub, `hf:owner/name`."

@@ -8,8 +8,8 @@ from bot.conversation import messages
 from bot.conversation.permissions import Tier
 from bot.domain.experiment import RESUMABLE_STATES, Edit, EventKind, Experiment, NewEvent
 from bot.domain.goal import Goal, digest_of
+from bot.loop.action import Action
 from bot.loop.actions.contract import Reading, edit_denied, ignore_edit, policy_at, read_text, say
-from bot.loop.policy import Action
 from bot.loop.world import World
 
 
@@ -58,11 +58,12 @@ def _kept_pins(x: Experiment, found: Reading) -> dict[str, Any]:
     """Pins of the offered goal: what it names as the agreed one did stands for what it stood for then."""
     assert x.goal is not None and found.goal is not None
     pins = dict(found.plan["pins"])
-    for name in ("dataset", "benchmark"):
-        if getattr(found.goal, name) == getattr(x.goal, name):
-            pins.pop(name, None)
-            if name in x.pins:
-                pins[name] = x.pins[name]
+    for field, names in (("dataset", ["dataset"]), ("benchmark", ["benchmark", "judge"])):
+        if getattr(found.goal, field) == getattr(x.goal, field):
+            for name in names:
+                pins.pop(name, None)
+                if name in x.pins:
+                    pins[name] = x.pins[name]
     return pins
 
 

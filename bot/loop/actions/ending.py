@@ -9,6 +9,7 @@ from bot.conversation import messages
 from bot.conversation.github import Refused, StaleHead
 from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent, State
 from bot.domain.redaction import redact
+from bot.loop.action import Action
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.generated import card_of
 from bot.loop.actions.jobs import end_job, settle, status_of
@@ -17,7 +18,6 @@ from bot.loop.actions.runs import complete_check
 from bot.loop.actions.specs import trained_model
 from bot.loop.actions.traces import committed_files
 from bot.loop.judging import seal_events
-from bot.loop.policy import Action
 from bot.loop.spending import spend_of
 from bot.loop.world import World
 from runners.job import JobId

@@ -15,7 +15,7 @@ from bot.data.scan import ScanReport
 from bot.domain.diagnosis import Diagnosis, Evidence, Severity, Symptom
 from bot.domain.experiment import Experiment, JobRole, Run
 from bot.domain.recipe import line_of
-from bot.loop.actions.planning import held_out_items
+from bot.evaluation.benchmarks import held_out_items
 from bot.loop.actions.traces import job_path, output, output_json
 from bot.loop.own_benchmark import benchmark_of
 from bot.loop.screening import screened
@@ -41,7 +41,8 @@ async def generated_rows(world: World, x: Experiment, run: Run) -> Generated:
     name, content = next(((name, found) for name in FILES if (found := output(folder, name))), ("", b""))
     if not name:
         return Generated(None, None)
-    held_out = held_out_items(x, await benchmark_of(world, x))
+    assert x.goal is not None
+    held_out = held_out_items(await benchmark_of(world, x), x.goal.seed)
     report = await screened(_rows(content), held_out, world.embeddings)
     facts = {
         "file": name,

@@ -10,10 +10,10 @@ from bot.conversation import messages
 from bot.conversation.recipe_rules import recipe_problems
 from bot.domain.experiment import EventKind, Experiment, NewEvent
 from bot.domain.recipe import differences
+from bot.loop.action import Action
 from bot.loop.actions.claims import review_cards
 from bot.loop.actions.specs import earlier_run_problems
 from bot.loop.actions.traces import committed_files
-from bot.loop.policy import Action
 from bot.loop.world import World, digest
 
 

@@ -18,20 +18,22 @@ from bot.domain.experiment import BASELINE, EventKind, Experiment, Job, JobRole,
 from bot.domain.goal import digest_of, slug
 from bot.domain.recipe import earlier_run
 from bot.errors import PlatformError, TransientError, UserError
+from bot.loop.action import Action
 from bot.loop.actions.specs import (
     CHECKPOINTS,
     EARLIER_RUN_KEYS,
     LATEST,
     Trained,
     arm_of,
+    audit_machine,
     goal_folder,
     jsonl,
     reproduced_run,
     spec_of,
     write_input,
 )
-from bot.loop.policy import Action
-from bot.loop.spending import SHORTEST_JOB_HOURS, allowance
+from bot.loop.spending import SHORTEST_JOB_HOURS, allowance, data_key
+from bot.loop.thinking import with_candidate
 from bot.loop.treasury import Refusal
 from bot.loop.world import World
 from runners.job import JobId, JobSpec, Runner
@@ -42,13 +44,15 @@ _LOOK_SECONDS = 0.2
 
 
 async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
-    """Start the job (or find the one an interrupted attempt started) and note it."""
+    """Start the job (or find the one an interrupted attempt started) and note it. One for a proposal of the language
+    model sees it at the head."""
+    x = with_candidate(x, action.args.get("thought"))
     role, run = JobRole(action.args["role"]), int(action.args["run"])
     attempt, expects = int(action.args["attempt"]), str(action.args["expects"])
     job_id = job_id_of(x, role, run, attempt, expects)
     if (gone := _gone_before(world, x, role, run)) is not None:
         return [outputs_gone(gone)]
-    price = await machine_price(world)
+    price = await machine_price(world, (await audit_machine(world)).flavor if role is JobRole.AUDIT else None)
     if price is not None:
         # A policy's price may count more than the machine: power, or a reserve.
         price = max(price, Policy.from_dict(x.policy).usd_per_hour)
@@ -122,7 +126,10 @@ def _gone_before(world: World, x: Experiment, role: JobRole, run: int) -> Job | 
         needed = x.job_for(JobRole.ABLATE, run)
     elif role in (JobRole.RETRAIN, JobRole.REASSESS):
         needed = x.job_for(JobRole.REBUILD if role is JobRole.RETRAIN else JobRole.RETRAIN, run)
-    elif role in (JobRole.TRAIN, JobRole.PROBE, JobRole.ABLATE):
+    elif role is JobRole.SMOKE:
+        found = x.data.get(data_key(x.recipe, x.recipe_digests))
+        needed = x.jobs.get(found["job_id"]) if found is not None else None
+    elif role in (JobRole.TRAIN, JobRole.PROBE, JobRole.ABLATE, JobRole.AUDIT):
         trained = Trained.of_arm(*arm_of(x, run)) if role is JobRole.ABLATE else Trained.of_run(x.runs[run - 1])
         values = yaml.safe_load(trained.recipe) or {}
         for n in (earlier_run(values.get(key)) for key in EARLIER_RUN_KEYS):
@@ -185,8 +192,9 @@ def _resumed(spec: JobSpec, checkpoint: Checkpoint, inputs: Path) -> JobSpec:
     )
 
 
-async def machine_price(world: World) -> float | None:
-    """USD for an hour of the machine that jobs get, as the backend says now; None where it has no price.
+async def machine_price(world: World, flavor: str | None = None) -> float | None:
+    """USD for an hour of the machine that jobs get, or of a `flavor`, as the backend says now; None where it has no
+    price.
 
     Raises: TransientError when it cannot say.
     """
@@ -194,8 +202,8 @@ async def machine_price(world: World) -> float | None:
         flavors = await asyncio.to_thread(world.runner.flavors)
     except PlatformError as error:
         raise TransientError(f"the runner cannot say what its machines cost: {error}") from error
-    wanted = world.hardware.flavor
-    return next((flavor.usd_per_hour for flavor in flavors if wanted in ("", flavor.name)), None)
+    wanted = world.hardware.flavor if flavor is None else flavor
+    return next((each.usd_per_hour for each in flavors if wanted in ("", each.name)), None)
 
 
 async def _reserve(world: World, x: Experiment, role: JobRole, job_id: JobId, price: float | None) -> Spend | Refusal:
@@ -234,7 +242,7 @@ async def settle(world: World, x: Experiment) -> None:
 
 def job_id_of(x: Experiment, role: JobRole, run: int, attempt: int, expects: str) -> JobId:
     """The same for the same work, so that a replayed launch is recognised; another recipe is other work."""
-    if role in (JobRole.DATA, JobRole.BASELINE):
+    if role in (JobRole.DATA, JobRole.BASELINE, JobRole.SMOKE):
         work = expects
     elif role.of_ablation:
         work = arm_of(x, run)[1].recipe_hash

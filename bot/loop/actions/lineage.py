@@ -1,4 +1,4 @@
-"""A run's lineage: its model held against the declared base, by a process of its own."""
+"""The lineage of a run's or an arm's model: held against the declared base, by a process of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from bot.domain.experiment import Experiment, JobRole, Run
+from bot.domain.experiment import Experiment, JobRole
 from bot.domain.goal import digest_of, slug
 from bot.domain.recipe import earlier_run
 from bot.errors import PostdocError, TransientError
@@ -41,10 +41,12 @@ class Published(NamedTuple):
     """Why some, or all, could not be asked for; empty where they were, and where the base is not of the Hub."""
 
 
-async def lineage_of(world: World, x: Experiment, run: Run) -> dict[str, Any]:
-    """`Lineage.as_dict()` of a trained run, or {"error": why it was not checked}."""
-    values = yaml.safe_load(run.recipe) or {}
-    model = trained_model(world, x, run.n)
+async def lineage_of(world: World, x: Experiment, role: JobRole, n: int, recipe: str) -> dict[str, Any]:
+    """`Lineage.as_dict()` of what the job that did `role` for run or arm `n` has trained by `recipe`, or {"error": why
+    it was not checked}."""
+    values = yaml.safe_load(recipe) or {}
+    left = finished(world, x, role, n) / "out"
+    model, adapter = left / "model", left / "adapter"
     if not model.is_dir():
         return {"error": "its model is not on this machine"}
     try:
@@ -53,7 +55,6 @@ async def lineage_of(world: World, x: Experiment, run: Run) -> dict[str, Any]:
         return {"error": f"the base model is not here ({error})"}
     known = await gather_published(world, x)
     earlier = earlier_run(values.get("init_from"))
-    adapter = finished(world, x, JobRole.TRAIN, run.n) / "out" / "adapter"
     request = {
         "model": str(model),
         "base": str(base),

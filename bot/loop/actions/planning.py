@@ -14,25 +14,26 @@ import yaml
 from bot.conversation import messages
 from bot.conversation.issue_form import goal_yaml
 from bot.conversation.policy import Policy
-from bot.data.audit import audit
+from bot.data.audit import Audit, audit
 from bot.data.card import dataset_card
 from bot.data.licences import GateResult
 from bot.diagnosis import preflight
-from bot.domain.evaluation import Evaluation, Split
+from bot.domain.evaluation import Evaluation
 from bot.domain.experiment import BASELINE, EventKind, Experiment, Job, JobRole, NewEvent
 from bot.domain.goal import DEFAULT_METHOD
 from bot.domain.languages import shares_of
 from bot.domain.methods import METHODS
 from bot.domain.statistics import value_interval
 from bot.errors import UserError
-from bot.evaluation.benchmark_file import Benchmark
-from bot.evaluation.benchmarks import Item, items, split_sizes
+from bot.evaluation.benchmarks import held_out_items, split_sizes
+from bot.loop.action import Action
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contamination import contamination_of
 from bot.loop.actions.contract import refuse
-from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
+from bot.loop.actions.jobs import is_gone, machine_price, outputs_gone, status_of
 from bot.loop.actions.licensing import combination_of, forbidden, licences_of
 from bot.loop.actions.lineage import gather_published
+from bot.loop.actions.research import research_facts
 from bot.loop.actions.specs import (
     base_model,
     goal_folder,
@@ -43,7 +44,6 @@ from bot.loop.actions.specs import (
 from bot.loop.actions.traces import EVALUATION, HOLDOUT, output, output_json
 from bot.loop.hardware import hardware_facts, plan_words
 from bot.loop.own_benchmark import benchmark_of
-from bot.loop.policy import Action
 from bot.loop.spending import (
     consent_missing,
     data_key,
@@ -53,6 +53,7 @@ from bot.loop.spending import (
     next_run_hours,
     spend_of,
 )
+from bot.loop.thinking import with_candidate
 from bot.loop.world import World
 from runners.job import JobId
 
@@ -63,6 +64,9 @@ _ALSO: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "reward": (("chosen", "rejected"),),
 }
 """Method -> other columns that its rows may have."""
+
+
+_MOST_COLUMN_LINES = 24
 
 
 def load_result(folder: Path) -> Evaluation:
@@ -83,6 +87,8 @@ async def result_of(world: World, x: Experiment, job: Job | None) -> Evaluation:
     """
     if job is None:
         raise UserError("an evaluation that is needed was never made")
+    if x.unjudged(job):
+        raise UserError(f"the answers of {job.role} job `{job.job_id}` were not scored by `{x.pins['judge']}`")
     folder = world.runner.folder(JobId(job.job_id))
     if world.kept_file is not None and not folder.exists():
         kept = await raw_result(world, x, job)
@@ -173,6 +179,8 @@ async def record_baseline(world: World, x: Experiment, action: Action) -> list[N
 
 async def check_data(world: World, x: Experiment, action: Action) -> list[NewEvent]:
     """Pass the built training set through its gates: was it built, is its licence known, is it free of test items."""
+    proposed = action.args.get("thought") is not None
+    x = with_candidate(x, action.args.get("thought"))
     key = str(action.args["data_key"])
     job = x.job_for(JobRole.DATA, int(action.args["run"]), key)
     assert job is not None
@@ -186,10 +194,13 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
     if not job.succeeded:
         tail = world.runner.log_tail(JobId(job.job_id), 20).strip()
         found["build_failed"] = tail.splitlines()[-1] if tail else "the build wrote nothing"
-        return [NewEvent(EventKind.DATA_CHECKED, name, found)]
+        events = [NewEvent(EventKind.DATA_CHECKED, name, found)]
+        if x.pull_request is None and (question := messages.column_question(found["build_failed"])) is not None:
+            events.append(await refuse(world, x, question, question=True))
+        return events
     folder = world.runner.folder(JobId(job.job_id))
     benchmark = await benchmark_of(world, x)
-    held_out = await asyncio.to_thread(held_out_items, x, benchmark)
+    held_out = await asyncio.to_thread(held_out_items, benchmark, _seed(x))
     content = output(folder, "data/train.jsonl") or b""
     rows, validation = _rows(content), _rows(output(folder, "data/validation.jsonl") or b"")
     if not rows or validation is None:
@@ -215,9 +226,10 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
     )
     found |= {
         "hardware": hardware,
+        "audit_first": await _costs_something(world, x),
         "build": _build_without(output_json(folder, "data/build.json") or {}, len(facts.get("dropped_rows", ()))),
         **facts,
-        "audit": (await asyncio.to_thread(audit, rows)).as_dict(),
+        "audit": (await asyncio.to_thread(audit, rows, max_length_of(x.recipe))).as_dict(),
         "warnings": await asyncio.to_thread(_warnings, world, x, key, content),
         "licences": {
             name: {"found": each.identifier, "ok": gate.ok, "reason": gate.reason, "cautions": list(gate.cautions),
@@ -231,14 +243,14 @@ async def check_data(world: World, x: Experiment, action: Action) -> list[NewEve
         contamination.blocked or _refused([gate for _, gate in licences.values()]) or forbidden(together, licences)
     )
     events = [NewEvent(EventKind.DATA_CHECKED, name, found)]
-    if found["blocked"] and x.pull_request is None:
+    if found["blocked"] and x.pull_request is None and not proposed:
         events.append(await refuse(world, x, found["blocked"]))
     return events
 
 
-def held_out_items(x: Experiment, benchmark: Benchmark) -> list[Item]:
-    """Everything that this goal is ever measured on, whatever split it stands in."""
-    return [item for split in Split for item in items(benchmark, split, _seed(x))]
+async def _costs_something(world: World, x: Experiment) -> bool:
+    """Whether training asks for a GPU or for money: a run that cannot learn is then found out elsewhere first."""
+    return bool(world.hardware.gpus or Policy.from_dict(x.policy).usd_per_hour or await machine_price(world))
 
 
 def _rows(content: bytes) -> list[dict[str, Any]] | None:
@@ -294,7 +306,11 @@ async def propose(world: World, x: Experiment, action: Action) -> list[NewEvent]
     key = f"{x.goal_id}/propose"
     branch_head = await repository.create_branch(x.branch, base_sha)
     published = await gather_published(world, x)
-    facts = plan_facts(world, x) | {"published": list(published.names), "published_problem": published.problem}
+    facts = plan_facts(world, x) | {
+        "published": list(published.names),
+        "published_problem": published.problem,
+        "research": await research_facts(world, x),
+    }
     plan = {"facts": facts, "base": base, "base_sha": base_sha}
     x.plan = plan
     files = await _first_files(world, x) | await world.record_files(x)
@@ -337,17 +353,42 @@ def plan_facts(world: World, x: Experiment) -> dict[str, Any]:
         "licence": ", ".join(data_licences) or None,
         "licence_verdict": together.get("reason", ""),
         "licence_duties": list(together.get("duties", ())),
+        "columns": columns_read(build),
         "scan_verdict": found.get("verdict"),
         "scan_flagged": len(found.get("flagged", ())),
         "scan_rows": found.get("rows"),
         "scan_dropped": found.get("dropped", 0),
         "memory": plan_words(hardware) if hardware is not None else "",
         "warnings": [*([too_large.diagnosis.cause] if too_large is not None else ()), *checked.get("warnings", ())],
+        "quality": quality_lines(checked.get("audit")),
         "estimated": timed is None and hours is not None,
         "seconds_per_run": None if hours is None else hours * 3600,
         "usd_per_run": (None if hours is None else hours * price) if price else 0.0,
         "consent": _consent_words(x),
     }
+
+
+def max_length_of(recipe: str) -> int | None:
+    """Tokens at which the recipe cuts a row; None where it says nothing that is a number."""
+    value = (yaml.safe_load(recipe) or {}).get("max_length")
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def quality_lines(found: Mapping[str, Any] | None) -> list[str]:
+    """What the audit gives reason to keep, leave out or refuse: a line for each."""
+    if not found:
+        return []
+    return [f"{one.action}: {one.reason}" for one in Audit.from_dict(found).verdicts()]
+
+
+def columns_read(build: Mapping[str, Any]) -> list[str]:
+    """How rows were made from columns with the evidence, and what was left out: a line for each."""
+    mappings = [each for each in build.get("mappings", ()) if each.get("uses")]
+    lines = []
+    for each in mappings:
+        lines += [f"{use['role']} = {use['expression']}: {use['evidence']}" for use in each["uses"]]
+        lines += each.get("notes", ())
+    return lines[:_MOST_COLUMN_LINES]
 
 
 def _consent_words(x: Experiment) -> str:

@@ -2,8 +2,9 @@
 
 Asked are the rules that need no training, over the recipe, the built rows, the benchmark's items of dev, and the audit
 of an earlier job that prepared the same rows with the same keys. What a job writes about
-its tokens, masks and weights before its first step the server cannot find out without the job's libraries: of a recipe
-whose rows were never tokenised like that, the monitor judges it in the job, at step 0.
+its tokens, masks and weights before its first step the server cannot find out without the job's libraries: where the
+machine costs something a job without it looks first (`bot.loop.auditing`), and else the monitor judges it in the
+training job, at step 0.
 """
 
 from __future__ import annotations
@@ -19,40 +20,46 @@ from bot.conversation.policy import Policy
 from bot.diagnosis import preflight
 from bot.domain.diagnosis import Diagnosis, Severity
 from bot.domain.experiment import EventKind, Experiment, Job, JobRole, NewEvent, Run
-from bot.domain.recipe import differences
+from bot.domain.goal import DEFAULT_METHOD, digest_of
+from bot.domain.recipe import recipe_hash
 from bot.errors import UserError
 from bot.evaluation.benchmarks import Item, items
+from bot.loop.action import Action
 from bot.loop.actions import jobs
 from bot.loop.actions.specs import goal_folder, jsonl
 from bot.loop.actions.traces import built_rows, goal_of, output
+from bot.loop.auditing import AUDITING_ROLES, prepares_alike
 from bot.loop.own_benchmark import benchmark_of
-from bot.loop.policy import Action
+from bot.loop.thinking import with_candidate
 from bot.loop.world import World
 from runners.job import JobId
 
 AUDIT = "out/data_audit.json"
-NOT_AUDITED = frozenset(
-    {
-        "learning_rate", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "weight_decay", "max_grad_norm",
-        "num_train_epochs", "max_steps", "adam_beta1", "adam_beta2", "adam_epsilon", "label_smoothing_factor",
-        "logging_steps", "eval_steps", "eval_strategy", "save_steps", "save_strategy", "save_total_limit", "beta",
-    }
-)  # fmt: skip
-"""Keys that say how long and how fast is trained, never what on: an audit stands when one of them changes."""
 
 
 async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
     """Start the job, but no training that is known to be in vain: that is noted instead, and nothing is spent."""
     role, run = JobRole(action.args["role"]), int(action.args["run"])
-    # Where the monitor may only advise, or is off, nothing is refused either.
-    if role is JobRole.TRAIN and Policy.from_dict(x.policy).monitor == "abort":
+    # Where the monitor may only advise, or is off, nothing is refused either. What a language model proposed meets the
+    # same rules before it is tried at all.
+    if role in (JobRole.TRAIN, JobRole.SMOKE) and Policy.from_dict(x.policy).monitor == "abort":
         job_id = jobs.job_id_of(x, role, run, int(action.args["attempt"]), str(action.args["expects"]))
         # What an interrupted attempt has started already is watched like any other.
         if await asyncio.to_thread(world.runner.status, job_id) is None:
-            fatal = await fatal_findings(world, x, x.runs[run - 1])
+            view = with_candidate(x, action.args.get("thought"))
+            fatal = await fatal_findings(world, view, upcoming(view) if role is JobRole.SMOKE else x.runs[run - 1])
             if fatal:
                 return [_refused(job_id, action, fatal)]
     return await jobs.launch(world, x, action)
+
+
+def upcoming(view: Experiment) -> Run:
+    """The run that what stands at the head would be."""
+    values = yaml.safe_load(view.recipe) or {}
+    digests = dict(view.recipe_digests)
+    name = recipe_hash(values, script_digest=digest_of(digests))
+    method = str(values.get("method") or DEFAULT_METHOD)
+    return Run(len(view.runs) + 1, view.recipe, name, view.head_sha, method, digests=digests)
 
 
 def _refused(job_id: JobId, action: Action, fatal: Sequence[Diagnosis]) -> NewEvent:
@@ -100,7 +107,7 @@ def _fatal(world: World, x: Experiment, run: Run, asked: Sequence[Item]) -> tupl
 def earlier_audit(world: World, x: Experiment, run: Run) -> Mapping[str, Any] | None:
     """What the latest job wrote that prepared the same rows with the same scripts and keys; None where none did."""
     for job in reversed(x.jobs.values()):
-        if job.role is JobRole.TRAIN and not job.refused and prepares_alike(x.runs[job.run - 1], run):
+        if job.role in AUDITING_ROLES and not job.refused and prepares_alike(x.runs[job.run - 1], run):
             audit = _audit_of(world, job)
             if audit:
                 return audit
@@ -114,9 +121,3 @@ def _audit_of(world: World, job: Job) -> dict[str, Any]:
         return {}
     # How long the warm-up takes is the one part that follows from keys that may have changed.
     return {key: value for key, value in found.items() if key != "warm_up_steps"} if isinstance(found, dict) else {}
-
-
-def prepares_alike(one: Run, other: Run) -> bool:
-    """Whether two runs tokenise the same rows in the same way."""
-    changed = differences(yaml.safe_load(one.recipe) or {}, yaml.safe_load(other.recipe) or {})
-    return one.digests == other.digests and changed.keys() <= NOT_AUDITED

@@ -17,11 +17,11 @@ from bot.domain.goal import slug
 from bot.domain.redaction import redact
 from bot.errors import TransientError, UserError
 from bot.loop import hub_models
+from bot.loop.action import Action
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.planning import post_sticky
 from bot.loop.actions.specs import goal_folder, trained_model
 from bot.loop.actions.traces import provenance
-from bot.loop.policy import Action
 from bot.loop.spending import data_key
 from bot.loop.world import World
 

@@ -5,49 +5,70 @@ from __future__ import annotations
 import math
 from functools import partial
 
+from bot.brain.agent.account import Account
 from bot.brain.agent.transcript import Transcript
 from bot.brain.ask import ask
 from bot.conversation import messages
-from bot.domain.budget import remaining
-from bot.domain.experiment import Command, EventKind, Experiment, JobRole, NewEvent
+from bot.conversation.policy import Policy
+from bot.domain.experiment import Command, Experiment, JobRole, NewEvent
 from bot.domain.redaction import redacted
 from bot.loop.actions.specs import goal_folder
 from bot.loop.actions.traces import job_path, metrics_of, number
-from bot.loop.spending import spend_of
+from bot.loop.purse import GoalPurse, left_behind
+from bot.loop.spending import left_of_agreed
 from bot.loop.world import World
 
 _MOST_RUNS = 12
 """Whose curves are shown: the latest."""
 
 
-async def answer_question(world: World, x: Experiment, command: Command) -> tuple[str, list[NewEvent]]:
+EXPLAIN = (
+    "Explain what the next run tries, to somebody who has to decide whether it is worth its price: what it changes, "
+    "which evidence of this record speaks for it and which against, what gain may be expected and why, and what would "
+    "make you stop."
+)
+"""What `/postdoc plan` asks."""
+
+
+async def answer_question(world: World, x: Experiment, command: Command, question: str) -> tuple[str, list[NewEvent]]:
     """The answer as Markdown with what it cost; or, without an event, why nothing was asked.
 
     The conversation is kept in the goal's folder, so that a process that is killed asks nothing twice.
     """
     model = world.brain
-    if model is None:
-        return "No language model is set here. Whoever runs this server can set POSTDOC_BRAIN.", []
-    priced = model.price.most(1000, 1000) > 0
-    if priced and x.consent is None:
-        return "An answer costs money, and nobody has agreed to this goal's spending yet.", []
+    name = f"ask/{command.seq}/"
+    lost = await left_behind(world.treasury, x, besides=name)
+    why = _may_not_ask(world, x)
+    if model is None or why:
+        return why, lost
     transcript = Transcript(
         goal_folder(world, x) / "brain" / f"ask-{command.seq}.jsonl",
         clean=partial(redacted, known=world.known_secrets),
     )
-    events: dict[int, NewEvent] = {}
-
-    async def spent(number: int, usd: float, what: str) -> None:
-        data = {"usd": usd, "what": f"an answer to {command.author}", "model": model.name}
-        events[number] = NewEvent(EventKind.LLM_SPENT, f"llm/ask/{command.seq}/{number}", data)
-
-    left = remaining(x.ceilings, spend_of(x)).usd if priced else math.inf
-    asked = await ask(model, x, _curves(world, x), command.args[0], transcript, left, spent)
+    purse = GoalPurse(world.treasury, x, name, of=f"an answer to {command.author}", model=model.name)
+    left = math.inf if model.price.free else left_of_agreed(x).usd - sum(each.data["usd"] for each in lost)
+    asked = await ask(Account(model, transcript, purse, left), x, curves_of(world, x), question)
     text = messages.reply_asked(asked.text, model.name, transcript.conversation.usd, asked.wrong, failed=asked.failed)
-    return text, list(events.values())
+    return text, [*lost, *purse.events]
 
 
-def _curves(world: World, x: Experiment) -> dict[int, dict[str, list[tuple[int, float | None]]]]:
+def may_ask(world: World, x: Experiment) -> bool:
+    """Whether there is a language model that may be asked about this goal now."""
+    return not _may_not_ask(world, x)
+
+
+def _may_not_ask(world: World, x: Experiment) -> str:
+    """Why no language model may be asked, as a sentence; empty where one may."""
+    if world.brain is None:
+        return "No language model is set here. Whoever runs this server can set POSTDOC_BRAIN."
+    if Policy.from_dict(x.policy).brain == "off":
+        return "The policy of this repository (`brain: off`) lets no language model be asked about it."
+    if not world.brain.price.free and x.consent is None:
+        return "An answer costs money, and nobody has agreed to this goal's spending yet."
+    return ""
+
+
+def curves_of(world: World, x: Experiment) -> dict[int, dict[str, list[tuple[int, float | None]]]]:
     found: dict[int, dict[str, list[tuple[int, float | None]]]] = {}
     for run in x.runs[-_MOST_RUNS:]:
         for row in metrics_of(job_path(world, x, JobRole.TRAIN, run.n)):

@@ -23,11 +23,11 @@ from bot.domain.reproduction import (
     not_rebuilt,
 )
 from bot.errors import UserError
+from bot.loop.action import Action
 from bot.loop.actions.jobs import settle, status_of
 from bot.loop.actions.planning import post_sticky, result_of
 from bot.loop.actions.specs import reproduced_run
 from bot.loop.actions.traces import environment_of, job_path, losses_of, output
-from bot.loop.policy import Action
 from bot.loop.spending import data_key, next_run_hours, spend_of
 from bot.loop.world import World, digest
 from runners.job import JobId

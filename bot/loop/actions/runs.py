@@ -13,21 +13,24 @@ from bot.brain.playbook import Kind, Means, Remedy, after_probe
 from bot.brain.search import Decision, Search, next_change
 from bot.conversation import messages
 from bot.conversation.github import InlineComment, StaleHead
+from bot.conversation.policy import Policy
 from bot.diagnosis import diagnose
 from bot.domain.budget import remaining
 from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity, Symptom
 from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent, Run
 from bot.domain.fold import foreseen
 from bot.domain.goal import digest_of
-from bot.domain.recipe import as_yaml, differences, line_with, with_value
+from bot.domain.recipe import as_yaml, differences, line_with, recipe_hash, with_value
 from bot.domain.redaction import redact
+from bot.domain.scripts import with_data_scripts
+from bot.loop.action import Action
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contract import describe_model
 from bot.loop.actions.generated import card_of, generated_rows, spoiled
 from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
 from bot.loop.actions.lineage import lineage_of
 from bot.loop.actions.planning import data_card, holdout_of, post_sticky, raw_result, result_of, score_of
-from bot.loop.actions.specs import base_model, keep_script, script_of
+from bot.loop.actions.specs import base_model, keep_shipped, script_of
 from bot.loop.actions.traces import (
     collect_trace,
     committed_files,
@@ -38,9 +41,9 @@ from bot.loop.actions.traces import (
     output_json,
 )
 from bot.loop.judging import forgotten, holdout_events, judged, reached_run, wise
-from bot.loop.policy import Action, arm_chosen, head_recipe_hash
+from bot.loop.policy import arm_chosen, head_recipe_hash
 from bot.loop.spending import data_key, remedy_waits, spend_of
-from bot.loop.world import PREPARE, World, shipped_scripts
+from bot.loop.world import World
 from runners.job import JobId
 
 
@@ -106,10 +109,45 @@ async def diagnose_run(world: World, x: Experiment, action: Action) -> list[NewE
     decision = await _decided(world, after)
     if blame is not None or (train is not None and train.refused):
         decision = _only_what_helps(decision, report)
+    decision = _scripts_back(after, decision)
     found |= {"remedy": decision.remedy.as_dict() if decision.remedy else None, "kept": decision.kept}
     if decision.remedy is None and decision.stuck:
         found["stuck"] = decision.stuck
+    proposer = world.proposer(Policy.from_dict(x.policy))
+    if proposer is not None and _is_open(after, decision):
+        found["brain"] = proposer
     return [*asked, NewEvent(EventKind.DIAGNOSED, key, found)]
+
+
+def _scripts_back(x: Experiment, decision: Decision) -> Decision:
+    """After a crash of a script that the language model rewrote: the scripts of the run before, with the change that
+    the playbook would have made there. Its rules know recipes alone, so they would go on with the broken script."""
+    run = x.run
+    if run is None or run.failure is None or run.changed_by != "postdoc" or not (paths := x.rewritten_in(run)):
+        return decision
+    before, thought = x.runs[run.n - 2], x.thought_on(run.n - 1)
+    if thought is None or not thought.instead_of:
+        return decision
+    remedy = Remedy.from_dict(thought.instead_of)
+    if remedy.stage is not None or remedy.arms:
+        return decision
+    scripts = {path: before.digests[path] for path in paths if path in before.digests}
+    back = replace(
+        remedy, base=before.n, recipe=remedy.recipe or before.recipe, probe=False, rates=(), scripts=scripts,
+        why=f"Back to the scripts of run {before.n}. {remedy.why}",
+    )  # fmt: skip
+    values = yaml.safe_load(back.applied(before.recipe)) or {}
+    if recipe_hash(values, script_digest=digest_of(before.digests)) in x.tried:
+        return decision
+    return decision._replace(remedy=back, stuck="")
+
+
+def _is_open(after: Experiment, decision: Decision) -> bool:
+    """Whether somebody else than the playbook may say what comes next: a change is due, there is a run for it, and it
+    is not the goal's own next method."""
+    due = decision.remedy is not None or bool(decision.stuck)
+    staged = decision.remedy is not None and decision.remedy.stage is not None
+    return due and not staged and remaining(after.ceilings, spend_of(after)).runs > 0
 
 
 async def _ask_holdout(world: World, after: Experiment, run: Run) -> list[NewEvent]:
@@ -127,7 +165,7 @@ async def _ask_holdout(world: World, after: Experiment, run: Run) -> list[NewEve
 
 async def _with_lineage(world: World, x: Experiment, run: Run) -> dict[str, Any]:
     """What the run's lineage adds to its DIAGNOSED, or takes away: weights of another origin have no value here."""
-    lineage = await lineage_of(world, x, run)
+    lineage = await lineage_of(world, x, JobRole.TRAIN, run.n, run.recipe)
     found = messages.known_lineage(lineage)
     if found is None or found.verdict.counts:
         return {"lineage": lineage}
@@ -162,11 +200,11 @@ def _only_what_helps(decision: Decision, report: DiagnosisReport) -> Decision:
 def _with_scripts(world: World, x: Experiment, remedy: Remedy) -> Remedy:
     """The remedy that changes the stage, with the scripts that it brings; the data is built as before."""
     assert remedy.stage is not None
-    shipped = {path: keep_script(world, content) for path, content in shipped_scripts(remedy.stage["method"]).items()}
+    shipped = keep_shipped(world, remedy.stage["method"])
     stage = {
         **remedy.stage,
-        "digests": shipped | {PREPARE: x.recipe_digests.get(PREPARE, shipped[PREPARE])},
-        "shipped_digests": shipped | {PREPARE: x.shipped_digests.get(PREPARE, shipped[PREPARE])},
+        "digests": with_data_scripts(shipped, x.recipe_digests),
+        "shipped_digests": with_data_scripts(shipped, x.shipped_digests),
     }
     return replace(remedy, stage=stage)
 
@@ -323,7 +361,9 @@ async def commit_remedy(world: World, x: Experiment, remedy: Remedy, *, why: str
     """Commit a remedy on the head, with the scripts that it brings."""
     symptom = remedy.symptom if by == "postdoc" else ""
     stage = dict(remedy.stage) if remedy.stage is not None else None
-    return await _commit_recipe(world, x, remedy.applied(x.recipe), why=why, by=by, symptom=symptom, stage=stage)
+    return await _commit_recipe(
+        world, x, remedy.applied(x.recipe), why=why, by=by, symptom=symptom, stage=stage, scripts=remedy.scripts
+    )
 
 
 async def commit_change(
@@ -340,8 +380,9 @@ async def commit_change(
 
 
 async def _commit_recipe(
-    world: World, x: Experiment, text: str, *, why: str, by: str, symptom: str = "", stage: dict[str, Any] | None = None
-) -> list[NewEvent]:
+    world: World, x: Experiment, text: str, *, why: str, by: str, symptom: str = "",
+    stage: dict[str, Any] | None = None, scripts: Mapping[str, str] | None = None,
+) -> list[NewEvent]:  # fmt: skip
     last = x.run.recipe if x.run is not None else x.recipe
     changed = {k: list(pair) for k, pair in differences(yaml.safe_load(last) or {}, yaml.safe_load(text) or {}).items()}
     files: dict[str, bytes | None] = {f"{x.folder}/recipe.yaml": text.encode()}
@@ -350,6 +391,8 @@ async def _commit_recipe(
             if x.recipe_digests.get(path) != wanted:
                 files[f"{x.folder}/{path}"] = await script_of(world, x, path, wanted, x.head_sha)
         files |= {f"{x.folder}/{path}": None for path in x.recipe_digests.keys() - stage["digests"].keys()}
+    for path, wanted in (scripts or {}).items():
+        files[f"{x.folder}/{path}"] = await script_of(world, x, path, wanted, x.head_sha)
     for run in x.runs:
         if run.reviewed:
             files |= committed_files(world, x, run)
@@ -357,8 +400,9 @@ async def _commit_recipe(
     if card_of(x) is not None:
         files[f"{x.folder}/data/README.md"] = data_card(x, synthetic=card_of(x)).encode()
     reason, method = f"{symptom}: {why}" if symptom else why, stage["method"] if stage is not None else ""
-    message = messages.commit_message(x, len(x.runs), changed, reason, method=method)
-    key = f"{x.goal_id}/change/{digest_of([x.head_sha, text])[:12]}"
+    message = messages.commit_message(x, len(x.runs), changed, reason, method=method, scripts=sorted(scripts or ()))
+    what = [x.head_sha, text, dict(scripts)] if scripts else [x.head_sha, text]
+    key = f"{x.goal_id}/change/{digest_of(what)[:12]}"
     try:
         head = await world.repository(x).commit(
             x.branch, expected_head=x.head_sha, message=f"{message.headline}\n\n{message.body}", key=key, files=files
@@ -368,6 +412,8 @@ async def _commit_recipe(
         moved = {"head_sha": actual, "by": "someone"}
         return [NewEvent(EventKind.HEAD_MOVED, f"head/{actual}", moved)]
     data: dict[str, Any] = {"head_sha": head, "recipe": text, "changed": changed, "why": why, "by": by}
+    if scripts:
+        data["scripts"] = dict(scripts)
     if stage is not None:
         data["stage"] = {key: stage[key] for key in ("index", "agreed", "digests", "shipped_digests")}
     return [NewEvent(EventKind.REVISED, f"revised/{head}", data)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from bot.domain.ablation import Ablation, Arm
 from bot.domain.experiment import BASELINE, Experiment, JobRole, Run
 from bot.domain.goal import digest_of, slug
 from bot.domain.recipe import earlier_run, run_name
+from bot.domain.scripts import PREPARE, TRAIN, builds_data, files_shipped_as, shipped_files
 from bot.errors import PlatformError, TransientError, UserError
 from bot.evaluation.benchmarks import evaluation_words, write_job_files
 from bot.evaluation.tasks import training_rows
@@ -23,11 +24,11 @@ from bot.loop.models import fetched_model, hub_origin
 from bot.loop.own_benchmark import benchmark_of
 from bot.loop.sources import source_files
 from bot.loop.spending import data_key
-from bot.loop.world import METHODS, PREPARE, SCRIPTS, TEMPLATES, TRAIN, World, digest
+from bot.loop.world import TEMPLATES, World, digest
 from runners.hardware.estimate import MemoryEstimate, memory_of
 from runners.hardware.shape import shape_in
 from runners.hardware.training import training_of
-from runners.job import Caps, JobId, JobSpec
+from runners.job import Caps, Flavor, Hardware, JobId, JobSpec
 from runners.launching import CONFIG_FILE, SCRIPT_FILE, launch_plan
 from runners.outputs import read_output
 
@@ -39,6 +40,15 @@ CHECKPOINTS, LATEST = "out", "latest"
 """Where a training script makes its `checkpoint-N` folders, and the file there that names the newest whole one."""
 EARLIER_RUN_KEYS = ("init_from", "teacher")
 """Keys of a recipe that may name an earlier run of the goal, `runs/02`."""
+SMOKE = ("--smoke",)
+"""What makes a training script take two steps on a few rows."""
+VALIDATION = "data/validation.jsonl"
+WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx"})
+"""Endings of files that an audit does without."""
+CONFIGURATION = "init"
+"""Where a job finds the rest of a model's files."""
+AUDIT_GIB = 8.0
+"""Memory of an audit: the libraries, and every row in tokens."""
 BENCHMARK_ROWS = 3000
 """Training rows drawn from a benchmark that makes its own."""
 
@@ -47,12 +57,12 @@ DATA_WORDS = ("{python}", PREPARE, "--config", "recipe.yaml", "--inputs", "input
 """The command that builds a training set."""
 
 
-def training_words(*, teacher: bool, validation: bool) -> tuple[str, ...]:
+def training_words(*, teacher: bool, validation: bool, init: str = "{mount:init}") -> tuple[str, ...]:
     """The command that trains, without what starts it."""
-    words = (TRAIN, "--config", "recipe.yaml", "--init_from", "{mount:init}")
+    words = (TRAIN, "--config", "recipe.yaml", "--init_from", init)
     taught = ("--teacher", "{mount:teacher}") if teacher else ()
     rows = ("--train_file", "data/train.jsonl", "--output_dir", "out")
-    return words + taught + rows + (("--validation_file", "data/validation.jsonl") if validation else ())
+    return words + taught + rows + (("--validation_file", VALIDATION) if validation else ())
 
 
 def kept_name(job_id: str, path: str) -> str:
@@ -81,6 +91,11 @@ async def spec_of(world: World, x: Experiment, role: JobRole, run: int, job_id: 
             )
         case JobRole.TRAIN:
             return await _training_spec(world, x, job_id, Trained.of_run(x.runs[run - 1]), ())
+        case JobRole.AUDIT:
+            return await _audit_spec(world, x, job_id, Trained.of_run(x.runs[run - 1]))
+        case JobRole.SMOKE:
+            key = data_key(x.recipe, x.recipe_digests)
+            return await _training_spec(world, x, job_id, Trained(x.recipe, x.recipe_digests, x.head_sha, key), SMOKE)
         case JobRole.ABLATE:
             return await _training_spec(world, x, job_id, Trained.of_arm(*arm_of(x, run)), ())
         case JobRole.WEIGH:
@@ -105,11 +120,11 @@ async def spec_of(world: World, x: Experiment, role: JobRole, run: int, job_id: 
 async def _data_spec(world: World, x: Experiment, job_id: JobId) -> JobSpec:
     inputs = goal_folder(world, x) / "inputs" / data_key(x.recipe, x.recipe_digests)
     files = {
-        "recipe.yaml": write_input(inputs / "recipe.yaml", x.recipe.encode()),
-        PREPARE: write_input(
-            inputs / "prepare.py", await script_of(world, x, PREPARE, x.recipe_digests[PREPARE], x.head_sha)
-        ),
+        path: write_input(inputs / path, await script_of(world, x, path, wanted, x.head_sha))
+        for path, wanted in x.recipe_digests.items()
+        if builds_data(path)
     }
+    files["recipe.yaml"] = write_input(inputs / "recipe.yaml", x.recipe.encode())
     for source in sources_of(x.recipe):
         for path, file in (await _source_files(world, x, source, inputs / "sources")).items():
             files[f"inputs/{path}"] = file
@@ -168,34 +183,15 @@ async def _training_spec(
 ) -> JobSpec:
     recipe, digests = trained.recipe, trained.digests
     inputs = goal_folder(world, x) / "inputs" / job_id
-    checked = x.data[trained.data_key]
-    built = world.runner.folder(JobId(trained.data_job or checked["job_id"]))
-    files = {
-        path: write_input(inputs / path, await script_of(world, x, path, wanted, trained.head_sha))
-        for path, wanted in digests.items()
-        if path != PREPARE
-    }
-    files |= {
-        "recipe.yaml": write_input(inputs / "recipe.yaml", recipe.encode()),
-        # Read here, not copied by path: what a script wrote may be a link to something it could not read itself.
-        "data/train.jsonl": write_input(
-            inputs / "train.jsonl",
-            lines_without(read_output(built, "data/train.jsonl"), set(checked.get("dropped_rows", ()))),
-        ),
-    }
+    files = await _training_files(world, x, trained, inputs)
     mounts = {"init": await _model_named(world, x, recipe, "init_from") or await base_model(world, x)}
     start, launcher = await _launcher(world, recipe, mounts["init"], inputs)
     files |= launcher
     if (teacher := await _model_named(world, x, recipe, "teacher")) is not None:
         mounts["teacher"] = teacher
-    validation = lines_without(
-        read_output(built, "data/validation.jsonl"), set(checked.get("dropped_validation_rows", ()))
-    )
-    if validation:
-        files["data/validation.jsonl"] = write_input(inputs / "validation.jsonl", validation)
     return JobSpec(
         job_id,
-        (*start, *training_words(teacher=teacher is not None, validation=bool(validation)), *extra),
+        (*start, *training_words(teacher=teacher is not None, validation=VALIDATION in files), *extra),
         files=files,
         mounts={name: str(path) for name, path in mounts.items()},
         origins=origins_of(world, x, mounts),
@@ -205,6 +201,48 @@ async def _training_spec(
         hardware=world.hardware,
         checkpoints=CHECKPOINTS,
     )
+
+
+async def _training_files(world: World, x: Experiment, trained: Trained, inputs: Path) -> dict[str, str]:
+    """The script with what it imports, the recipe and the rows that passed their gates."""
+    checked = x.data[trained.data_key]
+    built = world.runner.folder(JobId(trained.data_job or checked["job_id"]))
+    files = {
+        path: write_input(inputs / path, await script_of(world, x, path, wanted, trained.head_sha))
+        for path, wanted in trained.digests.items()
+        if not builds_data(path)
+    }
+    files["recipe.yaml"] = write_input(inputs / "recipe.yaml", trained.recipe.encode())
+    # Read here, not copied by path: what a script wrote may be a link to something it could not read itself.
+    for path, dropped in (("data/train.jsonl", "dropped_rows"), (VALIDATION, "dropped_validation_rows")):
+        rows = lines_without(read_output(built, path), set(checked.get(dropped, ())))
+        if rows or path != VALIDATION:
+            files[path] = write_input(inputs / PurePosixPath(path).name, rows)
+    return files
+
+
+async def _audit_spec(world: World, x: Experiment, job_id: JobId, trained: Trained) -> JobSpec:
+    """The training's script with `--audit_only`, and of the model what is not its weights: no machine for training."""
+    files = await _training_files(world, x, trained, goal_folder(world, x) / "inputs" / job_id)
+    model = await base_model(world, x)
+    beside = (path for path in sorted(model.iterdir()) if path.is_file() and path.suffix not in WEIGHTS)
+    files |= {f"{CONFIGURATION}/{path.name}": str(path.resolve()) for path in beside}
+    words = training_words(teacher=False, validation=VALIDATION in files, init=CONFIGURATION)
+    caps = _caps(world, memory_gib=min(AUDIT_GIB, world.train_memory_gib))
+    return JobSpec(
+        job_id, ("{python}", *words, "--audit_only"), files=files, environment=world.environment, caps=caps,
+        trusted=_trusted(x, trained.digests), hardware=await audit_machine(world), outputs=("out",),
+    )  # fmt: skip
+
+
+async def audit_machine(world: World) -> Hardware:
+    """The cheapest without a GPU, of those that have a price; else what a backend takes for a job that asks for none.
+
+    Raises: TransientError when the backend cannot say.
+    """
+    offered = [each for each in await _flavors(world) if not each.gpus and each.usd_per_hour is not None]
+    large = [each for each in offered if not each.memory_gib or each.memory_gib >= AUDIT_GIB]
+    return Hardware(flavor=min(large, key=lambda each: each.usd_per_hour or 0.0).name) if large else Hardware()
 
 
 async def _model_named(world: World, x: Experiment, recipe: str, key: str) -> Path | None:
@@ -286,12 +324,15 @@ def _estimate(recipe: str, init: Path, gpu_memory_gib: float) -> MemoryEstimate 
 
 async def _gpu_memory_gib(world: World) -> float:
     """Of one GPU; 0 where the backend does not say."""
-    try:
-        flavors = await asyncio.to_thread(world.runner.flavors)
-    except PlatformError as error:
-        raise TransientError(f"the runner cannot say what GPUs it has: {error}") from error
     wanted = world.hardware.flavor
-    return next((flavor.gpu_memory_gib for flavor in flavors if wanted in ("", flavor.name)), 0.0)
+    return next((flavor.gpu_memory_gib for flavor in await _flavors(world) if wanted in ("", flavor.name)), 0.0)
+
+
+async def _flavors(world: World) -> Sequence[Flavor]:
+    try:
+        return await asyncio.to_thread(world.runner.flavors)
+    except PlatformError as error:
+        raise TransientError(f"the runner cannot say what machines it has: {error}") from error
 
 
 async def _evaluation_spec(
@@ -333,8 +374,16 @@ def _seed(x: Experiment) -> int:
     return x.goal.seed
 
 
-def keep_script(world: World, content: bytes) -> str:
-    """Keep a shipped script under its digest, which is returned: an upgrade then leaves a goal under way its own."""
+def keep_shipped(world: World, method: str) -> dict[str, str]:
+    """Keep the scripts that ship for `method`: an upgrade then leaves a goal under way its own.
+
+    Returns: path in an experiment's folder -> digest.
+    """
+    return {path: _keep_script(world, file.read_bytes()) for path, file in shipped_files(method).items()}
+
+
+def _keep_script(world: World, content: bytes) -> str:
+    """Keep it under its digest, which is returned."""
     folder = _kept_scripts(world)
     folder.mkdir(parents=True, exist_ok=True)
     name = digest(content)
@@ -350,6 +399,8 @@ def _kept_scripts(world: World) -> Path:
 
 async def script_of(world: World, x: Experiment, path: str, wanted: str, ref: str) -> bytes:
     """A script of the experiment's folder as commit `ref` holds it: the shipped file where the digest says so."""
+    if (written := x.written.get(wanted)) is not None:
+        return written.encode()
     kept = _kept_scripts(world) / wanted
     if kept.is_file() and digest(content := kept.read_bytes()) == wanted:
         return content
@@ -357,12 +408,10 @@ async def script_of(world: World, x: Experiment, path: str, wanted: str, ref: st
         content = await world.kept_file(x.goal_id, f"{KEPT_SCRIPTS}/{wanted}") or b""
         if digest(content) == wanted:
             return content
-    for shipped in SCRIPTS.glob("*.py"):
+    for shipped in files_shipped_as(path):
         # What was kept went with the machine, and this version still ships the same.
-        if shipped.name in (PurePosixPath(path).name, *(f"{name}.py" for name in METHODS)):
-            content = shipped.read_bytes()
-            if digest(content) == wanted:
-                return content
+        if digest(content := shipped.read_bytes()) == wanted:
+            return content
     repository = world.repository(x)
     if x.pull_request is None and x.goal is not None and x.goal.script and path == TRAIN:
         found = await repository.file(x.goal.script, (await repository.default_branch())[1])

@@ -11,7 +11,8 @@ from starlette.requests import Request
 
 from bot.conversation.messages.review import labels_of
 from bot.conversation.messages.tables import run_seconds
-from bot.conversation.messages.wording import changes, listed, setting
+from bot.conversation.messages.thoughts import remedy_words
+from bot.conversation.messages.wording import changes, listed
 from bot.conversation.policy import Policy
 from bot.domain.budget import Envelope
 from bot.domain.diagnosis import Diagnosis
@@ -178,7 +179,7 @@ def _asked(x: Experiment) -> dict[str, Any]:
         why = consent_missing(x, keys=tuple(x.changed)) if x.goal is not None else None
     changed = changes(x.changed)
     if remedy is not None:
-        changed = f"`{remedy['key']}` to `{setting(remedy['value'])}`: {remedy['why']}"
+        changed = f"{remedy_words(remedy)}: {remedy['why']}"
     return {"why": why or "", "changed": changed, "command": f"/postdoc run {x.head_sha[:12]}"}
 
 

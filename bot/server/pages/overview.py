@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
 from bot.conversation.policy import Month
-from bot.domain.budget import NOTHING, Spend
-from bot.loop.treasury import month_of
+from bot.domain.budget import NOTHING, Spend, month_of
 from bot.server.pages.queue import Live, about, ordinal, placed
 from bot.server.pages.view import View
 from bot.server.summaries import Summary, sums
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 GOALS_A_PAGE = 25
 MOST_GOALS, MOST_MONTHS = 200, 12
 """Of the spending page."""
+_ROUNDING = 1e-6
+"""USD below which two sums are the same."""
 KINDS = ("all", "open", "waiting", "ended")
 
 
@@ -103,9 +104,10 @@ def spend_page(bot: Bot, request: Request) -> View:
     repositories: dict[str, list[Summary]] = {}
     for summary in sorted(summaries, key=lambda each: each.full_name.lower()):
         repositories.setdefault(summary.full_name, []).append(summary)
+    held = {place: spend.usd for place, spend in bot.treasury.months().items()}
     costing = [summary for summary in summaries if summary.goal is not None]
     values = {
-        "repositories": {name: _month_rows(each) for name, each in repositories.items()},
+        "repositories": {name: _month_rows(each, held) for name, each in repositories.items()},
         "goals": sorted(costing, key=lambda s: (-s.spent.usd, -s.spent.gpu_hours, s.goal_id))[:MOST_GOALS],
         "count": len(summaries),
         "costing": len(costing),
@@ -116,11 +118,21 @@ def spend_page(bot: Bot, request: Request) -> View:
     return View("spend.html", values, "spend")
 
 
-def _month_rows(summaries: Sequence[Summary]) -> list[MonthRow]:
-    """The present month first. The ceilings are those that the goal whose contract was read last was held to."""
+def _month_rows(summaries: Sequence[Summary], held: Mapping[tuple[str, str], float]) -> list[MonthRow]:
+    """The present month first. The ceilings are those that the goal whose contract was read last was held to.
+
+    `held` is what the treasury holds goals to, in USD by repository and month: it knows of turns of the language model
+    that are under way, or that the journals will learn of at the end of a sitting.
+    """
     spent, reserved = sums([each.months for each in summaries]), sums([each.reserved for each in summaries])
     now = month_of(time.time())
     known = [summary for summary in summaries if summary.state is not None] or list(summaries)
     ceiling = max(known, key=lambda summary: summary.opened_at).month_ceiling
     months = sorted({*spent, *reserved, now}, reverse=True)[:MOST_MONTHS]
-    return [MonthRow(month, spent.get(month, NOTHING), reserved.get(month, NOTHING), ceiling) for month in months]
+    rows = []
+    for month in months:
+        paid, set_aside = spent.get(month, NOTHING), reserved.get(month, NOTHING)
+        more = held.get((summaries[0].full_name, month), 0.0) - paid.usd - set_aside.usd
+        set_aside += Spend(usd=more if more > _ROUNDING else 0.0)
+        rows.append(MonthRow(month, paid, set_aside, ceiling))
+    return rows

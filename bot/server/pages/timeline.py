@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bot.conversation.messages.monitoring import stopped_sentence
+from bot.conversation.messages.thoughts import remedy_words
 from bot.conversation.messages.wording import (
     changes,
     clock,
@@ -31,6 +32,8 @@ ROLES = {
     "rebuild": "build the data of reproduction {run} again",
     "retrain": "train for reproduction {run}",
     "reassess": "evaluate reproduction {run}",
+    "smoke": "train two steps of proposal {run}",
+    "audit": "look at the data of run {run} in tokens",
 }
 """What a job of each role is there to do."""
 FAILURES = {
@@ -198,7 +201,7 @@ def _diagnosed(d: Data) -> Said:
 
 def _reviewed(d: Data) -> Said:
     remedy = d["remedy"]
-    why = f"Next it would set `{remedy['key']}` to `{remedy['value']}`: {remedy['why']}" if remedy else ""
+    why = f"Next: {remedy_words(remedy)}. {remedy['why']}" if remedy else ""
     return f"The review of run {d['run']} was posted.", why, ""
 
 
@@ -211,6 +214,22 @@ def _head_read(d: Data) -> Said:
     changed = changes(d["changed"], marked=False)
     words = f"Read what stands at `{short(d['head_sha'])}`" + (f": {changed}." if changed else ".")
     return words, "The training scripts changed too." if d["scripts_changed"] else "", ""
+
+
+def _thought(d: Data) -> Said:
+    about = f"run {d['run']}" if d["run"] else "the first plan"
+    who = f"{d['model'] or 'A language model'} thought about {about} ({counted(d['turns'], 'turn')}, {usd(d['usd'])})"
+    if d["proposal"]:
+        return f"{who} and proposed a change.", str(d["proposal"]["reason"]), ""
+    if d["outcome"] is None:
+        return f"{who} and goes on.", "", ""
+    return f"{who}: {d['outcome']}.", str(d["why"]), "wait" if d["outcome"] == "question" else ""
+
+
+def _proposal_checked(d: Data) -> Said:
+    if d["refused"]:
+        return f"What thought {d['thought']} proposed was refused.", str(d["refused"]), "bad"
+    return f"What thought {d['thought']} proposed passed its checks.", "", "good"
 
 
 def _confirmed(d: Data) -> Said:
@@ -292,6 +311,13 @@ SENTENCES: dict[str, Callable[[Data], Said]] = {
     ),
     "job_refused": lambda d: (f"No job was started to {task_of(d['role'], d['run'])}.", stopped_sentence(d), "bad"),
     "llm_spent": lambda d: (f"A language model was asked for {usd(d['usd'])}.", str(d.get("what", "")), ""),
+    "judged": lambda d: (
+        "The answers of an evaluation were scored." if d["done"] else "The scoring of an evaluation's answers stopped.",
+        f"{counted(d['answers'], 'judgement')} for {usd(d['usd'])} so far", "" if d["done"] else "wait",
+    ),
+    "thought": _thought,
+    "proposal_checked": _proposal_checked,
+    "rethink": lambda d: (f"@{d['by']} asked for the plan to be thought over.", "", ""),
     "run_started": _run_started,
     "diagnosed": _diagnosed,
     "reviewed": _reviewed,

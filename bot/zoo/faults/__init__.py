@@ -6,9 +6,9 @@
 | 12 to 25 | data | end tokens, templates, masks, truncation, columns, rows, tokenizers |
 | 26 to 30 | adapters | LoRA targets, which model is evaluated, preference pairs |
 | 31 to 38 | rewards | rewards, sampling and step size of GRPO |
-| 39 to 47 | machine | the evaluator, memory, disk, time, the Hub (45 is three: refusal, rate limit, script) |
+| 39 to 47 | machine | the evaluator, memory, processes, disk, time, the Hub (45 is three of these) |
 
-42, a worker that sleeps in a collective, and all that only a GPU shows are written logs: `bot.zoo.replayed`.
+What only a GPU shows are written logs: `bot.zoo.replayed`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,6 @@ FAULTS: dict[int, Fault] = {
     fault.number: fault
     for fault in (*optimization.FAULTS, *data.FAULTS, *adapters.FAULTS, *rewards.FAULTS, *machine.FAULTS)
 }
-CONTROLS: dict[int, Callable[[Specimen], None]] = {**optimization.CONTROLS, **data.CONTROLS}
+CONTROLS: dict[int, Callable[[Specimen], None]] = {**optimization.CONTROLS, **data.CONTROLS, **machine.CONTROLS}
 
 __all__ = ["CONTROLS", "FAULTS", "GROSS", "MEDIUM", "SEVERITIES", "SUBTLE", "Fault"]

@@ -1,10 +1,11 @@
-"""Faults 39 to 45: the evaluator, memory, disks, time limits, the Hub."""
+"""Faults 39 to 47: the evaluator, memory, several processes, disks, time limits, the Hub."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from bot.zoo.faults.fault import EVALUATOR, GROSS, LENGTH, MEDIUM, SUBTLE, Fault, on
+from bot.zoo.faults.fault import EVALUATOR, GROSS, LENGTH, MEDIUM, SCRIPT, SUBTLE, Fault, on
 from bot.zoo.specimen import SFT, Specimen
 
 ANY = on(SFT, "reverse", "json", "dedup", "upper", "last")
@@ -33,6 +34,29 @@ def no_template_at_evaluation(specimen: Specimen, severity: str) -> None:
 def memory_cap(specimen: Specimen, severity: str) -> None:
     specimen.recipe["per_device_train_batch_size"] = {GROSS: 2048, MEDIUM: 1024, SUBTLE: 512}[severity]
     specimen.address_space_gib = {GROSS: 0.8, MEDIUM: 0.6, SUBTLE: 0.45}[severity]
+
+
+REPORT = """
+    class Report(TrainerCallback):
+        def on_step_end(self, args, state, control, **others):
+            if state.global_step == {step} and args.process_index == 1:
+                time.sleep(3600)  # until somebody has looked at it
+
+    trainer.add_callback(Report())
+"""
+
+
+def sleeping_process(specimen: Specimen, severity: str) -> None:
+    """One of two processes does something else, and the other waits for its gradients until `ddp_timeout`."""
+    two_processes(specimen)
+    specimen.insert(REPORT.format(step=specimen.steps // 4))
+    specimen.recipe["ddp_timeout"] = COLLECTIVE_SECONDS
+
+
+def two_processes(specimen: Specimen) -> None:
+    """The control of the fault above: the same rows in every step, half of them in each process."""
+    specimen.processes = 2
+    specimen.recipe["per_device_train_batch_size"] //= 2
 
 
 def full_disk(specimen: Specimen, severity: str) -> None:
@@ -75,6 +99,8 @@ def dataset_script(specimen: Specimen, severity: str) -> None:
     specimen.companions["data/loader.py"] = LOADER
 
 
+COLLECTIVE_SECONDS = 30
+"""For one operation of all processes together; they start seconds apart on a busy machine, and wait for each other."""
 MEMORY = ("per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "max_length")
 DISK = ("save_steps", "save_total_limit", "save_strategy", "output_dir", "save_only_model")
 FAULTS = (
@@ -83,6 +109,8 @@ FAULTS = (
     Fault(40, "no template at evaluation", ("eval_prompt_mismatch", "template_mismatch"), EVALUATOR,
           no_template_at_evaluation, "evaluation", ANY, severities=(GROSS, MEDIUM), held_out_severity=MEDIUM),
     Fault(41, "memory cap", ("oom", "host_oom"), MEMORY, memory_cap, "crash", ANY, severities=(GROSS,), fails=(GROSS,)),
+    Fault(42, "a process that sleeps", ("nccl_timeout",), ("ddp_timeout", *SCRIPT), sleeping_process, "crash", ANY,
+          severities=(GROSS,), fails=(GROSS,)),
     Fault(43, "no room on the disk", ("disk_full",), DISK, full_disk, "crash", ANY,
           severities=(GROSS, MEDIUM), fails=(GROSS, MEDIUM), held_out=True, neighbours=("script_error",)),
     Fault(44, "time limit", ("job_timeout",), (*LENGTH, "timeout", "timeout_seconds"), short_limit, "crash", ANY,
@@ -94,3 +122,5 @@ FAULTS = (
     Fault(47, "data set with a script", ("dataset_script",), ("train.py", "data_sources", "dataset_name"),
           dataset_script, "crash", on(SFT, "last"), severities=(GROSS,), fails=(GROSS,)),
 )  # fmt: skip
+CONTROLS: dict[int, Callable[[Specimen], None]] = {42: two_processes}
+"""What a control needs of a fault whose change is not the only thing that it changes."""
