@@ -1,7 +1,7 @@
 # Every target does its own set-up. `make demo` and `make test` are all a newcomer needs.
 PYTHON ?= python3
 # Test processes side by side; much of a test's time is waiting for a process it started.
-WORKERS ?= 3
+WORKERS ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
