@@ -2,6 +2,7 @@
 
 `schemas/` is what a mapper is written with; `schemas_unseen/` was collected by somebody who had not seen the mapper,
 and says how it does on what it was not written for. A mapper changed after a look at a shape there has seen that shape.
+`schemas_unseen/` sought what is easily got wrong; `schemas_fresh/` is a later, typical mix, collected in the same way.
 
 **A shape** is a data set of the Hub as its card shows it:
 
@@ -9,7 +10,7 @@ and says how it does on what it was not written for. A mapper changed after a lo
   `grpo`, `classify`, `pretrain`, `vision`, `speech`.
 - `columns`: name to type. `list<...>`, `struct<name:type,...>` or `{name:type}` within a list, `class_label<names>`,
   `translation<languages>`, `image`, `audio<sampling rate>`. Deep fields and long repetitions of a card are shortened.
-- `rows`: two invented rows of that shape, in `schemas_unseen/` often more, where values tell; images and recordings as
+- `rows`: two invented rows of that shape, in the other folders often more, where values tell; images and recordings as
   the dataset viewer gives them.
 - either `roles` and `transform`, with `also` for other readings that are as good; or `ask`, why a person must choose.
 
@@ -43,6 +44,7 @@ import yaml
 
 SCHEMAS = Path(__file__).parent / "schemas"
 UNSEEN = Path(__file__).parent / "schemas_unseen"
+FRESH = Path(__file__).parent / "schemas_fresh"
 
 METHODS = frozenset(("sft", "distill", "dpo", "kto", "reward", "grpo", "classify", "pretrain", "vision", "speech"))
 
@@ -117,7 +119,7 @@ class Score:
 
 @cache
 def shapes(folder: Path = SCHEMAS) -> dict[str, dict[str, Any]]:
-    """Every shape of a folder (`SCHEMAS` or `UNSEEN`) by its id."""
+    """Every shape of a folder (`SCHEMAS`, `UNSEEN` or `FRESH`) by its id."""
     return {
         shape["id"]: shape
         for file in sorted(folder.glob("*.yaml"))

@@ -5,11 +5,12 @@ from collections import Counter
 
 import pytest
 
-from tests.data.schema_scoring import METHODS, ROLES, SCHEMAS, TRANSFORMS, UNSEEN, judge, score, shapes
+from tests.data.schema_scoring import FRESH, METHODS, ROLES, SCHEMAS, TRANSFORMS, UNSEEN, judge, score, shapes
 
 SHAPES = shapes()
 NEW = shapes(UNSEEN)
-EVERY = {**SHAPES, **NEW}
+LATER = shapes(FRESH)
+EVERY = {**SHAPES, **NEW, **LATER}
 
 
 def test_there_are_enough_shapes_of_every_kind():
@@ -21,23 +22,41 @@ def test_there_are_enough_shapes_of_every_kind():
 
 
 def test_no_shape_is_there_twice():
-    assert len(EVERY) == len(SHAPES) + len(NEW)
+    assert len(EVERY) == len(SHAPES) + len(NEW) + len(LATER)
     forms = [(tuple(sorted(shape["columns"].items())), shape["method"], shape["dataset"]) for shape in EVERY.values()]
     assert len(set(forms)) == len(forms)
 
 
-def test_no_unseen_shape_is_known_under_another_dataset():
-    known = {(tuple(sorted(shape["columns"].items())), shape["method"]) for shape in SHAPES.values()}
+@pytest.mark.parametrize(("known", "new"), [(SHAPES, NEW), ({**SHAPES, **NEW}, LATER)], ids=["unseen", "fresh"])
+def test_no_later_shape_is_known_under_another_dataset(known, new):
+    forms = {(tuple(sorted(shape["columns"].items())), shape["method"]) for shape in known.values()}
     assert not [
-        name for name, shape in NEW.items() if (tuple(sorted(shape["columns"].items())), shape["method"]) in known
+        name for name, shape in new.items() if (tuple(sorted(shape["columns"].items())), shape["method"]) in forms
     ]
-    assert not {shape["dataset"] for shape in NEW.values()} & {shape["dataset"] for shape in SHAPES.values()}
+    assert not {shape["dataset"] for shape in new.values()} & {shape["dataset"] for shape in known.values()}
 
 
 def test_the_unseen_shapes_are_enough_and_many_have_rows_that_tell():
     assert len(NEW) >= 45
     assert sum(len(shape["rows"]) >= 6 for shape in NEW.values()) >= 15
     assert sum("ask" in shape for shape in NEW.values()) >= 8
+
+
+def test_the_fresh_shapes_are_a_typical_mix_with_rows_that_tell():
+    mix = Counter({"dpo": "preferences", "reward": "preferences"}.get(s["method"], s["method"]) for s in LATER.values())
+    assert mix == {
+        "sft": 12,
+        "preferences": 6,
+        "classify": 6,
+        "grpo": 4,
+        "vision": 4,
+        "pretrain": 3,
+        "speech": 3,
+        "distill": 2,
+    }
+    assert all(len(shape["rows"]) >= 3 for shape in LATER.values())
+    assert sum(len(shape["rows"]) >= 8 for shape in LATER.values()) >= 20
+    assert any("ask" in shape for shape in LATER.values())
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -64,7 +83,7 @@ def _leads_somewhere(row, column):
     return field in (inside[0] if isinstance(inside, list) else inside)
 
 
-@pytest.mark.parametrize("folder", [SCHEMAS, UNSEEN], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [SCHEMAS, UNSEEN, FRESH], ids=lambda folder: folder.name)
 def test_the_right_answers_are_right_and_silence_is_asking(folder):
     known = shapes(folder)
     told = score({name: {"ask": shape["ask"]} if "ask" in shape else shape for name, shape in known.items()}, folder)

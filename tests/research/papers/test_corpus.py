@@ -6,6 +6,7 @@ import pytest
 
 from tests.research.papers.scoring import (
     CORPUS,
+    FRESH,
     KEYS,
     UNSEEN,
     canonical,
@@ -16,12 +17,13 @@ from tests.research.papers.scoring import (
     wilson,
 )
 
-PAPERS = papers() | papers(UNSEEN)
-HELD = {name: held for held in (CORPUS, UNSEEN) for name in papers(held)}
 FORMATS = {
     CORPUS: {"arxiv_html": 5, "ar5iv_html": 2, "latex": 4, "pdf": 3},
     UNSEEN: {"arxiv_html": 2, "ar5iv_html": 1, "latex": 2, "pdf": 1},
+    FRESH: {"arxiv_html": 3, "ar5iv_html": 1, "latex": 3, "pdf": 1},
 }
+PAPERS = {name: paper for held in FORMATS for name, paper in papers(held).items()}
+HELD = {name: held for held in FORMATS for name in papers(held)}
 
 
 def _source(name: str) -> str:
@@ -40,7 +42,7 @@ def test_a_folder_has_its_formats(held):
 
 
 def test_no_paper_is_held_twice():
-    assert len(PAPERS) == len(papers()) + len(papers(UNSEEN))
+    assert len(PAPERS) == sum(len(papers(held)) for held in FORMATS)
     assert len({paper["id"] for paper in PAPERS.values()}) == len(PAPERS)
 
 
