@@ -47,7 +47,11 @@ def paper(
         chosen = read.section(section)
         if chosen is None:
             raise UserError(f"--section {section}: the paper has none of that name. Leave it out to see all titles.")
-        say([chosen.where, "", *chosen.paragraphs, *(f"[table] {table.caption}" for table in chosen.tables)], json_file)
+        beside = (
+            *(f"[footnote] {note}" for note in chosen.notes),
+            *(f"[table] {each.caption}" for each in chosen.tables),
+        )
+        say([chosen.where, "", *chosen.paragraphs, *beside], json_file)
         write_json(json_file, asdict(chosen))
         return DONE
     say(_outline(read), json_file)

@@ -143,7 +143,7 @@ def _outline(paper: Paper) -> dict[str, Any]:
 
 
 def _section(section: Section) -> dict[str, Any]:
-    text = "\n\n".join(section.paragraphs)
+    text = "\n\n".join((*section.paragraphs, *(f"[footnote] {note}" for note in section.notes)))
     tables = [{"label": table.label, "caption": table.caption, "rows": [list(row) for row in table.rows[:200]]}
               for table in section.tables[:20]]  # fmt: skip
     cut = f"… ({len(text):,} characters)" if len(text) > MOST_SECTION else ""

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from bot.research.papers.model import Form, Link, Paper, Section, Table
 
 MOST_PARAGRAPHS, MOST_SECTIONS = 20_000, 1_000
-_NUMBER = re.compile(r"\A(?:Appendix\s+)?(?:[A-Z](?:\.\d+)*|\d+(?:\.\d+)*|[IVX]+)\.?[:.]?\s+(?=\S)")
+_NUMBER = re.compile(
+    r"\A(?:Appendix\s+)?(?:(?!A\s+[a-z]|I\s+[a-z])[A-Z](?:\.\d+)*|\d+(?:\.\d+)*|[IVX]{2,})\.?[:.]?\s+(?=\S)"
+)
 _REFERENCES = re.compile(r"\A(?:references|bibliography|works cited)\W*\Z", re.IGNORECASE)
 
 
@@ -21,6 +23,7 @@ class _Open:
     paragraphs: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class Builder:
@@ -58,6 +61,12 @@ class Builder:
             self._count += 1
             self._now().paragraphs.append(text)
 
+    def note(self, text: str) -> None:
+        """A footnote."""
+        if text and not self._left_out and self._count < MOST_PARAGRAPHS:
+            self._count += 1
+            self._now().notes.append(text)
+
     def table(self, table: Table) -> None:
         if table.rows and not self._left_out:
             self._now().tables.append(table)
@@ -75,7 +84,7 @@ class Builder:
         sections = tuple(
             Section(
                 each.title, each.level, tuple(each.paragraphs), tuple(each.tables), tuple(each.captions), each.path,
-                each.appendix,
+                each.appendix, tuple(each.notes),
             )
             for each in self._sections
         )  # fmt: skip

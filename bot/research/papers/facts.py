@@ -138,7 +138,7 @@ def _told(paper: Paper, attribution: Attribution | None = None) -> Iterator[tupl
     for section in paper.sections:
         if attribution is not None and attribution.foreign_section(section):
             continue
-        for paragraph in section.paragraphs:
+        for paragraph in (*section.paragraphs, *section.notes):
             for sentence in sentences(paragraph):
                 yield section, sentence
 

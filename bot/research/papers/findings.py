@@ -30,6 +30,8 @@ class Finding:
     """Model, data or setting that it holds for, where the paper trains several: `7B`, `Qwen2.5-Math`."""
     unit: str = ""
     approximate: bool = False
+    carried: bool = False
+    """The model is that of a sentence before."""
 
     def of(self, stage: str | None) -> Finding:
         return replace(self, stage=stage)

@@ -122,7 +122,9 @@ def to_recipe(recipe: PaperRecipe, stage: str, *, variant: str = "") -> Fragment
 
 
 def _chosen(stage: Stage, variant: str) -> list[Sourced]:
-    """Values of the stage as a whole; where a model is named, its own win."""
+    """Values of the stage as a whole; where a model is named, or the stage is told for one alone, its own win."""
+    models = {each.variant for each in stage.values} - {""}
+    variant = variant or (next(iter(models)) if len(models) == 1 else "")
     own = {each.key for each in stage.values if variant and each.variant == variant}
     return [each for each in stage.values if each.variant == variant or (not each.variant and each.key not in own)]
 

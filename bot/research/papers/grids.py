@@ -1,41 +1,62 @@
-"""Hyperparameters and results from tables: which cells are names, whose column a value stands in, and what to leave."""
+"""Hyperparameters from tables: taken where the name, and all that stands over and beside the value, is understood."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from bot.research.papers import wording
 from bot.research.papers.attribution import Attribution
-from bot.research.papers.findings import Evidence, Finding, LeftOut, Value
+from bot.research.papers.findings import Evidence, Finding, LeftOut
 from bot.research.papers.model import Table
-from bot.research.papers.numbers import Number, numbers_in, only_number
+from bot.research.papers.naming import SIZE, VARIANT
 from bot.research.papers.prose import Place
-from bot.research.papers.stages import methods_in
-from bot.research.papers.table_names import term_of_name
-from bot.research.papers.vocabulary import BY_KEY, Term
+from bot.research.papers.stages import mentions, methods_in, without_stages
+from bot.research.papers.table_names import Key, key_of
+from bot.research.papers.table_shape import Entry, Shape, shape_of
+from bot.research.papers.table_values import values_in
+from bot.research.papers.vocabulary import BY_KEY
 
-_ABSENT = re.compile(r"\A\s*(?:-+|–|—|n/?a|none|✗|×|/|not used|no)?\s*\Z", re.IGNORECASE)
 _SEARCHED = re.compile(
-    r"\b(?:search(?:ed)?|sweeps?|swept|grid|ranges?|candidates?|tried|explored|"
-    r"search space|space|tested|considered|options)\b",
+    r"\b(?:search(?:ed)?|sweeps?|swept|grid|ranges?|candidates?|tried|explored|space|tested|considered|options)\b",
     re.IGNORECASE,
 )
-_CHOSEN = re.compile(r"\b(?:final|best|chosen|selected|optimal|used|ours|adopted)\b", re.IGNORECASE)
+_CHOSEN = re.compile(r"\b(?:final|best|chosen|selected|optimal|used|adopted|picked)\b", re.IGNORECASE)
 _FOREIGN = re.compile(
-    r"\b(?:baselines?|original|prior|previous|default|et al|reported|others?|"
-    r"ablat\w+|sensitivity|effects? of|impact of|varying|different (?:learning|"
-    r"batch|values|hyper|beta|rank)\w*|comparison (?:of|with|to))\b|\(\d{4}\)|"
-    r"\[\d+\]",
+    r"\b(?:baselines?|controls?|original|prior|previous|et al|reported|others?|ablat\w+|sensitivity|effects? of|"
+    r"impact of|"
+    r"influence of|varying|different (?:learning|batch|values|beta|rank)\w*|comparison (?:of|with|to)|versus|vs|"
+    r"compared|proxy|pilot|teacher|judge|critic|probe|reference|default|tried|rejected|discarded|abandoned|"
+    r"attempts?|preliminary|earlier|old)\b|\(\d{4}\)|\b(?:19|20)\d\d\)|\[\d+\]",
     re.IGNORECASE,
 )
-_PLAIN_LABEL = re.compile(
-    r"\A(?:values?|settings?|hyper-?\s?parameters?|parameters?|config(?:uration)?s?|"
-    r"ours|our (?:model|method|run|value)s?|used|final|best|chosen|selected|"
-    r"selected value|final value|value used|default|training|details?|arguments?|"
-    r"names?|options?|\W*)\Z",
+_FOREIGN_CAPTION = re.compile(
+    r"\b(?:baselines?|ablat\w+|sensitivity|effects? of|impact of|influence of|varying|results?|accuracy|"
+    r"comparison (?:of|with|to)|compared (?:to|with)|proxy|pilot|used (?:by|in) (?:prior|previous|other|earlier|"
+    r"the original)|"
+    r"of (?:prior|previous|other|earlier) (?:works?|papers|models)|probe|probing|preliminary|rejected|failed|"
+    r"for (?:evaluation|inference|decoding|the (?:teacher|judge|critic|proxy|baselines?)))\b|"
+    r"\bet al\b|(?:^|[.:] )(?:Evaluation|Decoding|Inference|Generation) (?:settings|hyper|param)",
     re.IGNORECASE,
+)
+# A line or a column of these is about something else than the training of the model.
+_ASIDE = re.compile(
+    r"\b(?:evaluat\w+|inference|decoding|testing|test time|critic|value (?:model|function|network)|teacher|judge|"
+    r"architecture|model (?:size|shape|dimensions)|tokeni[sz]er|data (?:generation|synthesis)|not used|baselines?|"
+    r"proxy|notes?|comments?|remarks?|source|where|section|reference|description|meaning|tuned on|unit)\b",
+    re.IGNORECASE,
+)
+_PLAIN = re.compile(
+    r"(?:hyper-?\s?parameters?|param(?:eter)?s?|values?|settings?|config(?:uration)?s?|options?|arguments?|names?|keys?|"
+    r"acts?|students?|distilled|items?|ours?|our|this (?:work|paper)|used|final|chosen|selected|best|adopted|"
+    r"training|train|details?|the|of|for|in|"
+    r"and|with|run|runs|models?|stages?|phases?|steps?|parameters|all|both|main|full|large|small|larger|smaller|"
+    r"optimi[sz](?:ation|er|ing)|schedule|learning|sampling|rollouts?|lora|adapters?|data|batch(?:ing)?|general|common|"
+    r"shared|hardware|regulari[sz]ation|loss|objective|lengths?|sequence|algorithm|generation|policy|actor|post|[\W\d_]+)",
+    re.IGNORECASE,
+)
+_TRAINED_PART = re.compile(
+    r"connectors?|projectors?|adapters?|backbones?|llm|encoders?|decoders?|weights|frozen|only", re.IGNORECASE
 )
 METRIC = re.compile(
     r"\b(?:acc(?:uracy)?\.?|avg\.?|average|score|pass@\d+|maj@\d+|win[- ]?rate|"
@@ -48,414 +69,216 @@ METRIC = re.compile(
     r"WMT\S*|LAMBADA|CommonsenseQA|StrategyQA|SVAMP|MAWPS|ASDiv|MGSM|Codeforces)(?!\w)",
     re.IGNORECASE,
 )
-_MODEL = re.compile(
-    r"\d+(?:\.\d+)?\s?[BM]\b|\b(?:Llama|LLaMA|Mistral|Mixtral|Qwen|Gemma|Phi|"
-    r"SmolLM|OLMo|Pythia|Falcon|Yi|DeepSeek|GPT|T5|BERT|RoBERTa)",
-    re.IGNORECASE,
-)
+
+
+_BARE_BATCH = re.compile(r"(?:train(?:ing)? )?(?:batch(?:[- ]?size)?|bsz?)", re.IGNORECASE)
+_VALUE = re.compile(r"(?:our )?(?:values?|settings?)", re.IGNORECASE)
+_FOR_MODEL = re.compile(rf"\b(?:for|of) (?:the |our )?({VARIANT.pattern})")
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """What the heading of a value's column or row says."""
+class Standing:
+    """What words over a column, beside a row or above a group of rows say of its values."""
 
-    stage: str | None
-    variant: str
-    left_out: str
-    """Why no value is taken from it; empty where they are."""
+    stage: str | None = None
+    model: str = ""
+    reason: str = ""
+    """Why no value is taken from there; empty where they are."""
+    understood: bool = True
 
 
 def findings_of_table(
     table: Table, place: Place, attribution: Attribution, context: str | None
 ) -> Iterator[Finding | LeftOut]:
-    """Values of a table of hyperparameters; none for tables of anything else."""
-    header, body = head_and_body(table)
-    if table.caption and _foreign_caption(table.caption, header):
+    """Values of a table of hyperparameters; none for tables of anything else, or of a shape that leaves doubt."""
+    shape = shape_of(table)
+    if shape is None:
         return
-    names = name_columns(body)
-    told = methods_in(table.caption)
-    model = re.search(r"\b(?:for|of) (?:the |our )?([\w.-]*\d+(?:\.\d+)?[BM]\b[\w-]*)", table.caption)
-    # What the caption names is nearer than the heading; several stages in it and none in the columns leave it open.
-    context = next(iter(told)) if len(told) == 1 else "?" if len(told) > 1 else context
-    if names:
-        found = _names_in_rows(header, body, names, table, place, attribution, context)
-    elif names_in_header(header):
-        found = _names_in_columns(header, body, table, place, attribution, context)
-    else:
+    if table.caption and (reason := _against_caption(table, shape)):
+        yield from _left_out(shape.entries, table, place, reason)
         return
-    for each in found:
-        alone = isinstance(each, Finding) and model is not None and not each.variant
-        yield replace(each, variant=model[1]) if alone and model is not None and isinstance(each, Finding) else each
+    standings = _standings(shape, attribution)
+    if shape.across and any(METRIC.search(head) for head in shape.others):
+        return
+    if not shape.across and _by_data(shape, table, place, attribution):
+        standings = {heads: Standing(model=" ".join(heads)) for heads in standings}
+    if any(not each.understood for each in standings.values()):
+        unknown = ", ".join(" ".join(heads) for heads, each in standings.items() if not each.understood)
+        yield from _left_out(
+            shape.entries, table, place, f"what `{unknown}` means over or beside the values is not known"
+        )
+        return
+    about = _of_caption(table.caption)
+    accumulated = any(
+        (key := key_of(entry.name)) and key.key == "gradient_accumulation_steps" for entry in shape.entries
+    )
+    groups = _groups(shape, attribution)
+    for entry in shape.entries:
+        key = key_of(entry.name)
+        if key is not None and accumulated and _BARE_BATCH.fullmatch(entry.name.strip()):
+            yield LeftOut(key.key, entry.text, "per device or in all is not said", _evidence(entry, table, place))
+        elif key is not None:
+            yield from _of_entry(entry, key, (standings[entry.over], groups[entry.group], about), context, table, place)
 
 
-def head_and_body(table: Table) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]:
-    """Header and body; where the form marks no header, a first row without values is one."""
-    if table.header_rows:
-        return tuple(_filled(row) for row in table.header[:-1]) + table.header[-1:], table.body
-    rows = table.rows
-    if not rows:
-        return (), ()
-    if sum(bool(cell.strip()) for cell in rows[0]) == 1 and len(rows[0]) > 1:
-        return (), rows
-    if sum(term_of_name(cell) is not None for cell in rows[0]) >= 2:
-        return rows[:1], rows[1:]
-    heads = 0
-    while heads < min(3, len(rows) - 1) and not any(_is_name(cell) or only_number(cell) for cell in rows[heads]):
-        heads += 1
-    return tuple(_filled(row) for row in rows[: heads - 1]) + rows[max(heads - 1, 0) : heads], rows[heads:]
-
-
-def _filled(row: tuple[str, ...]) -> tuple[str, ...]:
-    """An upper row of a header whose words stand over several columns, without being marked so."""
-    filled: list[str] = []
-    for cell in row:
-        filled.append(cell or (filled[-1] if filled else ""))
-    return tuple(filled)
-
-
-def _foreign_caption(caption: str, header: tuple[tuple[str, ...], ...]) -> bool:
-    heads = " ".join(cell for row in header for cell in row)
-    if _SEARCHED.search(caption) and not _CHOSEN.search(caption + " " + heads):
-        return True
-    return bool(_FOREIGN.search(re.sub(r"\b(?:default|different (?:hyper\w*))\b", "", caption, flags=re.IGNORECASE)))
-
-
-def name_columns(body: tuple[tuple[str, ...], ...]) -> list[int]:
-    """Columns of names of hyperparameters: one, or several side by side."""
-    width = max((len(row) for row in body), default=0)
-    counts = [sum(_is_name(row[column]) for row in body) for column in range(width)]
-    least = 2 if len(body) > 2 else 1
-    return [
-        column
-        for column, count in enumerate(counts)
-        if count >= least and count >= len(body) / 5 and column < width - 1
-    ]
-
-
-def _is_name(cell: str) -> bool:
-    return term_of_name(cell) is not None or _word_key(cell) is not None
-
-
-_WORD_KEYS = (
-    (
-        "lr_scheduler_type",
-        re.compile(
-            r"(?:(?:lr|learning[- ]rate)[- _]?)?(?:schedul(?:e|er|ing)|decay)(?:[- ]type)?|"
-            r"lr scheduler type",
-            re.IGNORECASE,
-        ),
-    ),
-    ("optim", re.compile(r"optimi[sz]er|optim", re.IGNORECASE)),
-    (
-        "precision",
-        re.compile(r"(?:(?:numerical|training|mixed|compute) )?(?:precision|dtype|data type)", re.IGNORECASE),
-    ),
-    (
-        "lora_target_modules",
-        re.compile(
-            r"(?:lora )?target(?:ed)? (?:modules|layers|matrices)|lora (?:modules|layers|"
-            r"targets)",
-            re.IGNORECASE,
-        ),
-    ),
-    ("hardware", re.compile(r"hardware|gpus?|devices?|compute|accelerators?|gpu type|gpus? used", re.IGNORECASE)),
-    (
-        "betas",
-        re.compile(
-            r"(?:adam\w* |optimizer )?(?:\(?β_?1, ?β_?2\)?|\(?beta_?1, ?beta_?2\)?|betas?|"
-            r"βs)|adam\w* ?\(?β1, ?β2\)?|adam\w* β|optimizer momentum",
-            re.IGNORECASE,
-        ),
-    ),
-    ("gpu_hours", re.compile(r"(?:total )?gpu[- ]hours", re.IGNORECASE)),
-    ("packing", re.compile(r"(?:sequence |sample )?packing", re.IGNORECASE)),
-    ("gradient_checkpointing", re.compile(r"(?:gradient|activation) checkpointing", re.IGNORECASE)),
+_BY_DATA = re.compile(
+    r"\b(?:between|by|per|each|every|all|both|across|two|three|four|five|six|our|for) (?:of )?(?:the |our )?(?:\w+ )?"
+    r"(?:tasks?|sets?|data ?sets?|languages?|domains?|corpora|benchmarks?)\b",
+    re.IGNORECASE,
 )
+_PROPER = re.compile(r"[A-Z][a-z]+(?:[ -][A-Z\d]\w*)?")
 
 
-def _word_key(cell: str) -> str | None:
-    bare = cell.strip().rstrip(":").replace("_", " ").strip()
-    return next((key for key, pattern in _WORD_KEYS if pattern.fullmatch(bare)), None) if len(bare) < 50 else None
+def _by_data(shape: Shape, table: Table, place: Place, attribution: Attribution) -> bool:
+    """Whether the columns are the paper's tasks or sets: the caption says what they are, and its text knows each."""
+    heads = [" ".join(each) for each in shape.heads]
+    told = _BY_DATA.search(table.caption) is not None
+    named = all(_PROPER.fullmatch(each) and attribution.says(each.split()[0]) for each in heads)
+    plain = any(_PLAIN.fullmatch(each) or _TRAINED_PART.fullmatch(each) or methods_in(each) for each in heads)
+    foreign = any(_FOREIGN.search(each) or _ASIDE.search(each) or METRIC.search(each) for each in heads)
+    return told and named and not plain and not foreign and len(set(heads)) == len(heads) > 1
 
 
-def _names_in_rows(
-    header: tuple[tuple[str, ...], ...],
-    body: tuple[tuple[str, ...], ...],
-    names: list[int],
+def _left_out(entries: Sequence[Entry], table: Table, place: Place, reason: str) -> Iterator[LeftOut]:
+    for entry in entries:
+        key = key_of(entry.name)
+        if key is not None and entry.text.strip():
+            yield LeftOut(key.key, entry.text, reason, _evidence(entry, table, place))
+
+
+def _evidence(entry: Entry, table: Table, place: Place) -> Evidence:
+    under = ", ".join(each for each in (*entry.over, entry.group) if each)
+    said = f"{table.label or 'Table'}: {entry.name} = {entry.text}" + (f", {under}" if under else "")
+    return Evidence(said + (f" ({table.caption})" if table.caption else ""), place.section.where, place.url)
+
+
+def _against_caption(table: Table, shape: Shape) -> str:
+    heads = " ".join(head for heads in shape.heads for head in heads)
+    caption = re.sub(r"\bunless [^.]*", "", table.caption)
+    if _SEARCHED.search(caption) and not _CHOSEN.search(f"{caption} {heads}"):
+        return "a table of what was searched"
+    return "a table about others, or about what was varied" if _FOREIGN_CAPTION.search(caption) else ""
+
+
+def _of_caption(caption: str) -> Standing:
+    """The stage and the model that a caption names; `?` where it names several stages."""
+    named = {each.method for each in mentions(caption) if not each.past and not each.method.startswith("#")}
+    firm = {each.method for each in mentions(caption) if not each.weak and not each.method.startswith("#")}
+    told = firm or named
+    models = {found[1] for found in _FOR_MODEL.finditer(caption)}
+    stage = next(iter(told)) if len(told) == 1 else "?" if told else None
+    return Standing(stage, next(iter(models)) if len(models) == 1 else "")
+
+
+def _standings(shape: Shape, attribution: Attribution) -> Mapping[tuple[str, ...], Standing]:
+    """What each head says. Beside one that is ours, what names anything else is others'; a search's choice is taken."""
+    standings = {heads: standing_of(" ".join(heads), attribution) for heads in {each.over for each in shape.entries}}
+    labels = {heads: " ".join(heads) for heads in standings}
+    ours = {heads for heads, label in labels.items() if attribution.ours(label)}
+    searched = {heads for heads, label in labels.items() if _SEARCHED.search(label)}
+    for heads, each in standings.items():
+        if ours and heads not in ours and (each.model or not each.understood):
+            standings[heads] = Standing(each.stage, "", "a column about others")
+        elif heads in searched:
+            standings[heads] = Standing(each.stage, "", "what was searched, not what was chosen")
+        elif (
+            searched and not _CHOSEN.search(labels[heads]) and heads not in ours and not _VALUE.fullmatch(labels[heads])
+        ):
+            standings[heads] = Standing(understood=False)
+    if shape.blocks == 1 and not _told_apart(shape, standings):
+        return {heads: Standing(understood=False) for heads in standings}
+    return standings
+
+
+def _told_apart(shape: Shape, standings: Mapping[tuple[str, ...], Standing]) -> bool:
+    """Whether no two columns say the same: those differ by something that is not seen."""
+    taken = [each for each in standings.values() if each.understood and not each.reason]
+    distinct = len({(each.stage, each.model) for each in taken}) == len(taken)
+    return distinct and len({entry.column for entry in shape.entries}) == len(standings)
+
+
+def standing_of(label: str, attribution: Attribution) -> Standing:
+    """What a head says: stage, model, or that its values are others'; not understood where any word is left over."""
+    methods = methods_in(label)
+    stage = next(iter(methods)) if len(methods) == 1 else None
+    if _FOREIGN.search(re.sub(r"\bdefault\b", "", label)) or attribution.of_release(label):
+        return Standing(stage, "", "a column about others")
+    if _SEARCHED.search(label) and not _CHOSEN.search(label):
+        return Standing(stage, "", "what was searched, not what was chosen")
+    if _ASIDE.search(label):
+        return Standing(stage, "", "for something else than the training of the model")
+    if len(methods) > 1:
+        return Standing(understood=False)
+    rest = without_stages(label)
+    models = list(VARIANT.finditer(rest)) or list(SIZE.finditer(rest))
+    own = attribution.own_name_in(rest)
+    if len(models) > 1:
+        return Standing(understood=False)
+    name = models[0][0] if models else own or ""
+    if name:
+        rest = rest.replace(name, " ").replace(own or name, " ")
+    words = (word for word in re.split(r"[\s/()\[\],:;–-]+", rest) if word and not _PLAIN.fullmatch(word))
+    # Beside a stage, what is trained in it is no more than a remark.
+    left = " ".join(word for word in words if not (stage and _TRAINED_PART.fullmatch(word)))
+    # The model's own name alone says nothing that the paper does not.
+    return Standing(stage, name if models else "", understood=not left)
+
+
+def _groups(shape: Shape, attribution: Attribution) -> dict[str, Standing]:
+    """What each group's line says. One that is not understood matters where a name stands in several groups."""
+    standings = {entry.group: standing_of(entry.group, attribution) for entry in shape.entries}
+    seen: dict[tuple[str, int], set[str]] = {}
+    for entry in shape.entries:
+        if (key := key_of(entry.name)) is not None:
+            seen.setdefault((key.key, entry.column), set()).add(entry.group)
+    repeated = any(len(groups) > 1 for groups in seen.values())
+    for group, each in standings.items():
+        if each.understood:
+            continue
+        reason = f"what `{group}` means above the values is not known" if repeated or VARIANT.search(group) else ""
+        standings[group] = Standing(each.stage, "", reason)
+    return standings
+
+
+def _of_entry(
+    entry: Entry,
+    key: Key,
+    said: tuple[Standing, Standing, Standing],
+    context: str | None,
     table: Table,
     place: Place,
-    attribution: Attribution,
-    context: str | None,
 ) -> Iterator[Finding | LeftOut]:
-    width = max(len(row) for row in body)
-    group: str | None = None
-    columns = _columns(header, width, attribution)
-    # With a column of chosen values, the others tell what was searched.
-    chosen = {column for column in columns if _CHOSEN.search(label_of(header, column)) and column not in names}
-    searched = any(_SEARCHED.search(label_of(header, column)) for column in range(width))
-    for row in body:
-        if (heading := _group_heading(row)) is not None:
-            methods = methods_in(heading)
-            if len(methods) == 1:
-                group = next(iter(methods))
-            elif heading and not _is_name(heading):
-                group = None if not methods else "?"
-            continue
-        for place_of_name, column in enumerate(names):
-            end = names[place_of_name + 1] if place_of_name + 1 < len(names) else width
-            beside = " ".join(row[:column]) if place_of_name == 0 else ""
-            named = methods_in(beside)
-            here = next(iter(named)) if len(named) == 1 else group
-            for at in range(column + 1, end):
-                if searched and chosen and at not in chosen:
-                    continue
-                if searched and _SEARCHED.search(label_of(header, at)):
-                    continue
-                yield from _cell(row[column], row[at], columns[at], here or context, label_of(header, at), table, place)
-
-
-def _group_heading(row: tuple[str, ...]) -> str | None:
-    """The text of a row that only heads those below it."""
-    texts = [cell for cell in row if cell.strip()]
-    if texts and len(set(texts)) == 1 and (len(texts) == len(row) > 1 or len(texts) == 1) and not only_number(texts[0]):
-        return texts[0]
-    return None
-
-
-def label_of(header: tuple[tuple[str, ...], ...], column: int) -> str:
-    parts = [row[column] for row in header if column < len(row) and row[column].strip()]
-    return " ".join(dict.fromkeys(parts))
-
-
-def _columns(header: tuple[tuple[str, ...], ...], width: int, attribution: Attribution) -> dict[int, Column]:
-    """What each column is about. Beside one that is called ours, those that name anything else are others'."""
-    labels = {column: label_of(header, column) for column in range(width)}
-    ours = {column for column, label in labels.items() if attribution.ours(label)}
-    columns = {column: _meaning(label, attribution) for column, label in labels.items()}
-    for column, meaning in columns.items():
-        if ours and column not in ours and not _PLAIN_LABEL.match(labels[column]):
-            columns[column] = Column(meaning.stage, meaning.variant, "a column about others")
-    return columns
-
-
-def _meaning(label: str, attribution: Attribution) -> Column:
-    """Stage, model and standing that a heading tells."""
-    methods = methods_in(label)
-    stage = next(iter(methods)) if len(methods) == 1 else "?" if methods else None
-    if _FOREIGN.search(re.sub(r"\bdefault\b", "", label, flags=re.IGNORECASE)):
-        return Column(stage, "", "a column about others")
-    if attribution.of_release(label) or re.search(r"\bteacher\b", label, re.IGNORECASE):
-        return Column(stage, "", "a column about others")
-    rest = label if _MODEL.search(label) else "" if methods or _PLAIN_LABEL.match(label) else label
-    if rest and methods:
-        model = re.search(
-            r"[\w.-]*\d+(?:\.\d+)?\s?[BM]\b[\w-]*|(?:Llama|LLaMA|Mistral|Qwen|Gemma|Phi|SmolLM|OLMo)[\w.-]*", rest
-        )
-        rest = model[0] if model else rest
-    return Column(stage, "" if attribution.own(rest) and not _MODEL.search(rest) else rest, "")
-
-
-def _cell(
-    name: str, text: str, column: Column, context: str | None, label: str, table: Table, place: Place
-) -> Iterator[Finding | LeftOut]:
-    if _ABSENT.match(text):
+    evidence = _evidence(entry, table, place)
+    over, group, about = said
+    reason = over.reason or group.reason or (key.part and f"for the {key.part.lower()}")
+    named = [each for each in (key.stage, over.stage, group.stage) if each]
+    models = list(dict.fromkeys(each for each in (key.model, over.model, group.model) if each))
+    if len(set(named)) > 1:
+        reason = reason or "two stages are named over and beside it"
+    if len(models) > 1:
+        reason = reason or "two models are named over and beside it"
+    stage = named[0] if named else about.stage or context
+    model = models[0] if models else about.model
+    if not entry.text.strip():
         return
-    term, word = _of_lora(term_of_name(name), name, table, place), _word_key(name)
-    if term is None and word is None:
+    if reason:
+        yield LeftOut(key.key, entry.text, reason, evidence)
         return
-    title = table.label or "Table"
-    under = f", {label}" if label else ""
-    evidence = Evidence(
-        f"{title}: {name} = {text}{under}" + (f" ({table.caption})" if table.caption else ""),
-        place.section.where,
-        place.url,
-    )
-    key = word or (term.key if term else "")
-    if column.left_out:
-        yield LeftOut(key, text, column.left_out, evidence)
+    meant = _of_lora(key, entry.name, table, place)
+    if meant is None:
         return
-    stage = column.stage or context
-    if word is not None:
-        for found, value in _words(word, text):
-            yield Finding(found, value, evidence, stage, False, column.variant)
-        return
-    assert term is not None
-    yield from _number_cell(term, name, text, evidence, stage, column.variant)
+    for each in values_in(meant, entry.name, entry.text):
+        if isinstance(each, str):
+            yield LeftOut(meant.key, entry.text, each, evidence)
+        else:
+            yield Finding(each.key, each.value, evidence, stage, False, model, each.unit)
 
 
-def _of_lora(term: Term | None, name: str, table: Table, place: Place) -> Term | None:
+def _of_lora(key: Key, name: str, table: Table, place: Place) -> Key | None:
     """`Dropout`, `Rank` and `Alpha` are LoRA's where the table or the paper is about LoRA."""
-    if term is None or not term.key.startswith("lora_") or "lora" in name.lower():
-        return term
+    if key.term is None or not key.key.startswith("lora_") or "lora" in name.lower():
+        return key
     told = f"{table.caption} {' '.join(cell for row in table.rows for cell in row)}".lower()
     if "lora" in told or (place.lora and "rank" in told):
-        return term
-    return BY_KEY["dropout"] if term.key == "lora_dropout" else None
-
-
-def _words(key: str, text: str) -> Iterator[tuple[str, Value]]:
-    """Values of a row that are words."""
-    if key == "betas":
-        pair = [number.value for number in numbers_in(text)]
-        if len(pair) == 2 and 0.5 <= pair[0] <= pair[1] < 1:
-            yield "adam_beta1", pair[0]
-            yield "adam_beta2", pair[1]
-    elif key == "lr_scheduler_type":
-        kinds = set(
-            re.findall(
-                r"\b(?:cosine|linear|constant|polynomial|inverse[- ]sq\w*|WSD)\b(?![- ]warm)", text, re.IGNORECASE
-            )
-        )
-        names = {"wsd": "warmup_stable_decay"}
-        if len(kinds) == 1:
-            kind = next(iter(kinds)).lower()
-            yield key, "inverse_sqrt" if kind.startswith("inverse") else names.get(kind, kind)
-    elif key == "optim":
-        found = {value for named, value, _ in wording.words_in(f"we use {text} optimizer") if named == "optim"}
-        if len(found) == 1:
-            yield key, next(iter(found))
-            betas = re.search(r"β1\s*=\s*(0\.\d+).{0,12}?β2\s*=\s*(0\.\d+)", text)
-            if betas:
-                yield "adam_beta1", float(betas[1])
-                yield "adam_beta2", float(betas[2])
-    elif key == "precision":
-        found = {value for named, value, _ in wording.words_in(f"training precision {text}") if named == "precision"}
-        if len(found) == 1:
-            yield key, next(iter(found))
-    elif key == "lora_target_modules":
-        yield from _modules(text)
-    elif key == "hardware":
-        for named, value, _ in wording.words_in(f"trained on {text}"):
-            if named in {"gpu_count", "gpu_type"}:
-                yield named, value
-    elif key == "gpu_hours":
-        number = only_number(text)
-        if number is not None:
-            yield key, number.tidy
-    elif re.match(r"(?:✓|yes|true|on|enabled)\s*\Z", text.strip(), re.IGNORECASE):
-        yield key, True
-
-
-def _modules(text: str) -> Iterator[tuple[str, Value]]:
-    names = re.findall(r"\b(?:q|k|v|o|gate|up|down)_?proj\b|\b[qkv]_lin\b|\blm_head\b|\bembed_tokens\b", text)
-    if names:
-        yield "lora_target_modules", ",".join(names)
-        return
-    for named, value, _ in wording.words_in(f"LoRA on {text}"):
-        if named == "lora_target_modules":
-            yield named, value
-
-
-def _number_cell(
-    term: Term, name: str, text: str, evidence: Evidence, stage: str | None, variant: str
-) -> Iterator[Finding | LeftOut]:
-    number = only_number(_without_unit(text, term))
-    if number is None:
-        if numbers_in(text):
-            yield LeftOut(term.key, text, "several values in one cell", evidence)
-        return
-    key, value = _by_name(term, name, text, number)
-    if not key:
-        yield LeftOut(term.key, text, "steps or a share is not said", evidence)
-        return
-    bounds = BY_KEY.get(key, term)
-    if (
-        not bounds.low <= value <= bounds.high
-        or (bounds.whole and not float(value).is_integer())
-        or (number.flat and not term.tiny)
-    ):
-        yield LeftOut(key, text, f"not a value that {key} can have", evidence)
-        return
-    if number.suffix == "k" and key in {"max_length", "max_prompt_length", "max_completion_length"}:
-        yield LeftOut(key, text, "written with k: 1000 or 1024 is not said", evidence)
-        return
-    unit = "tokens" if key == "batch_size_tokens" else bounds.unit
-    whole = int(value) if float(value).is_integer() and value >= 1 else value
-    yield Finding(key, whole, evidence, stage, False, variant, unit)
-
-
-def _without_unit(text: str, term: Term) -> str:
-    bare = re.sub(
-        r"\((?:peak|max|global|total|effective|per[- ]device|per GPU|linear|tokens|steps|sequences|prompts)\)",
-        "",
-        text.strip(),
-        flags=re.IGNORECASE,
-    )
-    if term.unit in {"steps", "tokens", "epochs", "sequences"} or "batch" in term.key:
-        bare = re.sub(
-            r"(?<=[\dkKM])\s*(?:steps?|iterations|tokens|epochs?|sequences|samples|examples|prompts)\s*\Z", "", bare
-        )
-    if term.key == "warmup_ratio":
-        bare = re.sub(r"\s*(?:of (?:the |total |training )*steps|steps)\s*\Z", "", bare)
-    return bare
-
-
-def _by_name(term: Term, name: str, text: str, number: Number) -> tuple[str, float]:
-    """The key and value, once the name's unit and the cell's have been heard."""
-    key, value = term.key, float(number.value)
-    lower = name.lower()
-    if "(k" in lower or "thousand" in lower:
-        value *= 1000
-    if ("(%)" in name or "percent" in lower) and not number.percent:
-        value = float(f"{value / 100:.12g}")
-        number_percent = True
-    else:
-        number_percent = number.percent
-    if key == "warmup_ratio" and not number_percent:
-        if re.search(r"step", text + " " + lower) and number.whole:
-            return "warmup_steps", value
-        if value >= 1:
-            # A bare `Warm-up 100` is steps, and `Warm-up 3` could be a percentage.
-            return ("warmup_steps", value) if value >= 10 and "ratio" not in lower else ("", value)
-    if key == "warmup_steps" and (number_percent or 0 < value < 1):
-        return "warmup_ratio", value
-    if key == "global_batch_size":
-        if "token" in (text + lower) or number.suffix == "m":
-            return "batch_size_tokens", value
-        if re.search(r"per[- ](?:device|gpu)", (text + " " + lower).lower()):
-            return "per_device_train_batch_size", value
-    return key, value
-
-
-def names_in_header(header: tuple[tuple[str, ...], ...]) -> bool:
-    """A row for each model or stage, hyperparameters for columns; with metrics beside them it is an ablation."""
-    if not header:
-        return False
-    width = max(len(row) for row in header)
-    labels = [header[-1][column] if column < len(header[-1]) else "" for column in range(width)]
-    return sum(_is_name(label) for label in labels) >= 2 and not any(
-        METRIC.search(cell) for row in header for cell in row if not _is_name(cell)
-    )
-
-
-def _names_in_columns(
-    header: tuple[tuple[str, ...], ...],
-    body: tuple[tuple[str, ...], ...],
-    table: Table,
-    place: Place,
-    attribution: Attribution,
-    context: str | None,
-) -> Iterator[Finding | LeftOut]:
-    labels = header[-1]
-    names = [column for column, label in enumerate(labels) if _is_name(label)]
-    group: str | None = None
-    for row in body:
-        if (heading := _group_heading(row)) is not None and not _is_name(heading):
-            methods = methods_in(heading)
-            group = next(iter(methods)) if len(methods) == 1 else "?" if methods else None
-            continue
-        said = " ".join(
-            dict.fromkeys(
-                cell
-                for column, cell in enumerate(row)
-                if column not in names and cell.strip() and (_MODEL.search(cell) or not only_number(cell))
-            )
-        )
-        who = _meaning(said, attribution)
-        for column in names:
-            if column < len(row):
-                above = header[0][column] if len(header) > 1 and header[0][column] != labels[column] else ""
-                over = methods_in(above)
-                stage = next(iter(over)) if len(over) == 1 else None
-                own = Column(who.stage or stage, who.variant, who.left_out)
-                yield from _cell(labels[column], row[column], own, group or context, said, table, place)
+        return key
+    return Key("dropout", BY_KEY["dropout"], key.stage, key.model, key.part) if key.key == "lora_dropout" else None

@@ -167,9 +167,9 @@ class _Reader:
         self._flush_notes()
 
     def _flush_notes(self) -> None:
-        """Footnotes become paragraphs after the one that they hang on, so that no sentence is broken by one."""
+        """Footnotes are kept apart, so that no sentence is broken by one and none passes for running text."""
         for note in self._notes:
-            self.builder.paragraph(note)
+            self.builder.note(note)
         self._notes = []
 
     def _formulas(self, element: Any) -> Iterator[str]:

@@ -9,7 +9,7 @@ from bot.research.papers.archive import unpack
 from bot.research.papers.building import Builder
 from bot.research.papers.model import Form, Link, Paper, Table
 from bot.research.papers.tex_math import SYMBOLS, math_text, plain
-from bot.research.papers.tex_source import MOST_BROKEN, commands, group_at, whole_source
+from bot.research.papers.tex_source import MOST_BROKEN, commands, group_at, told_before, whole_source
 
 _LEVELS = {
     "part": 1,
@@ -73,18 +73,12 @@ def read_latex(data: bytes, *, id: str, source: str, fetched_at: float) -> Paper
 def read_source(text: str, *, id: str, source: str, fetched_at: float) -> Paper:
     """A paper from one LaTeX text whose includes and macros have been written out. Raises: Malformed."""
     reader = _Reader()
-    body = re.sub(r"\A.*?\\begin\s*\{document\}", lambda found: _title_of(found[0]), text, count=1, flags=re.DOTALL)
+    body = re.sub(r"\A.*?\\begin\s*\{document\}", lambda found: told_before(found[0]), text, count=1, flags=re.DOTALL)
     reader.document(re.split(r"\\end\s*\{document\}", body, maxsplit=1)[0])
     paper = reader.builder.paper(id=id, source=source, fetched_at=fetched_at, form=Form.LATEX)
     if not any(section.paragraphs or section.tables for section in paper.sections) and not paper.abstract:
         raise Malformed(f"{source} holds no text of a paper")
     return paper
-
-
-def _title_of(head: str) -> str:
-    found = re.search(r"\\title\s*(?:\[[^\]]{0,300}\])?\s*(?=\{)", head)
-    inside = group_at(head, found.end()) if found else None
-    return f"\\title{{{inside}}}" if inside is not None else ""
 
 
 class _Reader:
@@ -152,7 +146,7 @@ class _Reader:
                 piece, notes = _without_footnotes(piece)
                 self.builder.paragraph(self.inline(piece))
                 for note in notes:
-                    self.builder.paragraph(self.inline(note))
+                    self.builder.note(self.inline(note))
 
     def _caption(self, text: str) -> str:
         found = re.search(r"\\(?:caption|captionof\{[a-z]+\})\*?\s*(?:\[[^\]]{0,300}\])?\s*(?=\{)", text)
@@ -229,6 +223,7 @@ class _Reader:
         text = re.sub(r"\\(?:,|;|:|!|>|<|\s|/|@)|(?<!\\)~", " ", text)
         text = re.sub(r"\\[\"'`^~=.](?:\{(\w)\}|(\w))", lambda found: found[1] or found[2], text)
         text = text.replace("\\{", "⦃").replace("\\}", "⦄").replace("\\\\", " ")
+        text = re.sub(r"\\xspace(?![A-Za-z])(?:\{\})?\s*(?=[\w(])", " ", text)
         text = _COMMAND.sub(_symbol, text)
         text = text.replace("{", "").replace("}", "").replace("⦃", "{").replace("⦄", "}")
         text = text.replace("---", "—").replace("--", "–").replace("``", "“").replace("''", "”")

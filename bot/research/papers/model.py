@@ -66,6 +66,8 @@ class Section:
     path: tuple[str, ...] = ()
     """Titles of the sections that it stands in, outermost first."""
     appendix: bool = False
+    notes: tuple[str, ...] = ()
+    """Footnotes."""
 
     @property
     def where(self) -> str:

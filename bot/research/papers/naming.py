@@ -6,8 +6,11 @@ import re
 
 VARIANT = re.compile(
     r"(?<![\w.-])(?:(?:[A-Z][\w.]*(?:-[A-Z0-9][\w.]*)*-)?\d+(?:\.\d+)?[BM](?![\w%])(?!\s(?:[\w-]+\s)?(?:tokens|"
-    r"examples|samples|pairs|words|rows|instances|documents|conversations|prompts))(?:-[A-Z]\w+)*|"
+    r"examples|samples|pairs|words|rows|instances|documents|conversations|prompts))"
+    r"(?:-[A-Z]\w+|-v\d+(?:\.\d+)*(?![\w]))*|"
     r"(?:Llama|LLaMA|Mistral|Qwen|Gemma|Phi|SmolLM|OLMo|Pythia|Falcon|Yi|DeepSeek)[\w.-]*(?: "
     r"\d+(?:\.\d+)?(?: \d+B)?(?![\w.]))?)"
 )
 """A model as a value is said for it: `7B`, `Qwen2.5-7B`, `the Llama 3 model`."""
+SIZE = re.compile(r"(?:~ ?)?\d+(?:\.\d+)? ?(?:[BM]|billion|million)(?: (?:parameters|params|model))?")
+"""The size of a model as a table's head gives it: `7B`, `1.5B model`."""

@@ -34,7 +34,8 @@ NUMBER = (
     r"|(?P<over>\d{1,3})\s?/\s?(?P<under>\d{1,4})(?![\d/])"
     rf"|(?P<plain>{_PLAIN})(?:\s?(?P<percent>%|percent\b)|\s?(?P<suffix>[kKMB](?![\w/])|"
     r"(?:thousand|million|billion)\b))?"
-    rf"|(?P<word>(?:{'|'.join(sorted(_WORDS, key=len, reverse=True))})\b))"
+    rf"|(?P<word>(?:{'|'.join(sorted(_WORDS, key=len, reverse=True))})\b(?! (?:million|billion|thousand|hundred|"
+    rf"dozen))))"
 )
 _NUMBER = re.compile(NUMBER)
 

@@ -6,13 +6,13 @@ import re
 from collections.abc import Sequence
 
 from bot.research.papers.naming import VARIANT
-from bot.research.papers.stages import FAMILIES, GENERIC, Mention, groups
+from bot.research.papers.stages import GENERIC, Mention, groups, may_mean
 
 EVERY_STAGE = "*"
 _EVERY_STAGE = re.compile(
     r"\b(?:all|both|each|every)(?: of)?(?: the| our| these)?(?: two| three| "
-    r"four)? (?:training )?(?:stages?|acts?|phases?)\b|\bin both(?=[.,;]|\Z)|"
-    r"\bthroughout\b(?! (?:training|the (?:stage|run)))",
+    r"four)? (?:training )?(?:stages?|acts?|phases?)\b|\b(?:in|for|of) both steps\b|\bin both(?=[.,;]|\Z)|"
+    r"\b[Tt]he (?:two|three|four)(?: stages)? share\b|\bthroughout\b(?! (?:training|the (?:stage|run)))",
     re.IGNORECASE,
 )
 EVERYWHERE = re.compile(
@@ -64,13 +64,6 @@ def stage_at(
     return context, False
 
 
-def may_mean(general: str, stage: str | None) -> bool:
-    """Whether a general word may stand for this stage: `preference tuning` for DPO, not for SFT."""
-    if general == "finetune":
-        return stage != "pretrain"
-    return general in FAMILIES and stage in FAMILIES[general] | {general}
-
-
 def _single(group: tuple[Mention, ...], sentence: str, context: str | None = None) -> tuple[str | None, bool]:
     methods = {each.method for each in group}
     if len(methods) == 1:
@@ -84,6 +77,7 @@ def _single(group: tuple[Mention, ...], sentence: str, context: str | None = Non
     return "+".join(each.method for each in group), False
 
 
+_DOES = re.compile(r"(?: model)? (?:uses?|used|is|was|has|had|runs?|ran|takes?|took|trains?|needs?|gets?|sees?)\b")
 _JOINED = re.compile(r"\s*(?:,|and|, and|/|&)\s*(?:the )?")
 
 
@@ -96,8 +90,13 @@ def variant_at(sentence: str, start: int, end: int, rest: str = "") -> str:
             return named[0]
     names = list(VARIANT.finditer(sentence))
     if len({name[0] for name in names}) < 2:
-        before = re.search(r"\b[Ff]or (?:the |our )?\Z", sentence[: names[0].start()]) if names else None
-        return names[0][0] if before else ""
+        if not names:
+            return ""
+        said_for = re.search(r"\b[Ff]or (?:the |our )?\Z", sentence[: names[0].start()])
+        subject = re.fullmatch(r"(?:The |Our )?", sentence[: names[0].start()]) and _DOES.match(
+            sentence, names[0].end()
+        )
+        return names[0][0] if said_for or subject else ""
     earlier = [name for name in names if name.end() <= start]
     if not earlier:
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,14 @@ from bot.research.papers import wording
 from bot.research.papers.attribution import Attribution, evaluates, makes_data
 from bot.research.papers.findings import Evidence, Finding, LeftOut
 from bot.research.papers.model import Section
-from bot.research.papers.owners import EVERY_STAGE, EVERYWHERE, may_mean, stage_at, variant_at
+from bot.research.papers.naming import VARIANT
+from bot.research.papers.numbers import number_at, numbers_in
+from bot.research.papers.owners import EVERY_STAGE, EVERYWHERE, stage_at, variant_at
 from bot.research.papers.respective import Said, respective
-from bot.research.papers.saying import one_of_several, said_in
+from bot.research.papers.saying import said_in
 from bot.research.papers.sentences import clause_at, sentences
-from bot.research.papers.stages import RL_METHODS, Mention, mentions
+from bot.research.papers.several import one_of_several
+from bot.research.papers.stages import RL_METHODS, THEY_TRAIN, Mention, may_mean, mentions
 
 # Words that may stand between a name and its value.
 _APPROXIMATE = re.compile(r"(?:about|approximately|around|roughly|~|≈|∼|nearly|almost)\s*\Z", re.IGNORECASE)
@@ -34,6 +38,23 @@ _PARTS = re.compile(
     r"function|head)|reward (?:model|head)|projector|connector|vision (?:encoder|"
     r"tower)|adapter layers|embeddings?|router|"
     r"discriminator|teacher|encoder|biases|norms|LoRA B|B matri\w+)\b",
+    re.IGNORECASE,
+)
+_CAN_TAKE = re.compile(
+    rf"(?:{VARIANT.pattern}|\b(?:models?|encoders?|architecture|backbones?|checkpoints?))\s(?:\w+\s){{0,2}}"
+    r"(?:supports?|has|have|allows?|accepts?|can|comes?)\b"
+)
+_ONE_ROUND = re.compile(
+    r"\b(?:in|for|during|from|of) (?:the )?"
+    r"(?:(?:first|second|third|last|final|later|earlier|other) (?:rounds?|iterations?|half)|"
+    r"(?:rounds?|iterations?) (?:\d|one|two|three|I+\b))",
+    re.IGNORECASE,
+)
+_ACCUMULATES = re.compile(r"\baccumulat\w+", re.IGNORECASE)
+_IN_ALL = re.compile(r"\b(?:global|effective|total|overall|in total|in all|per (?:update|step))\b", re.IGNORECASE)
+_PART_BEFORE = re.compile(
+    r"\b(?:critic|value (?:model|network|function|head)|projector|discriminator|teacher|router|judge)(?:['’]s)?\b"
+    r"[^,;.()]{0,40}\Z",
     re.IGNORECASE,
 )
 
@@ -56,7 +77,11 @@ def findings_of(
     current = context
     others = False
     for sentence in sentences(paragraph):
-        if len(sentence) > MOST_CHARACTERS or attribution.told_in_passing(place.section, sentence):
+        if (
+            len(sentence) > MOST_CHARACTERS
+            or lost_columns(sentence)
+            or attribution.told_in_passing(place.section, sentence)
+        ):
             continue
         others = attribution.topic_is_others(sentence, others)
         found = [each for each in mentions(sentence) if not attribution.of_others_at(sentence, each.start)]
@@ -70,7 +95,9 @@ def findings_of(
 
 def _carried(found: Sequence[Mention], sentence: str, current: str | None, heading: str | None) -> str | None:
     """The stage that the next sentence speaks of when it names none."""
-    firm = [each for each in found if not each.weak]
+    firm = [each for each in found if _is_topic(sentence, each)]
+    if not firm and any(not each.weak and each.method != current for each in found) and heading is None:
+        return None  # named in passing: what comes next may be about either
     named = {each.method for each in firm}
     if len(named) == 1:
         only = next(iter(named))
@@ -83,6 +110,44 @@ def _carried(found: Sequence[Mention], sentence: str, current: str | None, headi
     if current is None and EVERYWHERE.search(sentence):
         return EVERY_STAGE
     return current
+
+
+def lost_columns(sentence: str) -> bool:
+    """Whether two values stand side by side with nothing between: a table that lost its lines in a PDF."""
+    numbers = numbers_in(sentence)
+    beside = any(
+        re.fullmatch(r"\s+", sentence[one.end : other.start]) and not re.match(r"\d{3}(?!\d)", sentence[other.start :])
+        for one, other in itertools.pairwise(numbers)
+        if not one.word and not other.word
+    )
+    return beside or (is_fragment(sentence) and bool(_VALUES_BESIDE.search(sentence)))
+
+
+_A_VALUE = (
+    r"(?:AdamW?|SGD|Muon|Lion|Adafactor|cosine|linear|constant|WSD|bf16|fp16|fp32|none|yes|no|✓|✗|–|—|-|[\d.]+%?)"
+)
+_VALUES_BESIDE = re.compile(rf"(?<!\S){_A_VALUE}\s+{_A_VALUE}(?!\S)", re.IGNORECASE)
+
+
+def is_fragment(paragraph: str) -> bool:
+    """Whether a paragraph is a line of a table or of a listing and no sentence."""
+    return not re.search(r"[.!?:;]['\")\]”’]*\Z", paragraph) and len(paragraph.split()) <= 12
+
+
+def _is_topic(sentence: str, mention: Mention) -> bool:
+    """Whether a sentence is about the stage that it names: it opens with it, or the authors say that they run it.
+
+    A thing that a stage made (`the supervised model`) is the topic where it is the sentence's subject."""
+    if mention.weak:
+        opens = not mention.past and re.fullmatch(r"\W*(?:The |Our )?(?:\w+ )?", sentence[: mention.start])
+        return bool(opens and _IS_TRAINED.match(sentence, mention.end))
+    return mention.start < 30 or bool(THEY_TRAIN.search(sentence[: mention.start]))
+
+
+_IS_TRAINED = re.compile(
+    r"[- ]?(?:\w+ )?(?:models?|polic(?:y|ies)|checkpoints?)\b(?:[^.;]|\.(?=\S)){0,60}?"
+    r"\b(?:train(?:ed|s)|fine-?tun(?:ed|es)|tuned|initiali[sz]ed|starts?|obtained|optimi[sz]ed)\b"
+)
 
 
 def _of_sentence(
@@ -102,10 +167,11 @@ def _of_sentence(
             yield LeftOut(each.term.key, sentence[each.start : each.end], reason, evidence)
             continue
         yield from _bound(each, sentence, context, found, evidence, said)
-    for key, value, at in (*wording.absent_in(sentence), *wording.words_in(sentence)):
-        if attribution.settled(sentence, at, at + 1):
-            stage, everywhere = stage_at(sentence, at, at + 1, found, context)
-            yield Finding(key, value, evidence, stage, everywhere, variant_at(sentence, at, at).split("+")[0])
+    absent = [each for each in wording.absent_in(sentence) if attribution.own_statement(sentence, each[2])]
+    worded = [each for each in wording.words_in(sentence) if attribution.settled(sentence, each[2], each[2] + 1)]
+    for key, value, at in (*absent, *worded):
+        stage, everywhere = stage_at(sentence, at, at + 1, found, context)
+        yield Finding(key, value, evidence, stage, everywhere, variant_at(sentence, at, at).split("+")[0])
 
 
 def _reason_against(
@@ -121,6 +187,20 @@ def _reason_against(
     if number.suffix == "k" and term.key in {"max_length", "max_prompt_length", "max_completion_length"}:
         return "written with k: 1000 or 1024 is not said"
     if _PARTS.match(sentence, number.end):
+        return "for a part of the training that is not the model's own"
+    if term.key == "max_length" and _CAN_TAKE.search(clause_at(sentence, number.start).text):
+        return "what a model can take, not what it was trained with"
+    if _elsewhere(sentence, each):
+        return "another is told for something else, and what this one is for is not known"
+    if _ONE_ROUND.search(sentence):
+        return "for one round of several"
+    if (
+        term.key == "global_batch_size"
+        and _ACCUMULATES.search(sentence)
+        and not _IN_ALL.search(sentence[each.start - 20 if each.start > 20 else 0 : each.end + 20])
+    ):
+        return "per device or in all is not said"
+    if _PART_BEFORE.search(sentence[: each.start]):
         return "for a part of the training that is not the model's own"
     if not in_list and one_of_several(sentence, each, said):
         return "several values, and it is not said which holds"
@@ -138,6 +218,21 @@ _ROLLING = re.compile(
     r"\broll-?outs?\b|\bduring (?:RL|training|GRPO|PPO)\b|\bgroup\b|\bpolicy samples\b|\bGRPO\b|\bPPO\b", re.IGNORECASE
 )
 _TRAINS = re.compile(r"\b(?:train|fine-?tun)", re.IGNORECASE)
+
+
+_FOR_ANOTHER = re.compile(
+    r"\s*,?\s*(?:and |but |while )?(?:for|in|with|on) (?P<owner>[^,;.\d]{2,40}?) (?:we use |it is |of |by |to )?(?=\d)"
+)
+
+
+def _elsewhere(sentence: str, each: Said) -> bool:
+    """`For LoRA we use 2e-4, for rsLoRA 1e-4`: told apart by what is neither a stage nor a model."""
+    found = _FOR_ANOTHER.match(sentence, each.number.end)
+    other = number_at(sentence, found.end()) if found else None
+    if found is None or other is None or not each.term.low <= other.value <= each.term.high:
+        return False
+    known = mentions(found["owner"]) or VARIANT.search(sentence, found.start("owner"), other.end)
+    return each.term.key == "learning_rate" and not known
 
 
 def _bound(

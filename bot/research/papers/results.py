@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bot.research.papers.grids import METRIC, head_and_body, label_of, name_columns, names_in_header
+from bot.research.papers.grids import METRIC
 from bot.research.papers.model import Table
 from bot.research.papers.numbers import only_number
 from bot.research.papers.prose import Place
+from bot.research.papers.table_shape import Row, shape_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,13 @@ class Result:
 
 def results_of_table(table: Table, place: Place) -> Iterator[Result]:
     """Measured values, each with its row's and its column's heading."""
-    header, body = head_and_body(table)
-    if not header or name_columns(body) or names_in_header(header):
+    header, body = _head_and_body(table)
+    if not header or shape_of(table) is not None:
         return
-    width = max(len(row) for row in header)
-    labels = [label_of(header, column) for column in range(width)]
+    labels = [
+        " ".join(dict.fromkeys(row[column] for row in header if column < len(row) and row[column].strip()))
+        for column in range(max(len(row) for row in header))
+    ]
     across = any(METRIC.search(label) for label in labels[1:])
     down = not across and any(METRIC.search(row[0]) for row in body if row)
     if not across and not down:
@@ -48,6 +51,17 @@ def results_of_table(table: Table, place: Place) -> Iterator[Result]:
                 continue
             model, benchmark = (head, labels[column]) if across else (labels[column], head)
             yield Result(model, benchmark, value, row[column], table.caption, place.section.where, place.url)
+
+
+def _head_and_body(table: Table) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    """Header and body; where the form marks no header, the rows before the first number are one."""
+    if table.header_rows:
+        return table.header, table.body
+    rows = table.rows
+    heads = 0
+    while heads < min(3, len(rows) - 1) and not any(only_number(cell) for cell in rows[heads]):
+        heads += 1
+    return rows[:heads], rows[heads:]
 
 
 def _measured(cell: str) -> float | None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from bot.research.papers.numbers import Number, number_at, numbers_in
 from bot.research.papers.respective import Said
+from bot.research.papers.several import HEDGED, UNIT_OF_OTHERS
 from bot.research.papers.vocabulary import BY_KEY, TERMS, Term, pattern_of
 
 # Words that may stand between a name and its value.
@@ -30,23 +31,6 @@ _ABOUT = re.compile(
     r"across|throughout)\s+(?:the |our |each |all |both )?(?:(?!(?:and|or|with|"
     r"we|to|is|was)\b|\d[\d.,e^×-]*\s)[A-Za-z0-9][\w.'’+-]*\s+){1,5}?(?=(?:is|"
     r"was|are|were|to|as|at|=|:|equals)\b|=|:)"
-)
-_LIST = re.compile(
-    r"\s*(?:,\s*(?:and|or)?|and|or|/|–|—|to|-|~|through|→|vs\.?|×|\*|±)\s*(?=[\d.]|\$|one\b|two\b|three\b)"
-)
-_OPENED = re.compile(r"[{\[]\s*(?:[\d.eE×^+,\s-]*)\Z")
-_HEDGED = re.compile(
-    r"(?:up to|at most|at least|between|from|over|than|no more than|fewer than|"
-    r"less than|more than|every|each|first|last|after|within|until|by|per|minus|"
-    r"plus|another|additional|epoch|step|decay(?:s|ed|ing)?(?: \w+)? to|down "
-    r"to|±)\s*(?:the )?(?:first |last )?\Z",
-    re.IGNORECASE,
-)
-_UNIT_OF_OTHERS = re.compile(
-    r"\s?(?:-\s?)?(?:(?:full |training |total )?epochs?|(?:\w+ ){0,2}steps\b|"
-    r"iterations|tokens|GPUs?|hours?|days?|nodes?|layers|samples?|examples|prompts|"
-    r"responses|rollouts|(?:NVIDIA )?[AHVLB]\d{2,3}|seeds?|runs|models?|%|×)",
-    re.IGNORECASE,
 )
 _STEP_LEAD = re.compile(
     r"(?:\bfor|total of|\btrain(?:ed|ing)?|\brun|\brunning|\btake[sn]?|\bperform|"
@@ -127,7 +111,11 @@ def _of_term(term: Term, sentence: str, paragraph: str, lora: bool) -> Iterator[
             number = number_at(sentence, found.end())
             if number is not None and re.match(r"[- ]tokens?\b", sentence[number.end :]):
                 yield Said(term, number, found.start(), number.end)
-        for found in re.finditer(r"\b(?:sequences|sequence lengths?|context) (?:of )?(?:up to|at most) ", sentence):
+        for found in re.finditer(
+            r"\b(?:sequences|sequence lengths?|context|dialogues|conversations|texts|examples) (?:of )?(?:up to|"
+            r"at most) ",
+            sentence,
+        ):
             number = number_at(sentence, found.end())
             if number is not None and re.match(r"[- ]tokens?\b", sentence[number.end :]):
                 yield Said(term, number, found.start(), number.end)
@@ -222,7 +210,7 @@ def _plain_joint(joint: str, term: Term) -> bool:
 
 def _belongs_to_next(sentence: str, number: Number, term: Term) -> bool:
     """`learning rate, 3 epochs`: the number's own unit names another hyperparameter."""
-    follow = _UNIT_OF_OTHERS.match(sentence, number.end)
+    follow = UNIT_OF_OTHERS.match(sentence, number.end)
     if follow is None:
         return False
     said = follow[0].strip(" -").lower()
@@ -258,12 +246,13 @@ def _of_unit(term: Term, sentence: str) -> Iterator[Said]:
 
 def _trains_for(before: str, sentence: str, number: Number, term: Term) -> bool:
     """Epochs and steps are counted for many ends; only those that training lasts are meant."""
-    if _HEDGED.search(before):
+    if HEDGED.search(before):
         return bool(re.search(r"(?:train|run|fine-?tun|optimi)\w*\s+(?:\w+ ){0,3}over (?:the )?\Z", before))
     if term.key == "max_steps":
         clause = re.split(r"[,;(]|\band (?=[a-z])", before)[-1]
         if _WARMUP.search(clause) or re.search(
-            r"\b(?:checkpoint|evaluat|sav|updat|refresh|sync|log|report|reach|peak|after|accumulat)\w*", clause
+            r"\b(?:grow|ris(?:e|ing)|ramp|climb|increas|linearly|held|constant|checkpoint|evaluat|sav|updat|refresh|sync|log|report|reach|peak|after|accumulat)\w*",
+            clause,
         ):
             return False
         return bool(_STEP_LEAD.search(before))
@@ -279,6 +268,14 @@ _WARMUP_SHARE = re.compile(
     r"of|is|was|for|over|during|in|to|with|across|the|first|initial|lasting|"
     r"set|linear(?:ly)?|from zero|from 0|its|peak|value|a|,|covers?|takes?|spans?|"
     r"equal|corresponding|comprising|=|:|learning rate|we use))*\s*\(?\s*",
+    re.IGNORECASE,
+)
+
+
+_OF_ALL = re.compile(r"\s*of (?:the |all )?(?:\w+ )?(?:steps|updates|iterations|training)\b")
+_RISES = re.compile(
+    r"\b(?:rate|LR)\s+(?:linearly )?(?:rises|climbs|increases|grows|ramps up|is raised|is increased)\s(?:linearly )?"
+    r"(?:during|over|within|for|in) the first ",
     re.IGNORECASE,
 )
 
@@ -299,6 +296,13 @@ def _warmup(sentence: str) -> Iterator[Said]:
         ):
             yield Said(ratio, number, found.start(), number.end)
         elif re.match(r"\s+(?:\w+ )?(?:steps|iterations|updates)\b", follow):
+            yield Said(steps, number, found.start(), number.end)
+    for found in _RISES.finditer(sentence):
+        number = number_at(sentence, found.end())
+        follow = sentence[number.end :] if number is not None else ""
+        if number is not None and number.percent and _OF_ALL.match(follow):
+            yield Said(ratio, number, found.start(), number.end)
+        elif number is not None and number.whole and re.match(r"\s(?:\w+ )?(?:steps|iterations|updates)\b", follow):
             yield Said(steps, number, found.start(), number.end)
     for number in numbers_in(sentence):
         after = re.match(
@@ -335,77 +339,3 @@ def _betas(term: Term, sentence: str) -> Iterator[Said]:
             continue
         chosen = first if term.key == "adam_beta1" else second
         yield Said(term, chosen, found.start(), second.end + 1)
-
-
-def one_of_several(sentence: str, each: Said, said: list[Said]) -> bool:
-    """Whether the value is one of several in a row, none of which is said to hold; pairs of Adam's are meant so."""
-    number = each.number
-    if each.term.key in {"adam_beta1", "adam_beta2"} and each.end > number.end + 1:
-        return False
-    if _OPENED.search(sentence[: number.start]) and re.match(r"[^}\]]*,[^}\]]*[}\]]", sentence[number.end :]):
-        return True
-    before = sentence[: number.start]
-    if _HEDGED.search(before) and each.term.key not in {
-        "max_length",
-        "max_completion_length",
-        "max_prompt_length",
-        "num_train_epochs",
-        "max_steps",
-        "max_grad_norm",
-        "warmup_ratio",
-        "warmup_steps",
-        "num_generations",
-    }:
-        return True
-    if re.search(r"\b(?:between|from|±)\s*\Z", before):
-        return True
-    if each.term.key in {"num_train_epochs", "max_steps", "num_generations"} and re.search(
-        r"(?:up to|at most|at least|more than|fewer than|less than)\s*\Z", before
-    ):
-        return True
-    if re.match(r"\s+(?=[\d.]+(?:\s|$))", sentence[number.end :]):
-        return True  # two columns of a table that lost its lines
-    own_unit = (
-        re.compile(rf"[- ]?\s?(?:{each.term.after})", re.IGNORECASE).match(sentence, number.end)
-        if each.term.after
-        else None
-    )
-    after = own_unit.end() if own_unit else number.end
-    joint = _LIST.match(sentence, after) or _LIST.match(sentence, number.end)
-    if joint is not None:
-        following = number_at(sentence, joint.end())
-        others = {other.number.start for other in said if other is not each and other.term is not each.term}
-        if following is not None and following.start not in others and not _named_unit(sentence, following, each.term):
-            return True
-    # The last of a list: `1e-5 or 3e-5 learning rate`, `2, 3 and 4 epochs`.
-    lead = re.search(
-        r"([\d.)%kKM]|\bone|\btwo|\bthree)(?:[- ](?:epochs?|steps))?\s*(?:,\s*(?:and|"
-        r"or)?|and|or|/|–|—|to|-|through|vs\.?)\s*\Z",
-        before,
-    )
-    if lead is None:
-        return False
-    owners = [
-        other
-        for other in said
-        if other is not each and other.number.start < number.start and other.number.end >= lead.start(1)
-    ]
-    if not owners:
-        earlier = [found for found in numbers_in(sentence) if found.end <= lead.end(1) and found.end >= lead.start(1)]
-        # A number that no name claims, right before ours, without a unit: two candidates for one value.
-        return bool(earlier) and each.start == number.start
-    return any(other.term is each.term for other in owners) and each.start == number.start
-
-
-def _named_unit(sentence: str, number: Number, term: Term) -> bool:
-    """The next number of a row has a unit that says it is something else: `learning rate of 1e-5, 3 epochs`."""
-    follow = _UNIT_OF_OTHERS.match(sentence, number.end)
-    if follow is None:
-        return bool(
-            re.match(
-                r"\s+(?:gradient|warm-?up|weight|linear|learning|batch|per-|different|accumulation|PPO|LoRA|dropout)",
-                sentence[number.end :],
-            )
-        )
-    unit = term.unit.rstrip("s")
-    return not unit or unit not in follow[0].lower()

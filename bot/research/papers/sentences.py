@@ -19,7 +19,9 @@ _CONTRAST = re.compile(
     re.IGNORECASE,
 )
 _CLAUSE = re.compile(
-    r";\s*|,\s*(?=(?:since|because|half|although|even)\b)|,\s*(?=(?:and |but "
+    r";\s*|,\s*(?=(?:since|because|half|although|even)\b)|"
+    r",\s*(?=as (?:more|fewer|longer|shorter|larger|smaller|higher|lower|further|another|a (?:second|third|"
+    r"larger|smaller))\b)|,\s*(?=(?:and |but "
     r"|so |where |while |whereas |although |though |"
     r"yet )?(?:we|our|they|the authors|the original|unlike|"
     r"whereas|while|rather than|instead of|in contrast|as opposed)\b)|\s(?=(?:whereas|"

@@ -11,9 +11,10 @@ from functools import lru_cache
 # that family that the paper trains with, if it is one.
 _WORDS: dict[str, str] = {
     "sft": (r"\bd?SFT\b|\bSupervised Fine-?\s?Tun(?:ing|ed)\b|\binstruction[- ](?:fine-?)?tun(?:ing|"
-    r"ed?)\b|\bcold[- ]start\b|\bIFT\b|\bsupervised (?:training )?stage\b"),
+    r"ed?)\b|\bcold[- ]start\b|\bIFT\b|\bsupervised (?:training )?stage\b|(?<![\w-])supervised(?= (?:models?|"
+    r"polic(?:y|ies)|checkpoints?)\b)"),
     "dr_grpo": r"\bDr\.? ?GRPO\b",
-    "grpo": r"(?<!Dr\. )(?<!Dr )(?<!Dr)\bGRPO\b|\bGroup Relative Policy Optimi[sz]ation\b",
+    "grpo": r"(?<!Dr\. )(?<!Dr )(?<!Dr)\bGRPO\b|\bGroup[- ]Relative Policy Optimi[sz]ation\b",
     "dapo": r"\bDAPO\b",
     "gspo": r"\bGSPO\b",
     "rloo": r"\bRLOO\b",
@@ -29,11 +30,13 @@ _WORDS: dict[str, str] = {
     "reward": (r"\breward[- ]model(?:l?ing| training)?s?\b|\bRMs?\b|\bpreference models?\b|"
     r"\b(?:outcome|process) reward models?\b|\b[PO]RMs?\b"),
     "rft": r"\brejection[- ]sampling fine-?tuning\b|\bRFT\b|\brejection[- ]sampled fine-?tuning\b|\bRAFT\b",
-    "distill": r"\b(?:knowledge|on-policy|logit|white-box) distillation\b|\bGKD\b|\bOPD\b",
+    "distill": r"\b(?:train|tun|optimi[sz]|updat)(?:e|es|ed|ing|s)? (?:the|our|a) student\b|\b(?:knowledge|"
+    r"on-policy|logit|white-box) distillation\b|\bGKD\b|\bOPD\b",
     "pretrain": (r"\b(?:continued|continual|domain-adaptive|further)[- ]pre-?\s?train(?:ing|"
     r"ed)?\b|\bmid-?training\b|\b(?:we|continue(?:d|s)? to) pre-?train\b|\bpre-?\s?training\b(?! (?:models?|"
-    r"LLMs?|language|weights|checkpoints?|base|transformers?|on))|\bCPT\b|\bannealing "
-    r"(?:stage|phase)\b"),
+    r"LLMs?|language|weights|checkpoints?|base|transformers?|on))|\bCPT\b|"
+    r"\btrain\w*(?: [\w.,–-]+){0,12} from scratch\b|\bstable (?:stage|phase)\b"),
+    "cooldown": r"\bcool-?downs?\b|\b(?:decay|annealing) (?:stage|phase)\b",
     "rl": r"\b(?:RL|RLHF|RLVR|RLAIF|reinforcement learning)\b",
     "distillation": r"\bdistillation\b(?! (?:data|traces|dataset|corpus))",
     "preference": (r"\bpreference[- ](?:optimi[sz]ation|tuning|learning|training|alignment|"
@@ -47,6 +50,8 @@ FAMILIES = {
 RL_METHODS = FAMILIES["rl"] | {"rl"}
 PREFERENCE_METHODS = FAMILIES["preference"] | {"preference"}
 GENERIC = frozenset({"rl", "preference", "finetune", "distillation"})
+PHASES = frozenset({"cooldown"})
+"""Parts of pre-training that papers give settings of their own."""
 _CASED = frozenset({"ipo", "apo", "cpo", "reinforce", "orpo", "dapo"})
 _PATTERNS = {name: re.compile(words, 0 if name in _CASED else re.IGNORECASE) for name, words in _WORDS.items()}
 _COUNTED = ("one", "two", "three", "four")
@@ -66,9 +71,30 @@ _THING = re.compile(
 _LED_BY = re.compile(
     r"(?:\b(?:from|after|before|prior to|following|on top of|initiali[sz]ed "
     r"(?:from|with|by)|starting (?:from|with)|than|"
-    r"without|instead of|unlike|like|over|compared (?:to|with)|outside|no|not|"
-    r"upon|preceding|via the)\s+(?:the |our |an? )?"
-    r"(?:same |initial |above |previous |original |standard |vanilla )?)\Z",
+    r"without|as (?:in|for|during)|instead of|rather than|unlike|like|over|compared? (?:it |them )?(?:to|with)|"
+    r"against|outside|no|not|"
+    r"upon|preceding|via the|versus|vs\.?|skip(?:s|ped|ping)?|omit(?:s|ted|ting)?|forgo(?:es|ing)?|avoid(?:s|ed|ing)?|"
+    r"bypass(?:es|ed|ing)?|replac(?:es?|ed|ing)|drop(?:s|ped|ping)?|beats?|outperform(?:s|ed|ing)?|surpass(?:es|ed|ing)?|"
+    r"exceed(?:s|ed|ing)?|match(?:es|ed|ing)?|needs?|requires?)\s+(?:the |our |an? |any |with )?"
+    r"(?:same |initial |above |previous |original |standard |vanilla |further |additional |prior |plain |any )?)\Z",
+    re.IGNORECASE,
+)
+
+
+_REST = r"(?:[^.;]|\.(?=\S))"
+THEY_TRAIN = re.compile(
+    rf"\b(?:[Ww]e|[Oo]ur)\b{_REST}{{0,80}}?\b(?:train|fine-?tun|tun|apply|appl|run|perform|optimi|use|conduct|start|adopt|"
+    rf"employ|align|distil|adapt|teach|continue)\w*\b{_REST}{{0,80}}\Z"
+)
+"""What stands before a stage that the authors say they run."""
+
+# `We reuse the SFT settings except for ...` tells of another stage than SFT.
+_TAKEN_OVER = re.compile(
+    r"\b(?:re-?us|keep|kept|shar|tak|copy|copied|inherit|borrow|adopt|follow|retain|same|identical|from)\w*\b[^.,;]{0,25}\Z",
+    re.IGNORECASE,
+)
+_SETTINGS = re.compile(
+    r"(?:['’]s)?(?: \w+)?[ -](?:settings?|set-?ups?|hyper-?parameters|recipe|configuration|values|stage)\b",
     re.IGNORECASE,
 )
 
@@ -91,8 +117,12 @@ def mentions(text: str) -> tuple[Mention, ...]:
     for method, pattern in _PATTERNS.items():
         for match in pattern.finditer(text):
             thing = _THING.match(text, match.end())
-            past = bool(_LED_BY.search(text[max(0, match.start() - 40) : match.start()]))
-            found.append(Mention(method, match.start(), match.end(), bool(thing) or past, past))
+            before = text[max(0, match.start() - 40) : match.start()]
+            past = bool(_LED_BY.search(before)) or bool(
+                _TAKEN_OVER.search(before) and _SETTINGS.match(text, match.end())
+            )
+            told = bool(thing) or past or _is_adjective(text, match)
+            found.append(Mention(method, match.start(), match.end(), told, past))
     found += _ordinals(text)
     found.sort(key=lambda each: (each.start, -(each.end - each.start)))
     kept: list[Mention] = []
@@ -104,10 +134,22 @@ def mentions(text: str) -> tuple[Mention, ...]:
     return tuple(_without_own_words(kept))
 
 
+_DONE = re.compile(
+    r"(?:\b(?:is|are|was|were|be|been|being|get|we|have|has|had|and|then|it|them)|ly)\s+\Z", re.IGNORECASE
+)
+
+
+def _is_adjective(text: str, match: re.Match[str]) -> bool:
+    """`the instruction-tuned Qwen` is a thing; `is fine-tuned`, `we fine-tuned` are stages."""
+    follows = re.match(r"\s+[A-Za-z]", text[match.end() :]) is not None
+    return match[0].lower().endswith("tuned") and follows and not _DONE.search(text[: match.start()])
+
+
 def _without_own_words(found: list[Mention]) -> list[Mention]:
-    """`SFT fine-tuning`, `fine-tune with DPO`: a general word beside a method's name says nothing of its own."""
-    precise = [each for each in found if each.method not in GENERIC]
-    return precise if precise else found
+    """`SFT fine-tuning`, `RL with GRPO`: a general word beside a method that it may mean says nothing of its own."""
+    precise = {each.method for each in found} - GENERIC
+    meant = {general for general in GENERIC if any(may_mean(general, method) for method in precise)}
+    return [each for each in found if each.method not in meant]
 
 
 def _ordinals(text: str) -> list[Mention]:
@@ -131,6 +173,33 @@ def methods_in(text: str) -> frozenset[str]:
     return frozenset(each for each in named if not each.startswith("#")) or named
 
 
+_REJECTION = re.compile(
+    r"\b(?:rejection[- ]sampling|best-of-n distillation|expert iteration|RAFT|ReST)\b", re.IGNORECASE
+)
+
+
+def methods_of_title(title: str) -> frozenset[str]:
+    """Stages that a heading names; there `Rejection sampling` is a way of training."""
+    named = methods_in(title)
+    return named or (frozenset({"rft"}) if _REJECTION.search(title) else named)
+
+
+def may_mean(general: str, stage: str | None) -> bool:
+    """Whether a general word may stand for this stage: `preference tuning` for DPO, not for SFT."""
+    if general == "finetune":
+        return stage not in {"pretrain", "cooldown"}
+    if general == "distillation":
+        return stage in {"distill", "sft", "rft"}
+    return general in FAMILIES and stage in FAMILIES[general] | {general}
+
+
+def without_stages(text: str) -> str:
+    """`text` without the words that name stages."""
+    for each in reversed(mentions(text)):
+        text = f"{text[: each.start]} {text[each.end :]}"
+    return text
+
+
 def ordinal_of(text: str) -> str | None:
     """`#2` of a heading `Act two: the reward model`."""
     match = _ORDINAL.search(text)
@@ -151,21 +220,30 @@ def told_in_order(sentence: str) -> dict[str, str]:
 
 _TASKS = {
     "speech": r"\bspeech\b|\bASR\b|\bWhisper|\bwav2vec|\btranscri",
-    "vision": r"\bvision transformers?\b|\bViT\b|\bimage classif|\bphotograph",
+    "vision": r"\bvision transformers?\b|\bViT\b|\bimage classif|\b(?:aerial|satellite|medical) images?\b|\bphotograph",
     "classify": r"\b(?:De|Ro|Modern)?BERT(?:a)?\b|\bELECTRA\b|\bclassif|\btriage\b|\bfine-tuning encoders?\b",
-    "reward": r"\breward models?\b",
-    "distill": r"\bdistil",
-    "pretrain": r"\bpre-?training\b",
 }
 
 
 def task_of(title: str, abstract: str) -> str | None:
-    """The method of a paper that names none, by what it is about: the title says it, else the abstract."""
+    """What fine-tuning is called by its task, where a paper has no other word: the title says it, else the abstract.
+
+    `sft` where the task is none of those that go by another name; None where it could be two of them.
+    """
     for text in (title, abstract):
         about = [name for name, words in _TASKS.items() if re.search(words, text, re.IGNORECASE)]
         if about:
+            about = ["vision"] if set(about) == {"vision", "classify"} else about  # images are what is classified
             return about[0] if len(about) == 1 else None
-    return "sft"
+    return None if _OTHER_TASKS.search(f"{title} {abstract}") else "sft"
+
+
+_OTHER_TASKS = re.compile(
+    r"\b(?:contrastive|embeddings?|retriev\w+|re-?rank\w*|bi-encoders?|cross-encoders?|diffusion|segmentation|"
+    r"object detection|protein\w*|molecul\w*|text-to-(?:image|speech)|robot\w*|time series|tabular|graph neural|"
+    r"masked language|music|video generation|policy)\b",
+    re.IGNORECASE,
+)
 
 
 def groups(found: Iterable[Mention], text: str) -> list[tuple[Mention, ...]]:
@@ -183,24 +261,3 @@ def groups(found: Iterable[Mention], text: str) -> list[tuple[Mention, ...]]:
                 continue
         result.append((each,))
     return result
-
-
-def resolved(method: str, trained: frozenset[str]) -> str | None:
-    """The method that a general word means in a paper that trains with `trained`; None where that is open."""
-    if method == "finetune":
-        precise = trained - GENERIC
-        if not precise:
-            return "sft"
-        if precise == {"pretrain"}:
-            return None
-        return next(iter(precise)) if len(precise) == 1 else None
-    if method == "distillation":
-        # Tuning on a teacher's answers goes by that name too.
-        return None if trained & {"sft", "rft"} else "distill"
-    family = FAMILIES.get(method)
-    if family is None:
-        return method
-    known = trained & family
-    if len(known) == 1:
-        return next(iter(known))
-    return method if not known else None

@@ -196,8 +196,7 @@ def written_out(text: str, macros: Mapping[str, Macro]) -> str:
     """The text with macros in place, five deep and never longer than the bound."""
     begin = re.search(r"\\begin\s*\{document\}", text)
     head, body = (text[: begin.start()], text[begin.start() :]) if begin else ("", text)
-    title = _command_with_group(head, "title")
-    body = title + _without(_without(body, _DEFINITION), _DEF)
+    body = told_before(head) + _without(_without(body, _DEFINITION), _DEF)
     for _ in range(5):
         expanded = _expanded_once(body, macros)
         if expanded == body:
@@ -214,10 +213,14 @@ def _without(text: str, pattern: re.Pattern[str]) -> str:
     return "".join([*pieces, text[at:]])
 
 
-def _command_with_group(text: str, name: str) -> str:
-    found = re.search(rf"\\{name}\s*(?:\[[^\]]{{0,300}}\])?\s*(?=\{{)", text)
-    inside = group_at(text, found.end()) if found else None
-    return f"\\{name}{{{inside}}}\n" if inside is not None else ""
+def told_before(head: str) -> str:
+    """What a preamble tells: the title, and the abstract in the classes that want it there (acmart, revtex)."""
+    found = re.search(r"\\title\s*(?:\[[^\]]{0,300}\])?\s*(?=\{)", head)
+    inside = group_at(head, found.end()) if found else None
+    begin = head.find(r"\begin{abstract}")
+    end = head.find(r"\end{abstract}", begin) if begin >= 0 else -1
+    title = f"\\title{{{inside}}}\n" if inside is not None else ""
+    return title + (head[begin : end + len(r"\end{abstract}")] + "\n" if end >= 0 else "")
 
 
 def _expanded_once(text: str, macros: Mapping[str, Macro]) -> str:

@@ -9,9 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_SIZE = r"(?:sizes?|size)"
-_MODEL_PARTS = r"(?:critic|value|reward|projector|connector|vision|encoder|embedding|router|teacher|discriminator|head)"
-
 
 @dataclass(frozen=True, slots=True)
 class Term:
@@ -79,6 +76,17 @@ TERMS: tuple[Term, ...] = (
         tiny=True,
     ),
     Term(
+        "min_lr",
+        (
+            r"(?:minimum|min\.?|minimal|final|end|ending|lowest) (?:learning[- ]rates?|LR|lr)\b|"
+            r"(?:decay(?:s|ed|ing)?|anneal(?:s|ed|ing)?)[^.;,()\d]{0,60}? (?:down )?to(?= (?:a (?:minimum|"
+            r"final value) of )?\d[\d.]* ?(?:[×·e]|\* ?10))"
+        ),
+        low=1e-12,
+        high=0.1,
+        tiny=True,
+    ),
+    Term(
         "warmup_ratio",
         (
             r"(?:warm-?\s?up[- _](?:step )?(?:ratio|fraction|proportion|rate|percentage)|"
@@ -110,8 +118,11 @@ TERMS: tuple[Term, ...] = (
         (
             rf"(?:(?:per[- ](?:device|GPU)|micro|local|device|GPU)[- ]?{_BATCH}|{_BATCH} "
             r"per (?:device|GPU)|per[-_ ]device[-_ ]train[-_ ]batch[-_ ]size|(?:train(?:ing)? "
-            rf")?{_BATCH} \(?per[- ](?:device|GPU)\)?)"
+            rf")?{_BATCH} \(?per[- ](?:device|GPU)\)?|(?:each|every|a|per|one) (?:GPU|device|accelerator) "
+            r"(?:processes|holds|sees|handles|gets|receives|fits|takes|has))"
         ),
+        r"(?:(?:sequences|examples|samples|segments|pairs|prompts|images|dialogues) )?(?:at a time )?"
+        r"(?:on|for|in) (?:each|every|a) (?:of (?:the |our )?(?:\w+ )?)?(?:GPU|device|accelerator)s?\b|"
         r"(?:per[- ](?:device|GPU)|micro)[- ]?batch[- ]?size|(?:samples|examples|sequences) per (?:device|GPU)\b",
         low=1,
         high=4096,
@@ -150,8 +161,9 @@ TERMS: tuple[Term, ...] = (
         ),
         (
             r"(?:global |total |effective |training )?batch size(?! per)|(?:sequences|"
-            r"pairs|questions|examples|samples|dialogues|segments|instances|problems) "
-            r"(?:per|in (?:a|each|every)) (?:global )?batch\b"
+            r"pairs|questions|examples|samples|dialogues|conversations|comparisons|segments|instances|problems|images) "
+            r"(?:per|in (?:a|each|every)|for each) (?:global )?(?:batch|update|(?:optimi[sz]er |gradient |"
+            r"training )?step)\b"
         ),
         low=1,
         high=5e7,
@@ -162,8 +174,9 @@ TERMS: tuple[Term, ...] = (
         "gradient_accumulation_steps",
         (
             r"(?:gradient[- _]accumulation(?:[- _]steps?)?(?: (?:over|for|with|every|"
-            r"across))?|(?:accumulat(?:e|ed|ing) (?:the )?gradients? (?:over|for|across|"
-            r"every))|grad\.? acc(?:um(?:ulation)?)?\.?(?: steps)?)"
+            r"across))?|(?:accumulat(?:es?|ed|ing) (?:the )?gradients? (?:over|for|across|"
+            r"every))|gradients? (?:are |were |is )?accumulated (?:over|for|across)|"
+            r"grad\.? acc(?:um(?:ulation)?)?\.?(?: steps)?)"
         ),
         r"(?:steps of )?gradient[- ]accumulation(?: steps?)?|accumulation steps",
         low=1,
@@ -228,7 +241,7 @@ TERMS: tuple[Term, ...] = (
     Term(
         "total_episodes",
         r"(?:total |number of |# ?)?episodes",
-        r"(?:PPO )?episodes\b",
+        r"(?:PPO )?episodes\b(?! (?:per|in each|for each))",
         low=10,
         high=1e9,
         whole=True,
@@ -238,7 +251,7 @@ TERMS: tuple[Term, ...] = (
         "max_completion_length",
         (
             r"(?:max(?:imum|\.)?[- _]?(?:response|completion|generation|generated|output|"
-            r"rollout|answer|new|decoding)[- _]?(?:sequence )?(?:lengths?|tokens?|len)|"
+            r"rollout|answer|reply|new|decoding)[- _]?(?:sequence )?(?:lengths?|tokens?|len)|"
             r"(?:response|completion|generation|output|rollout) (?:length|len)\b(?: "
             r"(?:limit|cap|budget))?|max(?:imum|\.)?(?: number of)? (?:new|generated|"
             r"output) tokens|max(?:imum|\.)? number of tokens (?:for|per|in|during) "
@@ -273,8 +286,9 @@ TERMS: tuple[Term, ...] = (
             r"total|text)?[- _]?(?:lengths?|len\b|tokens\b|window)|(?:sequence|context|"
             r"cut-?off|packing|seq\.?|token)[- _](?:lengths?|len\b|window)(?: (?:limit|"
             r"size))?|context[- ]size|max_(?:seq_)?length|model_max_length|(?:sequences|"
-            r"inputs|examples|samples|conversations)(?: (?:are|were))? (?:truncated|"
-            r"packed|cut) (?:to|at|into|after))(?! (?:of|for) (?:the )?(?:response|prompt|"
+            r"inputs|examples|samples|conversations|dialogues|pairs|texts|together)(?: (?:are|"
+            r"were))? (?:truncated|limited|capped|"
+            r"packed|cut|at most)(?: (?:to|at|into|after))?(?! \d+ ?%))(?! (?:of|for) (?:the )?(?:response|prompt|"
             r"output|completion|generat))"
         ),
         r"(?:tokens? )?(?:maximum )?(?:sequence|context)[- ](?:length|window)",
@@ -309,9 +323,9 @@ TERMS: tuple[Term, ...] = (
     Term(
         "max_grad_norm",
         (
-            r"(?:(?:gradients?(?:['’]s?)?[- ](?:norms? )?(?:clipping|clip|clipped)|clip(?:ping|"
+            r"(?:(?:gradients?(?:['’]s?)?[- ](?:norms? )?(?:clipping|clipped|clip)|clip(?:ping|"
             r"ped)?(?: (?:the|all))?(?: global)? gradients?(?:['’]s?)?(?: norms?)?|(?:global )?(?:gradients?|"
-            r"gradient norms?) (?:are|were|is|was) clipped)(?: (?:norm|threshold|value|"
+            r"gradient norms?) (?:are |were |is |was )?clipped)(?: (?:norm|threshold|value|"
             r"max(?:imum)? norm|by norm))?(?: (?:to|at|with)(?: an?)?(?: (?:maximum|"
             r"max|global|L2|ℓ2|unit))*(?: norm)?)?|max(?:imum|\.)?[- _]?grad(?:ient)?[- _]norms?|"
             r"grad(?:ient)?\.?[- _](?:norm[- _])?clip(?:ping)?(?:[- _](?:norm|threshold|"

@@ -19,8 +19,9 @@ _SCHEDULES = {
     "wsd": "warmup_stable_decay",
     "warmup-stable-decay": "warmup_stable_decay",
     "warmup stable decay": "warmup_stable_decay",
+    "trapezoidal": "warmup_stable_decay",
 }
-_KIND = "cosine|linear|constant|polynomial|inverse[- ]square[- ]root|WSD|warmup[- ]stable[- ]decay"
+_KIND = "cosine|linear|constant|polynomial|inverse[- ]square[- ]root|WSD|warm-?up[-–— ]+stable[-–— ]+decay|trapezoidal"
 _SCHEDULE = (
     re.compile(
         rf"\b(?P<kind>{_KIND})(?:[- ](?:learning[- ]rate|lr|LR))?(?:[- ](?:decay(?:ing)?|"
@@ -48,11 +49,29 @@ _SCHEDULE = (
         r"linear|constant)\b",
         re.IGNORECASE,
     ),
-    re.compile(r"\b(?:learning rate|LR) is (?:kept |held )?(?P<kind>constant)\b", re.IGNORECASE),
+    re.compile(
+        r"\b(?:rate|LR)\b(?: of this \w+)?(?: [^.;,]{0,30}?)?(?: is|,| was| stays| remains)? (?:kept |held )?"
+        r"(?P<kind>constant)\b(?= (?:after|at|throughout|from|for|during)|[,.;]|\Z)",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        rf"\b(?:[Rr]ate|LR)\b[^.;]{{0,60}}\bfollow(?:s|ing|ed)? an? (?P<kind>{_KIND})\b(?![- ]warm)", re.IGNORECASE
+    ),
+    re.compile(
+        rf"\b(?:[Rr]ate|LR)\b[^.;]{{0,80}}\b(?:falls?|falling|decreas\w+|declin\w+|decay\w*|goes|drops|returns?) "
+        rf"(?:(?:back |down )?to (?:zero|0) )?(?:along|following|on|as|in|with|by) an? (?P<kind>{_KIND})\b",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"\b(?:[Rr]ate|LR)\b[^.;]{0,80}\b(?:falls?|falling|decreas\w+|declin\w+|decay\w*|goes|drops|returns?) "
+        r"(?:(?:back |down )?to (?:zero|0) )?(?P<kind>linearly)\b",
+        re.IGNORECASE,
+    ),
 )
 _OPTIMIZER = re.compile(
     r"\b(?P<bits>(?:8-bit|paged|paged 8-bit|8-bit paged|fused) )?(?P<name>AdamW|"
-    r"Adam|Adafactor|SGD|Lion|Muon|RMSProp|Sophia|LAMB|SOAP)(?P<eight>[- ]?8[- ]?bit)?\b(?![- ](?:Newton|"
+    r"Adam|Adafactor|SGD|Lion|Muon|RMSProp|Sophia|LAMB|SOAP)(?P<eight>[- ]?\(8[- ]?bit\)|"
+    r"[- ]?8[- ]?bit)?(?!\w)(?![- ](?:Newton|"
     r"et al))"
 )
 _PRECISION = re.compile(
@@ -66,7 +85,8 @@ _FLAGS = (
         re.compile(
             r"\b(?:(?:sequence|sample|example|multi-?pack)[- ]packing|(?:use|with|enable|"
             r"apply|using|enabling|and) packing|(?:are|is) packed (?:into|to)|packing "
-            r"(?:is|was) (?:used|enabled|applied)|we pack|pack (?:\w+ ){1,3}(?:in)?to|"
+            r"(?:is|was) (?:used|enabled|applied)|we pack|of packed (?:documents|examples|sequences|dialogues|"
+            r"texts)|pack (?:\w+ ){1,3}(?:in)?to|"
             r"\Apacking(?=\s*[:=] ?true))\b",
             re.IGNORECASE,
         ),
@@ -144,7 +164,11 @@ def words_in(sentence: str) -> Iterator[tuple[str, Value, int]]:
     """(key, value, place) of everything in a sentence that is said in words."""
     yield from _schedule(sentence)
     yield from _optimizer(sentence)
+    # Weights that are kept in one precision and computed with in another are trained in the latter.
+    mixed = len({bool(found["f32"]) for found in _PRECISION.finditer(sentence)}) > 1
     for found in _PRECISION.finditer(sentence):
+        if mixed and found["f32"]:
+            continue
         if re.match(r"\s*[:=] ?false", sentence[found.end() :], re.IGNORECASE):
             continue
         if not _evaluated(sentence) and not re.search(r"\b(?:serv|stor|quanti[sz])\w*", sentence):
@@ -163,10 +187,24 @@ def words_in(sentence: str) -> Iterator[tuple[str, Value, int]]:
     yield from _hardware(sentence)
 
 
+_OFF = re.compile(
+    r"\b(?P<name>weight decay|warm-?up)\b (?:is|was|are|were) (?:(?:left|turned|switched|set) )?"
+    r"(?:disabled|off|not (?:used|applied)|zero|to zero|at zero)\b",
+    re.IGNORECASE,
+)
 _ABSENT = re.compile(
     r"\b(?:no|without(?: any)?)\s+(?:learning[- ]rate\s+)?(?P<first>warm-?up|"
     r"weight decay)\b(?: steps)?(?:\s*(?:,|and|or|nor)\s+(?:no\s+|without\s+)?(?P<second>warm-?up|"
     r"weight decay)\b)?",
+    re.IGNORECASE,
+)
+
+
+_NO_KL = re.compile(
+    r"\b(?:(?:no|without(?: an?y?)?|do(?:es)? not (?:use|apply|add|include)(?: an?y?)?|did not (?:use|apply|"
+    r"add)(?: an?y?)?)\s+|"
+    r"(?:remove|drop|omit|disable)[sd]?(?:ped|ted)? (?:the )?)KL (?:penalty|term|regulari[sz]ation|loss|"
+    r"divergence|constraint)\b",
     re.IGNORECASE,
 )
 
@@ -177,6 +215,11 @@ def absent_in(sentence: str) -> Iterator[tuple[str, Value, int]]:
         for name in (found["first"], found["second"]):
             if name:
                 yield ("weight_decay" if name.lower().startswith("weight") else "warmup_steps"), 0, found.start()
+
+    for found in _NO_KL.finditer(sentence):
+        yield "beta", 0, found.start()
+    for found in _OFF.finditer(sentence):
+        yield ("weight_decay" if found["name"].lower().startswith("weight") else "warmup_steps"), 0, found.start()
 
 
 def _evaluated(sentence: str) -> bool:
@@ -193,11 +236,8 @@ def _schedule(sentence: str) -> Iterator[tuple[str, Value, int]]:
             # `linear warmup` says how it begins, not how it goes on.
             if _NOT_USED.search(sentence[: match.start()]) or re.match(r"[- ]warm", sentence[match.end() :]):
                 continue
-            found[match.start()] = _SCHEDULES[
-                kind.lower().replace("-", " ")
-                if "inverse" in kind.lower() or "stable" in kind.lower()
-                else kind.lower()
-            ]
+            plain = re.sub(r"[-–— ]+", " ", kind.lower().replace("warm-up", "warmup"))
+            found[match.start()] = _SCHEDULES[plain]
     named = set(found.values())
     # A linear warm-up into a cosine decay is a cosine schedule; otherwise two names are two schedules.
     if len(named) == 1:

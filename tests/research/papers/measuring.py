@@ -2,7 +2,8 @@
 
     python -m tests.research.papers.measuring [-v]
 
-Prints precision with its interval, recall and every wrong answer, of `corpus/` and of `unseen/`, which came later; `-v`
+Prints precision with its interval, recall and every wrong answer, of `corpus/`, and of `unseen/` and `fresh/`, which
+came later; `-v`
 also what was missed.
 """
 
@@ -18,7 +19,7 @@ from bot.research.papers.latex import read_latex
 from bot.research.papers.model import Form, Paper
 from bot.research.papers.pdf import read_pdf
 from bot.research.papers.recipe import extract
-from tests.research.papers.scoring import CORPUS, UNSEEN, Score, latex_archive, papers, score
+from tests.research.papers.scoring import CORPUS, FRESH, UNSEEN, Score, latex_archive, papers, score
 
 
 def read(name: str, held: Path = CORPUS) -> Paper:
@@ -51,7 +52,7 @@ def measured(held: Path = CORPUS) -> Score:
 
 
 def main() -> None:
-    for held in (CORPUS, UNSEEN):
+    for held in (CORPUS, UNSEEN, FRESH):
         result = measured(held)
         print(f"{held.name}, {len(papers(held))} papers", *result.lines(), sep="\n")
         for paper, entry in result.missed if "-v" in sys.argv else ():

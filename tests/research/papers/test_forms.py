@@ -87,7 +87,7 @@ def test_latexml_page_is_read_by_section_with_footnotes_and_spans() -> None:
     section = paper.section("sft")
     assert section is not None
     assert section.where == "Method › SFT"
-    assert section.paragraphs == ("Rate 2 × 10^-5 here.", "A note.")
+    assert (section.paragraphs, section.notes) == (("Rate 2 × 10^-5 here.",), ("A note.",))
     (table,) = section.tables
     assert table.label == "Table 3"
     assert table.header == (("K", "V", "V"),)
@@ -122,13 +122,15 @@ def test_latex_in_several_files_with_macros_and_comments() -> None:
     }
     paper = read_latex(tar_of(files), **SAID)  # type: ignore[arg-type]
     assert [section.title for section in paper.sections] == ["A", "SFT"]
-    assert paragraphs(paper) == ["We use 2e-5.", "shown", "The Ours-7B model, 50% of it.", "Small."]
+    assert paragraphs(paper) == ["We use 2e-5.", "shown", "The Ours-7B model, 50% of it."]
+    assert [section.notes for section in paper.sections] == [(), ("Small.",)]
 
 
 def test_optional_arguments_are_no_text() -> None:
     paper = tex("\\section[Short]{Long} We use\\footnote[1]{A note.} \\citep[see][p. 3]{a20} this.")
     assert [section.title for section in paper.sections] == ["Long"]
-    assert paragraphs(paper) == ["We use (a20) this.", "A note."]
+    assert paragraphs(paper) == ["We use (a20) this."]
+    assert paper.sections[0].notes == ("A note.",)
 
 
 def test_latex_tables_are_grids() -> None:
@@ -238,3 +240,15 @@ def test_what_is_no_file_and_no_identifier_says_what_to_write(tmp_path: Path) ->
 )
 def test_identifiers_are_read_from_addresses(text: str) -> None:
     assert arxiv_id(text) == "2305.18290"
+
+
+def test_an_abstract_before_the_document_is_the_papers_and_its_macros_are_written_out() -> None:
+    """acmart and revtex want it there."""
+    text = (
+        r"\documentclass{acmart}\newcommand{\ours}{Hangar-7B}\title[Short]{A Title}"
+        r"\begin{abstract}We present \ours{}, tuned with QLoRA.\end{abstract}"
+        r"\begin{document}\maketitle\section{Method}We train for 2 epochs.\end{document}"
+    )
+    paper = read_latex(text.encode(), id="x", source="x", fetched_at=0.0)
+    assert (paper.title, paper.abstract) == ("A Title", "We present Hangar-7B, tuned with QLoRA.")
+    assert [section.title for section in paper.sections] == ["Method"]
