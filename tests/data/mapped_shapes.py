@@ -1,6 +1,6 @@
 """What the mapper makes of the schema shapes, in the words that `schema_scoring` judges.
 
-python -m tests.data.mapped_shapes    # the scores of `schemas/` and, later, `schemas_unseen/`; what was not right
+python -m tests.data.mapped_shapes    # the scores of `schemas/` and of `schemas_unseen/`; what was not right
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.data.columns import ROLES, ColumnMapping, divided, map_columns
-from tests.data.schema_scoring import SCHEMAS, UNSEEN, Score, score, shapes
+from tests.data.schema_scoring import FRESH, SCHEMAS, UNSEEN, Score, score, shapes
 
 _CALL = re.compile(r"([a-z]+1?)\((.*)\)")
 
@@ -71,22 +71,21 @@ def _roles(expression: str, role: str, columns: Sequence[str]) -> list[tuple[str
         return [pair for one in arguments for pair in _roles(one, role, columns)]
     if name in ("pick", "pick1") and role in ("completion", "reference"):
         return _roles(arguments[0], role, columns)
-    if name in ("pick", "other"):
-        return [(arguments[0], "score"), *_roles(arguments[1], "chosen", columns)]
+    better = role if role in ("completion", "messages") else "chosen"
+    if name in ("pick", "pick1", "other", "other1"):
+        return [(arguments[0], "score"), *_roles(arguments[1], better, columns)]
     if name in ("best", "worst", "lowest", "highest"):
-        return [*_roles(arguments[0], "chosen", columns), *_roles(arguments[1], "score", columns)]
+        return [*_roles(arguments[0], better, columns), *_roles(arguments[1], "score", columns)]
+    worse = "rejected" if better == "chosen" else better
     if name in ("higher", "lower"):
         scores = [pair for one in arguments[1::2] for pair in _roles(one, "score", columns)]
-        first, second = (
-            _roles(one, part, columns) for one, part in zip(arguments[::2], ("chosen", "rejected"), strict=True)
-        )
+        first, second = (_roles(one, part, columns) for one, part in zip(arguments[::2], (better, worse), strict=True))
         return [*scores, *first, *second]
     if name == "by":
-        cases = [case.partition("=")[2] for case in arguments[1:]]
-        sides = list(dict.fromkeys(cases))
+        sides = list(dict.fromkeys(case.partition("=")[2] for case in arguments[1:]))
         if role == "rejected":
             sides.reverse()
-        pairs = zip(sides, ("chosen", "rejected"), strict=True)
+        pairs = zip(sides, (better, worse), strict=True)
         return [(arguments[0], "score"), *(pair for side, part in pairs for pair in _roles(side, part, columns))]
     raise ValueError(expression)
 
@@ -96,5 +95,5 @@ def measured(folder: Path = SCHEMAS) -> Score:
 
 
 if __name__ == "__main__":
-    for folder in (SCHEMAS, UNSEEN):
+    for folder in (SCHEMAS, UNSEEN, FRESH):
         print(folder.name, *measured(folder).lines(), sep="\n")

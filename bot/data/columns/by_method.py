@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .accounting import refuse_unexplained
 from .classes import class_uses, speech_uses, text_uses
 from .expressions import Unreadable
 from .facts import Column, Kind
@@ -30,6 +31,7 @@ def map_columns(
     try:
         uses, notes = _uses(table, method)
         _check(table, uses)
+        refuse_unexplained(table, method, uses)
     except Unclear as unclear:
         return ColumnMapping(method, question=unclear.question, columns=names, rows=len(table.rows))
     except Unreadable as error:
@@ -40,7 +42,7 @@ def map_columns(
 
 def _left_out(table: Table, uses: Sequence[Use]) -> list[str]:
     """One sentence on the columns of text that nothing is made from."""
-    read = " ".join(use.expression for use in uses)
+    read = {path.partition(".")[0] for path in table.read(*uses)} | set(table.read(*uses))
     unread = [column.path for column in table.columns if column.path not in read and _tells(column)]
     return [f"Left out: {', '.join(unread)}."] if unread else []
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .expressions import is_absent
+from .expressions import is_absent, number_of
 from .facts import USUAL, Column, Kind, is_media_name
 from .mapping import FEWEST, Table, Unclear, Use, key_of_role, named_use
-from .names import LABELS, PAIRS, SPOKEN, TEXTS, rank_of, words_of
+from .names import LABELS, PAIRS, SPOKEN, TEXTS, is_about, rank_of, words_of
 
 _MOST_CLASSES = 200
 _NAMED_LIKE = ("_text", "_name", "_names", "_str")
@@ -35,9 +35,24 @@ def speech_uses(table: Table) -> tuple[list[Use], list[str]]:
         exact = [column for column in table.columns if column.is_text and column.words >= 2 and column.coded < FEWEST]
         if len(exact) != 1:
             raise _untold(table, "text", [column.path for column in exact])
+    exact = [one for one in exact if not one.is_constant] or exact
+    rivals = [one for one in exact[1:] if _differ(table, exact[0], one)]
+    if rivals and (rank_of(rivals[0].path, SPOKEN) or (9,))[0] == 0:
+        raise Unclear(
+            f"{' and '.join(one.path for one in (exact[0], *rivals))} write the same recordings in different ways: "
+            "which one is to be learned?", [f"data_text_column: {one.path}" for one in (exact[0], *rivals)],
+        )  # fmt: skip
     others = [one.path for one in exact[1:]]
     notes = [f"{', '.join(others)} could be the text, too, and is left out."] if others else []
     return [heard, Use("text", exact[0].path, exact[0].evidence())], notes
+
+
+def _differ(table: Table, one: Column, other: Column) -> bool:
+    """Whether two columns say different things of most rows."""
+    both = [
+        (str(row[one.path]), str(row[other.path])) for row in table.rows if row.get(one.path) and row.get(other.path)
+    ]
+    return sum(mine != yours for mine, yours in both) > FEWEST * max(1, len(both))
 
 
 def text_uses(table: Table) -> tuple[list[Use], list[str]]:
@@ -64,7 +79,7 @@ def _media(table: Table, kind: Kind) -> Use:
     role, names = ("image", _IMAGES) if kind is Kind.IMAGE else ("audio", _RECORDINGS)
     found = [column for column in table.columns if column.kind is kind]
     ranked = [column for rank, column in table.ranked(names) if rank[0] == 0]
-    away = [column.path for column in found if _are_names(table, column)]
+    away = [column.path for column in found if are_names(table, column)]
     found = [column for column in found if column.path not in away]
     if away and not found:
         raise Unclear(f"{away[0]} names files that are not beside the rows. Name data that hold {kind}.")
@@ -75,7 +90,7 @@ def _media(table: Table, kind: Kind) -> Use:
     return Use(role, best.path, best.evidence())
 
 
-def _are_names(table: Table, column: Column) -> bool:
+def are_names(table: Table, column: Column) -> bool:
     """Whether a column holds nothing but names of files; those that lie beside the rows have been read before."""
     values = [value for row in table.rows if not is_absent(value := row.get(column.path))]
     return bool(values) and all(is_media_name(value) for value in values)
@@ -104,12 +119,30 @@ def _label(table: Table) -> Use:
             [f"data_label_column: {column.path}" for column in stored],
         )
     best = (exact or stored)[0]
-    if best.kind is Kind.NUMBER:
+    if best.kind is Kind.NUMBER or _is_measured(table, best):
         raise Unclear(
             f"{best.path} holds numbers ({best.evidence()}), not classes. Write them as names, `low` and `high` for "
             "example, into a column of their own.", [],
         )  # fmt: skip
+    marks = [one for one in table.columns if one is not best and _is_mark(one) and not is_about(one.path)]
+    if _is_mark(best) and best not in exact and marks:
+        raise Unclear(
+            f"{best.path} and {', '.join(one.path for one in marks)} each say yes or no of a row, and a classifier "
+            "here tells one class: which?", [f"data_label_column: {one.path}" for one in (best, *marks)],
+        )  # fmt: skip
     return Use("label", best.path, best.evidence())
+
+
+def _is_measured(table: Table, column: Column) -> bool:
+    """Whole numbers that measure something: spread wide, and hardly one twice."""
+    if column.kind is not Kind.WHOLE or column.rows < 4 or column.unlike < USUAL:
+        return False
+    numbers = [number for row in table.rows if (number := number_of(row.get(column.path))) is not None]
+    return bool(numbers) and max(numbers) - min(numbers) > 2 * len(numbers)
+
+
+def _is_mark(column: Column) -> bool:
+    return column.kind is Kind.TRUTH or (column.kind is Kind.WHOLE and set(column.values) in ({"0", "1"}, {"0"}))
 
 
 def _is_named_class(column: Column) -> bool:
@@ -123,8 +156,11 @@ def _is_class(column: Column) -> bool:
         return True
     if column.kind not in (Kind.WHOLE, Kind.TEXT, Kind.NUMBER) or column.distinct > _MOST_CLASSES:
         return False
-    if column.kind is Kind.TEXT and (column.words > 6 or column.is_identifier):
-        return False
+    named = (rank_of(column.path, LABELS) or (9, 0))[0] == 0
+    if column.kind is Kind.TEXT and (column.words > 6 or (column.is_identifier and not named)):
+        return False  # `track_order` names a row elsewhere, and a class where the column is called `intent`
+    if column.kind is Kind.TEXT and column.words >= 2 and column.unlike >= USUAL and column.rows > 2:
+        return False  # sentences, each of its own
     if column.kind is Kind.NUMBER:
         return rank_of(column.path, LABELS) is not None
     return column.distinct * 2 <= column.rows or column.rows < 10 or column.unlike < FEWEST

@@ -15,7 +15,7 @@
     higher(a, score_a, b, score_b)      of two the one with the higher score; lower(...) the other; neither if equal. A
                                         score may be a number: higher(a, 0, b, preference), positive for b
     by(winner, model_a=a, model_b=b)    the value that belongs to what the column says
-    other(choice, a, b)                 of two, the one that pick(choice, a, b) leaves
+    other(choice, a, b)                 of two, the one that pick(choice, a, b) leaves; other1(...) that of pick1(...)
 
 What is none of these is `Unreadable`.
 """
@@ -31,6 +31,7 @@ from .turns import as_turns, from_json, shared_turns
 
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(-?\d+)\]")
 _CALL = re.compile(r"([a-z]+1?)\((.*)\)", re.DOTALL)
+_INDEX = re.compile(r"\[-?\d+\]")
 _LITERAL = re.compile(r"-?\d+(\.\d+)?")
 _LONGEST_FINAL = 400
 """Characters at the end of an answer in which "the answer is" says what it comes to."""
@@ -58,25 +59,30 @@ def value_of(expression: str, record: Mapping[str, Any]) -> Any:
 
 def columns_of(expression: str, columns: Sequence[str]) -> list[str]:
     """The top-level columns that an expression reads, which must all be in `columns`. Raises: Unreadable."""
+    return [_column(path, columns) or path for path in paths_of(expression, columns)]
+
+
+def paths_of(expression: str, columns: Sequence[str]) -> list[str]:
+    """The columns and fields that an expression reads, without the numbers of elements. Raises: Unreadable."""
     if expression in columns:
         return [expression]
     parts = divided(expression, "+")
     if len(parts) > 1:
-        return [name for part in parts for name in columns_of(part.strip(), columns)]
+        return [name for part in parts for name in paths_of(part.strip(), columns)]
     call = _CALL.fullmatch(expression.strip())
     if call is None:
-        if _LITERAL.fullmatch(expression.strip()):
+        name = expression.strip().removesuffix("?")
+        if _LITERAL.fullmatch(name):
             return []
-        name = _column(expression.strip().removesuffix("?"), columns)
-        if name is None:
+        if _column(name, columns) is None:
             raise Unreadable(f"{expression} is not a column of the data")
-        return [name]
+        return [name if name in columns else _INDEX.sub("", name)]
     if call[1] not in _FUNCTIONS and call[1] != "by":
         raise Unreadable(f"{call[1]}(...) is not known; there are {', '.join([*_FUNCTIONS, 'by'])}")
     arguments = divided(call[2], ",")
     if call[1] == "by":
         arguments = [arguments[0], *(argument.partition("=")[2] for argument in arguments[1:])]
-    return [name for argument in arguments for name in columns_of(argument.strip(), columns)]
+    return [name for argument in arguments for name in paths_of(argument.strip(), columns)]
 
 
 def divided(text: str, sign: str) -> list[str]:
@@ -330,9 +336,9 @@ def number_of(value: Any) -> float | None:
         return None
 
 
-def _other(values: list[Any]) -> Any:
+def _other(values: list[Any], base: int = 0) -> Any:
     pair = values[1] if len(values) == 2 and isinstance(values[1], list) else values[1:]
-    at = picked(values[0], [("", "")] * len(pair)) if len(pair) == 2 else None
+    at = picked(values[0], [("", "")] * len(pair), base) if len(pair) == 2 else None
     return pair[1 - at] if at is not None else None
 
 
@@ -352,4 +358,5 @@ _FUNCTIONS: dict[str, Callable[[list[Any]], Any]] = {
     "higher": lambda values: _of_two(values, higher=True),
     "lower": lambda values: _of_two(values, higher=False),
     "other": _other,
+    "other1": lambda values: _other(values, 1),
 }

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from .expressions import at_path, final_answer, is_absent
+from .expressions import final_answer, is_absent, value_of
 from .turns import ASSISTANT, as_turns, from_json, marked_turns, marker_of
 
 MOST_VALUES = 12
@@ -98,6 +98,11 @@ class Column:
     def is_identifier(self) -> bool:
         """Its values name rows: nearly all different, and none of several words."""
         return self.is_text and self.coded >= USUAL and self.unlike >= USUAL and self.rows >= 3 and self.numeric < USUAL
+
+    @property
+    def is_constant(self) -> bool:
+        """The same text in every row: a filler."""
+        return self.kind in (Kind.TEXT, Kind.ALTERNATING) and self.distinct == 1 and self.rows > 3
 
     def evidence(self) -> str:
         """What was seen, in a few words."""
@@ -344,10 +349,10 @@ def _median(numbers: Any) -> int:
 
 
 def texts_at(rows: Sequence[Mapping[str, Any]], path: str) -> list[str]:
-    """What stands at `path` in each row, white space made one; "" where it is no text."""
+    """What an expression says of each row, white space made one; "" where it is no text."""
     found = []
     for row in rows:
-        value = at_path(path, row)
+        value = value_of(path, row)
         if isinstance(value, int | float) and not isinstance(value, bool):
             value = f"{value:g}" if isinstance(value, float) else str(value)
         if isinstance(value, list | dict):

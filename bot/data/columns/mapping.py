@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .expressions import Unreadable, columns_of, is_absent, value_of
+from .expressions import Unreadable, columns_of, is_absent, paths_of, value_of
 from .facts import USUAL, Column, Kind, facts_of
 from .names import CONVERSATIONS, is_about, rank_of
 from .turns import doubled_content
@@ -121,6 +121,10 @@ class Table:
 
     def at(self, path: str) -> Column | None:
         return next((column for column in self.leaves if column.path == path), None)
+
+    def read(self, *uses: Use) -> list[str]:
+        """Columns and fields that the uses are made from."""
+        return [path for use in uses for path in paths_of(use.expression, self.names)]
 
     def share(self, *expressions: str) -> float:
         """Of the rows looked at, those where every expression says something."""

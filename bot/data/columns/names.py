@@ -12,7 +12,7 @@ PROMPTS = (
 """The more specific first; so in every list here."""
 CONTEXTS = (
     "context", "passage", "article", "document", "story", "paragraph", "background", "contexts", "schema", "narrative",
-    "ctx", "premise",
+    "ctx", "premise", "body", "selftext",
 )  # fmt: skip
 READ = (
     "document", "article", "dialogue", "dialog", "conversation", "transcript", "passage", "context", "contexts", "text",
@@ -49,7 +49,9 @@ REJECTED = ("rejected", "dispreferred", "worse", "loser", "negative", "lose", "n
 OPPOSITES = (
     ("chosen", "rejected"), ("preferred", "dispreferred"), ("accepted", "rejected"), ("better", "worse"),
     ("winner", "loser"), ("win", "lose"), ("positive", "negative"), ("pos", "neg"), ("good", "bad"),
-    ("winning", "losing"), ("preferred", "rejected"), ("safe", "unsafe"), ("w", "l"), ("yes", "no"),
+    ("winning", "losing"), ("correct", "incorrect"), ("right", "wrong"), ("best", "worst"), ("helpful", "unhelpful"),
+    ("harmless", "harmful"), ("accept", "reject"), ("preferred", "unpreferred"),
+    ("preferred", "nonpreferred"), ("preferred", "rejected"), ("safe", "unsafe"), ("w", "l"), ("yes", "no"),
 )  # fmt: skip
 SIDES = (("a", "b"), ("0", "1"), ("1", "2"), ("left", "right"), ("first", "second"), ("one", "two"))
 SYSTEMS = ("system", "system_prompt", "system_message", "sys_prompt", "system_instruction", "sys")
@@ -75,7 +77,8 @@ PAIRS = (
 """Texts that are judged together."""
 LABELS = ("label", "labels", "class", "category", "sentiment", "intent", "target", "emotion", "topic", "toxic",
           "is_toxic", "star", "stars", "rating", "score", "output", "answer", "type", "genre", "language", "lang",
-          "gold_label", "stance", "spam", "is_spam", "status", "species", "diagnosis", "product")  # fmt: skip
+          "gold_label", "stance", "decision", "spam", "is_spam",
+          "status", "species", "diagnosis", "product")  # fmt: skip
 SPOKEN = ("text", "sentence", "transcription", "transcript", "normalized_text", "transcriptions", "normalised_text",
           "raw_text", "caption", "utterance")  # fmt: skip
 REASONING = frozenset({"cot", "reasoning", "thinking", "thought", "thoughts", "rationale", "scratchpad", "trajectory",
@@ -110,6 +113,32 @@ _ABOUT = frozenset(
 """A name with one of these tells about the text that the rest of it names."""
 
 
+ASIDE = frozenset(
+    {
+        "rejected", "incorrect", "wrong", "distractor", "distractors", "bad", "unsafe", "loser", "worse", "losing",
+        "critique", "critiques", "feedback", "judgement", "judgment", "judge", "annotator", "annotators", "annotation",
+        "annotations", "labelling", "labeling", "evaluation", "eval", "grader", "verdict", "test", "tests", "hint",
+        "hints", "equation", "equations", "formula", "program", "derivation", "metadata", "meta", "info", "extra",
+        "misc", "keywords", "tags", "entities", "log", "logs", "tokens", "embedding", "prefix", "suffix", "comments",
+        "reason", "reasons", "exp", "note", "notes", "remarks", "rubric", "rubrics", "criteria",
+        "principle", "principles", "guideline", "guidelines", "authors", "publisher", "location", "journal", "venue",
+        "moderation", "url", "urls", "license", "licence", "citation", "citations", "reference_url", "error",
+        "errors", "warnings",
+    }
+) | REASONING | {"explanations", "steps", "plan", "analysis"}  # fmt: skip
+"""A name with one of these says what the column is beside the question and the answer, however long its texts are."""
+
+
+FORMS = frozenset(
+    {
+        "original", "orig", "initial", "raw", "old", "previous", "unprocessed", "clean", "cleaned", "normalized",
+        "normalised", "translated", "tokenized", "processed", "formatted", "template", "html", "markdown", "latex",
+        "lower", "stripped", "lemmatized", "prettified", "truncated", "text", "str", "string", "content",
+    }
+)  # fmt: skip
+"""A name with one of these beside the name of a used column is that column in another form."""
+
+
 def words_of(name: str) -> list[str]:
     """`generatedSolution`, `generated-solution` and `Generated Solution` alike: ["generated", "solution"]."""
     spread = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name.rpartition(".")[2])
@@ -139,10 +168,8 @@ def is_about(name: str) -> bool:
     return bool(_ABOUT & set(words_of(name)))
 
 
-def without(name: str, word: str) -> tuple[str, ...] | None:
-    """The words of a name but for `word`; None where it is not one of them."""
-    words = words_of(name)
-    if word not in words:
-        return None
-    at = len(words) - 1 - words[::-1].index(word)
-    return (*words[:at], "", *words[at + 1 :])
+def without(name: str, phrase: str) -> tuple[str, ...] | None:
+    """The words of a name but for `phrase`, one word or several; None where it does not hold them."""
+    words, parts = words_of(name), phrase.split()
+    found = [at for at in range(len(words)) if words[at : at + len(parts)] == parts]
+    return (*words[: found[-1]], "", *words[found[-1] + len(parts) :]) if found else None
