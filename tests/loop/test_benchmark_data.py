@@ -154,6 +154,13 @@ def test_goal_on_a_benchmark_that_needs_a_judge_is_told_what_to_do(world: World)
     assert "can set POSTDOC_BRAIN to PROVIDER:MODEL" in said and "`postdoc evaluate --judge`" in said
 
 
+def test_what_no_old_task_can_block_is_not_promised(world: World) -> None:
+    issue = world.open_goal(goal_body(Benchmark="benchmarks/quiz.yaml", Forgetting="block"))
+    world.until_event(issue, "contract_read")
+    said = world.bot_comments(issue)[-1]
+    assert "`Forgetting: block` asks every run" in said and "names none: write `report` instead" in said
+
+
 def test_pattern_of_a_repositorys_benchmark_never_runs_in_the_server(world: World) -> None:
     issue = world.open_goal(goal_body(Benchmark="benchmarks/slow.yaml"))
     world.until_event(issue, "contract_read")

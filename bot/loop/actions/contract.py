@@ -201,6 +201,12 @@ def _unusable(world: World, benchmark: Benchmark, goal: Goal) -> str | None:
             f"The benchmark `{benchmark.name}` is scored by the judge model `{world.brain.name}`, which costs money, "
             "and this goal has none: write a `Budget in USD`."
         )
+    if goal.forgetting == "block" and (benchmark.needs_judge or not benchmark.old_tasks):
+        none = "has its answers scored by a judge, who is asked no old task" if benchmark.needs_judge else "names none"
+        return (
+            f"`Forgetting: block` asks every run what the base model could do before, and the benchmark "
+            f"`{benchmark.name}` {none}: write `report` instead, or give a benchmark of your own `old_tasks`."
+        )
     if benchmark.runs_code and not world.runner.isolates:
         return (
             f"The benchmark `{benchmark.name}` runs programs that a model wrote, and this server has no sandbox for "
