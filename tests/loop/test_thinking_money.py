@@ -115,16 +115,16 @@ def test_a_thought_whose_transcript_is_gone_is_begun_anew_and_every_turn_is_book
 @pytest.mark.slow
 def test_the_months_ceiling_holds_for_turns_and_the_playbook_goes_on(tmp_path: Path) -> None:
     """The goal could pay; what its repository may spend in a month is used up."""
-    policy = POLICY.replace("usd: 0", "usd: 2") + "budget: {usd: 5}\nmonth: {usd: 0.3, gpu_hours: 100}\n"
-    with thinking_world(tmp_path, policy=policy, **PRICED) as (world, api):
-        api.say(LOOK, LOOK, LOOK, LOOK)
+    policy = POLICY.replace("usd: 0", "usd: 2") + "budget: {usd: 5}\nmonth: {usd: 1.2, gpu_hours: 100}\n"
+    with thinking_world(tmp_path, policy=policy, POSTDOC_BRAIN_PRICE="240/15") as (world, api):
+        api.say(*[LOOK] * 4)
         issue, state = pursued_with(world, BETTER, goal_body(Budget_in_USD="2"))
         assert state == "met", world.log()
-        assert 0 < len(api.asked) < 4
+        assert 0 < len(api.asked) < 4, "the price of a turn leaves too little for another"
         assert {each["outcome"] for each in kinds(world, issue, "thought")} == {"budget"}
         [review, *_] = world.reviews(world.pulls()[0]["number"])
         assert "this repository's ceiling for 20" in review["body"] and "the playbook goes on" in review["body"]
-        assert sum(usd for _, usd in books(world)) <= 0.3
+        assert sum(usd for _, usd in books(world)) <= 1.2
         agree(world, issue)
 
 
