@@ -94,6 +94,15 @@ def test_answers_to_a_question_settle_it() -> None:
     assert [value_of(said[role], data[0]) for role in ("chosen", "rejected")] == [f"b0 {WORDS}", f"a0 {WORDS}"]
 
 
+def test_one_answer_to_everything_is_taken_only_from_the_columns_of_trl() -> None:
+    found = map_columns(rows(9, prompt=lambda i: f"{i} + 1", completion="the same"), "sft")
+    assert found.expressions == {"prompt": "prompt", "completion": "completion"}
+    assert "1 distinct value: the same" in found.uses[1].evidence
+    assert "the same in every row" in found.notes[0]
+    filler = map_columns(rows(9, question=lambda i: f"{i} + 1", answer="N/A"), "sft")
+    assert filler.question is not None and not filler.uses
+
+
 def test_scores_that_contradict_the_names_are_asked_about() -> None:
     data = rows(
         9, prompt=WORDS, chosen=lambda i: f"a{i}", rejected=lambda i: f"b{i}", score_chosen=1.0, score_rejected=4.0

@@ -18,10 +18,15 @@ _ANSWERED_BY = frozenset(WRITTEN) - {"label", "intent", "text", "explanation", "
 def _answers(table: Table, names: Sequence[str], besides: Sequence[str], deepest: int = 0) -> list[Candidate]:
     return [
         (rank, column) for rank, column in table.ranked(names, besides=besides, deepest=deepest)
-        if said_by(column) is not None and column.filled >= FEWEST and not column.is_constant
+        if said_by(column) is not None and column.filled >= FEWEST and (not column.is_constant or _as_trl(table))
         and not (column.is_identifier and rank[0] > 0)
         and (column.kind is not Kind.TURNS or column.pattern.split(",")[0] == "assistant" or column.answered >= USUAL)
     ]  # fmt: skip
+
+
+def _as_trl(table: Table) -> bool:
+    """The columns of TRL's prompt-completion format and no others: whoever wrote them has said which is the answer."""
+    return set(table.names) == {"prompt", "completion"}
 
 
 def answer_use(table: Table, besides: Sequence[str], notes: list[str]) -> Use | None:
@@ -32,6 +37,8 @@ def answer_use(table: Table, besides: Sequence[str], notes: list[str]) -> Use | 
     if not candidates:
         return _written(table, besides)
     best = candidates[0][1]
+    if best.is_constant:
+        notes.append(f"{best.path} is the same in every row looked at: there is one answer to learn.")
     for rank, rival in candidates[1:]:
         best = _better_answer(table, best, rival, rank[0], notes)
     notes += [

@@ -128,7 +128,7 @@ class Column:
 
     def _text_evidence(self) -> list[str]:
         if self.values and self.distinct * 2 <= self.rows:  # classes, not texts of somebody's rows
-            return [f"{self.distinct} distinct values: {_listed(self.values)}"]
+            return [f"{self.distinct} distinct value{'s' * (self.distinct != 1)}: {_listed(self.values)}"]
         said = [f"text of {self.characters:,} characters (median)", f"{self.unlike:.0%} unique"]
         if self.final >= USUAL:
             said.append("ends in a marked final answer")
