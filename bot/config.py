@@ -171,8 +171,7 @@ class Settings(BaseSettings):
 
     brain: str = Field(
         "",
-        description="The language model that is asked, and that judges answers which a rubric scores, "
-        "`provider:model`: `anthropic:claude-opus-4-6`, one of Hugging "
+        description="The language model that is asked, `provider:model`: `anthropic:claude-opus-4-6`, one of Hugging "
         "Face's providers (`together:Qwen/Qwen3-235B-A22B`), or `openai:NAME` at POSTDOC_BRAIN_URL. Empty: none.",
     )
     brain_key: SecretStr | None = Field(None, description="Its key.")
@@ -184,6 +183,14 @@ class Settings(BaseSettings):
         "", description="USD for a million input and output tokens, `3/15`; empty: the list price, where it is known."
     )
     brain_context_tokens: int = Field(0, ge=0, description="Its context window; 0: the usual one of its provider.")
+    judge: str = Field(
+        "",
+        description="The language model that judges answers which a rubric scores, as in POSTDOC_BRAIN. Empty: that "
+        "one judges what it has proposed itself.",
+    )
+    judge_key: SecretStr | None = Field(None, description="Its key.")
+    judge_url: str = Field("", description="Its address, as in POSTDOC_BRAIN_URL.")
+    judge_price: str = Field("", description="Its price, as in POSTDOC_BRAIN_PRICE.")
     scan_embeddings: str = Field(
         "",
         description="Embedding model that training rows are screened with for paraphrases of the benchmark, a folder "
@@ -322,11 +329,8 @@ class Settings(BaseSettings):
         values = [self.webhook_secret.get_secret_value()]
         if self.private_key is not None or self.private_key_path is not None:
             values.append(self.key())
-        values += [
-            token.get_secret_value()
-            for token in (self.api_token, self.hub_token, self.hf_jobs_token, self.ray_token, self.brain_key)
-            if token is not None
-        ]
+        tokens = self.api_token, self.hub_token, self.hf_jobs_token, self.ray_token, self.brain_key, self.judge_key
+        values += [token.get_secret_value() for token in tokens if token is not None]
         if password := urllib.parse.urlsplit(self.database_url).password:
             values += [password, urllib.parse.unquote(password)]
         return tuple(values)

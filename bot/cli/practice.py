@@ -168,7 +168,8 @@ def _end_jobs(data_folder: Path, runner: str = "local") -> None:
 
 
 _RUNNERS = ("local", "docker", "hf_jobs", "ray")
-_RUNNER_SETTINGS = ("POSTDOC_DOCKER_", "POSTDOC_HF_JOBS_", "POSTDOC_RAY_", "POSTDOC_JOB_", "POSTDOC_BRAIN")
+_RUNNER_SETTINGS = ("POSTDOC_DOCKER_", "POSTDOC_HF_JOBS_", "POSTDOC_RAY_", "POSTDOC_JOB_", "POSTDOC_BRAIN",
+                     "POSTDOC_JUDGE")  # fmt: skip
 
 COMMANDS = (
     demo,

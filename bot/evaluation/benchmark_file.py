@@ -51,7 +51,7 @@ in its repository is named by its path, `benchmarks/ours.yaml`, and read as it s
                 instructions_followed                   instructions: {kinds: instruction_id_list, arguments: kwargs}
                 tool_call_match                         `reference` is the call as JSON, {"name", "arguments"}
                 rubric_score                            rubric: {items: rubrics}, a list of {criterion, points};
-                                                        a judge model is asked: a goal's is POSTDOC_BRAIN, by hand
+                                                        a judge model is asked: a goal's is POSTDOC_JUDGE, by hand
                                                         it is named, `postdoc evaluate --judge`
     choices     accuracy accuracy_norm                  those of `prompt`, `choices` and `reference`
     lm_eval     accuracy accuracy_norm exact_match      what the task reads; lm_eval: {task: hellaswag, filter: none}

@@ -78,6 +78,8 @@ class World:
     """How the next change is found: a value of `bot.brain.search.Search`."""
     brain: Model | None = None
     """The language model that is asked; None: nothing is, and the playbook decides alone."""
+    own_judge: Model | None = None
+    """Judges answers that a rubric scores; None: the brain does."""
     sessions: Callable[[], SessionWalls] | None = None
     """Where its code runs; None: nowhere."""
     research: bool = False
@@ -90,6 +92,10 @@ class World:
     """Screen rows for paraphrases; None: their words alone are looked at."""
     kept_file: KeptFile | None = None
     """What of a goal outlives this machine, where the data folder may not; None where it does."""
+
+    @property
+    def judge(self) -> Model | None:
+        return self.own_judge or self.brain
 
     def proposer(self, policy: Policy) -> dict[str, Any] | None:
         """{"model", "priced"} of the language model that is asked for changes, as the journal keeps it; None where none

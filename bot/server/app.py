@@ -131,6 +131,7 @@ class Bot:
             job_python=settings.job_python,
             research=settings.research,
             brain=_brain(settings),
+            own_judge=_judge(settings),
             sessions=cache(lambda: SessionWalls(folder / "sessions", settings.job_python)),
             embeddings=_embeddings(settings),
             **self._place(),
@@ -236,8 +237,9 @@ class Bot:
         await asyncio.to_thread(self.inbox.close)
         if isinstance(self.runner, ActionsRunner):
             await asyncio.to_thread(self.runner.close)
-        if self.world.brain is not None:
-            await self.world.brain.close()
+        for model in (self.world.brain, self.world.own_judge):
+            if model is not None:
+                await model.close()
         await self.engine.stop()  # last: with DBOS ends the pool of threads that it gave to the loop
         await self.app.__aexit__(None, None, None)
 
@@ -305,6 +307,17 @@ def _brain(settings: Settings) -> Model | None:
             settings.brain_context_tokens,
         )
     )  # fmt: skip
+
+
+def _judge(settings: Settings) -> Model | None:
+    """None where POSTDOC_BRAIN judges as well. Raises: SettingsError."""
+    if not settings.judge:
+        return None
+    key = settings.judge_key.get_secret_value() if settings.judge_key else ""
+    try:
+        return model_of(BrainSettings(settings.judge, key, settings.judge_url, price=settings.judge_price))
+    except SettingsError as error:
+        raise SettingsError(str(error).replace("POSTDOC_BRAIN", "POSTDOC_JUDGE")) from None
 
 
 def _embeddings(settings: Settings) -> Embeddings | None:

@@ -101,6 +101,7 @@ def complaint(found: subprocess.CompletedProcess[str], keys: dict[str, str]) -> 
         ({"DATABASE_URL": f"postgresql+psycopg://ada:{PASSWORD}@127.0.0.1:1/db"}, "POSTDOC_DATABASE_URL"),
         pytest.param({"DATABASE_URL": "sqlite:////dev/null/x"}, "POSTDOC_DATABASE_URL", marks=pytest.mark.slow),
         ({"JOB_SLOTS": "0"}, "POSTDOC_JOB_SLOTS"),
+        ({"JUDGE": "openai:qwen3"}, "Set POSTDOC_JUDGE_PRICE"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
 )

@@ -151,7 +151,7 @@ def test_goal_on_a_benchmark_that_needs_a_judge_is_told_what_to_do(world: World)
     world.until_event(issue, "contract_read")
     said = world.bot_comments(issue)[-1]
     assert "is scored by a judge model, and this server has none" in said
-    assert "can set POSTDOC_BRAIN to PROVIDER:MODEL" in said and "`postdoc evaluate --judge`" in said
+    assert "can set POSTDOC_JUDGE to PROVIDER:MODEL" in said and "`postdoc evaluate --judge`" in said
 
 
 def test_what_no_old_task_can_block_is_not_promised(world: World) -> None:

@@ -174,12 +174,17 @@ def graded(body: Json) -> Answer:
 
 @contextlib.contextmanager
 def judging_world(
-    folder: Path, script: dict[str, dict[str, Any]] = GOOD, *, deaths: Path | None = None, **more: str
+    folder: Path,
+    script: dict[str, dict[str, Any]] = GOOD,
+    *,
+    deaths: Path | None = None,
+    by: str = "BRAIN",
+    **more: str,
 ) -> Iterator[tuple[World, MessagesApi]]:
-    settings = more | {"POSTDOC_BRAIN": JUDGE, "POSTDOC_BRAIN_KEY": KEY, "POSTDOC_BRAIN_PRICE": "3/15"}
+    settings = more | {f"POSTDOC_{by}": JUDGE, f"POSTDOC_{by}_KEY": KEY, f"POSTDOC_{by}_PRICE": "3/15"}
     with MessagesApi(KEY).serve() as api:
         api.say(*[graded] * 2000)
-        settings["POSTDOC_BRAIN_URL"] = api.url.rstrip("/")
+        settings[f"POSTDOC_{by}_URL"] = api.url.rstrip("/")
         with practice_world(
             folder, policy=POLICY.replace("usd: 0", "usd: 10"), settings=settings, deaths=deaths
         ) as world:
@@ -200,8 +205,9 @@ def judgements(api: MessagesApi) -> list[str]:
 
 
 @pytest.mark.slow
-def test_goal_on_a_rubric_is_met_by_the_judges_word_and_pays_for_it(tmp_path: Path) -> None:
-    with judging_world(tmp_path) as (world, api):
+@pytest.mark.parametrize("by", ["BRAIN", "JUDGE"])
+def test_goal_on_a_rubric_is_met_by_the_judges_word_and_pays_for_it(tmp_path: Path, by: str) -> None:
+    with judging_world(tmp_path, by=by) as (world, api):
         issue = world.open_goal(on_the_rubric(Budget_in_USD="5"))
         assert world.until_ended(issue) == "met"
         events = world.events(issue)

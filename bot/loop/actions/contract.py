@@ -142,10 +142,10 @@ async def _plan(
         benchmark = load_benchmark(goal.benchmark, world.benchmark_folders)
     if (problem := _unusable(world, benchmark, goal)) is not None:
         raise UserError(problem)
-    if benchmark.needs_judge and world.brain is not None:
-        pins["judge"] = world.brain.name
+    if benchmark.needs_judge and world.judge is not None:
+        pins["judge"] = world.judge.name
         notes.append(
-            f"Answers are scored by the judge model `{world.brain.name}`, criterion by criterion; what that costs is "
+            f"Answers are scored by the judge model `{world.judge.name}`, criterion by criterion; what that costs is "
             "paid from this goal's money."
         )
     if benchmark.hub is not None:
@@ -190,15 +190,15 @@ async def _plan(
 
 def _unusable(world: World, benchmark: Benchmark, goal: Goal) -> str | None:
     """Why this server cannot measure this goal on the benchmark; None when it can."""
-    if benchmark.needs_judge and world.brain is None:
+    if benchmark.needs_judge and world.judge is None:
         return (
             f"The benchmark `{benchmark.name}` is scored by a judge model, and this server has none: whoever runs it "
-            "can set POSTDOC_BRAIN to PROVIDER:MODEL. Until then name another benchmark, or use it by hand, "
+            "can set POSTDOC_JUDGE to PROVIDER:MODEL. Until then name another benchmark, or use it by hand, "
             "`postdoc evaluate --judge`."
         )
-    if benchmark.needs_judge and world.brain is not None and world.brain.price.most(1000, 1000) > 0 >= goal.budget.usd:
+    if benchmark.needs_judge and world.judge is not None and world.judge.price.most(1000, 1000) > 0 >= goal.budget.usd:
         return (
-            f"The benchmark `{benchmark.name}` is scored by the judge model `{world.brain.name}`, which costs money, "
+            f"The benchmark `{benchmark.name}` is scored by the judge model `{world.judge.name}`, which costs money, "
             "and this goal has none: write a `Budget in USD`."
         )
     if goal.forgetting == "block" and (benchmark.needs_judge or not benchmark.old_tasks):

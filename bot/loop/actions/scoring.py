@@ -56,9 +56,9 @@ async def judge_answers(world: World, x: Experiment, action: Action) -> list[New
         return [outputs_gone(job)]
     if (halt := await asyncio.to_thread(world.treasury.halted, x.full_name)) is not None:
         return [_refused(x, job, State.STOPPED, halt.sentence())]
-    model, named = world.brain, str(x.pins["judge"])
+    model, named = world.judge, str(x.pins["judge"])
     if model is None or model.name != named:
-        reason = f"the answers of this goal are scored by {named}, which POSTDOC_BRAIN does not name any more"
+        reason = f"the answers of this goal are scored by {named}, which POSTDOC_JUDGE does not name any more"
         return [_refused(x, job, State.NEEDS_HUMAN, reason)]
     path = goal_folder(world, x) / "brain" / f"judge-{job.job_id}.jsonl"
     before = x.judged.get(job.job_id, {})
@@ -87,7 +87,8 @@ async def judge_answers(world: World, x: Experiment, action: Action) -> list[New
     except ModelBusy as error:
         raise TransientError(str(error), retry_after_seconds=error.retry_after_seconds or _RETRY_SECONDS) from error
     except (ModelError, PlatformError) as error:
-        refused = [_refused(x, job, State.NEEDS_HUMAN, f"the answers cannot be scored: {str(error).rstrip('.')}")]
+        why = str(error).rstrip(".").replace("POSTDOC_BRAIN", "POSTDOC_JUDGE" if world.own_judge else "POSTDOC_BRAIN")
+        refused = [_refused(x, job, State.NEEDS_HUMAN, f"the answers cannot be scored: {why}")]
     events = [*await asyncio.to_thread(_paid, world, x, key, job, answers.usd - booked), *refused]
     # Named by the answers there are, so that a replay books nothing twice.
     name = f"judge/{job.job_id}/{answers.count}" + ("" if refused else "/done")
