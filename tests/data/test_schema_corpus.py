@@ -5,12 +5,13 @@ from collections import Counter
 
 import pytest
 
-from tests.data.schema_scoring import FRESH, METHODS, ROLES, SCHEMAS, TRANSFORMS, UNSEEN, judge, score, shapes
+from tests.data.schema_scoring import FRESH, LATE, METHODS, ROLES, SCHEMAS, TRANSFORMS, UNSEEN, judge, score, shapes
 
 SHAPES = shapes()
 NEW = shapes(UNSEEN)
 LATER = shapes(FRESH)
-EVERY = {**SHAPES, **NEW, **LATER}
+LATEST = shapes(LATE)
+EVERY = {**SHAPES, **NEW, **LATER, **LATEST}
 
 
 def test_there_are_enough_shapes_of_every_kind():
@@ -22,12 +23,16 @@ def test_there_are_enough_shapes_of_every_kind():
 
 
 def test_no_shape_is_there_twice():
-    assert len(EVERY) == len(SHAPES) + len(NEW) + len(LATER)
+    assert len(EVERY) == len(SHAPES) + len(NEW) + len(LATER) + len(LATEST)
     forms = [(tuple(sorted(shape["columns"].items())), shape["method"], shape["dataset"]) for shape in EVERY.values()]
     assert len(set(forms)) == len(forms)
 
 
-@pytest.mark.parametrize(("known", "new"), [(SHAPES, NEW), ({**SHAPES, **NEW}, LATER)], ids=["unseen", "fresh"])
+@pytest.mark.parametrize(
+    ("known", "new"),
+    [(SHAPES, NEW), ({**SHAPES, **NEW}, LATER), ({**SHAPES, **NEW, **LATER}, LATEST)],
+    ids=["unseen", "fresh", "late"],
+)
 def test_no_later_shape_is_known_under_another_dataset(known, new):
     forms = {(tuple(sorted(shape["columns"].items())), shape["method"]) for shape in known.values()}
     assert not [
@@ -59,6 +64,16 @@ def test_the_fresh_shapes_are_a_typical_mix_with_rows_that_tell():
     assert any("ask" in shape for shape in LATER.values())
 
 
+def test_the_late_shapes_are_forty_of_what_texts_are_trained_for():
+    mix = Counter(
+        {"dpo": "preferences", "reward": "preferences"}.get(s["method"], s["method"]) for s in LATEST.values()
+    )
+    assert mix == {"sft": 16, "preferences": 8, "grpo": 8, "classify": 8}
+    assert all(len(shape["rows"]) >= 3 for shape in LATEST.values())
+    assert sum(len(shape["rows"]) >= 8 for shape in LATEST.values()) >= 15
+    assert 3 <= sum("ask" in shape for shape in LATEST.values()) <= 8
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_a_shape_is_whole_and_cited(name):
     shape = EVERY[name]
@@ -83,7 +98,7 @@ def _leads_somewhere(row, column):
     return field in (inside[0] if isinstance(inside, list) else inside)
 
 
-@pytest.mark.parametrize("folder", [SCHEMAS, UNSEEN, FRESH], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [SCHEMAS, UNSEEN, FRESH, LATE], ids=lambda folder: folder.name)
 def test_the_right_answers_are_right_and_silence_is_asking(folder):
     known = shapes(folder)
     told = score({name: {"ask": shape["ask"]} if "ask" in shape else shape for name, shape in known.items()}, folder)
