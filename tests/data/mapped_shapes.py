@@ -1,6 +1,6 @@
 """What the mapper makes of the schema shapes, in the words that `schema_scoring` judges.
 
-python -m tests.data.mapped_shapes    # the scores of `schemas/` and of `schemas_unseen/`; what was not right
+python -m tests.data.mapped_shapes    # the scores of each folder of shapes; what was not right
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.data.columns import ROLES, ColumnMapping, divided, map_columns
-from tests.data.schema_scoring import FRESH, SCHEMAS, UNSEEN, Score, score, shapes
+from tests.data.schema_scoring import FRESH, LATE, SCHEMAS, UNSEEN, Score, score, shapes
 
 _CALL = re.compile(r"([a-z]+1?)\((.*)\)")
 
@@ -95,5 +95,5 @@ def measured(folder: Path = SCHEMAS) -> Score:
 
 
 if __name__ == "__main__":
-    for folder in (SCHEMAS, UNSEEN, FRESH):
+    for folder in (SCHEMAS, UNSEEN, FRESH, LATE):
         print(folder.name, *measured(folder).lines(), sep="\n")

@@ -81,7 +81,8 @@ def _is_short_part(table: Table, column: Column, method: str, uses: Sequence[Use
 
 def _names_the_class(table: Table, column: Column, uses: Sequence[Use]) -> bool:
     label = next((use for use in uses if use.role == "label"), None)
-    return label is not None and column.kind is Kind.TEXT and _mirrors(table, column, label.expression)
+    repeated = column.kind is Kind.TEXT and column.distinct < column.rows
+    return repeated and label is not None and _mirrors(table, column, label.expression)
 
 
 def _mirrors(table: Table, column: Column, expression: str) -> bool:
