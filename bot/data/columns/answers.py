@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .facts import USUAL, Column, Kind, containing
 from .mapping import FEWEST, NUMBERS, Candidate, Table, Unclear, Use, asked_by, said_by
-from .names import ANSWERS, PROMPTS, REASONING, REFERENCES, TESTS, WRITTEN, is_about, rank_of, words_of
+from .names import ANSWERS, ASIDE, FORMS, PROMPTS, REASONING, REFERENCES, TESTS, WRITTEN, is_about, rank_of, words_of
 from .questions import LONG, is_sentence
 
 _PROSE = 30
@@ -16,6 +16,14 @@ _ANSWERED_BY = frozenset(WRITTEN) - {"label", "intent", "text", "explanation", "
 
 _GUESSED = frozenset({"predicted", "prediction", "predictions", "pred", "guess", "guessed"})
 _TRUE = frozenset({"truth", "gold", "golden", "reference", "expected", "correct", "actual"})
+_TRIED = frozenset({"attempt", "generation", "response", "completion", "reply", "trajectory", "trace", "thinking",
+                    "reasoning", "cot", "thoughts", "thought", "rationale"})  # fmt: skip
+"""Last words of the names of what several models may each have tried."""
+_SAME_ONE = FORMS | _TRUE | ASIDE - REASONING - {"analysis"} | {
+    "ground", "teacher", "final", "full", "short", "long", "complete", "complex", "detailed", "user", "base",
+    "student", "baseline", "draft", "best", "revised", "chosen", "well", "formed", "system",
+}  # fmt: skip
+"""A name with one of these is no model's: a form, a stage or the part of an answer."""
 
 
 def _answers(table: Table, names: Sequence[str], besides: Sequence[str], deepest: int = 0) -> list[Candidate]:
@@ -51,6 +59,7 @@ def answer_use(table: Table, besides: Sequence[str], notes: list[str]) -> Use | 
         and column is not best and rank_of(column.path, ANSWERS) is None
     ]  # fmt: skip
     _refuse_guess(table, best)
+    _refuse_teachers(table, best)
     first = f", the first of {best.length} or so" if best.kind is Kind.ALTERNATING else ""
     return Use("completion", said_by(best) or best.path, best.evidence() + first)
 
@@ -101,6 +110,26 @@ def _refuse_guess(table: Table, best: Column) -> None:
             )  # fmt: skip
 
 
+def _refuse_teachers(table: Table, best: Column) -> None:
+    """Raises: Unclear where the attempts or thoughts of several models stand side by side (`gemini_attempt`,
+    `deepseek_attempt`), and the answer is of none of them, or of one."""
+    groups: dict[str, list[Column]] = {}
+    for column in table.columns:
+        words = [word for word in words_of(column.path) if not word.isdigit()]
+        if column.kind is Kind.TEXT and len(words) > 1 and words[-1] in _TRIED and not _SAME_ONE & set(words):
+            groups.setdefault(words[-1], []).append(column)
+    for last, several in groups.items():
+        leads = {tuple(word for word in words_of(one.path) if not word.isdigit()) for one in several}
+        if len(leads) < 2 or sum(one.words >= 2 and one.filled >= FEWEST for one in several) < 2:
+            continue
+        names = [one.path for one in several]
+        answers = [one.path for one in (best, *several) if one is best or last not in REASONING]
+        raise Unclear(
+            f"{' and '.join(names)} are of several models or tries, and {best.path} is an answer, too: which is to be "
+            "learned?", [f"data_completion_column: {one}" for one in dict.fromkeys(answers)],
+        )  # fmt: skip
+
+
 def _marks(table: Table) -> str:
     """A column that says of some rows that they are wrong; "" where there is none."""
     for column in table.columns:
@@ -132,7 +161,8 @@ def _written(table: Table, besides: Sequence[str]) -> Use | None:
 def reference_use(table: Table, asked: Use | None) -> Use | None:
     """What a rule can compare an answer with: the short one of several, and of a worked one its end."""
     besides = table.read(asked) if asked is not None else []
-    tests = [column.path for rank, column in table.ranked(TESTS, besides=besides) if rank[0] == 0]
+    tests = [column.path for rank, column in table.ranked(TESTS, besides=besides, deepest=1)
+             if rank[0] == (0 if column in table.columns else column.path.count("."))]  # fmt: skip
     if tests:
         raise Unclear(
             f"{', '.join(tests)} holds tests of a program, and no function of rewards.py runs programs. Write one, or "

@@ -12,7 +12,7 @@ PROMPTS = (
 """The more specific first; so in every list here."""
 CONTEXTS = (
     "context", "passage", "article", "document", "story", "paragraph", "background", "contexts", "schema", "narrative",
-    "ctx", "premise", "body", "selftext",
+    "ctx", "premise", "body", "selftext", "evidence", "external_knowledge",
 )  # fmt: skip
 READ = (
     "document", "article", "dialogue", "dialog", "conversation", "transcript", "passage", "context", "contexts",
@@ -29,7 +29,7 @@ ANSWERS = (
 WRITTEN = (
     "summary", "highlights", "abstract", "headline", "code", "sql", "translation", "simplified", "label", "text",
     "target_text", "rewrite", "correction", "paraphrase", "tldr", "caption", "intent", "tgt", "explanation",
-    "rationale",
+    "rationale", "subject_line", "html",
 )  # fmt: skip
 """What an answer is called where no column is called one."""
 REFERENCES = (
@@ -38,7 +38,9 @@ REFERENCES = (
     "expected_output", "completion", "output", "response", "result",
 )  # fmt: skip
 """What a rule can compare with, in order."""
-TESTS = ("test", "tests", "test_list", "test_cases", "unit_tests", "public_tests", "private_tests", "input_output")
+TESTS = ("test", "tests", "test_list", "test_cases", "unit_tests", "public_tests", "private_tests", "input_output",
+         "public_test_cases", "private_test_cases", "testcases", "test_code", "test_case", "asserts", "assertions",
+         "unit_test", "generated_tests", "private_test", "public_test", "inputs_outputs")  # fmt: skip
 CONVERSATIONS = (
     "messages", "conversations", "conversation", "dialogue", "dialog", "chat", "dialogs", "turns", "conv", "history",
     "data", "texts", "chats", "transcript", "text", "exchange", "interaction",
@@ -143,7 +145,8 @@ FORMS = frozenset(
 
 def words_of(name: str) -> list[str]:
     """`generatedSolution`, `generated-solution` and `Generated Solution` alike: ["generated", "solution"]."""
-    spread = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name.rpartition(".")[2])
+    plain = name.rpartition(".")[2].replace("CoT", "Cot")
+    spread = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", plain)
     return [TRANSLATED.get(word, word) for word in re.findall(r"[^\W\d_]+|\d+", spread.lower())]
 
 
