@@ -26,9 +26,14 @@ _READ = 4_000
 """Characters of a text that are compared."""
 _WORDS = 4
 """Words from which on a text says something."""
+_PLACED = 40
+"""Words up to which a text with places to be filled in is the pattern of a sentence."""
 _LABELLED = 12
 """Words up to which a text can be the name, the source or the kind of something."""
 _TITLES = frozenset({"title", "titles", "headline", "subject", "name"})
+_SHORTER = ("summary", "highlights", "abstract", "tldr")
+_DESCRIBES = ("description", "descriptions", "desc", "definition", "explanation", "meaning")
+_PLACEHOLDER = re.compile(r"(?:^|[\s\"'(])\{[A-Za-z_]\w*\}")
 _PARTS = frozenset({"aspect", "aspects", "term", "target", "entity", "hypothesis", "claim", "question", "query",
                     "mention", "keyword", "phrase", "span"})  # fmt: skip
 _TASKS = ("task", "definition", "instruction", "instructions", "task_description", "command", "request")
@@ -50,9 +55,11 @@ def refuse_unexplained(table: Table, method: str, uses: Sequence[Use]) -> None:
     said = [*(use.expression for use in uses), *read, *worse]
     used = [_tokens([value_of(one, row) for one in said]) for row in table.rows]
     longest = max((column.characters for path in read if (column := table.at(path)) is not None), default=0)
+    shortened = any(use.role == "completion" and rank_of(use.expression, _SHORTER) is not None for use in uses)
     found = [
         one for column in table.columns for one in _unread(column, read)
-        if _is_substantial(one, read) and (not decided or _asks(one)) and not _is_known(one, method, read, longest)
+        if _is_substantial(one, read) and (not decided or _asks(one)) and not _is_known(one, method, read, longest, shortened)
+        and not _is_described(table, one, read)
         and _new(table, one, used, answers) > NEW and not _names_the_class(table, one, uses)
     ]  # fmt: skip
     found += [one for one in table.columns if one not in found and not decided
@@ -77,6 +84,19 @@ def _is_short_part(table: Table, column: Column, method: str, uses: Sequence[Use
     if method == "classify":
         return bool(set(words[-1:]) & _PARTS) and not any(_mirrors(table, column, use.expression) for use in uses)
     return method in ("sft", "distill", "grpo") and column.words >= 3 and "_".join(words) in _TASKS
+
+
+def _is_described(table: Table, column: Column, read: Sequence[str]) -> bool:
+    """`level_description` beside a `level` that sorts the rows; or a line with places to be filled in, "at least {N}
+    words" say, which are filled in elsewhere."""
+    words = words_of(column.path)
+    other = next((one for one in table.columns if one.path not in read and words[:-1] == words_of(one.path)), None)
+    if words[-1:] and words[-1] in _DESCRIBES and other is not None and (other.kind is Kind.CLASS or (
+            other.kind is Kind.TEXT and other.words <= _WORDS and other.characters < column.characters)):  # fmt: skip
+        return True
+    texts = [row[column.path] for row in table.rows if isinstance(row.get(column.path), str)]
+    short = column.kind is Kind.TEXT and column.words <= _PLACED
+    return short and sum(bool(_PLACEHOLDER.search(text)) for text in texts) * 4 >= max(1, len(texts))
 
 
 def _names_the_class(table: Table, column: Column, uses: Sequence[Use]) -> bool:
@@ -204,8 +224,8 @@ def _is_form(path: str, read: Sequence[str]) -> bool:
                any((rank_of(one, names) or (9,))[0] == 0 for names in roles) for one in read)  # fmt: skip
 
 
-def _is_known(column: Column, method: str, read: Sequence[str], longest: int) -> bool:
-    """Whether the name says what it is."""
+def _is_known(column: Column, method: str, read: Sequence[str], longest: int, shortened: bool) -> bool:
+    """Whether the name says what it is; `shortened`: the answer is a summary, beside which a title says nothing new."""
     words = {word for part in column.path.split(".") for word in words_of(part)}
     if words & ASIDE:
         return True
@@ -214,7 +234,7 @@ def _is_known(column: Column, method: str, read: Sequence[str], longest: int) ->
     most = _WORDS if (rank_of(column.path, READ) or (9,))[0] == 0 else _LABELLED  # `source` can be what is translated
     if is_about(column.path) and column.kind is not Kind.TURNS and column.words < most:
         return True
-    if words & _TITLES and column.characters * 4 <= longest:
+    if words & _TITLES and column.characters * (1 if shortened else 4) <= longest:
         return True
     if method == "grpo" and (rank_of(column.path, ANSWERS) or (9,))[0] <= 1 and not _stands_beside(column.path, read):
         return True  # an answer beside the one that is compared with

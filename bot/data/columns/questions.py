@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import permutations
 
@@ -15,6 +16,7 @@ LONG = 4
 _LEADS = ("instruction", "instructions", "definition", "prompt", "task_description")
 _BODIES = ("selftext", "body", "post", "description")
 _SHORTENED = ("summary", "highlights", "abstract", "headline", "tldr", "title")
+_HEADING = re.compile(r"(?:^|\n)[#* \t\[<]*(\w+)[#* \t\]>]*:?[* \t]*\s*$")
 _FOLLOWS = ("input", "inputs")
 _ASKS = ("question", "query", "problem")
 
@@ -40,12 +42,29 @@ def question_use(table: Table, *, besides: Sequence[str] = (), answer: Use | Non
     if not candidates and len(turns) == 1:
         candidates = [((1, 0), turns[0])]  # whatever it is called
     if answer is not None:
-        candidates = _without_rendered(table, candidates, answer)
+        candidates = _without_rendered(table, _without_makers(table, candidates), answer)
     if not candidates:
         return _read_before(table, besides, answer)
     tier = min(rank[0] for rank, _ in candidates)
     best = [column for rank, column in candidates if rank[0] == tier]
     return _around(table, best, besides)
+
+
+def _without_makers(table: Table, candidates: list[Candidate]) -> list[Candidate]:
+    """Without texts that end in the heading of another candidate, "### Instruction:" say: what that one was made by."""
+    ends = {column.path: _headings(table, column) for _, column in candidates}
+    named = [{*words_of(column.path)} for _, column in candidates]
+    kept = [(rank, column) for (rank, column), own in zip(candidates, named, strict=True)
+            if not any(ends[column.path] & {word, f"{word}s"} for other in named if other is not own
+                       for word in other)]  # fmt: skip
+    return kept or candidates
+
+
+def _headings(table: Table, column: Column) -> set[str]:
+    """The word of the heading that the texts of a column end in; none where they end in anything else."""
+    texts = [row[column.path] for row in table.rows if isinstance(row.get(column.path), str)]
+    found = [match[1].lower() for text in texts if (match := _HEADING.search(text[-60:])) is not None]
+    return {max(set(found), key=found.count)} if found and len(found) >= USUAL * len(texts) else set()
 
 
 def _without_rendered(table: Table, candidates: list[Candidate], answer: Use) -> list[Candidate]:
@@ -135,6 +154,8 @@ def _read_before(table: Table, besides: Sequence[str], answer: Use | None) -> Us
         best = candidates[0]
         rivals = [one for one in candidates[1:] if one.characters * LONG >= best.characters]
         rivals = [one for one in rivals if containing(table.rows, best.path, one.path) < USUAL]
+        if rank_of(answer.expression, _SHORTENED) is not None:
+            rivals = [one for one in rivals if words_of(one.path)[-1] not in _SHORTENED]  # a title says it shorter still
         if not rivals:
             return Use("prompt", asked_by(best) or best.path, best.evidence())
         if (whole := _titled(best, rivals, answer)) is not None:
