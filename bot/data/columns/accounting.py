@@ -18,6 +18,7 @@ from .expressions import at_path, value_of
 from .facts import USUAL, Column, Kind
 from .mapping import FEWEST, ROLES, Table, Unclear, Use, key_of_role
 from .names import ANSWERS, ASIDE, CONTEXTS, FORMS, PROMPTS, READ, REJECTED, SIDES, is_about, rank_of, without, words_of
+from .questions import headings
 from .turns import as_turns
 
 NEW = 0.35
@@ -59,7 +60,7 @@ def refuse_unexplained(table: Table, method: str, uses: Sequence[Use]) -> None:
     found = [
         one for column in table.columns for one in _unread(column, read)
         if _is_substantial(one, read) and (not decided or _asks(one)) and not _is_known(one, method, read, longest, shortened)
-        and not _is_described(table, one, read)
+        and not _is_described(table, one, read) and not _made(table, one, read)
         and _new(table, one, used, answers) > NEW and not _names_the_class(table, one, uses)
     ]  # fmt: skip
     found += [one for one in table.columns if one not in found and not decided
@@ -97,6 +98,12 @@ def _is_described(table: Table, column: Column, read: Sequence[str]) -> bool:
     texts = [row[column.path] for row in table.rows if isinstance(row.get(column.path), str)]
     short = column.kind is Kind.TEXT and column.words <= _PLACED
     return short and sum(bool(_PLACEHOLDER.search(text)) for text in texts) * 4 >= max(1, len(texts))
+
+
+def _made(table: Table, column: Column, read: Sequence[str]) -> bool:
+    """Whether the column is what a model wrote the question from: it ends in the heading of that."""
+    ends = headings(table, column) if column in table.columns and column.is_text else set()
+    return any(end in (word, f"{word}s") for end in ends for path in read for word in words_of(path))
 
 
 def _names_the_class(table: Table, column: Column, uses: Sequence[Use]) -> bool:

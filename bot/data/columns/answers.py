@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from .facts import USUAL, Column, Kind, containing
 from .mapping import FEWEST, NUMBERS, Candidate, Table, Unclear, Use, asked_by, said_by
 from .names import ANSWERS, ASIDE, FORMS, PROMPTS, REASONING, REFERENCES, TESTS, WRITTEN, is_about, rank_of, words_of
 from .questions import LONG, is_sentence
+from .turns import ASSISTANT, SPEAKERS, USER
 
+_SQL = re.compile(r"\s*(select|with|insert|update|delete|create|alter)\s", re.IGNORECASE)
 _PROSE = 30
 """Words from which on a reference is no result that an answer could match."""
 _ANSWERED_BY = frozenset(WRITTEN) - {"label", "intent", "text", "explanation", "rationale"}
@@ -46,7 +49,7 @@ def answer_use(table: Table, besides: Sequence[str], notes: list[str]) -> Use | 
     plain = [one for one in candidates if one[0][0] <= 1 and one[1].path != "chosen"]
     candidates = plain or candidates
     if not candidates:
-        return _written(table, besides)
+        return _spoken(table, besides) or _written(table, besides) or _queried(table, besides)
     best = candidates[0][1]
     if best.is_constant:
         notes.append(f"{best.path} is the same in every row looked at: there is one answer to learn.")
@@ -140,15 +143,39 @@ def _marks(table: Table) -> str:
     return ""
 
 
+def _spoken(table: Table, besides: Sequence[str]) -> Use | None:
+    """The column called after who answers, beside one called after who asks: `Doctor` and `Patient`, say."""
+    said = {role: [one for one in table.columns if SPEAKERS.get("_".join(words_of(one.path))) == role and one.is_text
+                   and one.filled >= FEWEST and one.words >= 2 and one.path not in besides]
+            for role in (USER, ASSISTANT)}  # fmt: skip
+    if len(said[USER]) != 1 or len(said[ASSISTANT]) != 1:
+        return None
+    best = said[ASSISTANT][0]
+    return Use("completion", best.path, f"{best.evidence()}; beside {said[USER][0].path}")
+
+
+def _queried(table: Table, besides: Sequence[str]) -> Use | None:
+    """A query in SQL beside a question in words."""
+    for _, column in table.ranked(("query", "queries"), besides=besides):
+        texts = [row[column.path] for row in table.rows if isinstance(row.get(column.path), str)]
+        asks = [one for rank, one in table.ranked(PROMPTS, besides=[*besides, column.path])
+                if rank[0] == 0 and one.is_text]  # fmt: skip
+        if asks and texts and sum(bool(_SQL.match(text)) for text in texts) >= USUAL * len(texts):
+            return Use("completion", column.path, f"{column.evidence()}; SQL, beside {asks[0].path}")
+    return None
+
+
 def _written(table: Table, besides: Sequence[str]) -> Use | None:
     """A summary, a program, a translation: what is written from something that is read."""
     strong = "prompt" in table.named or any(
         rank[0] <= 1 and asked_by(column) is not None and is_sentence(column)
         for rank, column in table.ranked(PROMPTS, besides=besides)
     )
+    thought = any(REASONING & set(words_of(one.path)) and one.is_text and one.filled >= FEWEST for one in table.columns)
+    written = (*WRITTEN, "content") if thought else (*WRITTEN, "story", "poem", "essay") if strong else WRITTEN
     candidates = [
-        column for rank, column in _answers(table, WRITTEN, besides)
-        if rank[0] <= 1 and not is_about(column.path)
+        column for rank, column in _answers(table, written, besides)
+        if rank[0] <= 1 and not is_about(column.path) and not REASONING & set(words_of(column.path))
         and (strong or column.names or rank_of(column.path, tuple(_ANSWERED_BY)))
     ]  # fmt: skip
     if not candidates:

@@ -18,7 +18,8 @@ READ = (
     "document", "article", "dialogue", "dialog", "conversation", "transcript", "passage", "context", "contexts",
     "text", "content", "post", "body", "history", "description", "sentence", "premise", "ctx", "utterance",
     "paragraph", "story", "src", "source", "source_text", "src_text", "selftext", "report", "complaint", "user",
-    "human", "goal", "task", "statement", "title",
+    "human", "goal", "task", "statement", "title", "patient", "customer", "client", "student", "meaning_representation",
+    "email_body", "nl_description", "quiz",
 )  # fmt: skip
 """What a prompt is made of where no column is called one."""
 ANSWERS = (

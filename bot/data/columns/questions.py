@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import permutations
 
+from .expressions import text_of_value, value_of
 from .facts import MOST_VALUES, USUAL, Column, Kind, containing
 from .languages import either_way
 from .mapping import FEWEST, WORDS_OF_ROLES, Candidate, Table, Unclear, Use, asked_by, is_question, key_of_role
@@ -16,6 +17,8 @@ LONG = 4
 _LEADS = ("instruction", "instructions", "definition", "prompt", "task_description")
 _BODIES = ("selftext", "body", "post", "description")
 _SHORTENED = ("summary", "highlights", "abstract", "headline", "tldr", "title")
+_SAID = 3
+"""Words from which on the field of an object says something."""
 _HEADING = re.compile(r"(?:^|\n)[#* \t\[<]*(\w+)[#* \t\]>]*:?[* \t]*\s*$")
 _FOLLOWS = ("input", "inputs")
 _ASKS = ("question", "query", "problem")
@@ -52,7 +55,7 @@ def question_use(table: Table, *, besides: Sequence[str] = (), answer: Use | Non
 
 def _without_makers(table: Table, candidates: list[Candidate]) -> list[Candidate]:
     """Without texts that end in the heading of another candidate, "### Instruction:" say: what that one was made by."""
-    ends = {column.path: _headings(table, column) for _, column in candidates}
+    ends = {column.path: headings(table, column) for _, column in candidates}
     named = [{*words_of(column.path)} for _, column in candidates]
     kept = [(rank, column) for (rank, column), own in zip(candidates, named, strict=True)
             if not any(ends[column.path] & {word, f"{word}s"} for other in named if other is not own
@@ -60,7 +63,7 @@ def _without_makers(table: Table, candidates: list[Candidate]) -> list[Candidate
     return kept or candidates
 
 
-def _headings(table: Table, column: Column) -> set[str]:
+def headings(table: Table, column: Column) -> set[str]:
     """The word of the heading that the texts of a column end in; none where they end in anything else."""
     texts = [row[column.path] for row in table.rows if isinstance(row.get(column.path), str)]
     found = [match[1].lower() for text in texts if (match := _HEADING.search(text[-60:])) is not None]
@@ -110,6 +113,7 @@ def _around(table: Table, best: list[Column], besides: Sequence[str]) -> Use:
         if rank[0] <= 1 and (one.is_text or one.kind is Kind.ALTERNATING) and one is not base and one.words >= 2
         and not containing(table.rows, base.path, one.path) >= USUAL and "." not in one.path
     ][:1]  # fmt: skip
+    contexts = contexts or _within(table, base, besides)
     said = asked_by(base) or base.path
     if not contexts or base.kind is Kind.TURNS:
         return Use("prompt", said, base.evidence())
@@ -117,6 +121,19 @@ def _around(table: Table, best: list[Column], besides: Sequence[str]) -> Use:
     last = words_of(base.path)[-1] in _LEADS[:2]
     whole = f"{said} + {contexts[0].path}{optional}" if last else f"{contexts[0].path}{optional} + {said}"
     return Use("prompt", whole, f"{base.evidence()}; {contexts[0].path} belongs to it: {contexts[0].evidence()}")
+
+
+def _within(table: Table, base: Column, besides: Sequence[str]) -> list[Column]:
+    """Of an object that is called a context, or of a list of them, the texts, where there is one field of texts."""
+    for rank, column in table.ranked((*CONTEXTS, "passages", "documents", "paragraphs"), besides=[*besides, base.path]):
+        if rank[0] == 0 and column.kind in (Kind.OBJECT, Kind.RECORDS):
+            texts = [one for one in column.fields if one.kind in (Kind.TEXT, Kind.ALTERNATING) and one.words >= _SAID]
+            return texts if len(texts) == 1 and _joins(table, texts[0]) else []
+    return []
+
+
+def _joins(table: Table, column: Column) -> bool:
+    return sum(text_of_value(value_of(column.path, row)) is not None for row in table.rows) >= USUAL * len(table.rows)
 
 
 def _exactly(table: Table, best: Sequence[Column], names: Sequence[str], besides: Sequence[str]) -> Column | None:
