@@ -38,6 +38,7 @@ _PLACEHOLDER = re.compile(r"(?:^|[\s\"'(])\{[A-Za-z_]\w*\}")
 _PARTS = frozenset({"aspect", "aspects", "term", "target", "entity", "hypothesis", "claim", "question", "query",
                     "mention", "keyword", "phrase", "span"})  # fmt: skip
 _TASKS = ("task", "definition", "instruction", "instructions", "task_description", "command", "request")
+_LESSER = frozenset({"base", "baseline", "student", "draft"})
 _DRAWN = frozenset({"mask", "masks", "thumbnail", "depth", "annotation", "segmentation", "overlay", "heatmap"})
 _TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f]|\w+")
 
@@ -60,7 +61,7 @@ def refuse_unexplained(table: Table, method: str, uses: Sequence[Use]) -> None:
     found = [
         one for column in table.columns for one in _unread(column, read)
         if _is_substantial(one, read) and (not decided or _asks(one)) and not _is_known(one, method, read, longest, shortened)
-        and not _is_described(table, one, read) and not _made(table, one, read)
+        and not _is_of_an_answer(table, one, method, uses) and not _is_described(table, one, read) and not _made(table, one, read)
         and _new(table, one, used, answers) > NEW and not _names_the_class(table, one, uses)
     ]  # fmt: skip
     found += [one for one in table.columns if one not in found and not decided
@@ -98,6 +99,21 @@ def _is_described(table: Table, column: Column, read: Sequence[str]) -> bool:
     texts = [row[column.path] for row in table.rows if isinstance(row.get(column.path), str)]
     short = column.kind is Kind.TEXT and column.words <= _PLACED
     return short and sum(bool(_PLACEHOLDER.search(text)) for text in texts) * 4 >= max(1, len(texts))
+
+
+def _is_of_an_answer(table: Table, column: Column, method: str, uses: Sequence[Use]) -> bool:
+    """`quotes_0` beside `quotes_1`, where `answer_0` and `answer_1` are compared: of the answers, not of the question."""
+    if method not in ("dpo", "reward") or any((rank_of(column.path, names) or (9,))[0] <= 1 for names in (PROMPTS, READ)):
+        return False
+    top = [column.path.partition(".")[0], *(path.partition(".")[0] for path in table.read(*uses))]
+    for sides in SIDES:
+        for one, other in (sides, sides[::-1]):
+            stem = without(top[0], one)
+            twin = stem is not None and any(stem) and any(without(name, other) == stem for name in table.names)
+            stems = [answer for path in top[1:] if (answer := without(path, one)) is not None]
+            if twin and any(without(path, other) == answer for path in top[1:] for answer in stems):
+                return True
+    return False
 
 
 def _made(table: Table, column: Column, read: Sequence[str]) -> bool:
@@ -157,6 +173,8 @@ def _lines(first: Use, found: Sequence[Column], uses: Sequence[Use]) -> list[str
     answers = [one for one in found if (rank_of(one.path, ANSWERS) or (9,))[0] <= 1]
     before = [one for one in found if one not in answers and one.kind in (Kind.TEXT, Kind.ALTERNATING)][:3]
     lines = [plain]
+    if first.role == "text":
+        lines += [f"{plain} + {one.path}{'?' if one.filled < 1 else ''}" for one in answers[:2] if one.is_text]
     if first.role in ("prompt", "text") and not first.expression.startswith(("turns(", "shared(")):
         lines += [f"{key}: {one.path} + {first.expression}" for one in before]
     if first.role == "messages" and not any(use.role == "system" for use in uses):
@@ -242,6 +260,8 @@ def _is_known(column: Column, method: str, read: Sequence[str], longest: int, sh
     if is_about(column.path) and column.kind is not Kind.TURNS and column.words < most:
         return True
     if words & _TITLES and column.characters * (1 if shortened else 4) <= longest:
+        return True
+    if words & _LESSER and any({*words_of(path)} & {*ANSWERS} & words for path in read):
         return True
     if method == "grpo" and (rank_of(column.path, ANSWERS) or (9,))[0] <= 1 and not _stands_beside(column.path, read):
         return True  # an answer beside the one that is compared with

@@ -99,9 +99,13 @@ def _better_answer(table: Table, best: Column, rival: Column, tier: int, notes: 
     )
 
 
+def is_guess(name: str) -> bool:
+    return bool(_GUESSED & set(words_of(name)))
+
+
 def _refuse_guess(table: Table, best: Column) -> None:
     """A prediction beside the truth that it was scored against is no answer to learn unasked. Raises: Unclear."""
-    if not _GUESSED & set(words_of(best.path)):
+    if not is_guess(best.path):
         return
     for column in table.columns:
         if column is best or not (column.is_text or column.kind in NUMBERS) or not _TRUE & set(words_of(column.path)):
@@ -175,11 +179,12 @@ def _written(table: Table, besides: Sequence[str]) -> Use | None:
     written = (*WRITTEN, "content") if thought else (*WRITTEN, "story", "poem", "essay") if strong else WRITTEN
     candidates = [
         column for rank, column in _answers(table, written, besides)
-        if rank[0] <= 1 and not is_about(column.path) and not REASONING & set(words_of(column.path))
+        if rank[0] <= 1 and not is_about(column.path)
         and (strong or column.names or rank_of(column.path, tuple(_ANSWERED_BY)))
     ]  # fmt: skip
     if not candidates:
         return None
+    candidates = [one for one in candidates if not REASONING & set(words_of(one.path))] or candidates
     exact = [one for one in candidates if (rank_of(one.path, WRITTEN) or (9,))[0] == 0]
     best = (exact or candidates)[0]
     return Use("completion", said_by(best) or best.path, best.evidence())

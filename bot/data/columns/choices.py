@@ -108,11 +108,23 @@ def ready_made(table: Table, choices: Choices) -> list[str]:
     found = []
     for column in table.columns:
         if column.is_text and column.path not in (*choices.columns, choices.answer):
-            texts = texts_at(table.rows, column.path)
-            whole = [bool(text) and all(" ".join(option.split()) in text for _, option in one)
+            texts = [str(row.get(column.path) or "") for row in table.rows]
+            whole = [bool(text) and all(_is_listed(text, option) for _, option in one)
                      for text, one in zip(texts, options, strict=True)]  # fmt: skip
             found += [column.path] if sum(whole) >= USUAL * len(whole) else []
     return found
+
+
+def _is_listed(text: str, option: str) -> bool:
+    """Whether a choice stands in a text on a line of its own, after a letter, a number or another choice: not one word
+    of a sentence among others."""
+    at = text.find(option.strip())
+    while at >= 0:
+        before = text[:at].rstrip(" \t*'\"")
+        if not before or before[-1] in "\n.):,;|-/>]}" or before.endswith((" or", "or:")):
+            return True
+        at = text.find(option.strip(), at + 1)
+    return False
 
 
 def _is_missing(value: Any) -> bool:

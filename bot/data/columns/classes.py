@@ -108,6 +108,8 @@ def _label(table: Table) -> Use:
         _refuse_several(table, column)
     if not stored:
         tiers = [column for rank, column in table.ranked(LABELS) if rank[0] <= 1 and column.filled >= FEWEST]
+        begun = [column for rank, column in table.ranked(LABELS) if rank[0] == 2 and column.filled >= FEWEST]
+        tiers = tiers or [one for one in begun if one.kind is not Kind.TEXT or one.distinct * 2 <= one.rows]
         stored = [column for column in named if _is_class(column)] or [column for column in tiers if _is_class(column)]
         stored = [one for one in stored if not any(one.path.endswith(end) for end in _NAMED_LIKE)] or stored
     if not stored:
@@ -211,6 +213,8 @@ def _classified(table: Table, label: Use) -> Use:
     for one, other in ((one.replace("_", ""), other.replace("_", "")) for one, other in PAIRS):
         if one in by_name and other in by_name:
             first, second = by_name[one], by_name[other]
+            if one == "context" and first.characters < second.characters:
+                continue  # where it was said
             return Use(
                 "text", f"{first.path}{'?' if first.filled < 1 else ''} + {second.path}",
                 f"{first.path} and {second.path} are judged together; {second.path}: {second.evidence()}",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from .expressions import number_of
-from .facts import USUAL, Column, Kind
+from .facts import USUAL, Column, Kind, containing
 from .judgements import ANSWER_KINDS, begins_with_question, points
 from .mapping import FEWEST, NUMBERS, Table, Unclear, Use, said_by
-from .names import ANSWERS, CHOSEN, OPPOSITES, REJECTED, is_about, without, words_of
+from .names import ANSWERS, CHOSEN, OPPOSITES, PROMPTS, REJECTED, is_about, rank_of, without, words_of
 
 _BEARING = frozenset({"positive", "negative", "pos", "neg", "positives", "negatives"})
 """So passages are called that bear on a query, or do not."""
+_BEGUN = 4
+"""Words from which on a text can be the beginning of an answer."""
 _SHORT = 24
 """Characters up to which a value can name another column."""
 
@@ -57,7 +59,31 @@ def _taken(table: Table, good: Column, bad: Column) -> tuple[Use, Use]:
             raise Unclear(f"{good.path} and {bad.path} hold several texts each ({good.evidence()}): which one?", lines)
         return Use("chosen", said[0], good.evidence()), Use("rejected", said[1], bad.evidence())
     _check_scores(table, good, bad)
+    _refuse_continued(table, good, bad)
     return Use("chosen", good.path, good.evidence()), Use("rejected", bad.path, bad.evidence())
+
+
+def _refuse_continued(table: Table, good: Column, bad: Column) -> None:
+    """Raises: Unclear where both answers go on from a column of their beginnings, as another column that holds all of
+    it shows: `initial_steps` and `chosen` in `full_chosen`."""
+    texts = [one for one in table.columns if one.kind is Kind.TEXT and one not in (good, bad) and one.words >= _BEGUN]
+    wholes = [one for one in texts if good.kind is Kind.TEXT and one.characters > good.characters
+              and containing(table.rows, one.path, good.path) >= USUAL]  # fmt: skip
+    for whole in wholes:
+        begins = [one for one in texts if one is not whole and (rank_of(one.path, PROMPTS) or (9,))[0] > 0
+                  and containing(table.rows, whole.path, one.path) >= USUAL
+                  and containing(table.rows, good.path, one.path) < USUAL]  # fmt: skip
+        asked = next((one.path for rank, one in table.ranked(PROMPTS) if rank[0] == 0), None)
+        if not begins or asked is None or whole.is_constant:
+            continue
+        lines = [f"data_chosen_column: {good.path} and data_rejected_column: {bad.path} and data_prompt_column: "
+                 f"{asked} + {begins[0].path}"]  # fmt: skip
+        other = next((one for one in texts if containing(table.rows, one.path, bad.path) >= USUAL
+                      and one is not whole), None)  # fmt: skip
+        if other is not None:
+            lines.append(f"data_chosen_column: {whole.path} and data_rejected_column: {other.path}")
+        raise Unclear(f"{good.path} and {bad.path} go on from {begins[0].path}, as {whole.path} shows: which is it?",
+                      lines)  # fmt: skip
 
 
 def _names_a_column(table: Table, column: Column) -> bool:

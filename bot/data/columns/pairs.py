@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .answers import answer_use, reference_use
+from .answers import answer_use, is_guess, reference_use
 from .choices import choices_of, ready_made
 from .expressions import value_of
 from .facts import USUAL, Kind, containing
@@ -68,7 +68,7 @@ def pair_uses(table: Table, method: str) -> tuple[list[Use], list[str]]:
         if late is not None and "prompt" not in table.named:
             return [late, *_beside(table, late, notes)], notes
         raise unnamed(table, "completion", asked)
-    _refuse_judged(table)
+    _refuse_judged(table, said, method)
     return [asked, said, *_beside(table, asked, notes)], notes
 
 
@@ -264,8 +264,11 @@ def _beside(table: Table, main: Use, notes: list[str]) -> list[Use]:
     return uses
 
 
-def _refuse_judged(table: Table) -> None:
-    """Raises: Unclear where a column says of each answer whether it is right: the others would be learned, too."""
+def _refuse_judged(table: Table, said: Use, method: str) -> None:
+    """Raises: Unclear where a column says of each answer whether it is right: the others would be learned, too. Beside
+    a reference, a prediction is what was judged."""
+    if method == "grpo" and any(is_guess(column.path) and column.path not in table.read(said) for column in table.columns):
+        return
     for column in table.columns:
         named = bool(_RIGHT & set(words_of(column.path))) or rank_of(column.path, ("label",)) is not None
         bad = {"False"} if column.kind is Kind.TRUTH else {"0"} if "label" not in words_of(column.path) else set()

@@ -11,6 +11,7 @@ from .facts import MOST_VALUES, USUAL, Column, Kind, containing
 from .languages import either_way
 from .mapping import FEWEST, WORDS_OF_ROLES, Candidate, Table, Unclear, Use, asked_by, is_question, key_of_role
 from .names import ANSWERS, CONTEXTS, CONVERSATIONS, PROMPTS, READ, is_about, rank_of, words_of
+from .turns import ASSISTANT, SPEAKERS, USER
 
 LONG = 4
 """So many times longer a text is what the other one is about, or the worked-out answer to its result."""
@@ -171,6 +172,9 @@ def _read_before(table: Table, besides: Sequence[str], answer: Use | None) -> Us
         best = candidates[0]
         rivals = [one for one in candidates[1:] if one.characters * LONG >= best.characters]
         rivals = [one for one in rivals if containing(table.rows, best.path, one.path) < USUAL]
+        asker = next((one for one in candidates if SPEAKERS.get("_".join(words_of(one.path))) == USER), None)
+        if asker is not None and SPEAKERS.get(answer.expression.lower()) == ASSISTANT:
+            best, rivals = asker, []
         if rank_of(answer.expression, _SHORTENED) is not None:
             rivals = [one for one in rivals if words_of(one.path)[-1] not in _SHORTENED]  # a title says it shorter still
         if not rivals:
