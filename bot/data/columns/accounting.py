@@ -17,7 +17,7 @@ from .classes import are_names
 from .expressions import at_path, value_of
 from .facts import USUAL, Column, Kind
 from .mapping import FEWEST, ROLES, Table, Unclear, Use, key_of_role
-from .names import ANSWERS, ASIDE, CONTEXTS, FORMS, PROMPTS, READ, REJECTED, SIDES, is_about, rank_of, without, words_of
+from .names import ANSWERS, ASIDE, CONTEXTS, FORMS, PROMPTS, READ, REJECTED, SIDES, is_about, is_try, rank_of, without, words_of
 from .questions import headings
 from .turns import as_turns
 
@@ -257,6 +257,9 @@ def _is_known(column: Column, method: str, read: Sequence[str], longest: int, sh
     if _is_form(column.path, read):
         return True
     most = _WORDS if (rank_of(column.path, READ) or (9,))[0] == 0 else _LABELLED  # `source` can be what is translated
+    named = words_of(column.path)
+    if is_try(named) and any(is_try(words_of(one)) and words_of(one)[:-1] == named[:-1] for one in read):
+        return True
     if is_about(column.path) and column.kind is not Kind.TURNS and column.words < most:
         return True
     if words & _TITLES and column.characters * (1 if shortened else 4) <= longest:

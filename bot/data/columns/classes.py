@@ -5,6 +5,7 @@ from __future__ import annotations
 from .expressions import is_absent, number_of
 from .facts import USUAL, Column, Kind, is_media_name
 from .mapping import FEWEST, Table, Unclear, Use, key_of_role, named_use
+from .names import CONVERSATIONS as SAID
 from .names import LABELS, PAIRS, SPOKEN, TEXTS, is_about, rank_of, words_of
 
 _MOST_CLASSES = 200
@@ -17,11 +18,33 @@ _RECORDINGS = ("audio", "speech", "recording", "wav", "file_name", "file", "path
 
 def class_uses(table: Table, role: str) -> tuple[list[Use], list[str]]:
     """(uses, notes) of `role` (text or image) and label. Raises: Unclear."""
-    label = named_use(table, "label") or _label(table)
+    try:
+        label = named_use(table, "label") or _label(table)
+    except Unclear as unclear:
+        if role == "image" and (told := _of_images(table)):
+            raise Unclear(
+                f"{told}, and vision here is classification of images: it learns one class of each. Name the column "
+                "with the class in data_label_column, or data of images and classes.",
+            ) from None
+        raise unclear
     thing = named_use(table, role)
     if thing is None:
         thing = _media(table, Kind.IMAGE) if role == "image" else _classified(table, label)
     return [thing, label], []
+
+
+def _of_images(table: Table) -> str:
+    """What is said of the images where it is no class: questions and answers, conversations, captions; "" for none."""
+    for column in table.columns:
+        if column.kind is Kind.TURNS or (column.kind is Kind.RECORDS and (rank_of(column.path, SAID) or (9,))[0] == 0):
+            return f"{column.path} holds conversations about the images"
+    for column in table.columns:
+        if (rank_of(column.path, ("question", "query", "prompt", "instruction")) or (9,))[0] == 0 and column.is_text:
+            return f"{column.path} asks about the images"
+    for column in table.columns:
+        if column.kind in (Kind.TEXT, Kind.ALTERNATING) and column.words >= 3 and not column.is_identifier:
+            return f"{column.path} describes the images"
+    return ""
 
 
 def speech_uses(table: Table) -> tuple[list[Use], list[str]]:
@@ -119,6 +142,7 @@ def _label(table: Table) -> Use:
         stored = marks if len(marks) == 1 and marks[0].filled >= FEWEST else []
     if not stored:
         raise _untold(table, "label", [column.path for column in table.columns if _is_class(column)])
+    stored = [one for one in stored if one.distinct > 1 or one.rows <= 3] or stored
     exact = [column for column in stored if column.path.lower() in ("label", "labels", "class")]
     if len(stored) > 1 and len(exact) != 1 and not _same_class(table, stored):
         raise Unclear(

@@ -174,6 +174,11 @@ def is_about(name: str) -> bool:
     return bool(_ABOUT & set(words_of(name)))
 
 
+def is_try(words: Sequence[str]) -> bool:
+    """Of the words of a name: `r1_solution_2`, a numbered answer of somebody who is named."""
+    return len(words) > 2 and words[-1].isdigit() and words[-2] in ANSWERS and not _ABOUT & set(words)
+
+
 def without(name: str, phrase: str) -> tuple[str, ...] | None:
     """The words of a name but for `phrase`, one word or several; None where it does not hold them."""
     words, parts = words_of(name), phrase.split()

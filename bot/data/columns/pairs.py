@@ -8,11 +8,12 @@ from dataclasses import replace
 from .answers import answer_use, is_guess, reference_use
 from .choices import choices_of, ready_made
 from .expressions import value_of
-from .facts import USUAL, Kind, containing
-from .judgements import Judged, listed_judged, siblings, two_judged
+from .facts import USUAL, Column, Kind, containing
+from .judgements import Judged, listed_judged, points, siblings, two_judged
 from .languages import either_way
 from .mapping import (
     FEWEST,
+    NUMBERS,
     Candidate,
     Table,
     Unclear,
@@ -22,7 +23,7 @@ from .mapping import (
     named_use,
     said_by,
 )
-from .names import ANSWERS, PROMPTS, REFERENCES, SYSTEMS, TOOLS, rank_of, words_of
+from .names import ANSWERS, PROMPTS, REFERENCES, SYSTEMS, TOOLS, is_try, rank_of, words_of
 from .opposites import opposites
 from .questions import question_use, unnamed
 from .turns import SPEAKERS, as_turns
@@ -31,6 +32,7 @@ _ANSWER_WORDS = frozenset(ANSWERS) | {"conversation", "messages", "model", "chat
 _RIGHT = frozenset({"correct", "correctness", "accepted", "safe", "valid", "passed", "success", "successful",
                     "verified", "approved", "resolved", "solved", "thumbs", "reward"})  # fmt: skip
 """Words of columns that say of an answer whether it is one to learn."""
+_MARKUP = ("<html", "<!DOCTYPE", "<!doctype", "<svg", "<div", "\\begin{", "\\documentclass")
 _LONG_LIST = 4
 """Words from which on the elements of a list are answers of their own, not ways to say the same."""
 
@@ -94,6 +96,9 @@ def _with_choices(table: Table) -> list[Use] | None:
 def _answer(table: Table, asked: Use | None, notes: list[str]) -> Use | None:
     """The answer to learn: the better one, where the rows hold several and say which that is. Raises: Unclear."""
     besides = table.read(asked) if asked is not None else []
+    if (tries := _tries(table)) is not None:
+        notes.append(f"{', '.join(one.path for one in tries[1:])}: other answers of the same, left out.")
+        return Use("completion", tries[0].path, f"{tries[0].evidence()}; the first of {len(tries)}")
     try:
         judged = _judged(table)
     except Unclear as unclear:
@@ -110,6 +115,20 @@ def _answer(table: Table, asked: Use | None, notes: list[str]) -> Use | None:
         f"{plain.expression} is an answer, and {better.expression} the better one of several: which is to be learned?",
         [f"data_completion_column: {one.expression}" for one in (plain, better)],
     )
+
+
+def _tries(table: Table) -> list[Column] | None:
+    """Numbered answers of one teacher, `r1_solution_1` and on, where nothing tells a better one."""
+    groups: dict[tuple[str, ...], list[Column]] = {}
+    for column in table.columns:
+        words = words_of(column.path)
+        if is_try(words) and column.kind is Kind.TEXT and column.filled >= FEWEST:
+            groups.setdefault(tuple(words[:-1]), []).append(column)
+    several = [one for one in groups.values() if len(one) >= 2]
+    judges = any(points(one.path) is not None and one.kind in (*NUMBERS, Kind.NUMBERS) for one in table.columns)
+    plain = any((rank_of(one.path, ("answer", "response", "solution", "output")) or (9,))[0] == 0
+                and one.is_text for one in table.columns)  # fmt: skip
+    return several[0] if len(several) == 1 and not judges and not plain else None
 
 
 def _judged(table: Table) -> Judged | None:
@@ -200,11 +219,23 @@ def refuse_single_messages(table: Table) -> None:
 def refuse_media(table: Table, method: str) -> None:
     """Raises: Unclear where the rows hold images or recordings, which a method of texts would leave out."""
     for column in table.columns:
+        if column.kind is Kind.IMAGE and method in ("sft", "distill") and _is_drawn(table):
+            continue
         if column.kind in (Kind.IMAGE, Kind.AUDIO) and column.rows and not table.named:
             raise Unclear(
                 f"{column.path} holds {column.kind}, and {method} reads texts alone: rows that are about them would be "
                 "learned without them. Name data without them, or the columns to use all the same."
             )
+
+
+def _is_drawn(table: Table) -> bool:
+    """Whether the image is but what the rows' markup looks like, which is to be written from a description."""
+    texts = [one for one in table.columns if one.kind is Kind.TEXT and one.filled >= USUAL]
+    marked = [one for one in texts if all(str(row.get(one.path) or "<").lstrip().startswith(_MARKUP)
+                                          for row in table.rows)]  # fmt: skip
+    told = [one for one in texts if one not in marked and words_of(one.path)[-1] in ("description", "caption", "idea")
+            and one.unlike >= USUAL and one.words >= _LONG_LIST]  # fmt: skip
+    return len(marked) == len(told) == 1
 
 
 def _conversation(table: Table, method: str) -> Use | None:
