@@ -17,7 +17,21 @@ from .classes import are_names
 from .expressions import at_path, value_of
 from .facts import USUAL, Column, Kind
 from .mapping import FEWEST, ROLES, Table, Unclear, Use, key_of_role
-from .names import ANSWERS, ASIDE, CONTEXTS, FORMS, PROMPTS, READ, REJECTED, SIDES, is_about, is_try, rank_of, without, words_of
+from .names import (
+    ANSWERS,
+    ASIDE,
+    CONTEXTS,
+    FORMS,
+    PROMPTS,
+    READ,
+    REJECTED,
+    SIDES,
+    is_about,
+    is_try,
+    rank_of,
+    without,
+    words_of,
+)
 from .questions import headings
 from .turns import as_turns
 
@@ -54,14 +68,15 @@ def refuse_unexplained(table: Table, method: str, uses: Sequence[Use]) -> None:
     answers = [use.expression for use in uses if use.role in ("completion", "messages", "chosen")]
     decided = any(role in table.named for role in ROLES[method][1:])
     worse = [name for name in table.names if rank_of(name, REJECTED) is not None or set(words_of(name)) & {*REJECTED}]
-    said = [*(use.expression for use in uses), *read, *worse]
+    makers = [one.path for one in table.columns if _made(table, one, read)]
+    said = [*(use.expression for use in uses), *read, *worse, *makers]
     used = [_tokens([value_of(one, row) for one in said]) for row in table.rows]
     longest = max((column.characters for path in read if (column := table.at(path)) is not None), default=0)
     shortened = any(use.role == "completion" and rank_of(use.expression, _SHORTER) is not None for use in uses)
     found = [
         one for column in table.columns for one in _unread(column, read)
-        if _is_substantial(one, read) and (not decided or _asks(one)) and not _is_known(one, method, read, longest, shortened)
-        and not _is_of_an_answer(table, one, method, uses) and not _is_described(table, one, read) and not _made(table, one, read)
+        if _is_substantial(one, read) and (not decided or _asks(one))
+        and not _is_known(one, method, read, longest, shortened) and not _is_beside(table, one, method, uses)
         and _new(table, one, used, answers) > NEW and not _names_the_class(table, one, uses)
     ]  # fmt: skip
     found += [one for one in table.columns if one not in found and not decided
@@ -88,6 +103,13 @@ def _is_short_part(table: Table, column: Column, method: str, uses: Sequence[Use
     return method in ("sft", "distill", "grpo") and column.words >= 3 and "_".join(words) in _TASKS
 
 
+def _is_beside(table: Table, column: Column, method: str, uses: Sequence[Use]) -> bool:
+    """Whether other columns say what it is."""
+    read = table.read(*uses)
+    of_answers = _is_of_an_answer(table, column, method, uses)
+    return of_answers or _is_described(table, column, read) or _made(table, column, read)
+
+
 def _is_described(table: Table, column: Column, read: Sequence[str]) -> bool:
     """`level_description` beside a `level` that sorts the rows; or a line with places to be filled in, "at least {N}
     words" say, which are filled in elsewhere."""
@@ -102,8 +124,9 @@ def _is_described(table: Table, column: Column, read: Sequence[str]) -> bool:
 
 
 def _is_of_an_answer(table: Table, column: Column, method: str, uses: Sequence[Use]) -> bool:
-    """`quotes_0` beside `quotes_1`, where `answer_0` and `answer_1` are compared: of the answers, not of the question."""
-    if method not in ("dpo", "reward") or any((rank_of(column.path, names) or (9,))[0] <= 1 for names in (PROMPTS, READ)):
+    """`quotes_0` beside `quotes_1`, where `answer_0` and `answer_1` are compared: no part of the question."""
+    asks = any((rank_of(column.path, names) or (9,))[0] <= 1 for names in (PROMPTS, READ))
+    if asks or method not in ("dpo", "reward"):
         return False
     top = [column.path.partition(".")[0], *(path.partition(".")[0] for path in table.read(*uses))]
     for sides in SIDES:

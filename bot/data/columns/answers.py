@@ -7,22 +7,35 @@ from collections.abc import Sequence
 
 from .facts import USUAL, Column, Kind, containing
 from .mapping import FEWEST, NUMBERS, Candidate, Table, Unclear, Use, asked_by, said_by
-from .names import ANSWERS, ASIDE, FORMS, PROMPTS, REASONING, REFERENCES, TESTS, WRITTEN, is_about, rank_of, words_of
+from .names import (
+    ANSWERS,
+    ASIDE,
+    FORMS,
+    PROMPTS,
+    REASONING,
+    REFERENCES,
+    TESTS,
+    TRUE,
+    WRITTEN,
+    is_about,
+    is_guess,
+    rank_of,
+    words_of,
+)
 from .questions import LONG, is_sentence
 from .turns import ASSISTANT, SPEAKERS, USER
 
 _SQL = re.compile(r"\s*(select|with|insert|update|delete|create|alter)\s", re.IGNORECASE)
+_EQUALS = ("answer", "target", "reference", "expected", "gold", "final_answer", "ground_truth")
 _PROSE = 30
 """Words from which on a reference is no result that an answer could match."""
 _ANSWERED_BY = frozenset(WRITTEN) - {"label", "intent", "text", "explanation", "rationale"}
 """Names that make an answer even where the question has a name like `text`."""
 
-_GUESSED = frozenset({"predicted", "prediction", "predictions", "pred", "guess", "guessed"})
-_TRUE = frozenset({"truth", "gold", "golden", "reference", "expected", "correct", "actual"})
 _TRIED = frozenset({"attempt", "generation", "response", "completion", "reply", "trajectory", "trace", "thinking",
                     "reasoning", "cot", "thoughts", "thought", "rationale"})  # fmt: skip
 """Last words of the names of what several models may each have tried."""
-_SAME_ONE = FORMS | _TRUE | ASIDE - REASONING - {"analysis"} | {
+_SAME_ONE = FORMS | TRUE | ASIDE - REASONING - {"analysis"} | {
     "ground", "teacher", "final", "full", "short", "long", "complete", "complex", "detailed", "user", "base",
     "student", "baseline", "draft", "best", "revised", "chosen", "well", "formed", "system",
 }  # fmt: skip
@@ -99,16 +112,12 @@ def _better_answer(table: Table, best: Column, rival: Column, tier: int, notes: 
     )
 
 
-def is_guess(name: str) -> bool:
-    return bool(_GUESSED & set(words_of(name)))
-
-
 def _refuse_guess(table: Table, best: Column) -> None:
     """A prediction beside the truth that it was scored against is no answer to learn unasked. Raises: Unclear."""
     if not is_guess(best.path):
         return
     for column in table.columns:
-        if column is best or not (column.is_text or column.kind in NUMBERS) or not _TRUE & set(words_of(column.path)):
+        if column is best or not (column.is_text or column.kind in NUMBERS) or not TRUE & set(words_of(column.path)):
             continue
         if any(row.get(column.path) != row.get(best.path) for row in table.rows):
             raise Unclear(
@@ -208,6 +217,7 @@ def reference_use(table: Table, asked: Use | None) -> Use | None:
     if not candidates:
         return None
     best = candidates[0][1]
+    _refuse_second(table, best, [rival for rank, rival in candidates[1:] if rank[0] == 0])
     for _, rival in candidates[1:]:
         worked = best.is_text and best.final < USUAL and best.characters > LONG * max(1, rival.characters)
         if worked and (rival.is_text or rival.kind in NUMBERS) and rival.rows:
@@ -221,3 +231,18 @@ def reference_use(table: Table, asked: Use | None) -> Use | None:
             "result, or what answers are compared with all the same.", [f"data_completion_column: {said}"],
         )  # fmt: skip
     return Use("completion", said, best.evidence())
+
+
+def _refuse_second(table: Table, best: Column, rivals: Sequence[Column]) -> None:
+    """Raises: Unclear where two short columns are each called what is right, and differ: `answer` and `target`."""
+    if TRUE & set(words_of(best.path)) or best.words > LONG or best.kind not in (Kind.TEXT, *NUMBERS):
+        return
+    for rival in rivals:
+        named = (rank_of(rival.path, _EQUALS) or (9,))[0] == 0 and rival.kind in (Kind.TEXT, *NUMBERS)
+        pairs = [(str(row[best.path]).strip(), str(row[rival.path]).strip()) for row in table.rows
+                 if row.get(best.path) is not None and row.get(rival.path) is not None]  # fmt: skip
+        if named and rival.words <= LONG and sum(mine != yours for mine, yours in pairs) > FEWEST * max(1, len(pairs)):
+            raise Unclear(
+                f"{best.path} and {rival.path} could each be what answers are compared with, and they differ: which?",
+                [f"data_completion_column: {one.path}" for one in (best, rival)],
+            )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .expressions import is_absent, options_of, picked, value_of
-from .facts import USUAL, Column, Kind, texts_at
+from .facts import USUAL, Column, Kind
 from .mapping import FEWEST, Table, Unclear
 from .names import ANSWERS, CHOICES, PICKS
 

@@ -6,8 +6,9 @@ from .expressions import is_absent, number_of
 from .facts import USUAL, Column, Kind, is_media_name
 from .mapping import FEWEST, Table, Unclear, Use, key_of_role, named_use
 from .names import CONVERSATIONS as SAID
-from .names import LABELS, PAIRS, SPOKEN, TEXTS, is_about, rank_of, words_of
+from .names import LABELS, PAIRS, SPOKEN, TEXTS, is_about, is_guess, rank_of, words_of
 
+_TRULY = frozenset({"gold", "golden", "true", "truth", "human", "expert", "majority", "corrected"})
 _MOST_CLASSES = 200
 _NAMED_LIKE = ("_text", "_name", "_names", "_str")
 _PLAIN = ("text", "content", "document", "body", "article", "code", "raw_content", "story", "markdown", "passage",
@@ -27,6 +28,13 @@ def class_uses(table: Table, role: str) -> tuple[list[Use], list[str]]:
                 "with the class in data_label_column, or data of images and classes.",
             ) from None
         raise unclear
+    answers = role == "image" and not table.named and rank_of(label.expression, ("answer", "answers", "output"))
+    if answers and " asks " in (told := _of_images(table)):
+        raise Unclear(
+            f"{told}, and vision here is classification of images: it would learn {label.expression} without what was "
+            "asked. Name data of images and classes, or the column to learn it all the same.",
+            [f"data_label_column: {label.expression}"],
+        )
     thing = named_use(table, role)
     if thing is None:
         thing = _media(table, Kind.IMAGE) if role == "image" else _classified(table, label)
@@ -143,6 +151,8 @@ def _label(table: Table) -> Use:
     if not stored:
         raise _untold(table, "label", [column.path for column in table.columns if _is_class(column)])
     stored = [one for one in stored if one.distinct > 1 or one.rows <= 3] or stored
+    stored = [one for one in stored if not is_guess(one.path)] or stored
+    _refuse_gold(table, stored[0])
     exact = [column for column in stored if column.path.lower() in ("label", "labels", "class")]
     if len(stored) > 1 and len(exact) != 1 and not _same_class(table, stored):
         raise Unclear(
@@ -162,6 +172,21 @@ def _label(table: Table) -> Use:
             "here tells one class: which?", [f"data_label_column: {one.path}" for one in (best, *marks)],
         )  # fmt: skip
     return Use("label", best.path, best.evidence())
+
+
+def _refuse_gold(table: Table, best: Column) -> None:
+    """Raises: Unclear where another column says what the class truly is, and says otherwise."""
+    if _TRULY & set(words_of(best.path)):
+        return
+    for other in table.columns:
+        if other is best or not _TRULY & set(words_of(other.path)) or other.kind is not best.kind or best.names:
+            continue
+        pairs = [(row[best.path], row[other.path]) for row in table.rows
+                 if row.get(best.path) is not None and row.get(other.path) is not None]  # fmt: skip
+        alike = {str(one) for one, _ in pairs} & {str(one) for _, one in pairs}
+        if alike and sum(one != two for one, two in pairs) > (1 - USUAL) * len(pairs):
+            raise Unclear(f"{best.path} and {other.path} tell different classes: which is to be told?",
+                          [f"data_label_column: {one.path}" for one in (other, best)])  # fmt: skip
 
 
 def _is_measured(table: Table, column: Column) -> bool:

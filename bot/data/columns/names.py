@@ -35,7 +35,8 @@ WRITTEN = (
 """What an answer is called where no column is called one."""
 REFERENCES = (
     "ground_truth", "reference_answer", "expected_answer", "final_answer", "correct_answer", "gold_answer",
-    "answer_key", "gold", "reference", "answer", "answers", "target", "label", "final_decision", "solution",
+    "answer_key", "gold", "reference", "expected", "golden_answer", "true_answer", "right_answer", "target_answer",
+    "answer", "answers", "target", "label", "final_decision", "solution",
     "expected_output", "completion", "output", "response", "result",
 )  # fmt: skip
 """What a rule can compare with, in order."""
@@ -144,6 +145,11 @@ FORMS = frozenset(
 """A name with one of these beside the name of a used column is that column in another form."""
 
 
+_GUESSED = frozenset({"predicted", "prediction", "predictions", "pred", "guess", "guessed"})
+TRUE = frozenset({"truth", "gold", "golden", "reference", "expected", "correct", "actual"})
+"""Words of a name that say of two answers which one holds."""
+
+
 def words_of(name: str) -> list[str]:
     """`generatedSolution`, `generated-solution` and `Generated Solution` alike: ["generated", "solution"]."""
     plain = name.rpartition(".")[2].replace("CoT", "Cot")
@@ -172,6 +178,10 @@ def rank_of(name: str, names: Sequence[str]) -> tuple[int, int] | None:
 def is_about(name: str) -> bool:
     """Whether the name is that of a fact about the row."""
     return bool(_ABOUT & set(words_of(name)))
+
+
+def is_guess(name: str) -> bool:
+    return bool(_GUESSED & set(words_of(name)))
 
 
 def is_try(words: Sequence[str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .answers import answer_use, is_guess, reference_use
+from .answers import answer_use, reference_use
 from .choices import choices_of, ready_made
 from .expressions import value_of
 from .facts import USUAL, Column, Kind, containing
@@ -23,7 +23,7 @@ from .mapping import (
     named_use,
     said_by,
 )
-from .names import ANSWERS, PROMPTS, REFERENCES, SYSTEMS, TOOLS, is_try, rank_of, words_of
+from .names import ANSWERS, PROMPTS, REFERENCES, SYSTEMS, TOOLS, is_guess, is_try, rank_of, words_of
 from .opposites import opposites
 from .questions import question_use, unnamed
 from .turns import SPEAKERS, as_turns
@@ -33,6 +33,9 @@ _RIGHT = frozenset({"correct", "correctness", "accepted", "safe", "valid", "pass
                     "verified", "approved", "resolved", "solved", "thumbs", "reward"})  # fmt: skip
 """Words of columns that say of an answer whether it is one to learn."""
 _MARKUP = ("<html", "<!DOCTYPE", "<!doctype", "<svg", "<div", "\\begin{", "\\documentclass")
+_TWO = 2
+_BAD_WORDS = frozenset({"bad", "incorrect", "wrong", "fail", "failed", "unsafe", "rejected", "invalid", "harmful",
+                        "poor", "false", "no"})  # fmt: skip
 _LONG_LIST = 4
 """Words from which on the elements of a list are answers of their own, not ways to say the same."""
 
@@ -298,14 +301,29 @@ def _beside(table: Table, main: Use, notes: list[str]) -> list[Use]:
 def _refuse_judged(table: Table, said: Use, method: str) -> None:
     """Raises: Unclear where a column says of each answer whether it is right: the others would be learned, too. Beside
     a reference, a prediction is what was judged."""
-    if method == "grpo" and any(is_guess(column.path) and column.path not in table.read(said) for column in table.columns):
+    read = table.read(said)
+    if method == "grpo" and any(is_guess(name) and name not in read for name in table.names):
         return
     for column in table.columns:
-        named = bool(_RIGHT & set(words_of(column.path))) or rank_of(column.path, ("label",)) is not None
-        bad = {"False"} if column.kind is Kind.TRUTH else {"0"} if "label" not in words_of(column.path) else set()
-        told = column.kind is Kind.TRUTH or (column.kind is Kind.WHOLE and set(column.values) <= {"0", "1"})
-        if named and told and bad & set(column.values) and not table.named:
+        if column.path not in read and not table.named and (_marks_bad(column) or _says_bad(column)):
             raise Unclear(
                 f"{column.path} says of each answer whether it is right, and the others would be learned, too. Keep "
                 "the rows that are to be learned, or name data_prompt_column and data_completion_column to use all."
             )
+
+
+def _marks_bad(column: Column) -> bool:
+    """True and false, or 1 and 0, with some of the bad."""
+    named = bool(_RIGHT & set(words_of(column.path))) or rank_of(column.path, ("label",)) is not None
+    bad = {"False"} if column.kind is Kind.TRUTH else {"0"} if "label" not in words_of(column.path) else set()
+    told = column.kind is Kind.TRUTH or (column.kind is Kind.WHOLE and set(column.values) <= {"0", "1"})
+    return named and told and bool(bad & set(column.values))
+
+
+def _says_bad(column: Column) -> bool:
+    """Two words, of which one is that of a bad answer: good and bad, correct and incorrect."""
+    words = set(words_of(column.path))
+    judged = bool(words & (_RIGHT | {"label", "quality", "verdict", "grade", "judgement", "judgment", "result"}))
+    judged = judged and not words & {*PROMPTS}
+    values = {value.strip().lower() for value in column.values}
+    return column.kind is Kind.TEXT and judged and 0 < len(values) <= _TWO + 1 and bool(values & _BAD_WORDS)

@@ -176,7 +176,7 @@ def _read_before(table: Table, besides: Sequence[str], answer: Use | None) -> Us
         if asker is not None and SPEAKERS.get(answer.expression.lower()) == ASSISTANT:
             best, rivals = asker, []
         if rank_of(answer.expression, _SHORTENED) is not None:
-            rivals = [one for one in rivals if words_of(one.path)[-1] not in _SHORTENED]  # a title says it shorter still
+            rivals = [one for one in rivals if words_of(one.path)[-1] not in _SHORTENED]  # a title is a shorter one
         if not rivals:
             return Use("prompt", asked_by(best) or best.path, best.evidence())
         if (whole := _titled(best, rivals, answer)) is not None:
