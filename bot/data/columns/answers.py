@@ -26,7 +26,7 @@ from .questions import LONG, is_sentence
 from .turns import ASSISTANT, SPEAKERS, USER
 
 _SQL = re.compile(r"\s*(select|with|insert|update|delete|create|alter)\s", re.IGNORECASE)
-_EQUALS = ("answer", "target", "reference", "expected", "gold", "final_answer", "ground_truth")
+EQUALS = ("answer", "target", "reference", "expected", "gold", "final_answer", "ground_truth")
 _PROSE = 30
 """Words from which on a reference is no result that an answer could match."""
 _ANSWERED_BY = frozenset(WRITTEN) - {"label", "intent", "text", "explanation", "rationale"}
@@ -238,7 +238,7 @@ def _refuse_second(table: Table, best: Column, rivals: Sequence[Column]) -> None
     if TRUE & set(words_of(best.path)) or best.words > LONG or best.kind not in (Kind.TEXT, *NUMBERS):
         return
     for rival in rivals:
-        named = (rank_of(rival.path, _EQUALS) or (9,))[0] == 0 and rival.kind in (Kind.TEXT, *NUMBERS)
+        named = (rank_of(rival.path, EQUALS) or (9,))[0] == 0 and rival.kind in (Kind.TEXT, *NUMBERS)
         pairs = [(str(row[best.path]).strip(), str(row[rival.path]).strip()) for row in table.rows
                  if row.get(best.path) is not None and row.get(rival.path) is not None]  # fmt: skip
         if named and rival.words <= LONG and sum(mine != yours for mine, yours in pairs) > FEWEST * max(1, len(pairs)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .expressions import is_absent, number_of
 from .facts import USUAL, Column, Kind, is_media_name
+from .languages import by_language
 from .mapping import FEWEST, Table, Unclear, Use, key_of_role, named_use
 from .names import CONVERSATIONS as SAID
 from .names import LABELS, PAIRS, SPOKEN, TEXTS, is_about, is_guess, rank_of, words_of
@@ -60,6 +61,11 @@ def speech_uses(table: Table) -> tuple[list[Use], list[str]]:
     heard = named_use(table, "audio") or _media(table, Kind.AUDIO)
     if (said := named_use(table, "text")) is not None:
         return [heard, said], []
+    if not table.named and len(several := by_language([one for one in table.columns if one.is_text])) > 1:
+        raise Unclear(
+            f"{' and '.join(one.path for one in several)} are the same in several languages: which one is spoken?",
+            [f"data_text_column: {one.path}" for one in several],
+        )
     candidates = [column for rank, column in table.ranked(SPOKEN) if column.is_text and column.filled >= FEWEST]
     exact = [column for column in candidates if (rank_of(column.path, SPOKEN) or (9, 0))[0] == 0] or candidates
     if not exact:

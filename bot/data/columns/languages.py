@@ -29,13 +29,13 @@ def either_way(table: Table) -> Unclear | None:
     for column in table.columns:
         texts = [one for one in column.fields if one.is_text]
         whole = column.kind is Kind.OBJECT and len(texts) == len(column.fields) >= 2
-        if whole and (len(texts) == 2 or len(_spoken(texts)) >= 2):
-            return _unclear([one.path for one in (_spoken(texts) if len(texts) > 2 else texts)])
-    spoken = _spoken([one for one in table.columns if one.is_text and one.filled >= FEWEST])
+        if whole and (len(texts) == 2 or len(by_language(texts)) >= 2):
+            return _unclear([one.path for one in (by_language(texts) if len(texts) > 2 else texts)])
+    spoken = by_language([one for one in table.columns if one.is_text and one.filled >= FEWEST])
     return _unclear([one.path for one in spoken]) if len(spoken) >= 2 else None
 
 
-def _spoken(texts: Sequence[Column]) -> list[Column]:
+def by_language(texts: Sequence[Column]) -> list[Column]:
     """Those whose names differ in a language alone: `en` and `fr`, `sentence_eng` and `sentence_deu`."""
     stems: dict[tuple[str, ...], list[Column]] = {}
     for one in texts:

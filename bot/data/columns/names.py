@@ -19,7 +19,8 @@ READ = (
     "text", "content", "post", "body", "history", "description", "sentence", "premise", "ctx", "utterance",
     "paragraph", "story", "src", "source", "source_text", "src_text", "selftext", "report", "complaint", "user",
     "human", "goal", "task", "statement", "title", "patient", "customer", "client", "student", "meaning_representation",
-    "email_body", "nl_description", "quiz",
+    "email_body", "nl_description", "quiz", "email", "ticket", "message", "comment", "review", "tweet", "poem",
+    "lyrics",
 )  # fmt: skip
 """What a prompt is made of where no column is called one."""
 ANSWERS = (
@@ -84,11 +85,11 @@ PAIRS = (
 LABELS = ("label", "labels", "class", "category", "sentiment", "intent", "target", "emotion", "topic", "toxic",
           "is_toxic", "star", "stars", "rating", "score", "output", "answer", "type", "genre", "language", "lang",
           "gold_label", "stance", "decision", "spam", "is_spam",
-          "status", "species", "diagnosis", "product")  # fmt: skip
+          "status", "species", "diagnosis", "product", "generated", "class_index", "class_id", "label_id")  # fmt: skip
 SPOKEN = ("text", "sentence", "transcription", "transcript", "normalized_text", "transcriptions", "normalised_text",
           "raw_text", "caption", "utterance")  # fmt: skip
-REASONING = frozenset({"cot", "reasoning", "thinking", "thought", "thoughts", "rationale", "scratchpad", "trajectory",
-                       "trajectories", "explanation"})  # fmt: skip
+REASONING = frozenset({"cot", "think", "reasoning", "thinking", "thought", "thoughts", "rationale", "scratchpad",
+                       "trajectory", "trajectories", "explanation"})  # fmt: skip
 TRANSLATED = {
     **dict.fromkeys(("pregunta", "frage", "domanda", "pergunta", "vraag", "soru", "pytanie", "вопрос", "问题", "質問",
                      "질문", "سؤال", "प्रश्न"), "question"),

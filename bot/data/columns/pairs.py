@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .answers import answer_use, reference_use
+from .answers import EQUALS, answer_use, reference_use
 from .choices import choices_of, ready_made
 from .expressions import value_of
 from .facts import USUAL, Column, Kind, containing
@@ -245,11 +245,28 @@ def _conversation(table: Table, method: str) -> Use | None:
     """A column of conversations, unless the question and what to compare with stand in columns of their own."""
     found = conversation_of(table, [Kind.TURNS, Kind.ALTERNATING])
     if found is not None and method == "grpo":
+        _refuse_checked(table, found)
         apart = [one for one in (table.ranked(PROMPTS), table.ranked(REFERENCES)) if one and one[0][0][0] == 0]
         return None if len(apart) == 2 and _first_said(table.ranked(REFERENCES)) is not None else found
     if found is not None and found.expression.startswith("turns(") and _has_plain_pair(table):
         return None
     return found
+
+
+def _refuse_checked(table: Table, talk: Use) -> None:
+    """Raises: Unclear where conversations end in answers, and a column of its own says what is right."""
+    right = [one for rank, one in table.ranked(EQUALS) if rank[0] == 0 and (one.is_text or one.kind in NUMBERS)]
+    asked = [one for rank, one in table.ranked(PROMPTS) if rank[0] == 0]
+    if not right or asked:
+        return
+    ends = [(as_turns(value_of(talk.expression, row)), row.get(right[0].path)) for row in table.rows]
+    same = [turns[-1]["content"].strip() == str(said).strip() for turns, said in ends if turns and said is not None]
+    if sum(same) < USUAL * len(same):
+        raise Unclear(
+            f"{talk.expression} ends in answers, and {right[0].path} says what is right: answers would be compared "
+            "with the last turn. Put the question into a column of its own to compare with the other.",
+            [f"data_messages_column: {talk.expression}"],
+        )
 
 
 def _first_said(candidates: Sequence[Candidate]) -> str | None:
