@@ -147,3 +147,10 @@ def test_questions_differing_from_what_was_asked_first_are_not_their_headings() 
 def test_numbered_answers_that_are_judged_are_not_the_first_one(beside: dict[str, Any]) -> None:
     data = rows(6, 1, lambda r, at: {"question": text(r), "answer_1": text(r), "answer_2": text(r), **beside})
     assert map_columns(data, "sft").question is not None
+
+
+def test_a_text_that_announces_its_input_is_asked_with_it() -> None:
+    data = rows(6, 1, lambda r, _: {"prompt": f"{text(r)}\n### Input:\n", "input": text(r), "output": text(r)})
+    found = map_columns(data, "sft")
+    said = found.expressions.get("prompt", "")
+    assert found.question is not None or ("prompt" in said and "input" in said)

@@ -18,6 +18,8 @@ LONG = 4
 _LEADS = ("instruction", "instructions", "definition", "prompt", "task_description")
 _BODIES = ("selftext", "body", "post", "description")
 _SHORTENED = ("summary", "highlights", "abstract", "headline", "tldr", "title")
+_HEADED = ("instruction", "instructions", "question", "questions", "problem", "query", "task")
+"""Headings under which a model was to write a question; what stands under "Input:" belongs to the text above it."""
 _SAID = 3
 """Words from which on the field of an object says something."""
 _HEADING = re.compile(r"(?:^|\n)[#* \t\[<]*(\w+)[#* \t\]>]*:?[* \t]*\s*$")
@@ -68,6 +70,7 @@ def headings(table: Table, column: Column) -> set[str]:
     """The word of the heading that the texts of a column end in; none where they end in anything else."""
     texts = [row[column.path] for row in table.rows if isinstance(row.get(column.path), str)]
     found = [match[1].lower() for text in texts if (match := _HEADING.search(text[-60:])) is not None]
+    found = [word for word in found if word in _HEADED]
     return {max(set(found), key=found.count)} if found and len(found) >= USUAL * len(texts) else set()
 
 
