@@ -3,7 +3,8 @@
 `schemas/` is what a mapper is written with; `schemas_unseen/` was collected by somebody who had not seen the mapper,
 and says how it does on what it was not written for. A mapper changed after a look at a shape there has seen that shape.
 `schemas_unseen/` sought what is easily got wrong; `schemas_fresh/` is a later, typical mix, collected in the same way,
-and `schemas_late/` a later one still, of the data sets that are most often trained on.
+`schemas_late/` a later one still, of the data sets that are most often trained on, and `schemas_latest/` one more of
+these.
 
 **A shape** is a data set of the Hub as its card shows it:
 
@@ -47,6 +48,7 @@ SCHEMAS = Path(__file__).parent / "schemas"
 UNSEEN = Path(__file__).parent / "schemas_unseen"
 FRESH = Path(__file__).parent / "schemas_fresh"
 LATE = Path(__file__).parent / "schemas_late"
+LATEST = Path(__file__).parent / "schemas_latest"
 
 METHODS = frozenset(("sft", "distill", "dpo", "kto", "reward", "grpo", "classify", "pretrain", "vision", "speech"))
 
@@ -121,7 +123,7 @@ class Score:
 
 @cache
 def shapes(folder: Path = SCHEMAS) -> dict[str, dict[str, Any]]:
-    """Every shape of a folder (`SCHEMAS`, `UNSEEN`, `FRESH` or `LATE`) by its id."""
+    """Every shape of a folder (`SCHEMAS`, `UNSEEN`, `FRESH`, `LATE` or `LATEST`) by its id."""
     return {
         shape["id"]: shape
         for file in sorted(folder.glob("*.yaml"))

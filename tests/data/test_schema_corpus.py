@@ -5,13 +5,26 @@ from collections import Counter
 
 import pytest
 
-from tests.data.schema_scoring import FRESH, LATE, METHODS, ROLES, SCHEMAS, TRANSFORMS, UNSEEN, judge, score, shapes
+from tests.data.schema_scoring import (
+    FRESH,
+    LATE,
+    LATEST,
+    METHODS,
+    ROLES,
+    SCHEMAS,
+    TRANSFORMS,
+    UNSEEN,
+    judge,
+    score,
+    shapes,
+)
 
 SHAPES = shapes()
 NEW = shapes(UNSEEN)
 LATER = shapes(FRESH)
-LATEST = shapes(LATE)
-EVERY = {**SHAPES, **NEW, **LATER, **LATEST}
+LATE_ONES = shapes(LATE)
+LATEST_ONES = shapes(LATEST)
+EVERY = {**SHAPES, **NEW, **LATER, **LATE_ONES, **LATEST_ONES}
 
 
 def test_there_are_enough_shapes_of_every_kind():
@@ -23,15 +36,20 @@ def test_there_are_enough_shapes_of_every_kind():
 
 
 def test_no_shape_is_there_twice():
-    assert len(EVERY) == len(SHAPES) + len(NEW) + len(LATER) + len(LATEST)
+    assert len(EVERY) == sum(map(len, (SHAPES, NEW, LATER, LATE_ONES, LATEST_ONES)))
     forms = [(tuple(sorted(shape["columns"].items())), shape["method"], shape["dataset"]) for shape in EVERY.values()]
     assert len(set(forms)) == len(forms)
 
 
 @pytest.mark.parametrize(
     ("known", "new"),
-    [(SHAPES, NEW), ({**SHAPES, **NEW}, LATER), ({**SHAPES, **NEW, **LATER}, LATEST)],
-    ids=["unseen", "fresh", "late"],
+    [
+        (SHAPES, NEW),
+        ({**SHAPES, **NEW}, LATER),
+        ({**SHAPES, **NEW, **LATER}, LATE_ONES),
+        ({**SHAPES, **NEW, **LATER, **LATE_ONES}, LATEST_ONES),
+    ],
+    ids=["unseen", "fresh", "late", "latest"],
 )
 def test_no_later_shape_is_known_under_another_dataset(known, new):
     forms = {(tuple(sorted(shape["columns"].items())), shape["method"]) for shape in known.values()}
@@ -64,14 +82,13 @@ def test_the_fresh_shapes_are_a_typical_mix_with_rows_that_tell():
     assert any("ask" in shape for shape in LATER.values())
 
 
-def test_the_late_shapes_are_forty_of_what_texts_are_trained_for():
-    mix = Counter(
-        {"dpo": "preferences", "reward": "preferences"}.get(s["method"], s["method"]) for s in LATEST.values()
-    )
+@pytest.mark.parametrize("new", [LATE_ONES, LATEST_ONES], ids=["late", "latest"])
+def test_the_late_shapes_are_forty_of_what_texts_are_trained_for(new):
+    mix = Counter({"dpo": "preferences", "reward": "preferences"}.get(s["method"], s["method"]) for s in new.values())
     assert mix == {"sft": 16, "preferences": 8, "grpo": 8, "classify": 8}
-    assert all(len(shape["rows"]) >= 3 for shape in LATEST.values())
-    assert sum(len(shape["rows"]) >= 8 for shape in LATEST.values()) >= 15
-    assert 3 <= sum("ask" in shape for shape in LATEST.values()) <= 8
+    assert all(len(shape["rows"]) >= 3 for shape in new.values())
+    assert sum(len(shape["rows"]) >= 8 for shape in new.values()) >= 15
+    assert 3 <= sum("ask" in shape for shape in new.values()) <= 8
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -98,7 +115,7 @@ def _leads_somewhere(row, column):
     return field in (inside[0] if isinstance(inside, list) else inside)
 
 
-@pytest.mark.parametrize("folder", [SCHEMAS, UNSEEN, FRESH, LATE], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [SCHEMAS, UNSEEN, FRESH, LATE, LATEST], ids=lambda folder: folder.name)
 def test_the_right_answers_are_right_and_silence_is_asking(folder):
     known = shapes(folder)
     told = score({name: {"ask": shape["ask"]} if "ask" in shape else shape for name, shape in known.items()}, folder)
