@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.data.columns import ROLES, ColumnMapping, divided, map_columns
-from tests.data.schema_scoring import FRESH, LATE, SCHEMAS, UNSEEN, Score, score, shapes
+from tests.data.schema_scoring import FRESH, LATE, LATEST, SCHEMAS, UNSEEN, Score, score, shapes
 
 _CALL = re.compile(r"([a-z]+1?)\((.*)\)")
 
@@ -95,5 +95,5 @@ def measured(folder: Path = SCHEMAS) -> Score:
 
 
 if __name__ == "__main__":
-    for folder in (SCHEMAS, UNSEEN, FRESH, LATE):
+    for folder in (SCHEMAS, UNSEEN, FRESH, LATE, LATEST):
         print(folder.name, *measured(folder).lines(), sep="\n")

@@ -51,6 +51,8 @@ _DESCRIBES = ("description", "descriptions", "desc", "definition", "explanation"
 _PLACEHOLDER = re.compile(r"(?:^|[\s\"'(])\{[A-Za-z_]\w*\}")
 _PARTS = frozenset({"aspect", "aspects", "term", "target", "entity", "hypothesis", "claim", "question", "query",
                     "mention", "keyword", "phrase", "span"})  # fmt: skip
+_BEGUN = frozenset({"initial", "prefix", "partial", "steps", "beginning"})
+"""Two answers that are compared may go on from what a column of such a name holds."""
 _TASKS = ("task", "definition", "instruction", "instructions", "task_description", "command", "request")
 _LESSER = frozenset({"base", "baseline", "student", "draft"})
 _DRAWN = frozenset({"mask", "masks", "thumbnail", "depth", "annotation", "segmentation", "overlay", "heatmap"})
@@ -81,6 +83,8 @@ def refuse_unexplained(table: Table, method: str, uses: Sequence[Use]) -> None:
     ]  # fmt: skip
     found += [one for one in table.columns if one not in found and not decided
               and _is_short_part(table, one, method, uses, read) and _new(table, one, used, answers) > NEW]  # fmt: skip
+    if method in ("dpo", "reward") and not decided:
+        found += [one for one in table.columns if one not in found and one.path not in read and _is_beginning(one)]
     if method in ("vision", "speech"):
         found += [one for one in table.columns if one.path not in read and _is_second(table, one, first)]
     if not found:
@@ -143,6 +147,12 @@ def _made(table: Table, column: Column, read: Sequence[str]) -> bool:
     """Whether the column is what a model wrote the question from: it ends in the heading of that."""
     ends = headings(table, column) if column in table.columns and column.is_text else set()
     return any(end in (word, f"{word}s") for end in ends for path in read for word in words_of(path))
+
+
+def _is_beginning(column: Column) -> bool:
+    """What two answers may go on from, however little of it is new."""
+    named = bool(_BEGUN & set(words_of(column.path)))
+    return named and column.kind is Kind.TEXT and column.words >= _WORDS and not column.is_constant
 
 
 def _names_the_class(table: Table, column: Column, uses: Sequence[Use]) -> bool:

@@ -7,7 +7,7 @@ from itertools import permutations
 
 from .facts import Column, Kind
 from .mapping import FEWEST, Table, Unclear
-from .names import words_of
+from .names import ANSWERS, PROMPTS, words_of
 
 _CODES = frozenset(
     """
@@ -31,8 +31,31 @@ def either_way(table: Table) -> Unclear | None:
         whole = column.kind is Kind.OBJECT and len(texts) == len(column.fields) >= 2
         if whole and (len(texts) == 2 or len(by_language(texts)) >= 2):
             return _unclear([one.path for one in (by_language(texts) if len(texts) > 2 else texts)])
+    if (twice := _told_twice(table)) is not None:
+        return twice
     spoken = by_language([one for one in table.columns if one.is_text and one.filled >= FEWEST])
     return _unclear([one.path for one in spoken]) if len(spoken) >= 2 else None
+
+
+def _told_twice(table: Table) -> Unclear | None:
+    """`instruction` and `output` beside `instruction_zh` and `output_zh`: every row stands there in two languages."""
+    plain = {tuple(words_of(one.path)): one for one in table.columns if one.is_text and one.filled >= FEWEST}
+    sides: dict[str, dict[bool, tuple[str, str]]] = {}
+    for words, one in plain.items():
+        stem = plain.get(words[:-1])
+        if words[-1:] and words[-1] in _CODES and stem is not None and words[-1] != "id":
+            for answers, names in ((False, PROMPTS), (True, ANSWERS)):
+                if "_".join(words[:-1]) in names:
+                    sides.setdefault(words[-1], {}).setdefault(answers, (stem.path, one.path))
+    for found in sides.values():
+        if len(found) == 2:
+            return Unclear(
+                f"{' and '.join(found[False])} say the same in two languages, and so do {' and '.join(found[True])}: "
+                "which of them is to be learned?",
+                [f"data_prompt_column: {asked} and data_completion_column: {said}"
+                 for asked, said in zip(found[False], found[True], strict=True)],
+            )  # fmt: skip
+    return None
 
 
 def by_language(texts: Sequence[Column]) -> list[Column]:
