@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from bot.research.papers.holders import Holders
 from bot.research.papers.model import Paper, Section
 from bot.research.papers.naming import VARIANT
 from bot.research.papers.sentences import clause_at
@@ -45,6 +46,12 @@ def _size_of(model: str) -> str:
     return found[0] if found else model
 
 
+def _family_of(model: str) -> str:
+    """`qwen` of Qwen2.5-7B; empty for a bare size."""
+    found = re.match(r"[A-Za-z]{2,}", model)
+    return found[0].lower() if found else ""
+
+
 class Attribution:
     """Judges sentences of one paper. What it calls own is meant to be safe; everything in doubt is not."""
 
@@ -58,6 +65,8 @@ class Attribution:
         models = {found[0] for found in VARIANT.finditer(f"{paper.title} {paper.abstract} {trained}")}
         self.several_models = len({_size_of(model) for model in models}) > 1
         """Whether the paper may train more than one model."""
+        self._families = {family for model in models if (family := _family_of(model))}
+        self.holders = Holders(f"{paper.title} {paper.abstract} {trained}", self._own_names)
         self._words = frozenset(re.findall(r"[\w-]+", f"{paper.title} {paper.abstract} {text}"))
         self._common = frozenset(re.findall(r"(?<![\w-])[a-z][a-z-]+", f"{paper.abstract} {text}"))
 
@@ -152,6 +161,17 @@ class Attribution:
         if OURS.search(sentence) or self.names_own(sentence):
             return False
         return before or self._of_others(sentence, sentence, 0)
+
+    def opens_aside(self, sentence: str) -> bool:
+        """Whether a sentence opens with somebody who holds none of the paper's stages: `The verifier is trained`."""
+        helper = HELPERS.search(sentence)
+        opens = helper is not None and helper.start() < 60 and self._beside(sentence, helper.end())
+        return (opens or bool(self.holders.topic(sentence))) and not OURS.search(sentence)
+
+    def foreign_model(self, name: str) -> bool:
+        """Whether a model is none that the paper says it trains, where it names those."""
+        family = _family_of(name)
+        return bool(family) and bool(self._families) and family not in self._families and not self.own(name)
 
     def ours(self, label: str) -> bool:
         """Whether a heading of a table is the authors' own."""

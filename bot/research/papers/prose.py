@@ -83,7 +83,7 @@ def findings_of(
             or attribution.told_in_passing(place.section, sentence)
         ):
             continue
-        others = attribution.topic_is_others(sentence, others)
+        others = attribution.topic_is_others(sentence, others) or attribution.opens_aside(sentence)
         found = [each for each in mentions(sentence) if not attribution.of_others_at(sentence, each.start)]
         for each in _of_sentence(sentence, paragraph, place, attribution, current, found):
             if others and isinstance(each, Finding):
@@ -166,10 +166,13 @@ def _of_sentence(
         if reason:
             yield LeftOut(each.term.key, sentence[each.start : each.end], reason, evidence)
             continue
-        yield from _bound(each, sentence, context, found, evidence, said)
+        yield from _bound(each, sentence, context, found, evidence, said, attribution)
     absent = [each for each in wording.absent_in(sentence) if attribution.own_statement(sentence, each[2])]
     worded = [each for each in wording.words_in(sentence) if attribution.settled(sentence, each[2], each[2] + 1)]
     for key, value, at in (*absent, *worded):
+        if holder := attribution.holders.unknown(sentence, at, at):
+            yield LeftOut(key, str(value), f"said for `{holder}`, and whose that is is not known", evidence)
+            continue
         stage, everywhere = stage_at(sentence, at, at + 1, found, context)
         yield Finding(key, value, evidence, stage, everywhere, variant_at(sentence, at, at).split("+")[0])
 
@@ -180,6 +183,8 @@ def _reason_against(
     """Why a value is not taken; empty where it is."""
     number, term = each.number, each.term
     value = number.value
+    if holder := attribution.holders.unknown(sentence, each.start, max(each.end, number.end)):
+        return f"said for `{holder}`, and whose that is is not known"
     if not attribution.settled(sentence, number.start, number.end):
         return "said of others, or of what was tried"
     if not term.low <= value <= term.high or (term.whole and not number.whole):
@@ -204,6 +209,16 @@ def _reason_against(
         return "for a part of the training that is not the model's own"
     if not in_list and one_of_several(sentence, each, said):
         return "several values, and it is not said which holds"
+    if term.key in _DECODING and any(attribution.foreign_model(each[0]) for each in VARIANT.finditer(sentence)):
+        return "for a model that is not the one trained"
+    if _BESIDE.match(sentence, number.end) or (term.key not in _MAY_CHANGE and _CHANGES.search(sentence)):
+        return "another is told for a part of the training, or for another model"
+    if term.key in _MEASURES and _MEASURED.search(sentence):
+        return "measured, not set"
+    if term.key == "max_steps" and number.value <= 100 and _OF_AN_AGENT.search(sentence) and not _TRAINS.search(sentence):
+        return "steps of an agent, not of its training"
+    if _OTHERS_SYMBOL.search(sentence) and term.key in _SYMBOLS:
+        return "a symbol of something else"
     if term.key in _DECODING and (evaluates(sentence) or makes_data(sentence)) and not _ROLLING.search(sentence):
         return "for evaluation or for making data, not for training"
     clause = clause_at(sentence, number.start).text
@@ -213,6 +228,32 @@ def _reason_against(
     return ""
 
 
+# `3 epochs (2 for the 70B model)`
+_BESIDE = re.compile(r"(?:[ -]\w+){0,2} \(\d[\d.,e^×-]*[^()]{0,12}\b(?:for|in|on)\b[^()]*\)")
+_MAY_CHANGE = frozenset({"learning_rate", "min_lr", "warmup_steps", "warmup_ratio"})
+_CHANGES = re.compile(
+    r"\bat first\b|\bafterwards\b|\blater (?:on|steps|increased|extended|raised)\b|\bafter (?:step|epoch) \d|\bplanned\b|"
+    r"\bstopp?(?:ed|ing|s)? (?:early|after)\b|\bearly stopping\b|\bprogressively\b|\bgradually\b|\bcurriculum\b|"
+    r"\bfor the first [\d,]+ (?:steps|updates|epochs)\b|"
+    r"\b(?:is|are|was|were|then|and) (?:then |later )?(?:increased|raised|extended|doubled|halved|lowered|annealed|grown) "
+    r"(?:to|from)\b"
+)
+_MEASURES = frozenset(
+    {"beta", "epsilon", "epsilon_high", "max_grad_norm", "max_completion_length", "max_prompt_length", "max_length"}
+)
+_MEASURED = re.compile(
+    r"\bat the end\b|\bon average\b|\b(?:mean|average|median)\b|\b(?:stay|remain|hover)(?:s|ed)? (?:below|above|at|around|"
+    r"near|under|close)\b|\b(?:grow|rise|fall|drop|climb|shrink)s? (?:to|from|by)\b|\b(?:grew|rose|fell|dropped) (?:to|from)\b"
+)
+_OF_AN_AGENT = re.compile(
+    r"\b(?:episodes?|trajector\w+|environments?|agents?|turns?|interactions?|tool calls?|act(?:s|ions?)|[A-Z]\w*Shop|"
+    r"\w*World)\b"
+)
+_SYMBOLS = frozenset({"beta", "lam", "epsilon", "lora_alpha", "lora_r", "num_generations", "temperature"})
+_OTHERS_SYMBOL = re.compile(
+    r"\b(?:moving average|EMA|momentum|smooth(?:ed|ing)|F_?β|VAE|greedy|Cronbach|Krippendorff|correlat\w+|query heads|"
+    r"softmax|quanti[sz]\w+|mix(?:es|ed)?|auxiliary|contrastive|InfoNCE)\b|\bF_β|ε-greedy"
+)
 _OUR_PRETRAINING = re.compile(r"\b(?:we|our|continu\w+|further|domain-adaptive|mid-?training)\b", re.IGNORECASE)
 _ROLLING = re.compile(
     r"\broll-?outs?\b|\bduring (?:RL|training|GRPO|PPO)\b|\bgroup\b|\bpolicy samples\b|\bGRPO\b|\bPPO\b", re.IGNORECASE
@@ -236,7 +277,13 @@ def _elsewhere(sentence: str, each: Said) -> bool:
 
 
 def _bound(
-    each: Said, sentence: str, context: str | None, found: Sequence[Mention], evidence: Evidence, said: list[Said]
+    each: Said,
+    sentence: str,
+    context: str | None,
+    found: Sequence[Mention],
+    evidence: Evidence,
+    said: list[Said],
+    attribution: Attribution,
 ) -> Iterator[Finding | LeftOut]:
     """The finding: its key by what follows the number, its stage and model by what surrounds it."""
     number = each.number
@@ -263,6 +310,9 @@ def _bound(
     approximate = bool(_APPROXIMATE.search(sentence[: number.start]))
     variant = variant_at(sentence, each.start, number.end, rest)
     for model in variant.split("+"):
+        if attribution.foreign_model(model):
+            yield LeftOut(key, sentence[each.start : each.end], f"{model} is no model of this paper", evidence)
+            continue
         yield Finding(key, number.tidy, evidence, stage, everywhere, model, unit, approximate)
 
 

@@ -249,7 +249,7 @@ def _trains_for(before: str, sentence: str, number: Number, term: Term) -> bool:
     if HEDGED.search(before):
         return bool(re.search(r"(?:train|run|fine-?tun|optimi)\w*\s+(?:\w+ ){0,3}over (?:the )?\Z", before))
     if term.key == "max_steps":
-        clause = re.split(r"[,;(]|\band (?=[a-z])", before)[-1]
+        clause = re.split(r",(?!\d{3})|[;(]|\band (?=[a-z])", before)[-1]
         if _WARMUP.search(clause) or re.search(
             r"\b(?:grow|ris(?:e|ing)|ramp|climb|increas|linearly|held|constant|checkpoint|evaluat|sav|updat|refresh|sync|log|report|reach|peak|after|accumulat)\w*",
             clause,

@@ -397,7 +397,7 @@ TERMS: tuple[Term, ...] = (
         low=0,
         high=20,
     ),
-    Term("lam", r"GAE(?:'s)?[- ](?:λ|lambda)|(?<!\w)λ(?= ?= ?(?:0\.9|1))", low=0.5, high=1, needs=""),
+    Term("lam", r"GAE(?:'s)?[- ](?:λ|lambda)|(?<!\w)λ(?= ?= ?(?:0\.9|1))", low=0.5, high=1),
     Term("gamma", r"discount(?:ing)?(?: factor)?(?: γ| gamma)?", low=0.5, high=1),
     Term(
         "epsilon_high",
@@ -453,7 +453,7 @@ TERMS: tuple[Term, ...] = (
     ),
     Term("top_p", r"(?:top[- _]?p\b|nucleus sampling(?: \(?p)?)", low=0.01, high=1, trl="top_p"),
     Term("top_k", r"top[- _]?k\b", low=1, high=1e6, whole=True, trl="top_k"),
-    Term("seed", r"(?:random |training )?seed(?: is| was)?", low=0, high=2**32, whole=True, trl="seed"),
+    Term("seed", r"(?:random |training )?seed(?: is| was)?(?! (?:set|pool|task|data|prompt|example|question|instruction))", low=0, high=2**32, whole=True, trl="seed"),
     Term("label_smoothing", r"label[- _]smoothing(?: (?:factor|of))?", low=0, high=0.9, trl="label_smoothing_factor"),
     Term(
         "neftune_noise_alpha",
