@@ -6,7 +6,7 @@ import re
 
 from bot.research.papers.holders import Holders
 from bot.research.papers.model import Paper, Section
-from bot.research.papers.naming import VARIANT
+from bot.research.papers.naming import SIZE_WORD, VARIANT
 from bot.research.papers.sentences import clause_at
 from bot.research.papers.whose import (
     ADOPTED,
@@ -60,13 +60,14 @@ class Attribution:
         self._title = paper.title.lower()
         text = " ".join(paragraph for section in paper.sections for paragraph in section.paragraphs)
         trained = " ".join(found[1] for found in WE_TRAIN.finditer(text))
-        words = re.findall(r"\S+", f"{paper.title} {paper.abstract} {trained}".lower())
+        self._told = f"{paper.title} {paper.abstract} {trained}"
+        words = re.findall(r"\S+", self._told.lower())
         self._about = frozenset(re.sub(r"[^a-z0-9+]", "", word) for word in words)
-        models = {found[0] for found in VARIANT.finditer(f"{paper.title} {paper.abstract} {trained}")}
+        models = {found[0] for found in VARIANT.finditer(self._told)}
         self.several_models = len({_size_of(model) for model in models}) > 1
         """Whether the paper may train more than one model."""
         self._families = {family for model in models if (family := _family_of(model))}
-        self.holders = Holders(f"{paper.title} {paper.abstract} {trained}", self._own_names)
+        self.holders = Holders(self._told, self._own_names)
         self._words = frozenset(re.findall(r"[\w-]+", f"{paper.title} {paper.abstract} {text}"))
         self._common = frozenset(re.findall(r"(?<![\w-])[a-z][a-z-]+", f"{paper.abstract} {text}"))
 
@@ -167,6 +168,14 @@ class Attribution:
         helper = HELPERS.search(sentence)
         opens = helper is not None and helper.start() < 60 and self._beside(sentence, helper.end())
         return (opens or bool(self.holders.topic(sentence))) and not OURS.search(sentence)
+
+    def sized(self, label: str) -> str | None:
+        """The model that a heading calls by its size alone: `large-v3` of a paper on Whisper large-v3."""
+        if not SIZE_WORD.fullmatch(label.strip()):
+            return None
+        pattern = rf"\b([A-Z][\w.]*)[- ]{re.escape(label.strip())}(?![\w-])"
+        families = {found[1] for found in re.finditer(pattern, self._told, re.IGNORECASE)}
+        return f"{next(iter(families))} {label.strip()}" if len(families) == 1 else None
 
     def foreign_model(self, name: str) -> bool:
         """Whether a model is none that the paper says it trains, where it names those."""

@@ -76,6 +76,10 @@ _VALUE = re.compile(r"(?:our )?(?:values?|settings?)", re.IGNORECASE)
 _FOR_MODEL = re.compile(rf"\b(?:for|of) (?:the |our )?({VARIANT.pattern})")
 
 
+_MARKED = re.compile(r"[†‡*§¶]")
+_NOTE_PER_DEVICE = re.compile(r"[†‡*§¶]\s*:?\s*[Pp]er (?:device|GPU)\b")
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What words over a column, beside a row or above a group of rows say of its values."""
@@ -209,6 +213,8 @@ def standing_of(label: str, attribution: Attribution) -> Standing:
         return Standing(stage, "", "for something else than the training of the model")
     if len(methods) > 1:
         return Standing(understood=False)
+    if (sized := attribution.sized(label)) is not None:
+        return Standing(None, sized)
     rest = without_stages(label)
     models = list(VARIANT.finditer(rest)) or list(SIZE.finditer(rest))
     own = attribution.own_name_in(rest)
@@ -261,6 +267,11 @@ def _of_entry(
     model = models[0] if models else about.model
     if not entry.text.strip():
         return
+    if not reason and _MARKED.search(entry.name + " " + entry.text):
+        if key.key != "global_batch_size" or not _NOTE_PER_DEVICE.search(table.caption):
+            reason = "a note says something of it"
+        else:
+            key = Key("per_device_train_batch_size", BY_KEY["per_device_train_batch_size"], key.stage, key.model, key.part)
     if reason:
         yield LeftOut(key.key, entry.text, reason, evidence)
         return

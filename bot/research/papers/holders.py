@@ -39,7 +39,7 @@ _THING = re.compile(
 )
 _NEUTRAL = re.compile(
     r"(?:the|our|an?|this|that|these|all|both|each|every|either|any|final|resulting|same|whole|entire|full|main|own|"
-    r"language|policy|trained|tuned|fine-?tuned|base|such|single|training|student|target|initial|current|actor|of|two|"
+    r"language|policy|trained|tuned|fine-?tuned|base|such|single|training|student|target|initial|current|actor|of|one|two|"
     r"three|four|five|six|following|pretrained|pre-?trained|instruct\w*|chat|dense|neural|causal|seq2seq|open|"
     r"reasoning|vision|speech|translation|preference|alignment|reward|rl|sft|dpo|grpo|ppo|it|default|production|released|"
     r"reported|proposed|experimental|optimi[sz]ation|hyper-?parameter|shared|common|remaining|"
@@ -52,7 +52,7 @@ _NO_HOLDER = re.compile(
     r"this|these|that|those|it|them|which|most|more|details|instance|example|prompts?|questions?|quer\w+|problems?|"
     r"updates?|steps?|batch\w*|epochs?|iterations?|hyper-?parameters|up|about|around|roughly|approximately|"
     r"total|sequences?|tokens?|examples?|samples?|responses?|completions?|reasons?|practice|GPUs?|nodes?|"
-    r"gradients?|weights|parameters|purposes?|first|last|rest|another|an?|half|single|one|two|three|four|\d\S*)",
+    r"gradients?|weights|parameters|purposes?|first|last|rest|another|an?|half|single|one|two|three|four|\d\S*)(?![\w-])",
     re.IGNORECASE,
 )
 _HEAD = re.compile(
@@ -73,6 +73,10 @@ _BEHIND = re.compile(
     r"\s*(?:%|tokens|epochs?|steps|iterations|updates|sequences|pairs|examples|samples|prompts)?\s*"
     r"(?:(?:is|are|was|were) (?:used |applied |set |chosen )?)?(?P<how>for|on|in|with)\s+(?P<who>[A-Za-z](?:[^,;:.()]|\.(?=\d)){1,40}?)"
     r"(?=[,;:.()]|\s(?:and|but|while|with|we|by|to|of|is|are|was|at|over|using|\d)|\Z)"
+)
+_WITHIN = re.compile(
+    r"\b(?:of|for|in|on)\s(?P<who>(?:the |our )?(?:[\w-]+\s){1,4}?)(?:is|was|are|were|to|as|at|equals)\b|"
+    r"\b(?:of|for|in|on)\s(?P<bare>(?:the |our )?(?:[\w-]+ ){0,3}[\w-]+)\s*[=:(]"
 )
 _ARTICLE = re.compile(r"\A(?:the|our|an?|all|both|each|every|this|these|its|their)(?:\s+|\Z)", re.IGNORECASE)
 _PROPER = re.compile(r"[A-Z][\w.+/-]*[A-Z\d][\w.+/-]*|[A-Z][a-z]+(?:[- ][A-Z\d]\S*)*")
@@ -102,6 +106,9 @@ class Holders:
             )
             if beside or self._is_unknown(behind["who"], behind["how"], behind=True):
                 return behind["who"].strip()
+        for found in _WITHIN.finditer(sentence, start, end):
+            if self._is_unknown(found["who"] or found["bare"], "for", behind=True):
+                return (found["who"] or found["bare"]).strip()
         for how, who in self._before(sentence, start):
             return who.strip() if self._is_unknown(who, how) else ""
         return ""

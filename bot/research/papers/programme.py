@@ -87,6 +87,8 @@ class Programme:
         Rivals of a method that is announced (DPO in a paper whose abstract says KTO), and what nothing but a bare
         sentence names (`SFT fine-tunes the same model`) in a paper that announces something else: a control.
         """
+        if method.startswith("stage ") and method not in self.stages:
+            return f"what {method} is, is not said"
         if any(self.announced & family and method in family - self.announced for family in FAMILIES.values()):
             return f"{method} is no method of this paper"
         announced = {each for each in self.announced if not each.startswith("#")}

@@ -75,8 +75,11 @@ def findings_of(
     """Values in a paragraph. `context` is the stage that its heading names; a stage that a sentence names holds for
     those after it, until another is named."""
     current = context
-    others = False
-    for sentence in sentences(paragraph):
+    others = aside = False
+    told = sentences(paragraph)
+    if any(map(_TORN.search, told)):
+        return  # columns of a page that were read across
+    for sentence in told:
         if (
             len(sentence) > MOST_CHARACTERS
             or lost_columns(sentence)
@@ -84,13 +87,20 @@ def findings_of(
         ):
             continue
         others = attribution.topic_is_others(sentence, others) or attribution.opens_aside(sentence)
+        goes_on, aside = aside and re.match(r"(?:Its?|They|Their)\b", sentence), _by_another(sentence, attribution)
         found = [each for each in mentions(sentence) if not attribution.of_others_at(sentence, each.start)]
         for each in _of_sentence(sentence, paragraph, place, attribution, current, found):
-            if others and isinstance(each, Finding):
+            if (others or goes_on) and isinstance(each, Finding):
                 yield LeftOut(each.key, str(each.value), "said of others in the sentence before", each.evidence)
             else:
                 yield each
         current = _carried(found, sentence, current, context)
+
+
+_TORN = re.compile(
+    r"(?<=\s)(?:the|an?) (?:with|of|was|is|were|are|for|by|than|the|an?|and|to)(?=\s)|"
+    r"(?<=\s)of (?:with|of|was|is|were|are|for|by|than|and)(?=\s)"
+)
 
 
 def _carried(found: Sequence[Mention], sentence: str, current: str | None, heading: str | None) -> str | None:
@@ -209,8 +219,10 @@ def _reason_against(
         return "for a part of the training that is not the model's own"
     if not in_list and one_of_several(sentence, each, said):
         return "several values, and it is not said which holds"
-    if term.key in _DECODING and any(attribution.foreign_model(each[0]) for each in VARIANT.finditer(sentence)):
+    if term.key in _DECODING and _by_another(sentence, attribution):
         return "for a model that is not the one trained"
+    if term.key == "max_length" and _OF_INPUTS.search(clause_at(sentence, number.start).text):
+        return "of a part of the input"
     if _BESIDE.match(sentence, number.end) or (term.key not in _MAY_CHANGE and _CHANGES.search(sentence)):
         return "another is told for a part of the training, or for another model"
     if term.key in _MEASURES and _MEASURED.search(sentence):
@@ -232,12 +244,26 @@ def _reason_against(
 _BESIDE = re.compile(r"(?:[ -]\w+){0,2} \(\d[\d.,e^×-]*[^()]{0,12}\b(?:for|in|on)\b[^()]*\)")
 _MAY_CHANGE = frozenset({"learning_rate", "min_lr", "warmup_steps", "warmup_ratio"})
 _CHANGES = re.compile(
-    r"\bat first\b|\bafterwards\b|\blater (?:on|steps|increased|extended|raised)\b|\bafter (?:step|epoch) \d|\bplanned\b|"
+    r"\bat first\b|\d(?: \w+)? afterwards\b|\blater (?:on|steps|increased|extended|raised)\b|\bafter (?:step|epoch) \d|\bplanned\b|"
     r"\bstopp?(?:ed|ing|s)? (?:early|after)\b|\bearly stopping\b|\bprogressively\b|\bgradually\b|\bcurriculum\b|"
     r"\bfor the first [\d,]+ (?:steps|updates|epochs)\b|"
     r"\b(?:is|are|was|were|then|and) (?:then |later )?(?:increased|raised|extended|doubled|halved|lowered|annealed|grown) "
     r"(?:to|from)\b"
 )
+_OF_INPUTS = re.compile(
+    r"\b(?:passages?|pages?|excerpts?|captions?|observations?|articles?|snippets?|retrieved|evidence|tool (?:outputs?|results?)|"
+    r"summar(?:y|ies)|judge|quer(?:y|ies))\b",
+    re.IGNORECASE,
+)
+_DOER = re.compile(rf"\b(?:by|from|using|with)\s(?:the )?(?:{VARIANT.pattern})")
+
+
+def _by_another(sentence: str, attribution: Attribution) -> bool:
+    """Whether what is sampled is sampled from another model: `Rewards are given by Qwen3-32B`."""
+    foreign = any(attribution.foreign_model(each[0]) for each in VARIANT.finditer(sentence))
+    return foreign or (_DOER.search(sentence) is not None and not _ROLLING.search(sentence))
+
+
 _MEASURES = frozenset(
     {"beta", "epsilon", "epsilon_high", "max_grad_norm", "max_completion_length", "max_prompt_length", "max_length"}
 )

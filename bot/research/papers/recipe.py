@@ -99,6 +99,8 @@ def _everything(paper: Paper, attribution: Attribution) -> Iterator[Finding | Le
         found = _in_section(section, place, attribution, _heading_stage(section))
         model = VARIANT.search(section.title)
         for each in found:
+            if isinstance(each, Finding) and (sized := attribution.sized(each.variant)):
+                each = replace(each, variant=sized)
             if model is not None and isinstance(each, Finding) and not each.variant:
                 each = replace(each, variant=model[0])
             yield each

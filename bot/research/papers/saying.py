@@ -9,6 +9,7 @@ from dataclasses import replace
 from bot.research.papers.numbers import Number, number_at, numbers_in
 from bot.research.papers.respective import Said
 from bot.research.papers.several import HEDGED, UNIT_OF_OTHERS
+from bot.research.papers.wording import of_something_else
 from bot.research.papers.vocabulary import BY_KEY, TERMS, Term, pattern_of
 
 # Words that may stand between a name and its value.
@@ -285,7 +286,7 @@ def _warmup(sentence: str) -> Iterator[Said]:
     ratio, steps = BY_KEY["warmup_ratio"], BY_KEY["warmup_steps"]
     for found in _WARMUP_SHARE.finditer(sentence):
         number = number_at(sentence, found.end())
-        if number is None:
+        if number is None or of_something_else(sentence, found.start()):
             continue
         follow = sentence[number.end :]
         if re.match(r"\s*of (?:an?|one|the first|each) epoch", follow):

@@ -168,7 +168,7 @@ _OTHER_SCHEDULE = re.compile(
 _OF_THE_RATE = re.compile(r"\b(?:learning[- ]rate|rate|LR|lr|warm-?\s?up|AdamW?|peak)\b")
 
 
-def _of_something_else(sentence: str, at: int) -> bool:
+def of_something_else(sentence: str, at: int) -> bool:
     """`The temperature follows a cosine`: a schedule, or a warm-up, of something else than the learning rate."""
     lead = re.split(r"[;,]\s", sentence[:at])[-1]
     return _OTHER_SCHEDULE.search(lead) is not None and _OF_THE_RATE.search(lead) is None
@@ -185,7 +185,7 @@ def words_in(sentence: str) -> Iterator[tuple[str, Value, int]]:
             continue
         if re.match(r"\s*[:=] ?false", sentence[found.end() :], re.IGNORECASE):
             continue
-        if _NOT_TRAINED_IN.search(sentence):
+        if _NOT_TRAINED_IN.search(sentence) and not re.search(r"\b(?:[Pp]arameters|[Ww]eights|[Cc]omput|[Tt]rain)", sentence):
             continue
         if not _evaluated(sentence) and not re.search(r"\b(?:serv|stor|quanti[sz])\w*", sentence):
             yield "precision", "bf16" if found["bf"] else "fp16" if found["fp"] else "fp32", found.start()
@@ -206,7 +206,7 @@ def words_in(sentence: str) -> Iterator[tuple[str, Value, int]]:
 _NOT_TRAINED_IN = re.compile(
     r"\b(?:reference (?:model|policy)|reduc\w+|all-?reduce|roll-?outs?|generated|generation|judge|vLLM|SGLang|optimi[sz]er "
     r"states?|master|logits|softmax|teacher|reward model (?:is|runs)|critic|embeddings?)\b"
-    r"(?![^.;]*\b(?:training (?:is|was|runs|ran)|we train|trained)\b)",
+    r"(?![^.;]*\b(?:training|trained|train)\b)",
     re.IGNORECASE,
 )
 _OFF = re.compile(
@@ -267,7 +267,7 @@ def _schedule(sentence: str) -> Iterator[tuple[str, Value, int]]:
             # `linear warmup` says how it begins, not how it goes on.
             if _NOT_USED.search(sentence[: match.start()]) or re.match(r"[- ]warm", sentence[match.end() :]):
                 continue
-            if _of_something_else(sentence, match.start()):
+            if of_something_else(sentence, match.start()):
                 continue
             plain = re.sub(r"[-–— ]+", " ", kind.lower().replace("warm-up", "warmup"))
             found[match.start()] = _SCHEDULES[plain]
