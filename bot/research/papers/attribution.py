@@ -124,6 +124,9 @@ class Attribution:
 
     def _relative(self, sentence: str, start: int) -> bool:
         """Whether a place is in a clause on somebody cited: `We follow X (2024), whose model was trained with`."""
+        named = re.search(r"\b([A-Z][\w.+-]*-?[A-Z\d][\w.+-]*)(?: \([^()]*\))?, (?:which|who|whose)\b[^,;]*\Z", sentence[:start])
+        if named is not None and self._somebody(named[1]):
+            return True
         cited = re.search(CITATION + r"|\([a-z]+\d{4}[a-z]?\)", sentence[:start])
         whose = WHOSE.search(sentence, cited.end(), start) if cited else None
         return (
@@ -204,6 +207,9 @@ class Attribution:
             return True
         if OURS.search(sentence[: offset + len(clause)]):
             return False
+        owner = re.match(r"\W*(?P<name>[A-Z][\w.+-]*)['’]s\s", clause)
+        if owner is not None and self._somebody(owner["name"]):
+            return True
         named = SUBJECT.match(clause)
         if named is not None and self._somebody(named["name"]):
             return True

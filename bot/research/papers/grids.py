@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bot.research.papers.attribution import Attribution
+from bot.research.papers.attribution import Attribution, evaluates, makes_data
 from bot.research.papers.findings import Evidence, Finding, LeftOut
 from bot.research.papers.model import Table
 from bot.research.papers.naming import SIZE, VARIANT
-from bot.research.papers.prose import Place
+from bot.research.papers.prose import DECODING, Place
 from bot.research.papers.stages import mentions, methods_in, without_stages
 from bot.research.papers.table_names import Key, key_of
 from bot.research.papers.table_shape import Entry, Shape, shape_of
@@ -76,6 +76,7 @@ _VALUE = re.compile(r"(?:our )?(?:values?|settings?)", re.IGNORECASE)
 _FOR_MODEL = re.compile(rf"\b(?:for|of) (?:the |our )?({VARIANT.pattern})")
 
 
+_TRAINED_ONE = re.compile(r"\b(?:policy|training|rollouts?|RL|GRPO|PPO|ours)\b", re.IGNORECASE)
 _MARKED = re.compile(r"[†‡*§¶]")
 _NOTE_PER_DEVICE = re.compile(r"[†‡*§¶]\s*:?\s*[Pp]er (?:device|GPU)\b")
 
@@ -267,6 +268,8 @@ def _of_entry(
     model = models[0] if models else about.model
     if not entry.text.strip():
         return
+    if not reason and key.key in DECODING and table.caption and (evaluates(table.caption) or makes_data(table.caption)):
+        reason = "" if over.understood and _TRAINED_ONE.search(" ".join(entry.over)) else "for evaluation or for making data"
     if not reason and _MARKED.search(entry.name + " " + entry.text):
         if key.key != "global_batch_size" or not _NOTE_PER_DEVICE.search(table.caption):
             reason = "a note says something of it"

@@ -19,7 +19,7 @@ AGENTS = re.compile(
     r"\b(?:attacker|defender|proposer|solver|verifier|critic|generator|retriever|planner|discriminator|questioner|"
     r"challenger|teacher|speaker|listener|rewriter|summari[sz]er|re-?ranker|ranker|router|executor|translator|tagger|"
     r"annotator|judge|drafter|guide|monitor|simulator|searcher|refiner|corrector|evaluator|opponent|adversary|"
-    r"embedder|tokeni[sz]er|filter|classifier|detector|scorer)s?\b",
+    r"\w*labell?er|embedder|tokeni[sz]er|filter|classifier|detector|scorer)s?\b",
     re.IGNORECASE,
 )
 PARTS = re.compile(
@@ -27,14 +27,14 @@ PARTS = re.compile(
     r"feature) (?:encoder|tower|backbone)|encoder|decoder|router|experts?|value (?:model|network|function|head)|"
     r"language model\b(?! (?:is|was)\b)|biases|norms?|layer ?norms?|gates?|bottom layers|top layers|(?:lower|upper|first|"
     r"last|new|remaining|other|middle) (?:\w+ )?(?:layers|parameters|weights|modules)|vectors?|codebook|attention|MLPs?|"
-    r"feed-forward \w+)\b",
+    r"feed-forward \w+|environments?|game)\b",
     re.IGNORECASE,
 )
 # A run, a model or a step of the training that an adjective tells from others.
 _THING = re.compile(
     r"(?P<told>(?:[\w.'’+-]+ ){0,4}?)(?P<thing>models?|polic(?:y|ies)|agents?|runs?|variants?|versions?|stages?|phases?|"
     r"networks?|ones?|experiments?|settings?|tasks?|(?:data ?)?sets?|languages?|domains?|LLMs?|LMs?|students?|systems?|"
-    r"benchmarks?|branch(?:es)?|splits?|subsets?)",
+    r"benchmarks?|branch(?:es)?|splits?|subsets?|folds?|members?(?: \d+)?|experts?|checkpoints?|submissions?|demos?)",
     re.IGNORECASE,
 )
 _NEUTRAL = re.compile(
@@ -52,7 +52,7 @@ _NO_HOLDER = re.compile(
     r"this|these|that|those|it|them|which|most|more|details|instance|example|prompts?|questions?|quer\w+|problems?|"
     r"updates?|steps?|batch\w*|epochs?|iterations?|hyper-?parameters|up|about|around|roughly|approximately|"
     r"total|sequences?|tokens?|examples?|samples?|responses?|completions?|reasons?|practice|GPUs?|nodes?|"
-    r"gradients?|weights|parameters|purposes?|first|last|rest|another|an?|half|single|one|two|three|four|\d\S*)(?![\w-])",
+    r"gradients?|weights|parameters|purposes?|another|an?|single|one|two|three|four|\d\S*)(?![\w-])",
     re.IGNORECASE,
 )
 _HEAD = re.compile(
@@ -160,7 +160,9 @@ class Holders:
             return True
         if mentions(who) or VARIANT.search(who):
             return False
-        thing = _THING.fullmatch(bare)
+        if how == "in" and re.match(r"(?!pre|post|mid|fine|instruct|deep|transfer)[a-z]+-(?:train|tun)ing\b", bare, re.IGNORECASE):
+            return True
+        thing = _THING.fullmatch(re.sub(r"\s(?:of|for|from|with)\s.*", "", bare)) or _THING.fullmatch(bare)
         if thing is not None:
             return not all(_NEUTRAL.fullmatch(word) for word in thing["told"].split()) and not self._owned(bare)
         if how == "" or _NO_HOLDER.match(bare):

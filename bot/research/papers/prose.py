@@ -32,7 +32,7 @@ _PROMPTS = re.compile(r"\s*(?:prompts|questions|queries|problems)\b", re.IGNOREC
 
 MOST_CHARACTERS = 1_500
 """Of a sentence that is read for values; what is longer is no sentence."""
-_DECODING = frozenset({"temperature", "top_p", "top_k", "num_generations", "max_completion_length"})
+DECODING = frozenset({"temperature", "top_p", "top_k", "num_generations", "max_completion_length"})
 _PARTS = re.compile(
     r"\s*(?:for|of|in|on|to)\s+(?:the |our )?(?:critic|value (?:model|network|"
     r"function|head)|reward (?:model|head)|projector|connector|vision (?:encoder|"
@@ -219,7 +219,7 @@ def _reason_against(
         return "for a part of the training that is not the model's own"
     if not in_list and one_of_several(sentence, each, said):
         return "several values, and it is not said which holds"
-    if term.key in _DECODING and _by_another(sentence, attribution):
+    if term.key in DECODING and _by_another(sentence, attribution):
         return "for a model that is not the one trained"
     if term.key == "max_length" and _OF_INPUTS.search(clause_at(sentence, number.start).text):
         return "of a part of the input"
@@ -231,7 +231,7 @@ def _reason_against(
         return "steps of an agent, not of its training"
     if _OTHERS_SYMBOL.search(sentence) and term.key in _SYMBOLS:
         return "a symbol of something else"
-    if term.key in _DECODING and (evaluates(sentence) or makes_data(sentence)) and not _ROLLING.search(sentence):
+    if term.key in DECODING and (evaluates(sentence) or makes_data(sentence)) and not _ROLLING.search(sentence):
         return "for evaluation or for making data, not for training"
     clause = clause_at(sentence, number.start).text
     measured = evaluates(clause) or bool(re.search(r"\b(?:vLLM|SGLang|for generation|generating)\b", clause))
@@ -288,7 +288,8 @@ _TRAINS = re.compile(r"\b(?:train|fine-?tun)", re.IGNORECASE)
 
 
 _FOR_ANOTHER = re.compile(
-    r"\s*,?\s*(?:and |but |while )?(?:for|in|with|on) (?P<owner>[^,;.\d]{2,40}?) (?:we use |it is |of |by |to )?(?=\d)"
+    r"(?: (?:steps|tokens|epochs|per (?:GPU|device)))?\s*[,;]?\s*(?:and |but |while )?(?:for|in|with|on) "
+    r"(?P<owner>[^,;.]{2,40}?),? (?:we use |it is |of |by |to |over )?(?=\d)"
 )
 
 
@@ -299,7 +300,8 @@ def _elsewhere(sentence: str, each: Said) -> bool:
     if found is None or other is None or not each.term.low <= other.value <= each.term.high:
         return False
     known = mentions(found["owner"]) or VARIANT.search(sentence, found.start("owner"), other.end)
-    return each.term.key == "learning_rate" and not known
+    bare = re.match(r"\s*(?:[.,;)]|\Z)", sentence[other.end :]) is not None
+    return not known and (each.term.key == "learning_rate" or bare)
 
 
 def _bound(

@@ -98,6 +98,8 @@ def _everything(paper: Paper, attribution: Attribution) -> Iterator[Finding | Le
         place = Place(section, paper.source, lora)
         found = _in_section(section, place, attribution, _heading_stage(section))
         model = VARIANT.search(section.title)
+        if model is not None and attribution.foreign_model(model[0]):
+            found = _refused(found, f"of {model[0]}, which is no model of this paper")
         for each in found:
             if isinstance(each, Finding) and (sized := attribution.sized(each.variant)):
                 each = replace(each, variant=sized)

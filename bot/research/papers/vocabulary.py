@@ -163,7 +163,7 @@ TERMS: tuple[Term, ...] = (
             r"(?:global |total |effective |training )?batch size(?! per)|(?:sequences|"
             r"pairs|questions|examples|samples|dialogues|conversations|comparisons|segments|instances|problems|images) "
             r"(?:per|in (?:a|each|every)|for each) (?:global )?(?:batch|update|(?:optimi[sz]er |gradient |"
-            r"training )?step)\b"
+            r"training )?step)\b(?! of [a-z])"
         ),
         low=1,
         high=5e7,
@@ -211,7 +211,7 @@ TERMS: tuple[Term, ...] = (
         ),
         (
             r"(?:full |complete |training |whole |entire |DPO |SFT |total )?(?:epochs?\b|"
-            r"pass(?:es)? (?:over|through)\b)(?! (?:per|of warm|warm|decay))"
+            r"pass(?:es)? (?:over|through)\b)(?!['’])(?! (?:per|of warm|warm|decay))"
         ),
         low=0.01,
         high=1000,

@@ -72,7 +72,8 @@ UNSETTLED = re.compile(
     r"tr(?:y|ies)|version|draft|preprint|attempts?|"
     r"experiments?|runs?)|by mistake|erroneous\w*|"
     r"pilot|shows? that|reach(?:es|ed)|achieves|no longer|discard\w*|abandon\w*|"
-    r"fail(?:s|ed)?|ranging|(?<!clip )(?<!clipping "
+    r"fail(?:s|ed)?|too (?:low|high|small|large|long|short|slow|few|many|aggressive)|restart\w*|resum(?:ed?|ing)|"
+    r"rolled back|ramp(?:s|ed)? up|ranging|(?<!clip )(?<!clipping "
     r")(?<!cliprange )ranges? (?:from|of|between)|"
     r"for example|for instance|e\.g\.|such as|typical(?:ly)?|commonly|common "
     r"practice|usually|often|recommend\w*|default(?: value)?s? (?:of|in|is|was)|"
@@ -103,7 +104,7 @@ SETTLED = re.compile(
 )
 # Results told of a setting, and settings told by how they differ: neither is what the model was trained with.
 COMPARED = re.compile(
-    r"\b(?:improve[sd]?|ends|costs?|gains?|gained|trails?|lags?|brings?|brought|lowers|raises|raised|drops?|dropped|"
+    r"\b(?:more (?:epochs?|steps|updates)|improve[sd]?|ends|costs?|gains?|gained|trails?|lags?|brings?|brought|lowers|raises|raised|drops?|dropped|"
     r"lost|loses|inferior|superior|nats|points|attempts?|branch(?:es)?|"
     r"no (?:further |measurable |additional )?(?:benefit|improvement|gain|effect|difference)|"
     r"(?:chang|mak|made|bring|brought|gain)\w* (?:neither|nothing|little|no)|instead|"
@@ -123,6 +124,7 @@ ASIDE = re.compile(
     r"estimate|predict|detect|retrieve|propose|pose)\b[^.;]*, we (?:\w+ )?(?:fine-?tune|train)\b|"
     r"In (?:an? |the |our |one )?(?:\w+ )?(?:ablations?|pilots?|sweeps?|preliminary|earlier|early|first|control)\b"
     r"(?! (?:training )?(?:stage|phase|step|act|round)\b)|"
+    r"(?:Trained|Fine-?tuned|Tuned|Retrained|Optimi[sz]ed)\b(?! models?\b)[^,;.]*,(?! we\b)|"
     r"An? (?:first|second|third|earlier|control|additional|early) (?!(?:training )?(?:stage|phase|step|act|round)\b))"
 )
 BESIDE = re.compile(
@@ -131,7 +133,8 @@ BESIDE = re.compile(
 # Models that help to make data or to judge; a paper about one names it in its title.
 HELPERS = re.compile(
     r"\b(?:filters?|classifiers?|judges?|retrievers?|re-?rankers?|tokeni[sz]ers?|entailment models?|annotators?|"
-    r"verifiers?|teachers?|embedders?|detectors?|scorers?|draft models?|simulators?|probes?|parsers?)\b"
+    r"verifiers?|teachers?|embedders?|detectors?|scorers?|draft models?|simulators?|probes?|parsers?)\b",
+    re.IGNORECASE,
 )
 AUTHORS = re.compile(r"\bet al\b|\b[A-Z][a-z]+ (?:and|&) [A-Z][a-z]+ \(\d{4}\)")
 WE_DO = re.compile(
@@ -199,7 +202,7 @@ EVALUATION = re.compile(
     re.IGNORECASE,
 )
 GENERATION = re.compile(
-    r"\b(?:critiques?|verdicts?|judge?ments?|paraphras\w+|difficulty|data (?:generation|synthesis|construction|collection|curation|creation|"
+    r"\b(?:synthetic|critiques?|verdicts?|judge?ments?|paraphras\w+|difficulty|data (?:generation|synthesis|construction|collection|curation|creation|"
     r"annotation)|synthesi[sz]\w+|teacher|annotat\w+|label(?:l?ed|l?ing) (?:with|"
     r"by)|"
     r"preference (?:pairs|data) (?:are|is|were|was) (?:built|constructed|created|"
