@@ -63,7 +63,7 @@ _HEAD = re.compile(
 _VERB = (
     r"(?:(?:is|was|are|were|has|have|had)(?: then| also| only| first| been| again)?|uses?|used|runs|ran|lasts?|lasted|"
     r"takes|took|trains|trained|gets|got|needs|needed|sees|saw|receives|requires|adopts?|employs?|keeps?|starts?|"
-    r"follows?|learns?|begins?|continues?|stops?|applies|one of|one with)"
+    r"follows?|learns?|reports|reported|begins?|continues?|stops?|applies|one of|one with)"
 )
 _SUBJECT = re.compile(
     rf"(?:\A\W*|[,;:]\s+(?:and |but |while |whereas )?|\s(?:and|but|while|whereas)\s)"
@@ -141,6 +141,7 @@ class Holders:
         bare = _ARTICLE.sub("", who.strip())
         return (
             not bare
+            or re.match(r"(?:each|every)\b", who.strip(), re.IGNORECASE) is not None
             or re.fullmatch(r"(?:we|it|they|this|that|which|one|there|here|all)", bare, re.IGNORECASE) is not None
             or any(pattern_of(term).search(who) for term in TERMS)
         )

@@ -19,6 +19,7 @@ from bot.research.papers.saying import said_in
 from bot.research.papers.sentences import clause_at, sentences
 from bot.research.papers.several import one_of_several
 from bot.research.papers.stages import RL_METHODS, THEY_TRAIN, Mention, may_mean, mentions
+from bot.research.papers.vocabulary import TERMS, pattern_of
 
 # Words that may stand between a name and its value.
 _APPROXIMATE = re.compile(r"(?:about|approximately|around|roughly|~|≈|∼|nearly|almost)\s*\Z", re.IGNORECASE)
@@ -278,7 +279,7 @@ _OF_AN_AGENT = re.compile(
 _SYMBOLS = frozenset({"beta", "lam", "epsilon", "lora_alpha", "lora_r", "num_generations", "temperature"})
 _OTHERS_SYMBOL = re.compile(
     r"\b(?:moving average|EMA|momentum|smooth(?:ed|ing)|F_?β|VAE|greedy|Cronbach|Krippendorff|correlat\w+|query heads|"
-    r"softmax|quanti[sz]\w+|mix(?:es|ed)?|auxiliary|contrastive|InfoNCE)\b|\bF_β|ε-greedy"
+    r"softmax|soften(?:ed|ing)?|logits|quanti[sz]\w+|mix(?:es|ed)?|auxiliary|contrastive|InfoNCE)\b|\bF_β|ε-greedy"
 )
 _OUR_PRETRAINING = re.compile(r"\b(?:we|our|continu\w+|further|domain-adaptive|mid-?training)\b", re.IGNORECASE)
 _ROLLING = re.compile(
@@ -297,6 +298,8 @@ def _elsewhere(sentence: str, each: Said) -> bool:
     """`For LoRA we use 2e-4, for rsLoRA 1e-4`: told apart by what is neither a stage nor a model."""
     found = _FOR_ANOTHER.match(sentence, each.number.end)
     other = number_at(sentence, found.end()) if found else None
+    if found is not None and any(pattern_of(term).search(found["owner"]) for term in TERMS):
+        return False
     if found is None or other is None or not each.term.low <= other.value <= each.term.high:
         return False
     known = mentions(found["owner"]) or VARIANT.search(sentence, found.start("owner"), other.end)

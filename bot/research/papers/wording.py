@@ -161,8 +161,10 @@ _DURATION = re.compile(
 
 
 _OTHER_SCHEDULE = re.compile(
-    r"\b(?:temperature|KL|penalty|bonus|entropy|coefficient|share|ratio of|proportion|curriculum|difficulty|mixture|margin|"
-    r"momentum|dropout|noise|mask\w*|length|batch size|weight of|reward|β|threshold)\b",
+    r"\b(?:temperature|KL\b[\w -]{0,20}|penalty|bonus|entropy|coefficient|share|ratio|proportion|curriculum|difficulty|margin|"
+    r"momentum|dropout|noise|mask\w*|length|batch size|weight|reward|β|threshold)(?: (?:of|for|on) [\w ]{1,30}?)? (?:\w+ly )?"
+    r"(?:follows?|followed|decays?|decayed|is|are|was|were|grows?|rises?|falls?|increases?|decreases?|declines?|drops?|"
+    r"anneals?|annealed)\b",
     re.IGNORECASE,
 )
 _OF_THE_RATE = re.compile(r"\b(?:learning[- ]rate|rate|LR|lr|warm-?\s?up|AdamW?|peak)\b")
@@ -232,7 +234,11 @@ _NO_KL = re.compile(
 
 
 # `no weight decay on biases`; `Without a KL penalty, entropy falls` tells what would be.
-_OF_A_PART = re.compile(r"\s*(?:is |are )?(?:applied |used )?(?:for|on|to|in)\s(?!training|all|the (?:whole|entire)|our|this)", re.IGNORECASE)
+_OF_A_PART = re.compile(
+    r"\s*(?:is |are )?(?:applied |used )?(?:for|on|to|in)\s(?:the |any )?(?:bias\w*|norm\w*|embedding\w*|layer|gains?|adapters?|"
+    r"LoRA|heads?|router|vectors?|scal\w+|one-dimensional|1-?D)\b",
+    re.IGNORECASE,
+)
 _CONSEQUENCE = re.compile(r"\W*Without\b(?![^.;]*\b(?:we|our)\b)|\W*No\b(?![^.;]*\b(?:used|applied|needed|employed)\b)")
 
 
