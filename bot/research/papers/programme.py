@@ -108,8 +108,10 @@ class Programme:
         """The method that a word means here; None where that is open."""
         if said == "sft" and "sft" not in self.stages:
             return None
+        if said == "midtrain" and "pretrain" not in self.stages:
+            return "pretrain"  # the only one of its kind: training goes on from somebody else's model
         if said == "finetune":
-            return self.alone if self.alone and self.alone not in RL_METHODS | {"pretrain", "cooldown"} else None
+            return self.alone if self.alone and self.alone not in RL_METHODS | {"pretrain", "midtrain", "cooldown"} else None
         if said == "distillation":
             # Tuning on a teacher's answers goes by that name too.
             return None if self.stages & {"sft", "rft"} else "distill"
@@ -219,7 +221,7 @@ def _alone(
         return None
     if len(whole) == 1:
         only = next(iter(whole))
-        if general and only in RL_METHODS | {"pretrain"}:
+        if general and only in RL_METHODS | {"pretrain", "midtrain"}:
             return None  # they fine-tune as well, and do not say with what
         kin = {"rl": only in RL_METHODS, "preference": only in PREFERENCE_METHODS, "finetune": True}
         kin["distillation"] = only in {"distill", "sft"}
@@ -256,7 +258,7 @@ def _kin(method: str) -> set[str]:
         return {"rl"}
     if method in PREFERENCE_METHODS:
         return {"rl", "preference"}
-    return {"preference", "rl"} if method in {"reward", "rft"} else {"pretrain"} if method == "pretrain" else set()
+    return {"preference", "rl"} if method in {"reward", "rft"} else {"pretrain"} if method in {"pretrain", "midtrain"} else set()
 
 
 def _announced(paper: Paper, attribution: Attribution) -> set[str]:

@@ -76,7 +76,7 @@ def findings_of(
     """Values in a paragraph. `context` is the stage that its heading names; a stage that a sentence names holds for
     those after it, until another is named."""
     current = context
-    others = aside = False
+    others, aside = False, True
     told = sentences(paragraph)
     if any(map(_TORN.search, told)):
         return  # columns of a page that were read across

@@ -150,5 +150,5 @@ def _heading_stage(section: Section) -> str | None:
 
 
 def _order(method: str) -> tuple[int, str]:
-    order = ("pretrain", "cooldown", "distill", "sft", "rft", "reward")
+    order = ("pretrain", "midtrain", "cooldown", "distill", "sft", "rft", "reward")
     return (order.index(method) if method in order else len(order), method)

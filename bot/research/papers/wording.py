@@ -172,7 +172,7 @@ _OF_THE_RATE = re.compile(r"\b(?:learning[- ]rate|rate|LR|lr|warm-?\s?up|AdamW?|
 
 def of_something_else(sentence: str, at: int) -> bool:
     """`The temperature follows a cosine`: a schedule, or a warm-up, of something else than the learning rate."""
-    lead = re.split(r"[;,]\s", sentence[:at])[-1]
+    lead = re.split(r"[;,]\s", sentence[: at + 12])[-1]
     return _OTHER_SCHEDULE.search(lead) is not None and _OF_THE_RATE.search(lead) is None
 
 
@@ -242,6 +242,12 @@ _OF_A_PART = re.compile(
 _CONSEQUENCE = re.compile(r"\W*Without\b(?![^.;]*\b(?:we|our)\b)|\W*No\b(?![^.;]*\b(?:used|applied|needed|employed)\b)")
 
 
+_UNPACKED = re.compile(
+    r"\b(?:do|did) not (?:use |apply )?(?:sequence |sample )?pack(?:ing)?\b(?! (?:across|more|up))|\b[Pp]acking (?:is|was) (?:not (?:used|applied)|"
+    r"disabled|off)\b|\bwithout (?:sequence |sample )?packing\b"
+)
+
+
 def absent_in(sentence: str) -> Iterator[tuple[str, Value, int]]:
     """What is said not to be there, as the value that means so: `no weight decay` is 0."""
     for found in _ABSENT.finditer(sentence):
@@ -255,6 +261,8 @@ def absent_in(sentence: str) -> Iterator[tuple[str, Value, int]]:
         if _CONSEQUENCE.match(sentence):
             continue
         yield "beta", 0, found.start()
+    for found in _UNPACKED.finditer(sentence):
+        yield "packing", False, found.start()
     for found in _OFF.finditer(sentence):
         yield ("weight_decay" if found["name"].lower().startswith("weight") else "warmup_steps"), 0, found.start()
 
