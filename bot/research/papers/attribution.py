@@ -124,7 +124,9 @@ class Attribution:
 
     def _relative(self, sentence: str, start: int) -> bool:
         """Whether a place is in a clause on somebody cited: `We follow X (2024), whose model was trained with`."""
-        named = re.search(r"\b([A-Z][\w.+-]*-?[A-Z\d][\w.+-]*)(?: \([^()]*\))?, (?:which|who|whose)\b[^,;]*\Z", sentence[:start])
+        named = re.search(
+            r"\b([A-Z][\w.+-]*-?[A-Z\d][\w.+-]*)(?: \([^()]*\))?, (?:which|who|whose)\b[^,;]*\Z", sentence[:start]
+        )
         if named is not None and self._somebody(named[1]):
             return True
         cited = re.search(CITATION + r"|\([a-z]+\d{4}[a-z]?\)", sentence[:start])
@@ -210,6 +212,13 @@ class Attribution:
         owner = re.match(r"\W*(?P<name>[A-Z][\w.+-]*)['’]s\s", clause)
         if owner is not None and self._somebody(owner["name"]):
             return True
+        trained = _NAME_TRAINED.match(clause)
+        if (
+            trained is not None
+            and not VARIANT.fullmatch(trained["name"])
+            and self._somebody(trained["name"].split()[0])
+        ):
+            return True
         named = SUBJECT.match(clause)
         if named is not None and self._somebody(named["name"]):
             return True
@@ -247,6 +256,12 @@ def makes_data(text: str) -> bool:
     return bool(GENERATION.search(text))
 
 
+# `wav2vec 2.0 XLS-R (300M) is trained`
+_NAME_TRAINED = re.compile(
+    r"\s*(?!The |Our |A |An |This |Each |Both |"
+    r"All )(?P<name>\w*[A-Z\d][\w.+-]*(?:\s[\w.+-]*[A-Z\d][\w.+-]*){0,3})\s(?:\([^()]*\)\s)?"
+    r"(?:is|was|were|are) (?:\w+ )?(?:trained|tuned|fine-?tuned|run)\b"
+)
 _OF_TRAINING = re.compile(
     r"\b(?:set-?ups?|settings?|details|configurations?|hyper\w*|training|implementation)\b", re.IGNORECASE
 )

@@ -36,6 +36,7 @@ _FOREIGN_CAPTION = re.compile(
     r"the original)|"
     r"of (?:prior|previous|other|earlier) (?:works?|papers|models)|probe|probing|preliminary|rejected|failed|"
     r"for (?:evaluation|inference|decoding|the (?:teacher|judge|critic|proxy|baselines?)))\b|"
+    r"\b(?:run|config\w*|variant|version|model|system|experiment|round|iteration)\s(?:[A-Z]\d?|\d+|I{1,3})\b|"
     r"\bet al\b|(?:^|[.:] )(?:Evaluation|Decoding|Inference|Generation) (?:settings|hyper|param)",
     re.IGNORECASE,
 )
@@ -269,12 +270,16 @@ def _of_entry(
     if not entry.text.strip():
         return
     if not reason and key.key in DECODING and table.caption and (evaluates(table.caption) or makes_data(table.caption)):
-        reason = "" if over.understood and _TRAINED_ONE.search(" ".join(entry.over)) else "for evaluation or for making data"
+        reason = (
+            "" if over.understood and _TRAINED_ONE.search(" ".join(entry.over)) else "for evaluation or for making data"
+        )
     if not reason and _MARKED.search(entry.name + " " + entry.text):
         if key.key != "global_batch_size" or not _NOTE_PER_DEVICE.search(table.caption):
             reason = "a note says something of it"
         else:
-            key = Key("per_device_train_batch_size", BY_KEY["per_device_train_batch_size"], key.stage, key.model, key.part)
+            key = Key(
+                "per_device_train_batch_size", BY_KEY["per_device_train_batch_size"], key.stage, key.model, key.part
+            )
     if reason:
         yield LeftOut(key.key, entry.text, reason, evidence)
         return

@@ -25,14 +25,17 @@ AGENTS = re.compile(
 PARTS = re.compile(
     r"\b(?:heads?|backbone|trunk|embeddings?|projectors?|projection|connectors?|(?:vision|visual|image|audio|speech|text|"
     r"feature) (?:encoder|tower|backbone)|encoder|decoder|router|experts?|value (?:model|network|function|head)|"
-    r"language model\b(?! (?:is|was)\b)|biases|norms?|layer ?norms?|gates?|bottom layers|top layers|(?:lower|upper|first|"
-    r"last|new|remaining|other|middle) (?:\w+ )?(?:layers|parameters|weights|modules)|vectors?|codebook|attention|MLPs?|"
+    r"language model\b(?! (?:is|was)\b)|biases|norms?|layer ?norms?|gates?|bottom layers|top layers|(?:lower|"
+    r"upper|first|"
+    r"last|new|remaining|other|middle) (?:\w+ )?(?:layers|parameters|weights|modules)|vectors?|codebook|"
+    r"attention|MLPs?|"
     r"feed-forward \w+|environments?|game)\b",
     re.IGNORECASE,
 )
 # A run, a model or a step of the training that an adjective tells from others.
 _THING = re.compile(
-    r"(?P<told>(?:[\w.'’+-]+ ){0,4}?)(?P<thing>models?|polic(?:y|ies)|agents?|runs?|variants?|versions?|stages?|phases?|"
+    r"(?P<told>(?:[\w.'’+-]+ ){0,4}?)(?P<thing>models?|polic(?:y|ies)|agents?|runs?|variants?|versions?|"
+    r"stages?|phases?|"
     r"networks?|ones?|experiments?|settings?|tasks?|(?:data ?)?sets?|languages?|domains?|LLMs?|LMs?|students?|systems?|"
     r"benchmarks?|branch(?:es)?|splits?|subsets?|folds?|members?(?: \d+)?|experts?|checkpoints?|submissions?|demos?)",
     re.IGNORECASE,
@@ -71,7 +74,8 @@ _SUBJECT = re.compile(
 )
 _BEHIND = re.compile(
     r"\s*(?:%|tokens|epochs?|steps|iterations|updates|sequences|pairs|examples|samples|prompts)?\s*"
-    r"(?:(?:is|are|was|were) (?:used |applied |set |chosen )?)?(?P<how>for|on|in|with)\s+(?P<who>[A-Za-z](?:[^,;:.()]|\.(?=\d)){1,40}?)"
+    r"(?:(?:is|are|was|were) (?:used |applied |set |chosen )?)?(?P<how>for|on|in|"
+    r"with)\s+(?P<who>[A-Za-z](?:[^,;:.()]|\.(?=\d)){1,40}?)"
     r"(?=[,;:.()]|\s(?:and|but|while|with|we|by|to|of|is|are|was|at|over|using|\d)|\Z)"
 )
 _WITHIN = re.compile(
@@ -82,7 +86,8 @@ _ARTICLE = re.compile(r"\A(?:the|our|an?|all|both|each|every|this|these|its|thei
 _PROPER = re.compile(r"[A-Z][\w.+/-]*[A-Z\d][\w.+/-]*|[A-Z][a-z]+(?:[- ][A-Z\d]\S*)*")
 _COMPARES_SIZES = re.compile(r"\b(?:below|above|under|over|up to|smaller|larger|bigger|than)\b", re.IGNORECASE)
 _RUN = re.compile(r"(?:(?:NVIDIA )?[AHBV]\d{2,3}\S*|GPUs?|TPU\S*|Table|Section|Appendix|Figure|Eq\S*|Algorithm|Adam\S*|"
-                  r"Muon|Lion|FSDP|ZeRO\S*|TRL|vLLM|SGLang|GAE|KL|CUDA|Jan\w*|Feb\w*|Python|PyTorch|HuggingFace)")  # fmt: skip
+                  r"Muon|Lion|FSDP|ZeRO\S*|TRL|vLLM|SGLang|GAE|KL|CUDA|Jan\w*|Feb\w*|Python|PyTorch|"
+                  r"HuggingFace)")  # fmt: skip
 
 
 class Holders:
@@ -153,7 +158,9 @@ class Holders:
             return False
         if self._two_ways and re.match(r"(?:Q?LoRA|full\b)", bare, re.IGNORECASE):
             return True
-        if self._foreign_agent(bare) or (PARTS.fullmatch(bare) and not (how == "" and bare.lower() == "language model")):
+        if self._foreign_agent(bare) or (
+            PARTS.fullmatch(bare) and not (how == "" and bare.lower() == "language model")
+        ):
             return True
         if behind and PARTS.search(bare) and how != "with":
             return True
@@ -161,7 +168,9 @@ class Holders:
             return True
         if mentions(who) or VARIANT.search(who):
             return False
-        if how == "in" and re.match(r"(?!pre|post|mid|fine|instruct|deep|transfer)[a-z]+-(?:train|tun)ing\b", bare, re.IGNORECASE):
+        if how == "in" and re.match(
+            r"(?!pre|post|mid|fine|instruct|deep|transfer)[a-z]+-(?:train|tun)ing\b", bare, re.IGNORECASE
+        ):
             return True
         thing = _THING.fullmatch(re.sub(r"\s(?:of|for|from|with)\s.*", "", bare)) or _THING.fullmatch(bare)
         if thing is not None:

@@ -10,7 +10,8 @@ VARIANT = re.compile(
     r"(?:-[A-Z]\w+|-v\d+(?:\.\d+)*(?![\w]))*|"
     r"(?:Llama|LLaMA|Mistral|Qwen|Gemma|Phi|SmolLM|OLMo|Pythia|Falcon|Yi|DeepSeek)[\w.-]*(?: "
     r"\d+(?:\.\d+)?(?: \d+B)?(?![\w.]))?|"
-    r"(?:(?:T5|mT5|ByT5|Flan-T5|(?:[A-Z]\w{0,6})?BERTa?|ELECTRA|m?BART|Whisper|wav2vec ?2?(?:\.0)?|HuBERT|ViT|CLIP|SigLIP|"
+    r"(?:(?:T5|mT5|ByT5|Flan-T5|(?:[A-Z]\w{0,6})?BERTa?|ELECTRA|m?BART|Whisper|wav2vec ?2?(?:\.0)?|HuBERT|ViT|"
+    r"CLIP|SigLIP|"
     r"XLM-R|PEGASUS)(?:[- ]v\d)?[- ](?:tiny|mini|small|base|medium|large|xx?l|huge|giant|[SBLHG]/\d+)(?![a-z])(?:-v\d)?"
     r"|large-v\d))"
 )

@@ -111,7 +111,11 @@ class Programme:
         if said == "midtrain" and "pretrain" not in self.stages:
             return "pretrain"  # the only one of its kind: training goes on from somebody else's model
         if said == "finetune":
-            return self.alone if self.alone and self.alone not in RL_METHODS | {"pretrain", "midtrain", "cooldown"} else None
+            return (
+                self.alone
+                if self.alone and self.alone not in RL_METHODS | {"pretrain", "midtrain", "cooldown"}
+                else None
+            )
         if said == "distillation":
             # Tuning on a teacher's answers goes by that name too.
             return None if self.stages & {"sft", "rft"} else "distill"
@@ -258,7 +262,13 @@ def _kin(method: str) -> set[str]:
         return {"rl"}
     if method in PREFERENCE_METHODS:
         return {"rl", "preference"}
-    return {"preference", "rl"} if method in {"reward", "rft"} else {"pretrain"} if method in {"pretrain", "midtrain"} else set()
+    return (
+        {"preference", "rl"}
+        if method in {"reward", "rft"}
+        else {"pretrain"}
+        if method in {"pretrain", "midtrain"}
+        else set()
+    )
 
 
 def _announced(paper: Paper, attribution: Attribution) -> set[str]:

@@ -45,6 +45,7 @@ _CAN_TAKE = re.compile(
     rf"(?:{VARIANT.pattern}|\b(?:models?|encoders?|architecture|backbones?|checkpoints?))\s(?:\w+\s){{0,2}}"
     r"(?:supports?|has|have|allows?|accepts?|can|comes?)\b"
 )
+_EVERY_ROUND = re.compile(r"\b(?:each|every|both|all|throughout)\b", re.IGNORECASE)
 _ONE_ROUND = re.compile(
     r"\b(?:in|for|during|from|of) (?:the )?"
     r"(?:(?:first|second|third|last|final|later|earlier|other) (?:rounds?|iterations?|half)|"
@@ -76,7 +77,7 @@ def findings_of(
     """Values in a paragraph. `context` is the stage that its heading names; a stage that a sentence names holds for
     those after it, until another is named."""
     current = context
-    others, aside = False, True
+    others = aside = one_round = False
     told = sentences(paragraph)
     if any(map(_TORN.search, told)):
         return  # columns of a page that were read across
@@ -88,11 +89,17 @@ def findings_of(
         ):
             continue
         others = attribution.topic_is_others(sentence, others) or attribution.opens_aside(sentence)
-        goes_on, aside = aside and re.match(r"(?:Its?|They|Their)\b", sentence), _by_another(sentence, attribution)
+        goes_on = re.match(r"(?:Its|Their)\b" if sentence is told[0] else r"(?:Its?|They|Their)\b", sentence) and (
+            aside or sentence is told[0]
+        )
+        aside = _by_another(sentence, attribution)
+        one_round = not _EVERY_ROUND.search(sentence) and (one_round or _ONE_ROUND.search(sentence) is not None)
         found = [each for each in mentions(sentence) if not attribution.of_others_at(sentence, each.start)]
         for each in _of_sentence(sentence, paragraph, place, attribution, current, found):
             if (others or goes_on) and isinstance(each, Finding):
                 yield LeftOut(each.key, str(each.value), "said of others in the sentence before", each.evidence)
+            elif one_round and isinstance(each, Finding):
+                yield LeftOut(each.key, str(each.value), "for one round of several", each.evidence)
             else:
                 yield each
         current = _carried(found, sentence, current, context)
@@ -100,7 +107,7 @@ def findings_of(
 
 _TORN = re.compile(
     r"(?<=\s)(?:the|an?) (?:with|of|was|is|were|are|for|by|than|the|an?|and|to)(?=\s)|"
-    r"(?<=\s)of (?:with|of|was|is|were|are|for|by|than|and)(?=\s)"
+    r"(?<=\s)[a-z]{2,}- [A-Z]|(?<=\s)of (?:with|of|was|is|were|are|for|by|than|and)(?=\s)"
 )
 
 
@@ -228,7 +235,12 @@ def _reason_against(
         return "another is told for a part of the training, or for another model"
     if term.key in _MEASURES and _MEASURED.search(sentence):
         return "measured, not set"
-    if term.key == "max_steps" and number.value <= 100 and _OF_AN_AGENT.search(sentence) and not _TRAINS.search(sentence):
+    if (
+        term.key == "max_steps"
+        and number.value <= 100
+        and _OF_AN_AGENT.search(sentence)
+        and not _TRAINS.search(sentence)
+    ):
         return "steps of an agent, not of its training"
     if _OTHERS_SYMBOL.search(sentence) and term.key in _SYMBOLS:
         return "a symbol of something else"
@@ -245,14 +257,17 @@ def _reason_against(
 _BESIDE = re.compile(r"(?:[ -]\w+){0,2} \(\d[\d.,e^×-]*[^()]{0,12}\b(?:for|in|on)\b[^()]*\)")
 _MAY_CHANGE = frozenset({"learning_rate", "min_lr", "warmup_steps", "warmup_ratio"})
 _CHANGES = re.compile(
-    r"\bat first\b|\d(?: \w+)? afterwards\b|\blater (?:on|steps|increased|extended|raised)\b|\bafter (?:step|epoch) \d|\bplanned\b|"
+    r"\bat first\b|\d(?: \w+)? afterwards\b|\blater (?:on|steps|increased|extended|raised)\b|\bafter (?:step|"
+    r"epoch) \d|\bplanned\b|"
     r"\bstopp?(?:ed|ing|s)? (?:early|after)\b|\bearly stopping\b|\bprogressively\b|\bgradually\b|\bcurriculum\b|"
     r"\bfor the first [\d,]+ (?:steps|updates|epochs)\b|"
-    r"\b(?:is|are|was|were|then|and) (?:then |later )?(?:increased|raised|extended|doubled|halved|lowered|annealed|grown) "
+    r"\b(?:is|are|was|were|then|and) (?:then |later )?(?:increased|raised|extended|doubled|halved|lowered|"
+    r"annealed|grown) "
     r"(?:to|from)\b"
 )
 _OF_INPUTS = re.compile(
-    r"\b(?:passages?|pages?|excerpts?|captions?|observations?|articles?|snippets?|retrieved|evidence|tool (?:outputs?|results?)|"
+    r"\b(?:passages?|pages?|excerpts?|captions?|observations?|articles?|snippets?|retrieved|evidence|"
+    r"tool (?:outputs?|results?)|"
     r"summar(?:y|ies)|judge|quer(?:y|ies))\b",
     re.IGNORECASE,
 )
@@ -269,8 +284,10 @@ _MEASURES = frozenset(
     {"beta", "epsilon", "epsilon_high", "max_grad_norm", "max_completion_length", "max_prompt_length", "max_length"}
 )
 _MEASURED = re.compile(
-    r"\bat the end\b|\bon average\b|\b(?:mean|average|median)\b|\b(?:stay|remain|hover)(?:s|ed)? (?:below|above|at|around|"
-    r"near|under|close)\b|\b(?:grow|rise|fall|drop|climb|shrink)s? (?:to|from|by)\b|\b(?:grew|rose|fell|dropped) (?:to|from)\b"
+    r"\bat the end\b|\bon average\b|\b(?:mean|average|median)\b|\b(?:stay|remain|hover)(?:s|ed)? (?:below|"
+    r"above|at|around|"
+    r"near|under|close)\b|\b(?:grow|rise|fall|drop|climb|shrink)s? (?:to|from|by)\b|\b(?:grew|rose|fell|"
+    r"dropped) (?:to|from)\b"
 )
 _OF_AN_AGENT = re.compile(
     r"\b(?:episodes?|trajector\w+|environments?|agents?|turns?|interactions?|tool calls?|act(?:s|ions?)|[A-Z]\w*Shop|"

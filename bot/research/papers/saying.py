@@ -9,8 +9,8 @@ from dataclasses import replace
 from bot.research.papers.numbers import Number, number_at, numbers_in
 from bot.research.papers.respective import Said
 from bot.research.papers.several import HEDGED, UNIT_OF_OTHERS
-from bot.research.papers.wording import of_something_else
 from bot.research.papers.vocabulary import BY_KEY, TERMS, Term, pattern_of
+from bot.research.papers.wording import of_something_else
 
 # Words that may stand between a name and its value.
 _CONNECTION = re.compile(
@@ -112,6 +112,15 @@ def _of_term(term: Term, sentence: str, paragraph: str, lora: bool) -> Iterator[
             number = number_at(sentence, found.end())
             if number is not None and re.match(r"[- ]tokens?\b", sentence[number.end :]):
                 yield Said(term, number, found.start(), number.end)
+        # `256 sequences of 1,024 tokens`
+        for found in re.finditer(r"\b(?:sequences|segments) of ", sentence):
+            number = number_at(sentence, found.end())
+            if (
+                number is not None
+                and re.match(r"[- ]tokens?\b", sentence[number.end :])
+                and _OF_TRAINING.search(sentence)
+            ):
+                yield Said(term, number, found.start(), number.end)
         for found in re.finditer(
             r"\b(?:sequences|sequence lengths?|context|dialogues|conversations|texts|examples) (?:of )?(?:up to|"
             r"at most) ",
@@ -122,6 +131,7 @@ def _of_term(term: Term, sentence: str, paragraph: str, lora: bool) -> Iterator[
                 yield Said(term, number, found.start(), number.end)
 
 
+_OF_TRAINING = re.compile(r"\b(?:batch\w*|updates?|pre-?train\w*|train\w*)\b", re.IGNORECASE)
 _BARE_RATE = re.compile(
     r"\b(?:peak|base|maximum|max|an?|the|actor|policy|constant|initial) rate (?:of |is |was |set to |to )?(?=[\d.])",
     re.IGNORECASE,

@@ -64,7 +64,8 @@ UNSETTLED = re.compile(
     r"preliminary|initially (?:used|set|tried|experimented|trained|started)|"
     r"early (?:experiments|runs|attempts|versions?)|would|could|might|if|suppose|"
     r"future|"
-    r"(?:increasing|decreasing|reducing|lowering|raising|doubling|halving)(?= (?:the|it|our|its|this|both|β|learning|batch|"
+    r"(?:increasing|decreasing|reducing|lowering|raising|doubling|halving)(?= (?:the|it|our|its|this|both|β|"
+    r"learning|batch|"
     r"rank|epochs|to|from|by|λ|γ|ε))|larger than|smaller than|higher than|lower than|"
     r"robust (?:to|across)|effects? of|impact of|experiment(?:ed|ing)? with|"
     r"as (?:high|low|large|small|much|many|few) as|"
@@ -104,7 +105,8 @@ SETTLED = re.compile(
 )
 # Results told of a setting, and settings told by how they differ: neither is what the model was trained with.
 COMPARED = re.compile(
-    r"\b(?:more (?:epochs?|steps|updates)|improve[sd]?|ends|costs?|gains?|gained|trails?|lags?|brings?|brought|lowers|raises|raised|drops?|dropped|"
+    r"\b(?:more (?:epochs?|steps|updates)|improve[sd]?|ends|costs?|gains?|gained|trails?|lags?|brings?|"
+    r"brought|lowers|raises|raised|drops?|dropped|"
     r"lost|loses|inferior|superior|nats|points|attempts?|branch(?:es)?|"
     r"no (?:further |measurable |additional )?(?:benefit|improvement|gain|effect|difference)|"
     r"(?:chang|mak|made|bring|brought|gain)\w* (?:neither|nothing|little|no)|instead|"
@@ -120,7 +122,8 @@ ASIDE = re.compile(
     r"\s*(?:As an? (?:\w+ )?(?:check|test|control|sanity|reference|comparison|baseline|probe|diagnostic)|"
     r"For (?:comparison|reference|the (?:\w+ )?(?:ablations?|sweeps?|baselines?|comparison|proxy|pilot))|"
     r"To (?:test|check|verify|probe|study|see|measure|compare|isolate|assess|understand|examine|rule out)\b|"
-    r"To (?:write|generate|create|make|produce|label|filter|score|rank|select|translate|judge|annotate|rewrite|synthesi[sz]e|"
+    r"To (?:write|generate|create|make|produce|label|filter|score|rank|select|translate|judge|annotate|"
+    r"rewrite|synthesi[sz]e|"
     r"estimate|predict|detect|retrieve|propose|pose)\b[^.;]*, we (?:\w+ )?(?:fine-?tune|train)\b|"
     r"In (?:an? |the |our |one )?(?:\w+ )?(?:ablations?|pilots?|sweeps?|preliminary|earlier|early|first|control)\b"
     r"(?! (?:training )?(?:stage|phase|step|act|round)\b)|"
@@ -202,7 +205,8 @@ EVALUATION = re.compile(
     re.IGNORECASE,
 )
 GENERATION = re.compile(
-    r"\b(?:synthetic|critiques?|verdicts?|judge?ments?|paraphras\w+|difficulty|data (?:generation|synthesis|construction|collection|curation|creation|"
+    r"\b(?:synthetic|critiques?|verdicts?|judge?ments?|paraphras\w+|difficulty|data (?:generation|synthesis|"
+    r"construction|collection|curation|creation|"
     r"annotation)|synthesi[sz]\w+|teacher|annotat\w+|label(?:l?ed|l?ing) (?:with|"
     r"by)|"
     r"preference (?:pairs|data) (?:are|is|were|was) (?:built|constructed|created|"

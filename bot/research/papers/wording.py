@@ -161,8 +161,10 @@ _DURATION = re.compile(
 
 
 _OTHER_SCHEDULE = re.compile(
-    r"\b(?:temperature|KL\b[\w -]{0,20}|penalty|bonus|entropy|coefficient|share|ratio|proportion|curriculum|difficulty|margin|"
-    r"momentum|dropout|noise|mask\w*|length|batch size|weight|reward|β|threshold)(?: (?:of|for|on) [\w ]{1,30}?)? (?:\w+ly )?"
+    r"\b(?:temperature|KL\b[\w -]{0,20}|penalty|bonus|entropy|coefficient|share|ratio|proportion|curriculum|"
+    r"difficulty|margin|"
+    r"momentum|dropout|noise|mask\w*|length|batch size|weight|reward|β|threshold)(?: (?:of|for|"
+    r"on) [\w ]{1,30}?)? (?:\w+ly )?"
     r"(?:follows?|followed|decays?|decayed|is|are|was|were|grows?|rises?|falls?|increases?|decreases?|declines?|drops?|"
     r"anneals?|annealed)\b",
     re.IGNORECASE,
@@ -187,7 +189,9 @@ def words_in(sentence: str) -> Iterator[tuple[str, Value, int]]:
             continue
         if re.match(r"\s*[:=] ?false", sentence[found.end() :], re.IGNORECASE):
             continue
-        if _NOT_TRAINED_IN.search(sentence) and not re.search(r"\b(?:[Pp]arameters|[Ww]eights|[Cc]omput|[Tt]rain)", sentence):
+        if _NOT_TRAINED_IN.search(sentence) and not re.search(
+            r"\b(?:[Pp]arameters|[Ww]eights|[Cc]omput|[Tt]rain)", sentence
+        ):
             continue
         if not _evaluated(sentence) and not re.search(r"\b(?:serv|stor|quanti[sz])\w*", sentence):
             yield "precision", "bf16" if found["bf"] else "fp16" if found["fp"] else "fp32", found.start()
@@ -206,7 +210,8 @@ def words_in(sentence: str) -> Iterator[tuple[str, Value, int]]:
 
 
 _NOT_TRAINED_IN = re.compile(
-    r"\b(?:reference (?:model|policy)|reduc\w+|all-?reduce|roll-?outs?|generated|generation|judge|vLLM|SGLang|optimi[sz]er "
+    r"\b(?:reference (?:model|policy)|reduc\w+|all-?reduce|roll-?outs?|generated|generation|judge|vLLM|SGLang|"
+    r"optimi[sz]er "
     r"states?|master|logits|softmax|teacher|reward model (?:is|runs)|critic|embeddings?)\b"
     r"(?![^.;]*\b(?:training|trained|train)\b)",
     re.IGNORECASE,
@@ -235,7 +240,8 @@ _NO_KL = re.compile(
 
 # `no weight decay on biases`; `Without a KL penalty, entropy falls` tells what would be.
 _OF_A_PART = re.compile(
-    r"\s*(?:is |are )?(?:applied |used )?(?:for|on|to|in)\s(?:the |any )?(?:bias\w*|norm\w*|embedding\w*|layer|gains?|adapters?|"
+    r"\s*(?:is |are )?(?:applied |used )?(?:for|on|to|in)\s(?:the |any )?(?:bias\w*|norm\w*|embedding\w*|"
+    r"layer|gains?|adapters?|"
     r"LoRA|heads?|router|vectors?|scal\w+|one-dimensional|1-?D)\b",
     re.IGNORECASE,
 )
@@ -243,7 +249,8 @@ _CONSEQUENCE = re.compile(r"\W*Without\b(?![^.;]*\b(?:we|our)\b)|\W*No\b(?![^.;]
 
 
 _UNPACKED = re.compile(
-    r"\b(?:do|did) not (?:use |apply )?(?:sequence |sample )?pack(?:ing)?\b(?! (?:across|more|up))|\b[Pp]acking (?:is|was) (?:not (?:used|applied)|"
+    r"\b(?:do|did) not (?:use |apply )?(?:sequence |sample )?pack(?:ing)?\b(?! (?:across|more|up))|"
+    r"\b[Pp]acking (?:is|was) (?:not (?:used|applied)|"
     r"disabled|off)\b|\bwithout (?:sequence |sample )?packing\b"
 )
 
@@ -302,7 +309,11 @@ def _optimizer(sentence: str) -> Iterator[tuple[str, Value, int]]:
             r"optimi[sz]|with|using|use", sentence, re.IGNORECASE
         ):
             continue
-        if not found["eight"] and not found["bits"] and re.search(r"\b(?:8|eight)[- ]?bits?\b", sentence[found.end() : found.end() + 25]):
+        if (
+            not found["eight"]
+            and not found["bits"]
+            and re.search(r"\b(?:8|eight)[- ]?bits?\b", sentence[found.end() : found.end() + 25])
+        ):
             continue
         bits = "8bit" if found["eight"] or "8-bit" in (found["bits"] or "") else ""
         paged = "paged_" if "paged" in (found["bits"] or "") else ""
