@@ -9,7 +9,8 @@ from dataclasses import replace
 from bot.research.papers.numbers import Number, number_at, numbers_in
 from bot.research.papers.respective import Said
 from bot.research.papers.several import HEDGED, UNIT_OF_OTHERS
-from bot.research.papers.vocabulary import BY_KEY, TERMS, Term, pattern_of
+from bot.research.papers.terms import Term
+from bot.research.papers.vocabulary import BY_KEY, TERMS, pattern_of
 from bot.research.papers.wording import of_something_else
 
 # Words that may stand between a name and its value.
