@@ -234,6 +234,7 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
     _S.LABEL_NOISE: (
         Step(usual_rate, "† a loss at chance is blamed on the labels only where the rate could have moved it"),
         Step(classifying(longer(2)), "† a small classifier stays at chance for hundreds of steps before it learns"),
+        Step(classifying(longer(4)), "† a small classifier stays at chance for hundreds of steps before it learns"),
         Step(at_least("label_smoothing_factor", 0.1, 0.0), "https://arxiv.org/abs/2003.02819"),
         Step(longer(1 / 2), _OWN),
     ),
