@@ -92,7 +92,7 @@ def variant_at(sentence: str, start: int, end: int, rest: str = "") -> str:
     if len({name[0] for name in names}) < 2:
         if not names:
             return ""
-        said_for = re.search(r"\b[Ff]or (?:the |our )?\Z", sentence[: names[0].start()])
+        said_for = re.search(r"(?<![Ee]xcept )\b[Ff]or (?:the |our )?\Z", sentence[: names[0].start()])
         subject = re.fullmatch(r"(?:The |Our )?", sentence[: names[0].start()]) and _DOES.match(
             sentence, names[0].end()
         )

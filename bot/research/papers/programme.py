@@ -290,7 +290,8 @@ def _announced(paper: Paper, attribution: Attribution) -> set[str]:
 
 # `on par with a 7B model trained by supervised fine-tuning`
 _MEASURED_AGAINST = re.compile(
-    r"\b(?:on par with|than|over|above|ahead of|close to|comparable to|competitive with|compared (?:to|with)|versus|"
+    r"\b(?:on par with|than|over|above|ahead of|close to|comparable to|competitive with|compare[sd]? (?:it |"
+    r"them |this )?(?:to|with)|versus|"
     r"outperform(?:s|ed|ing)?|surpass(?:es|ed|ing)?|match(?:es|ed|ing)?|exceed(?:s|ed|ing)?|beat(?:s|ing)?)\s"
     r"(?:(?!\b(?:we|our|by \w+ing|when|after|using|via|through)\b)[^,;.]){0,45}\Z",
     re.IGNORECASE,

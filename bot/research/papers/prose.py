@@ -231,7 +231,11 @@ def _reason_against(
         return "for a model that is not the one trained"
     if term.key == "max_length" and _OF_INPUTS.search(clause_at(sentence, number.start).text):
         return "of a part of the input"
-    if _BESIDE.match(sentence, number.end) or (term.key not in _MAY_CHANGE and _CHANGES.search(sentence)):
+    if (
+        _BESIDE.match(sentence, number.end)
+        or _REST.match(sentence, number.end)
+        or (term.key not in _MAY_CHANGE and _CHANGES.search(sentence))
+    ):
         return "another is told for a part of the training, or for another model"
     if term.key in _MEASURES and _MEASURED.search(sentence):
         return "measured, not set"
@@ -255,6 +259,11 @@ def _reason_against(
 
 # `3 epochs (2 for the 70B model)`
 _BESIDE = re.compile(r"(?:[ -]\w+){0,2} \(\d[\d.,e^×-]*[^()]{0,12}\b(?:for|in|on)\b[^()]*\)")
+# `3 epochs, the others for 2`; `1e-5, except for the smallest, where it is 5e-5`
+_REST = re.compile(
+    r"[^;.]{0,25}?\b(?:(?:the )?(?:others?|rest|remaining \w+)\b|except(?:ing)? (?:for|in|on)\b|apart from\b)"
+    r"(?:[^;.]|\.(?=\d)){0,40}?\d"
+)
 _MAY_CHANGE = frozenset({"learning_rate", "min_lr", "warmup_steps", "warmup_ratio"})
 _CHANGES = re.compile(
     r"\bat first\b|\d(?: \w+)? afterwards\b|\blater (?:on|steps|increased|extended|raised)\b|\bafter (?:step|"
