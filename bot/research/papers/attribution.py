@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from bot.research.papers.holders import Holders
 from bot.research.papers.model import Paper, Section
-from bot.research.papers.naming import VARIANT
+from bot.research.papers.naming import SIZE_WORD, VARIANT
 from bot.research.papers.sentences import clause_at
 from bot.research.papers.whose import (
     ADOPTED,
@@ -45,6 +46,12 @@ def _size_of(model: str) -> str:
     return found[0] if found else model
 
 
+def _family_of(model: str) -> str:
+    """`qwen` of Qwen2.5-7B; empty for a bare size."""
+    found = re.match(r"[A-Za-z]{2,}", model)
+    return found[0].lower() if found else ""
+
+
 class Attribution:
     """Judges sentences of one paper. What it calls own is meant to be safe; everything in doubt is not."""
 
@@ -53,11 +60,14 @@ class Attribution:
         self._title = paper.title.lower()
         text = " ".join(paragraph for section in paper.sections for paragraph in section.paragraphs)
         trained = " ".join(found[1] for found in WE_TRAIN.finditer(text))
-        words = re.findall(r"\S+", f"{paper.title} {paper.abstract} {trained}".lower())
+        self._told = f"{paper.title} {paper.abstract} {trained}"
+        words = re.findall(r"\S+", self._told.lower())
         self._about = frozenset(re.sub(r"[^a-z0-9+]", "", word) for word in words)
-        models = {found[0] for found in VARIANT.finditer(f"{paper.title} {paper.abstract} {trained}")}
+        models = {found[0] for found in VARIANT.finditer(self._told)}
         self.several_models = len({_size_of(model) for model in models}) > 1
         """Whether the paper may train more than one model."""
+        self._families = {family for model in models if (family := _family_of(model))}
+        self.holders = Holders(self._told, self._own_names)
         self._words = frozenset(re.findall(r"[\w-]+", f"{paper.title} {paper.abstract} {text}"))
         self._common = frozenset(re.findall(r"(?<![\w-])[a-z][a-z-]+", f"{paper.abstract} {text}"))
 
@@ -114,6 +124,11 @@ class Attribution:
 
     def _relative(self, sentence: str, start: int) -> bool:
         """Whether a place is in a clause on somebody cited: `We follow X (2024), whose model was trained with`."""
+        named = re.search(
+            r"\b([A-Z][\w.+-]*-?[A-Z\d][\w.+-]*)(?: \([^()]*\))?, (?:which|who|whose)\b[^,;]*\Z", sentence[:start]
+        )
+        if named is not None and self._somebody(named[1]):
+            return True
         cited = re.search(CITATION + r"|\([a-z]+\d{4}[a-z]?\)", sentence[:start])
         whose = WHOSE.search(sentence, cited.end(), start) if cited else None
         return (
@@ -153,6 +168,25 @@ class Attribution:
             return False
         return before or self._of_others(sentence, sentence, 0)
 
+    def opens_aside(self, sentence: str) -> bool:
+        """Whether a sentence opens with somebody who holds none of the paper's stages: `The verifier is trained`."""
+        helper = HELPERS.search(sentence)
+        opens = helper is not None and helper.start() < 60 and self._beside(sentence, helper.end())
+        return (opens or bool(self.holders.topic(sentence))) and not OURS.search(sentence)
+
+    def sized(self, label: str) -> str | None:
+        """The model that a heading calls by its size alone: `large-v3` of a paper on Whisper large-v3."""
+        if not SIZE_WORD.fullmatch(label.strip()):
+            return None
+        pattern = rf"\b([A-Z][\w.]*)[- ]{re.escape(label.strip())}(?![\w-])"
+        families = {found[1] for found in re.finditer(pattern, self._told, re.IGNORECASE)}
+        return f"{next(iter(families))} {label.strip()}" if len(families) == 1 else None
+
+    def foreign_model(self, name: str) -> bool:
+        """Whether a model is none that the paper says it trains, where it names those."""
+        family = _family_of(name)
+        return bool(family) and bool(self._families) and family not in self._families and not self.own(name)
+
     def ours(self, label: str) -> bool:
         """Whether a heading of a table is the authors' own."""
         return bool(re.search(r"\b(?:ours?|this work|this paper)\b", label, re.IGNORECASE)) or self.names_own(label)
@@ -175,6 +209,16 @@ class Attribution:
             return True
         if OURS.search(sentence[: offset + len(clause)]):
             return False
+        owner = re.match(r"\W*(?P<name>[A-Z][\w.+-]*)['’]s\s", clause)
+        if owner is not None and self._somebody(owner["name"]):
+            return True
+        trained = _NAME_TRAINED.match(clause)
+        if (
+            trained is not None
+            and not VARIANT.fullmatch(trained["name"])
+            and self._somebody(trained["name"].split()[0])
+        ):
+            return True
         named = SUBJECT.match(clause)
         if named is not None and self._somebody(named["name"]):
             return True
@@ -212,6 +256,12 @@ def makes_data(text: str) -> bool:
     return bool(GENERATION.search(text))
 
 
+# `wav2vec 2.0 XLS-R (300M) is trained`
+_NAME_TRAINED = re.compile(
+    r"\s*(?!The |Our |A |An |This |Each |Both |"
+    r"All )(?P<name>\w*[A-Z\d][\w.+-]*(?:\s[\w.+-]*[A-Z\d][\w.+-]*){0,3})\s(?:\([^()]*\)\s)?"
+    r"(?:is|was|were|are) (?:\w+ )?(?:trained|tuned|fine-?tuned|run)\b"
+)
 _OF_TRAINING = re.compile(
     r"\b(?:set-?ups?|settings?|details|configurations?|hyper\w*|training|implementation)\b", re.IGNORECASE
 )

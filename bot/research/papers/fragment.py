@@ -21,6 +21,7 @@ _OURS: Mapping[str, tuple[str, Mapping[str, Value]]] = {
     "rft": ("rft", {}),
     "distill": ("distill", {}),
     "pretrain": ("pretrain", {}),
+    "midtrain": ("pretrain", {}),
 }
 _EVERY = frozenset(
     [

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bot.research.papers.attribution import Attribution
+from bot.research.papers.attribution import Attribution, evaluates, makes_data
 from bot.research.papers.findings import Evidence, Finding, LeftOut
 from bot.research.papers.model import Table
 from bot.research.papers.naming import SIZE, VARIANT
-from bot.research.papers.prose import Place
+from bot.research.papers.prose import DECODING, Place
 from bot.research.papers.stages import mentions, methods_in, without_stages
 from bot.research.papers.table_names import Key, key_of
 from bot.research.papers.table_shape import Entry, Shape, shape_of
@@ -36,6 +36,7 @@ _FOREIGN_CAPTION = re.compile(
     r"the original)|"
     r"of (?:prior|previous|other|earlier) (?:works?|papers|models)|probe|probing|preliminary|rejected|failed|"
     r"for (?:evaluation|inference|decoding|the (?:teacher|judge|critic|proxy|baselines?)))\b|"
+    r"\b(?:run|config\w*|variant|version|model|system|experiment|round|iteration)\s(?:[A-Z]\d?|\d+|I{1,3})\b|"
     r"\bet al\b|(?:^|[.:] )(?:Evaluation|Decoding|Inference|Generation) (?:settings|hyper|param)",
     re.IGNORECASE,
 )
@@ -74,6 +75,11 @@ METRIC = re.compile(
 _BARE_BATCH = re.compile(r"(?:train(?:ing)? )?(?:batch(?:[- ]?size)?|bsz?)", re.IGNORECASE)
 _VALUE = re.compile(r"(?:our )?(?:values?|settings?)", re.IGNORECASE)
 _FOR_MODEL = re.compile(rf"\b(?:for|of) (?:the |our )?({VARIANT.pattern})")
+
+
+_TRAINED_ONE = re.compile(r"\b(?:policy|training|rollouts?|RL|GRPO|PPO|ours)\b", re.IGNORECASE)
+_MARKED = re.compile(r"[†‡*§¶]")
+_NOTE_PER_DEVICE = re.compile(r"[†‡*§¶]\s*:?\s*[Pp]er (?:device|GPU)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +215,8 @@ def standing_of(label: str, attribution: Attribution) -> Standing:
         return Standing(stage, "", "for something else than the training of the model")
     if len(methods) > 1:
         return Standing(understood=False)
+    if (sized := attribution.sized(label)) is not None:
+        return Standing(None, sized)
     rest = without_stages(label)
     models = list(VARIANT.finditer(rest)) or list(SIZE.finditer(rest))
     own = attribution.own_name_in(rest)
@@ -261,6 +269,17 @@ def _of_entry(
     model = models[0] if models else about.model
     if not entry.text.strip():
         return
+    if not reason and key.key in DECODING and table.caption and (evaluates(table.caption) or makes_data(table.caption)):
+        reason = (
+            "" if over.understood and _TRAINED_ONE.search(" ".join(entry.over)) else "for evaluation or for making data"
+        )
+    if not reason and _MARKED.search(entry.name + " " + entry.text):
+        if key.key != "global_batch_size" or not _NOTE_PER_DEVICE.search(table.caption):
+            reason = "a note says something of it"
+        else:
+            key = Key(
+                "per_device_train_batch_size", BY_KEY["per_device_train_batch_size"], key.stage, key.model, key.part
+            )
     if reason:
         yield LeftOut(key.key, entry.text, reason, evidence)
         return

@@ -83,7 +83,7 @@ _JOINED = re.compile(r"\s*(?:,|and|, and|/|&)\s*(?:the )?")
 
 def variant_at(sentence: str, start: int, end: int, rest: str = "") -> str:
     """The model that a value is said for where a sentence names several, or says `for the 7B model`."""
-    lead = re.match(r"\A[^,;.]{0,20}?\b(?:for|on|with|in)\s+(?:the |our )?", rest)
+    lead = re.match(r"\A[^,;.()]{0,20}?\b(?:for|on|with|in)\s+(?:the |our )?", rest)
     if lead is not None:
         named = VARIANT.match(rest, lead.end())
         if named is not None:
@@ -92,7 +92,7 @@ def variant_at(sentence: str, start: int, end: int, rest: str = "") -> str:
     if len({name[0] for name in names}) < 2:
         if not names:
             return ""
-        said_for = re.search(r"\b[Ff]or (?:the |our )?\Z", sentence[: names[0].start()])
+        said_for = re.search(r"(?<![Ee]xcept )\b[Ff]or (?:the |our )?\Z", sentence[: names[0].start()])
         subject = re.fullmatch(r"(?:The |Our )?", sentence[: names[0].start()]) and _DOES.match(
             sentence, names[0].end()
         )

@@ -87,6 +87,8 @@ class Programme:
         Rivals of a method that is announced (DPO in a paper whose abstract says KTO), and what nothing but a bare
         sentence names (`SFT fine-tunes the same model`) in a paper that announces something else: a control.
         """
+        if method.startswith("stage ") and method not in self.stages:
+            return f"what {method} is, is not said"
         if any(self.announced & family and method in family - self.announced for family in FAMILIES.values()):
             return f"{method} is no method of this paper"
         announced = {each for each in self.announced if not each.startswith("#")}
@@ -106,8 +108,14 @@ class Programme:
         """The method that a word means here; None where that is open."""
         if said == "sft" and "sft" not in self.stages:
             return None
+        if said == "midtrain" and "pretrain" not in self.stages:
+            return "pretrain"  # the only one of its kind: training goes on from somebody else's model
         if said == "finetune":
-            return self.alone if self.alone and self.alone not in RL_METHODS | {"pretrain", "cooldown"} else None
+            return (
+                self.alone
+                if self.alone and self.alone not in RL_METHODS | {"pretrain", "midtrain", "cooldown"}
+                else None
+            )
         if said == "distillation":
             # Tuning on a teacher's answers goes by that name too.
             return None if self.stages & {"sft", "rft"} else "distill"
@@ -217,7 +225,7 @@ def _alone(
         return None
     if len(whole) == 1:
         only = next(iter(whole))
-        if general and only in RL_METHODS | {"pretrain"}:
+        if general and only in RL_METHODS | {"pretrain", "midtrain"}:
             return None  # they fine-tune as well, and do not say with what
         kin = {"rl": only in RL_METHODS, "preference": only in PREFERENCE_METHODS, "finetune": True}
         kin["distillation"] = only in {"distill", "sft"}
@@ -254,7 +262,13 @@ def _kin(method: str) -> set[str]:
         return {"rl"}
     if method in PREFERENCE_METHODS:
         return {"rl", "preference"}
-    return {"preference", "rl"} if method in {"reward", "rft"} else {"pretrain"} if method == "pretrain" else set()
+    return (
+        {"preference", "rl"}
+        if method in {"reward", "rft"}
+        else {"pretrain"}
+        if method in {"pretrain", "midtrain"}
+        else set()
+    )
 
 
 def _announced(paper: Paper, attribution: Attribution) -> set[str]:
@@ -276,7 +290,8 @@ def _announced(paper: Paper, attribution: Attribution) -> set[str]:
 
 # `on par with a 7B model trained by supervised fine-tuning`
 _MEASURED_AGAINST = re.compile(
-    r"\b(?:on par with|than|over|above|ahead of|close to|comparable to|competitive with|compared (?:to|with)|versus|"
+    r"\b(?:on par with|than|over|above|ahead of|close to|comparable to|competitive with|compare[sd]? (?:it |"
+    r"them |this )?(?:to|with)|versus|"
     r"outperform(?:s|ed|ing)?|surpass(?:es|ed|ing)?|match(?:es|ed|ing)?|exceed(?:s|ed|ing)?|beat(?:s|ing)?)\s"
     r"(?:(?!\b(?:we|our|by \w+ing|when|after|using|via|through)\b)[^,;.]){0,45}\Z",
     re.IGNORECASE,

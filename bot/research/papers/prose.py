@@ -19,6 +19,7 @@ from bot.research.papers.saying import said_in
 from bot.research.papers.sentences import clause_at, sentences
 from bot.research.papers.several import one_of_several
 from bot.research.papers.stages import RL_METHODS, THEY_TRAIN, Mention, may_mean, mentions
+from bot.research.papers.vocabulary import TERMS, pattern_of
 
 # Words that may stand between a name and its value.
 _APPROXIMATE = re.compile(r"(?:about|approximately|around|roughly|~|≈|∼|nearly|almost)\s*\Z", re.IGNORECASE)
@@ -32,7 +33,7 @@ _PROMPTS = re.compile(r"\s*(?:prompts|questions|queries|problems)\b", re.IGNOREC
 
 MOST_CHARACTERS = 1_500
 """Of a sentence that is read for values; what is longer is no sentence."""
-_DECODING = frozenset({"temperature", "top_p", "top_k", "num_generations", "max_completion_length"})
+DECODING = frozenset({"temperature", "top_p", "top_k", "num_generations", "max_completion_length"})
 _PARTS = re.compile(
     r"\s*(?:for|of|in|on|to)\s+(?:the |our )?(?:critic|value (?:model|network|"
     r"function|head)|reward (?:model|head)|projector|connector|vision (?:encoder|"
@@ -44,6 +45,7 @@ _CAN_TAKE = re.compile(
     rf"(?:{VARIANT.pattern}|\b(?:models?|encoders?|architecture|backbones?|checkpoints?))\s(?:\w+\s){{0,2}}"
     r"(?:supports?|has|have|allows?|accepts?|can|comes?)\b"
 )
+_EVERY_ROUND = re.compile(r"\b(?:each|every|both|all|throughout)\b", re.IGNORECASE)
 _ONE_ROUND = re.compile(
     r"\b(?:in|for|during|from|of) (?:the )?"
     r"(?:(?:first|second|third|last|final|later|earlier|other) (?:rounds?|iterations?|half)|"
@@ -75,22 +77,38 @@ def findings_of(
     """Values in a paragraph. `context` is the stage that its heading names; a stage that a sentence names holds for
     those after it, until another is named."""
     current = context
-    others = False
-    for sentence in sentences(paragraph):
+    others = aside = one_round = False
+    told = sentences(paragraph)
+    if any(map(_TORN.search, told)):
+        return  # columns of a page that were read across
+    for sentence in told:
         if (
             len(sentence) > MOST_CHARACTERS
             or lost_columns(sentence)
             or attribution.told_in_passing(place.section, sentence)
         ):
             continue
-        others = attribution.topic_is_others(sentence, others)
+        others = attribution.topic_is_others(sentence, others) or attribution.opens_aside(sentence)
+        goes_on = re.match(r"(?:Its|Their)\b" if sentence is told[0] else r"(?:Its?|They|Their)\b", sentence) and (
+            aside or sentence is told[0]
+        )
+        aside = _by_another(sentence, attribution)
+        one_round = not _EVERY_ROUND.search(sentence) and (one_round or _ONE_ROUND.search(sentence) is not None)
         found = [each for each in mentions(sentence) if not attribution.of_others_at(sentence, each.start)]
         for each in _of_sentence(sentence, paragraph, place, attribution, current, found):
-            if others and isinstance(each, Finding):
+            if (others or goes_on) and isinstance(each, Finding):
                 yield LeftOut(each.key, str(each.value), "said of others in the sentence before", each.evidence)
+            elif one_round and isinstance(each, Finding):
+                yield LeftOut(each.key, str(each.value), "for one round of several", each.evidence)
             else:
                 yield each
         current = _carried(found, sentence, current, context)
+
+
+_TORN = re.compile(
+    r"(?<=\s)(?:the|an?) (?:with|of|was|is|were|are|for|by|than|the|an?|and|to)(?=\s)|"
+    r"(?<=\s)[a-z]{2,}- [A-Z]|(?<=\s)of (?:with|of|was|is|were|are|for|by|than|and)(?=\s)"
+)
 
 
 def _carried(found: Sequence[Mention], sentence: str, current: str | None, heading: str | None) -> str | None:
@@ -166,10 +184,13 @@ def _of_sentence(
         if reason:
             yield LeftOut(each.term.key, sentence[each.start : each.end], reason, evidence)
             continue
-        yield from _bound(each, sentence, context, found, evidence, said)
+        yield from _bound(each, sentence, context, found, evidence, said, attribution)
     absent = [each for each in wording.absent_in(sentence) if attribution.own_statement(sentence, each[2])]
     worded = [each for each in wording.words_in(sentence) if attribution.settled(sentence, each[2], each[2] + 1)]
     for key, value, at in (*absent, *worded):
+        if holder := attribution.holders.unknown(sentence, at, at):
+            yield LeftOut(key, str(value), f"said for `{holder}`, and whose that is is not known", evidence)
+            continue
         stage, everywhere = stage_at(sentence, at, at + 1, found, context)
         yield Finding(key, value, evidence, stage, everywhere, variant_at(sentence, at, at).split("+")[0])
 
@@ -180,6 +201,8 @@ def _reason_against(
     """Why a value is not taken; empty where it is."""
     number, term = each.number, each.term
     value = number.value
+    if holder := attribution.holders.unknown(sentence, each.start, max(each.end, number.end)):
+        return f"said for `{holder}`, and whose that is is not known"
     if not attribution.settled(sentence, number.start, number.end):
         return "said of others, or of what was tried"
     if not term.low <= value <= term.high or (term.whole and not number.whole):
@@ -204,7 +227,28 @@ def _reason_against(
         return "for a part of the training that is not the model's own"
     if not in_list and one_of_several(sentence, each, said):
         return "several values, and it is not said which holds"
-    if term.key in _DECODING and (evaluates(sentence) or makes_data(sentence)) and not _ROLLING.search(sentence):
+    if term.key in DECODING and _by_another(sentence, attribution):
+        return "for a model that is not the one trained"
+    if term.key == "max_length" and _OF_INPUTS.search(clause_at(sentence, number.start).text):
+        return "of a part of the input"
+    if (
+        _BESIDE.match(sentence, number.end)
+        or _REST.match(sentence, number.end)
+        or (term.key not in _MAY_CHANGE and _CHANGES.search(sentence))
+    ):
+        return "another is told for a part of the training, or for another model"
+    if term.key in _MEASURES and _MEASURED.search(sentence):
+        return "measured, not set"
+    if (
+        term.key == "max_steps"
+        and number.value <= 100
+        and _OF_AN_AGENT.search(sentence)
+        and not _TRAINS.search(sentence)
+    ):
+        return "steps of an agent, not of its training"
+    if _OTHERS_SYMBOL.search(sentence) and term.key in _SYMBOLS:
+        return "a symbol of something else"
+    if term.key in DECODING and (evaluates(sentence) or makes_data(sentence)) and not _ROLLING.search(sentence):
         return "for evaluation or for making data, not for training"
     clause = clause_at(sentence, number.start).text
     measured = evaluates(clause) or bool(re.search(r"\b(?:vLLM|SGLang|for generation|generating)\b", clause))
@@ -213,6 +257,56 @@ def _reason_against(
     return ""
 
 
+# `3 epochs (2 for the 70B model)`
+_BESIDE = re.compile(r"(?:[ -]\w+){0,2} \(\d[\d.,e^×-]*[^()]{0,12}\b(?:for|in|on)\b[^()]*\)")
+# `3 epochs, the others for 2`; `1e-5, except for the smallest, where it is 5e-5`
+_REST = re.compile(
+    r"[^;.]{0,25}?\b(?:(?:the )?(?:others?|rest|remaining \w+)\b|except(?:ing)? (?:for|in|on)\b|apart from\b)"
+    r"(?:[^;.]|\.(?=\d)){0,40}?\d"
+)
+_MAY_CHANGE = frozenset({"learning_rate", "min_lr", "warmup_steps", "warmup_ratio"})
+_CHANGES = re.compile(
+    r"\bat first\b|\d(?: \w+)? afterwards\b|\blater (?:on|steps|increased|extended|raised)\b|\bafter (?:step|"
+    r"epoch) \d|\bplanned\b|"
+    r"\bstopp?(?:ed|ing|s)? (?:early|after)\b|\bearly stopping\b|\bprogressively\b|\bgradually\b|\bcurriculum\b|"
+    r"\bfor the first [\d,]+ (?:steps|updates|epochs)\b|"
+    r"\b(?:is|are|was|were|then|and) (?:then |later )?(?:increased|raised|extended|doubled|halved|lowered|"
+    r"annealed|grown) "
+    r"(?:to|from)\b"
+)
+_OF_INPUTS = re.compile(
+    r"\b(?:passages?|pages?|excerpts?|captions?|observations?|articles?|snippets?|retrieved|evidence|"
+    r"tool (?:outputs?|results?)|"
+    r"summar(?:y|ies)|judge|quer(?:y|ies))\b",
+    re.IGNORECASE,
+)
+_DOER = re.compile(rf"\b(?:by|from|using|with)\s(?:the )?(?:{VARIANT.pattern})")
+
+
+def _by_another(sentence: str, attribution: Attribution) -> bool:
+    """Whether what is sampled is sampled from another model: `Rewards are given by Qwen3-32B`."""
+    foreign = any(attribution.foreign_model(each[0]) for each in VARIANT.finditer(sentence))
+    return foreign or (_DOER.search(sentence) is not None and not _ROLLING.search(sentence))
+
+
+_MEASURES = frozenset(
+    {"beta", "epsilon", "epsilon_high", "max_grad_norm", "max_completion_length", "max_prompt_length", "max_length"}
+)
+_MEASURED = re.compile(
+    r"\bat the end\b|\bon average\b|\b(?:mean|average|median)\b|\b(?:stay|remain|hover)(?:s|ed)? (?:below|"
+    r"above|at|around|"
+    r"near|under|close)\b|\b(?:grow|rise|fall|drop|climb|shrink)s? (?:to|from|by)\b|\b(?:grew|rose|fell|"
+    r"dropped) (?:to|from)\b"
+)
+_OF_AN_AGENT = re.compile(
+    r"\b(?:episodes?|trajector\w+|environments?|agents?|turns?|interactions?|tool calls?|act(?:s|ions?)|[A-Z]\w*Shop|"
+    r"\w*World)\b"
+)
+_SYMBOLS = frozenset({"beta", "lam", "epsilon", "lora_alpha", "lora_r", "num_generations", "temperature"})
+_OTHERS_SYMBOL = re.compile(
+    r"\b(?:moving average|EMA|momentum|smooth(?:ed|ing)|F_?β|VAE|greedy|Cronbach|Krippendorff|correlat\w+|query heads|"
+    r"softmax|soften(?:ed|ing)?|logits|quanti[sz]\w+|mix(?:es|ed)?|auxiliary|contrastive|InfoNCE)\b|\bF_β|ε-greedy"
+)
 _OUR_PRETRAINING = re.compile(r"\b(?:we|our|continu\w+|further|domain-adaptive|mid-?training)\b", re.IGNORECASE)
 _ROLLING = re.compile(
     r"\broll-?outs?\b|\bduring (?:RL|training|GRPO|PPO)\b|\bgroup\b|\bpolicy samples\b|\bGRPO\b|\bPPO\b", re.IGNORECASE
@@ -221,7 +315,8 @@ _TRAINS = re.compile(r"\b(?:train|fine-?tun)", re.IGNORECASE)
 
 
 _FOR_ANOTHER = re.compile(
-    r"\s*,?\s*(?:and |but |while )?(?:for|in|with|on) (?P<owner>[^,;.\d]{2,40}?) (?:we use |it is |of |by |to )?(?=\d)"
+    r"(?: (?:steps|tokens|epochs|per (?:GPU|device)))?\s*[,;]?\s*(?:and |but |while )?(?:for|in|with|on) "
+    r"(?P<owner>[^,;.]{2,40}?),? (?:we use |it is |of |by |to |over )?(?=\d)"
 )
 
 
@@ -229,14 +324,23 @@ def _elsewhere(sentence: str, each: Said) -> bool:
     """`For LoRA we use 2e-4, for rsLoRA 1e-4`: told apart by what is neither a stage nor a model."""
     found = _FOR_ANOTHER.match(sentence, each.number.end)
     other = number_at(sentence, found.end()) if found else None
+    if found is not None and any(pattern_of(term).search(found["owner"]) for term in TERMS):
+        return False
     if found is None or other is None or not each.term.low <= other.value <= each.term.high:
         return False
     known = mentions(found["owner"]) or VARIANT.search(sentence, found.start("owner"), other.end)
-    return each.term.key == "learning_rate" and not known
+    bare = re.match(r"\s*(?:[.,;)]|\Z)", sentence[other.end :]) is not None
+    return not known and (each.term.key == "learning_rate" or bare)
 
 
 def _bound(
-    each: Said, sentence: str, context: str | None, found: Sequence[Mention], evidence: Evidence, said: list[Said]
+    each: Said,
+    sentence: str,
+    context: str | None,
+    found: Sequence[Mention],
+    evidence: Evidence,
+    said: list[Said],
+    attribution: Attribution,
 ) -> Iterator[Finding | LeftOut]:
     """The finding: its key by what follows the number, its stage and model by what surrounds it."""
     number = each.number
@@ -263,6 +367,9 @@ def _bound(
     approximate = bool(_APPROXIMATE.search(sentence[: number.start]))
     variant = variant_at(sentence, each.start, number.end, rest)
     for model in variant.split("+"):
+        if attribution.foreign_model(model):
+            yield LeftOut(key, sentence[each.start : each.end], f"{model} is no model of this paper", evidence)
+            continue
         yield Finding(key, number.tidy, evidence, stage, everywhere, model, unit, approximate)
 
 

@@ -98,7 +98,11 @@ def _everything(paper: Paper, attribution: Attribution) -> Iterator[Finding | Le
         place = Place(section, paper.source, lora)
         found = _in_section(section, place, attribution, _heading_stage(section))
         model = VARIANT.search(section.title)
+        if model is not None and attribution.foreign_model(model[0]):
+            found = _refused(found, f"of {model[0]}, which is no model of this paper")
         for each in found:
+            if isinstance(each, Finding) and (sized := attribution.sized(each.variant)):
+                each = replace(each, variant=sized)
             if model is not None and isinstance(each, Finding) and not each.variant:
                 each = replace(each, variant=model[0])
             yield each
@@ -146,5 +150,5 @@ def _heading_stage(section: Section) -> str | None:
 
 
 def _order(method: str) -> tuple[int, str]:
-    order = ("pretrain", "cooldown", "distill", "sft", "rft", "reward")
+    order = ("pretrain", "midtrain", "cooldown", "distill", "sft", "rft", "reward")
     return (order.index(method) if method in order else len(order), method)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bot.research.papers.naming import VARIANT
 from bot.research.papers.numbers import Number, number_at, numbers_in
 from bot.research.papers.stages import Mention
-from bot.research.papers.vocabulary import Term
+from bot.research.papers.terms import Term
 
 _JOINT = r"\s*(?:,\s*and|,|and|/)\s*"
 _UNITS = r"(?:[- ](?:epochs?|steps|tokens|%))?"

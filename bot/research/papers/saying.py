@@ -9,7 +9,9 @@ from dataclasses import replace
 from bot.research.papers.numbers import Number, number_at, numbers_in
 from bot.research.papers.respective import Said
 from bot.research.papers.several import HEDGED, UNIT_OF_OTHERS
-from bot.research.papers.vocabulary import BY_KEY, TERMS, Term, pattern_of
+from bot.research.papers.terms import Term
+from bot.research.papers.vocabulary import BY_KEY, TERMS, pattern_of
+from bot.research.papers.wording import of_something_else
 
 # Words that may stand between a name and its value.
 _CONNECTION = re.compile(
@@ -111,6 +113,15 @@ def _of_term(term: Term, sentence: str, paragraph: str, lora: bool) -> Iterator[
             number = number_at(sentence, found.end())
             if number is not None and re.match(r"[- ]tokens?\b", sentence[number.end :]):
                 yield Said(term, number, found.start(), number.end)
+        # `256 sequences of 1,024 tokens`
+        for found in re.finditer(r"\b(?:sequences|segments) of ", sentence):
+            number = number_at(sentence, found.end())
+            if (
+                number is not None
+                and re.match(r"[- ]tokens?\b", sentence[number.end :])
+                and _OF_TRAINING.search(sentence)
+            ):
+                yield Said(term, number, found.start(), number.end)
         for found in re.finditer(
             r"\b(?:sequences|sequence lengths?|context|dialogues|conversations|texts|examples) (?:of )?(?:up to|"
             r"at most) ",
@@ -121,6 +132,7 @@ def _of_term(term: Term, sentence: str, paragraph: str, lora: bool) -> Iterator[
                 yield Said(term, number, found.start(), number.end)
 
 
+_OF_TRAINING = re.compile(r"\b(?:batch\w*|updates?|pre-?train\w*|train\w*)\b", re.IGNORECASE)
 _BARE_RATE = re.compile(
     r"\b(?:peak|base|maximum|max|an?|the|actor|policy|constant|initial) rate (?:of |is |was |set to |to )?(?=[\d.])",
     re.IGNORECASE,
@@ -249,7 +261,7 @@ def _trains_for(before: str, sentence: str, number: Number, term: Term) -> bool:
     if HEDGED.search(before):
         return bool(re.search(r"(?:train|run|fine-?tun|optimi)\w*\s+(?:\w+ ){0,3}over (?:the )?\Z", before))
     if term.key == "max_steps":
-        clause = re.split(r"[,;(]|\band (?=[a-z])", before)[-1]
+        clause = re.split(r",(?!\d{3})|[;(]|\band (?=[a-z])", before)[-1]
         if _WARMUP.search(clause) or re.search(
             r"\b(?:grow|ris(?:e|ing)|ramp|climb|increas|linearly|held|constant|checkpoint|evaluat|sav|updat|refresh|sync|log|report|reach|peak|after|accumulat)\w*",
             clause,
@@ -285,7 +297,7 @@ def _warmup(sentence: str) -> Iterator[Said]:
     ratio, steps = BY_KEY["warmup_ratio"], BY_KEY["warmup_steps"]
     for found in _WARMUP_SHARE.finditer(sentence):
         number = number_at(sentence, found.end())
-        if number is None:
+        if number is None or of_something_else(sentence, found.start()):
             continue
         follow = sentence[number.end :]
         if re.match(r"\s*of (?:an?|one|the first|each) epoch", follow):

@@ -6,7 +6,7 @@ import re
 
 from bot.research.papers.numbers import Number, number_at, numbers_in
 from bot.research.papers.respective import Said
-from bot.research.papers.vocabulary import Term
+from bot.research.papers.terms import Term
 
 _LIST = re.compile(
     r"\s*(?:,\s*(?:and|or)?|and|or|/|–|—|to|-|~|through|→|vs\.?|×|\*|±)\s*(?=[\d.]|\$|one\b|two\b|three\b)"

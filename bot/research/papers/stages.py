@@ -33,9 +33,10 @@ _WORDS: dict[str, str] = {
     "distill": r"\b(?:train|tun|optimi[sz]|updat)(?:e|es|ed|ing|s)? (?:the|our|a) student\b|\b(?:knowledge|"
     r"on-policy|logit|white-box) distillation\b|\bGKD\b|\bOPD\b",
     "pretrain": (r"\b(?:continued|continual|domain-adaptive|further)[- ]pre-?\s?train(?:ing|"
-    r"ed)?\b|\bmid-?training\b|\b(?:we|continue(?:d|s)? to) pre-?train\b|\bpre-?\s?training\b(?! (?:models?|"
+    r"ed)?\b|\b(?:we|continue(?:d|s)? to) pre-?train\b|\bpre-?\s?training\b(?! (?:models?|"
     r"LLMs?|language|weights|checkpoints?|base|transformers?|on))|\bCPT\b|"
     r"\btrain\w*(?: [\w.,–-]+){0,12} from scratch\b|\bstable (?:stage|phase)\b"),
+    "midtrain": r"\bmid-?\s?train(?:ing|ed)\b",
     "cooldown": r"\bcool-?downs?\b|\b(?:decay|annealing) (?:stage|phase)\b",
     "rl": r"\b(?:RL|RLHF|RLVR|RLAIF|reinforcement learning)\b",
     "distillation": r"\bdistillation\b(?! (?:data|traces|dataset|corpus))",
@@ -187,7 +188,7 @@ def methods_of_title(title: str) -> frozenset[str]:
 def may_mean(general: str, stage: str | None) -> bool:
     """Whether a general word may stand for this stage: `preference tuning` for DPO, not for SFT."""
     if general == "finetune":
-        return stage not in {"pretrain", "cooldown"}
+        return stage not in {"pretrain", "midtrain", "cooldown"}
     if general == "distillation":
         return stage in {"distill", "sft", "rft"}
     return general in FAMILIES and stage in FAMILIES[general] | {general}

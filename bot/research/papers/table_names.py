@@ -8,7 +8,8 @@ from functools import lru_cache
 
 from bot.research.papers.naming import VARIANT
 from bot.research.papers.stages import methods_in
-from bot.research.papers.vocabulary import TERMS, Term
+from bot.research.papers.terms import Term
+from bot.research.papers.vocabulary import TERMS
 
 
 @dataclass(frozen=True, slots=True)

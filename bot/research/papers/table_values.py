@@ -10,7 +10,8 @@ from bot.research.papers import wording
 from bot.research.papers.findings import Value
 from bot.research.papers.numbers import Number, numbers_in, only_number
 from bot.research.papers.table_names import Key
-from bot.research.papers.vocabulary import BY_KEY, Term
+from bot.research.papers.terms import Term
+from bot.research.papers.vocabulary import BY_KEY
 
 _ABSENT = re.compile(r"\s*(?:-+|–|—|n/?a|none|✗|×|/|no|not used|not applicable)?\s*", re.IGNORECASE)
 _LENGTHS = frozenset({"max_length", "max_prompt_length", "max_completion_length"})

@@ -30,6 +30,8 @@ _FRACTION = re.compile(r"\\[tdc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _SHORT_FRACTION = re.compile(r"\\[tdc]?frac\s*(\d)\s*(\d)")
 _POWER = re.compile(r"\^\s*\{([^{}]*)\}")
 _INDEX = re.compile(r"_\s*(?:\{([^{}]*)\}|([A-Za-z0-9]))")
+_LETTERS = "|".join(name for name, sign in SYMBOLS.items() if len(sign) == 1 and sign.isalpha() and len(name) > 1)
+_GREEK = re.compile(rf"\\({_LETTERS})(?![A-Za-z])")
 _COMMAND = re.compile(r"\\([A-Za-z]+)\*?\s?")
 _MINUS = re.compile("[−‐‑]")
 
@@ -41,18 +43,25 @@ def math_text(formula: str) -> str:
     text = text.replace("\\%", "%").replace("\\&", "&").replace("\\#", "#").replace("\\$", "$").replace("\\_", "_")
     text = re.sub(r"\{,\}", ",", text)  # 10{,}000
     text = text.replace("\\{", "⦃").replace("\\}", "⦄")
+    text = _GREEK.sub(lambda found: SYMBOLS[found[1]], text)
     for _ in range(8):  # formulas are nested a few deep
         before = text
         text = _LOOK.sub(r"\1", text)
         text = _SHORT_FRACTION.sub(r"\1/\2", _FRACTION.sub(r"\1/\2", text))
         text = _POWER.sub(lambda found: "^" + found[1].strip().replace(" ", ""), text)
-        text = _INDEX.sub(lambda found: (found[1] if found[1] is not None else found[2]).strip(), text)
+        text = _INDEX.sub(_index, text)
         text = re.sub(r"\{([^{}\\]*)\}", r"\1", text)
         if text == before:
             break
     text = _COMMAND.sub(lambda found: SYMBOLS.get(found[1], " "), text)
     text = text.replace("{", "").replace("}", "").replace("⦃", "{").replace("⦄", "}").replace("\\", " ")
     return plain(text)
+
+
+def _index(found: re.Match[str]) -> str:
+    """`β1` of `\\beta_1`; an index that is a word keeps its line, `ε_low`."""
+    said = (found[1] if found[1] is not None else found[2]).strip()
+    return f"_{said}" if re.fullmatch(r"[A-Za-z]{2,}", said) else said
 
 
 def plain(text: str) -> str:

@@ -64,14 +64,17 @@ UNSETTLED = re.compile(
     r"preliminary|initially (?:used|set|tried|experimented|trained|started)|"
     r"early (?:experiments|runs|attempts|versions?)|would|could|might|if|suppose|"
     r"future|"
-    r"increasing|decreasing|reducing|lowering|raising|doubling|halving|larger than|smaller than|higher than|lower than|"
+    r"(?:increasing|decreasing|reducing|lowering|raising|doubling|halving)(?= (?:the|it|our|its|this|both|β|"
+    r"learning|batch|"
+    r"rank|epochs|to|from|by|λ|γ|ε))|larger than|smaller than|higher than|lower than|"
     r"robust (?:to|across)|effects? of|impact of|experiment(?:ed|ing)? with|"
     r"as (?:high|low|large|small|much|many|few) as|"
     r"makes|leads? to|causes|forgot|(?:earlier|previous|first|initial) (?:models?|"
     r"tr(?:y|ies)|version|draft|preprint|attempts?|"
     r"experiments?|runs?)|by mistake|erroneous\w*|"
     r"pilot|shows? that|reach(?:es|ed)|achieves|no longer|discard\w*|abandon\w*|"
-    r"fail(?:s|ed)?|ranging|(?<!clip )(?<!clipping "
+    r"fail(?:s|ed)?|too (?:low|high|small|large|long|short|slow|few|many|aggressive)|restart\w*|resum(?:ed?|ing)|"
+    r"rolled back|ramp(?:s|ed)? up|ranging|(?<!clip )(?<!clipping "
     r")(?<!cliprange )ranges? (?:from|of|between)|"
     r"for example|for instance|e\.g\.|such as|typical(?:ly)?|commonly|common "
     r"practice|usually|often|recommend\w*|default(?: value)?s? (?:of|in|is|was)|"
@@ -102,7 +105,8 @@ SETTLED = re.compile(
 )
 # Results told of a setting, and settings told by how they differ: neither is what the model was trained with.
 COMPARED = re.compile(
-    r"\b(?:improve[sd]?|ends|costs?|gains?|gained|trails?|lags?|brings?|brought|lowers|raises|raised|drops?|dropped|"
+    r"\b(?:more (?:epochs?|steps|updates)|improve[sd]?|ends|costs?|gains?|gained|trails?|lags?|brings?|"
+    r"brought|lowers|raises|raised|drops?|dropped|"
     r"lost|loses|inferior|superior|nats|points|attempts?|branch(?:es)?|"
     r"no (?:further |measurable |additional )?(?:benefit|improvement|gain|effect|difference)|"
     r"(?:chang|mak|made|bring|brought|gain)\w* (?:neither|nothing|little|no)|instead|"
@@ -118,8 +122,12 @@ ASIDE = re.compile(
     r"\s*(?:As an? (?:\w+ )?(?:check|test|control|sanity|reference|comparison|baseline|probe|diagnostic)|"
     r"For (?:comparison|reference|the (?:\w+ )?(?:ablations?|sweeps?|baselines?|comparison|proxy|pilot))|"
     r"To (?:test|check|verify|probe|study|see|measure|compare|isolate|assess|understand|examine|rule out)\b|"
+    r"To (?:write|generate|create|make|produce|label|filter|score|rank|select|translate|judge|annotate|"
+    r"rewrite|synthesi[sz]e|"
+    r"estimate|predict|detect|retrieve|propose|pose)\b[^.;]*, we (?:\w+ )?(?:fine-?tune|train)\b|"
     r"In (?:an? |the |our |one )?(?:\w+ )?(?:ablations?|pilots?|sweeps?|preliminary|earlier|early|first|control)\b"
     r"(?! (?:training )?(?:stage|phase|step|act|round)\b)|"
+    r"(?:Trained|Fine-?tuned|Tuned|Retrained|Optimi[sz]ed)\b(?! models?\b)[^,;.]*,(?! we\b)|"
     r"An? (?:first|second|third|earlier|control|additional|early) (?!(?:training )?(?:stage|phase|step|act|round)\b))"
 )
 BESIDE = re.compile(
@@ -128,7 +136,8 @@ BESIDE = re.compile(
 # Models that help to make data or to judge; a paper about one names it in its title.
 HELPERS = re.compile(
     r"\b(?:filters?|classifiers?|judges?|retrievers?|re-?rankers?|tokeni[sz]ers?|entailment models?|annotators?|"
-    r"verifiers?|teachers?|embedders?|detectors?|scorers?|draft models?|simulators?|probes?|parsers?)\b"
+    r"verifiers?|teachers?|embedders?|detectors?|scorers?|draft models?|simulators?|probes?|parsers?)\b",
+    re.IGNORECASE,
 )
 AUTHORS = re.compile(r"\bet al\b|\b[A-Z][a-z]+ (?:and|&) [A-Z][a-z]+ \(\d{4}\)")
 WE_DO = re.compile(
@@ -196,7 +205,8 @@ EVALUATION = re.compile(
     re.IGNORECASE,
 )
 GENERATION = re.compile(
-    r"\b(?:data (?:generation|synthesis|construction|collection|curation|creation|"
+    r"\b(?:synthetic|critiques?|verdicts?|judge?ments?|paraphras\w+|difficulty|data (?:generation|synthesis|"
+    r"construction|collection|curation|creation|"
     r"annotation)|synthesi[sz]\w+|teacher|annotat\w+|label(?:l?ed|l?ing) (?:with|"
     r"by)|"
     r"preference (?:pairs|data) (?:are|is|were|was) (?:built|constructed|created|"

@@ -160,6 +160,24 @@ _DURATION = re.compile(
 )
 
 
+_OTHER_SCHEDULE = re.compile(
+    r"\b(?:temperature|KL\b[\w -]{0,20}|penalty|bonus|entropy|coefficient|share|ratio|proportion|curriculum|"
+    r"difficulty|margin|"
+    r"momentum|dropout|noise|mask\w*|length|batch size|weight|reward|β|threshold)(?: (?:of|for|"
+    r"on) [\w ]{1,30}?)? (?:\w+ly )?"
+    r"(?:follows?|followed|decays?|decayed|is|are|was|were|grows?|rises?|falls?|increases?|decreases?|declines?|drops?|"
+    r"anneals?|annealed)\b",
+    re.IGNORECASE,
+)
+_OF_THE_RATE = re.compile(r"\b(?:learning[- ]rate|rate|LR|lr|warm-?\s?up|AdamW?|peak)\b")
+
+
+def of_something_else(sentence: str, at: int) -> bool:
+    """`The temperature follows a cosine`: a schedule, or a warm-up, of something else than the learning rate."""
+    lead = re.split(r"[;,]\s", sentence[: at + 12])[-1]
+    return _OTHER_SCHEDULE.search(lead) is not None and _OF_THE_RATE.search(lead) is None
+
+
 def words_in(sentence: str) -> Iterator[tuple[str, Value, int]]:
     """(key, value, place) of everything in a sentence that is said in words."""
     yield from _schedule(sentence)
@@ -170,6 +188,10 @@ def words_in(sentence: str) -> Iterator[tuple[str, Value, int]]:
         if mixed and found["f32"]:
             continue
         if re.match(r"\s*[:=] ?false", sentence[found.end() :], re.IGNORECASE):
+            continue
+        if _NOT_TRAINED_IN.search(sentence) and not re.search(
+            r"\b(?:[Pp]arameters|[Ww]eights|[Cc]omput|[Tt]rain)", sentence
+        ):
             continue
         if not _evaluated(sentence) and not re.search(r"\b(?:serv|stor|quanti[sz])\w*", sentence):
             yield "precision", "bf16" if found["bf"] else "fp16" if found["fp"] else "fp32", found.start()
@@ -187,6 +209,13 @@ def words_in(sentence: str) -> Iterator[tuple[str, Value, int]]:
     yield from _hardware(sentence)
 
 
+_NOT_TRAINED_IN = re.compile(
+    r"\b(?:reference (?:model|policy)|reduc\w+|all-?reduce|roll-?outs?|generated|generation|judge|vLLM|SGLang|"
+    r"optimi[sz]er "
+    r"states?|master|logits|softmax|teacher|reward model (?:is|runs)|critic|embeddings?)\b"
+    r"(?![^.;]*\b(?:training|trained|train)\b)",
+    re.IGNORECASE,
+)
 _OFF = re.compile(
     r"\b(?P<name>weight decay|warm-?up)\b (?:is|was|are|were) (?:(?:left|turned|switched|set) )?"
     r"(?:disabled|off|not (?:used|applied)|zero|to zero|at zero)\b",
@@ -209,15 +238,38 @@ _NO_KL = re.compile(
 )
 
 
+# `no weight decay on biases`; `Without a KL penalty, entropy falls` tells what would be.
+_OF_A_PART = re.compile(
+    r"\s*(?:is |are )?(?:applied |used )?(?:for|on|to|in)\s(?:the |any )?(?:bias\w*|norm\w*|embedding\w*|"
+    r"layer|gains?|adapters?|"
+    r"LoRA|heads?|router|vectors?|scal\w+|one-dimensional|1-?D)\b",
+    re.IGNORECASE,
+)
+_CONSEQUENCE = re.compile(r"\W*Without\b(?![^.;]*\b(?:we|our)\b)|\W*No\b(?![^.;]*\b(?:used|applied|needed|employed)\b)")
+
+
+_UNPACKED = re.compile(
+    r"\b(?:do|did) not (?:use |apply )?(?:sequence |sample )?pack(?:ing)?\b(?! (?:across|more|up))|"
+    r"\b[Pp]acking (?:is|was) (?:not (?:used|applied)|"
+    r"disabled|off)\b|\bwithout (?:sequence |sample )?packing\b"
+)
+
+
 def absent_in(sentence: str) -> Iterator[tuple[str, Value, int]]:
     """What is said not to be there, as the value that means so: `no weight decay` is 0."""
     for found in _ABSENT.finditer(sentence):
+        if _OF_A_PART.match(sentence, found.end()) or _CONSEQUENCE.match(sentence):
+            continue
         for name in (found["first"], found["second"]):
             if name:
                 yield ("weight_decay" if name.lower().startswith("weight") else "warmup_steps"), 0, found.start()
 
     for found in _NO_KL.finditer(sentence):
+        if _CONSEQUENCE.match(sentence):
+            continue
         yield "beta", 0, found.start()
+    for found in _UNPACKED.finditer(sentence):
+        yield "packing", False, found.start()
     for found in _OFF.finditer(sentence):
         yield ("weight_decay" if found["name"].lower().startswith("weight") else "warmup_steps"), 0, found.start()
 
@@ -236,6 +288,8 @@ def _schedule(sentence: str) -> Iterator[tuple[str, Value, int]]:
             # `linear warmup` says how it begins, not how it goes on.
             if _NOT_USED.search(sentence[: match.start()]) or re.match(r"[- ]warm", sentence[match.end() :]):
                 continue
+            if of_something_else(sentence, match.start()):
+                continue
             plain = re.sub(r"[-–— ]+", " ", kind.lower().replace("warm-up", "warmup"))
             found[match.start()] = _SCHEDULES[plain]
     named = set(found.values())
@@ -253,6 +307,12 @@ def _optimizer(sentence: str) -> Iterator[tuple[str, Value, int]]:
             continue
         if found["name"] in {"SGD", "Lion", "SOAP", "Adam", "LAMB"} and not re.search(
             r"optimi[sz]|with|using|use", sentence, re.IGNORECASE
+        ):
+            continue
+        if (
+            not found["eight"]
+            and not found["bits"]
+            and re.search(r"\b(?:8|eight)[- ]?bits?\b", sentence[found.end() : found.end() + 25])
         ):
             continue
         bits = "8bit" if found["eight"] or "8-bit" in (found["bits"] or "") else ""

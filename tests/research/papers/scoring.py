@@ -112,6 +112,8 @@ SAME_WORD = {
 }
 
 
+# Our methods by the words of README's table of methods.
+SAME_STAGE = {"speech": "speech recognition", "vision": "image classification", "classify": "classification"}
 _OWNED = re.compile(r"[\w.-]+/[a-z][\w.-]+$")  # a name on the Hub, owner/name, and not ViT-B/16
 _TELL_NOTHING = frozenset(("the", "our", "ours", "model", "stage", "phase"))
 
@@ -297,10 +299,14 @@ def _said_model(paper: Mapping[str, Any], said: str | None) -> str | None:
 
 def _fits(paper: Mapping[str, Any], entry: Mapping[str, Any], answer: Mapping[str, Any]) -> bool:
     """Whether an answer speaks of the entry's stage and model; None speaks of all of them."""
-    return _means(paper["stages"], entry.get("stage"), answer.get("stage")) and (
+    return _is_stage(paper, entry.get("stage"), answer.get("stage")) and (
         (entry.get("model") is None and _is_own(paper["models"], answer.get("model")))
         or (entry.get("model") is not None and _means(paper["models"], entry["model"], answer.get("model")))
     )
+
+
+def _is_stage(paper: Mapping[str, Any], name: str | None, said: str | None) -> bool:
+    return any(_means(paper["stages"], name, word) for word in (said, SAME_STAGE.get(said or "", said)))
 
 
 def _is_own(models: list[Mapping[str, Any]], said: str | None) -> bool:

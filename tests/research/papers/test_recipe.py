@@ -14,7 +14,7 @@ from bot.research.papers.reading import read_file
 from bot.research.papers.recipe import PaperRecipe, extract
 from tests.research.papers.measuring import measured
 from tests.research.papers.pdf_writer import pdf_of
-from tests.research.papers.scoring import FRESH, UNSEEN
+from tests.research.papers.scoring import FRESH, LATER, UNSEEN
 
 OWN = Path(__file__).parent / "own"
 NAMES = sorted(path.stem for path in OWN.glob("*.json"))
@@ -253,7 +253,9 @@ def test_papers_of_others_are_read_with_hardly_a_wrong_number() -> None:
     assert told.recall >= 0.72, "\n".join(told.lines())
 
 
-@pytest.mark.parametrize(("held", "recall"), [(UNSEEN, 0.65), (FRESH, 0.8)], ids=["unseen", "fresh"])
+@pytest.mark.parametrize(
+    ("held", "recall"), [(UNSEEN, 0.65), (FRESH, 0.8), (LATER, 0.8)], ids=["unseen", "fresh", "later"]
+)
 def test_papers_that_came_later_are_read_with_hardly_a_wrong_number(held: Path, recall: float) -> None:
     told = measured(held)
     assert told.precision >= 0.98, "\n".join(told.lines())
