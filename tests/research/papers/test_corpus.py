@@ -8,6 +8,7 @@ from tests.research.papers.scoring import (
     CORPUS,
     FRESH,
     KEYS,
+    LATEST,
     UNSEEN,
     canonical,
     latex_archive,
@@ -21,6 +22,7 @@ FORMATS = {
     CORPUS: {"arxiv_html": 5, "ar5iv_html": 2, "latex": 4, "pdf": 3},
     UNSEEN: {"arxiv_html": 2, "ar5iv_html": 1, "latex": 2, "pdf": 1},
     FRESH: {"arxiv_html": 3, "ar5iv_html": 1, "latex": 3, "pdf": 1},
+    LATEST: {"arxiv_html": 2, "ar5iv_html": 1, "latex": 2, "pdf": 1},
 }
 PAPERS = {name: paper for held in FORMATS for name, paper in papers(held).items()}
 HELD = {name: held for held in FORMATS for name in papers(held)}
