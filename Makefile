@@ -36,7 +36,7 @@ $(VENV)/.test: pyproject.toml $(VENV)/.train
 # GitHub's own API descriptions, the independent judges of the practice forge. Without Node their tests are skipped
 # and listed; with CI=true they fail.
 tests/node/node_modules/.installed: tests/node/package-lock.json
-	@if command -v npm >/dev/null; then npm ci --prefix tests/node --silent --no-audit --no-fund --ignore-scripts && touch $@; \
+	@if command -v npm >/dev/null; then npm ci --prefix tests/node --loglevel=error --no-audit --no-fund --ignore-scripts >/dev/null && touch $@; \
 	elif [ "$$CI" = true ]; then echo "npm is missing: CI needs Node 20 or newer"; exit 1; \
 	else echo "npm is missing: the tests against GitHub's published API descriptions will be skipped"; fi
 

@@ -53,7 +53,7 @@ def refuse_unexplained(table: Table, method: str, uses: Sequence[Use]) -> None:
     found = [
         one for column in table.columns for one in _unread(column, read)
         if _is_substantial(one, read) and (not decided or _asks(one)) and not _is_known(one, method, read, longest)
-        and _new(table, one, used, answers) > NEW
+        and _new(table, one, used, answers) > NEW and not _names_the_class(table, one, uses)
     ]  # fmt: skip
     found += [one for one in table.columns if one not in found and not decided
               and _is_short_part(table, one, method, uses, read) and _new(table, one, used, answers) > NEW]  # fmt: skip
@@ -77,6 +77,11 @@ def _is_short_part(table: Table, column: Column, method: str, uses: Sequence[Use
     if method == "classify":
         return bool(set(words[-1:]) & _PARTS) and not any(_mirrors(table, column, use.expression) for use in uses)
     return method in ("sft", "distill", "grpo") and column.words >= 3 and "_".join(words) in _TASKS
+
+
+def _names_the_class(table: Table, column: Column, uses: Sequence[Use]) -> bool:
+    label = next((use for use in uses if use.role == "label"), None)
+    return label is not None and column.kind is Kind.TEXT and _mirrors(table, column, label.expression)
 
 
 def _mirrors(table: Table, column: Column, expression: str) -> bool:

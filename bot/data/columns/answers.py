@@ -14,6 +14,9 @@ _PROSE = 30
 _ANSWERED_BY = frozenset(WRITTEN) - {"label", "intent", "text", "explanation", "rationale"}
 """Names that make an answer even where the question has a name like `text`."""
 
+_GUESSED = frozenset({"predicted", "prediction", "predictions", "pred", "guess", "guessed"})
+_TRUE = frozenset({"truth", "gold", "golden", "reference", "expected", "correct", "actual"})
+
 
 def _answers(table: Table, names: Sequence[str], besides: Sequence[str], deepest: int = 0) -> list[Candidate]:
     return [
@@ -47,6 +50,7 @@ def answer_use(table: Table, besides: Sequence[str], notes: list[str]) -> Use | 
         if column.is_text and REASONING & set(words_of(column.path)) and column.filled >= FEWEST and column.words >= 5
         and column is not best and rank_of(column.path, ANSWERS) is None
     ]  # fmt: skip
+    _refuse_guess(table, best)
     first = f", the first of {best.length} or so" if best.kind is Kind.ALTERNATING else ""
     return Use("completion", said_by(best) or best.path, best.evidence() + first)
 
@@ -81,6 +85,20 @@ def _better_answer(table: Table, best: Column, rival: Column, tier: int, notes: 
         f"{best.path} and {rival.path} could both be the answer ({best.evidence()}; {rival.evidence()}).",
         [f"data_completion_column: {one.path}" for one in (best, rival)],
     )
+
+
+def _refuse_guess(table: Table, best: Column) -> None:
+    """A prediction beside the truth that it was scored against is no answer to learn unasked. Raises: Unclear."""
+    if not _GUESSED & set(words_of(best.path)):
+        return
+    for column in table.columns:
+        if column is best or not (column.is_text or column.kind in NUMBERS) or not _TRUE & set(words_of(column.path)):
+            continue
+        if any(row.get(column.path) != row.get(best.path) for row in table.rows):
+            raise Unclear(
+                f"{best.path} is what was predicted, and {column.path} says otherwise in some rows: which is to be "
+                "learned?", [f"data_completion_column: {one.path}" for one in (column, best)],
+            )  # fmt: skip
 
 
 def _marks(table: Table) -> str:

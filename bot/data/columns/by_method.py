@@ -9,13 +9,15 @@ from .accounting import refuse_unexplained
 from .classes import class_uses, speech_uses, text_uses
 from .expressions import Unreadable
 from .facts import Column, Kind
-from .mapping import FEWEST, LOOKED_AT, ROLES, ColumnMapping, Question, Table, Unclear, Use, key_of_role
+from .mapping import LOOKED_AT, ROLES, ColumnMapping, Question, Table, Unclear, Use, key_of_role
 from .names import CONTEXTS, rank_of
 from .pairs import pair_uses
 from .preferences import preference_uses
 
+FEWEST_UNASKED = 0.8
+"""Share of the rows that must have every part; what would leave more of them out is a person's decision."""
 FEWEST_PAIRS = 0.2
-"""The same share where two answers are compared: many are as good as each other."""
+"""The share of the rows where two answers are compared: many are as good as each other."""
 
 
 def map_columns(
@@ -80,9 +82,10 @@ def _check(table: Table, uses: Sequence[Use]) -> None:
                 raise Unclear(f"{use.expression} cannot be {use.role} and {other.role} at once.")
     shares = {use.role: table.share(use.expression) for use in needed}
     worst = min(needed, key=lambda use: shares[use.role])
-    least = FEWEST_PAIRS if worst.role in ("chosen", "rejected") else FEWEST
+    least = FEWEST_PAIRS if worst.role in ("chosen", "rejected") else FEWEST_UNASKED
     if shares[worst.role] < least and worst.role not in table.named:
         raise Unclear(
-            f"{worst.expression} would be {worst.role}, and only {shares[worst.role]:.0%} of the rows have it.",
+            f"{worst.expression} would be {worst.role}, and only {shares[worst.role]:.0%} of the rows have it; the "
+            "others would be left out.",
             [f"{key_of_role(worst.role)}: {worst.expression}"],
         )

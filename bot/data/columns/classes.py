@@ -111,6 +111,11 @@ def _label(table: Table) -> Use:
         stored = [column for column in named if _is_class(column)] or [column for column in tiers if _is_class(column)]
         stored = [one for one in stored if not any(one.path.endswith(end) for end in _NAMED_LIKE)] or stored
     if not stored:
+        marks = [
+            column for column in table.columns if _is_mark(column) and words_of(column.path)[:1] in (["is"], ["has"])
+        ]
+        stored = marks if len(marks) == 1 and marks[0].filled >= FEWEST else []
+    if not stored:
         raise _untold(table, "label", [column.path for column in table.columns if _is_class(column)])
     exact = [column for column in stored if column.path.lower() in ("label", "labels", "class")]
     if len(stored) > 1 and len(exact) != 1 and not _same_class(table, stored):
@@ -202,8 +207,8 @@ def _classified(table: Table, label: Use) -> Use:
         and column.path != label.expression and not column.path.startswith(f"{label.expression}_")
         and not column.is_identifier
     ]  # fmt: skip
-    by_name = {"_".join(words_of(column.path)): column for column in texts}
-    for one, other in PAIRS:
+    by_name = {"".join(words_of(column.path)): column for column in texts}
+    for one, other in ((one.replace("_", ""), other.replace("_", "")) for one, other in PAIRS):
         if one in by_name and other in by_name:
             first, second = by_name[one], by_name[other]
             return Use(

@@ -15,9 +15,10 @@ CONTEXTS = (
     "ctx", "premise", "body", "selftext",
 )  # fmt: skip
 READ = (
-    "document", "article", "dialogue", "dialog", "conversation", "transcript", "passage", "context", "contexts", "text",
-    "content", "post", "body", "history", "description", "sentence", "premise", "ctx", "utterance", "paragraph",
-    "story", "src", "source", "selftext", "report", "complaint", "user", "human", "goal", "task", "statement", "title",
+    "document", "article", "dialogue", "dialog", "conversation", "transcript", "passage", "context", "contexts",
+    "text", "content", "post", "body", "history", "description", "sentence", "premise", "ctx", "utterance",
+    "paragraph", "story", "src", "source", "source_text", "src_text", "selftext", "report", "complaint", "user",
+    "human", "goal", "task", "statement", "title",
 )  # fmt: skip
 """What a prompt is made of where no column is called one."""
 ANSWERS = (
@@ -52,6 +53,7 @@ OPPOSITES = (
     ("winning", "losing"), ("correct", "incorrect"), ("right", "wrong"), ("best", "worst"), ("helpful", "unhelpful"),
     ("harmless", "harmful"), ("accept", "reject"), ("preferred", "unpreferred"),
     ("preferred", "nonpreferred"), ("preferred", "rejected"), ("safe", "unsafe"), ("w", "l"), ("yes", "no"),
+    ("j", "k"),  # of pairs from Stack Exchange: https://huggingface.co/datasets/lvwerra/stack-exchange-paired
 )  # fmt: skip
 SIDES = (("a", "b"), ("0", "1"), ("1", "2"), ("left", "right"), ("first", "second"), ("one", "two"))
 SYSTEMS = ("system", "system_prompt", "system_message", "sys_prompt", "system_instruction", "sys")
@@ -69,7 +71,7 @@ TEXTS = ("text", "content", "document", "sentence", "article", "body", "review",
 PAIRS = (
     ("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2"), ("text1", "text2"),
     ("question", "sentence"), ("question", "passage"), ("title", "content"), ("title", "text"), ("title", "body"),
-    ("sentence_1", "sentence_2"), ("context", "statement"), ("sent1", "sent2"), ("claim", "evidence"),
+    ("context", "statement"), ("sent1", "sent2"), ("claim", "evidence"),
     ("sentence_a", "sentence_b"), ("text_a", "text_b"), ("title", "abstract"), ("headline", "body"),
     ("query", "passage"), ("title", "description"), ("premise", "claim"), ("passage", "question"),
     ("text", "hypothesis"), ("sentence", "hypothesis"),
