@@ -2,8 +2,8 @@
 
     python -m tests.research.papers.measuring [-v]
 
-Prints precision with its interval, recall and every wrong answer, of `corpus/`, and of `unseen/`, `fresh/` and
-`later/`, which came after it; `-v` also what was missed.
+Prints precision with its interval, recall and every wrong answer, of `corpus/`, and of `unseen/`, `fresh/`,
+`later/` and `latest/`, which came after it; `-v` also what was missed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bot.research.papers.latex import read_latex
 from bot.research.papers.model import Form, Paper
 from bot.research.papers.pdf import read_pdf
 from bot.research.papers.recipe import extract
-from tests.research.papers.scoring import CORPUS, FRESH, LATER, UNSEEN, Score, latex_archive, papers, score
+from tests.research.papers.scoring import CORPUS, FRESH, LATER, LATEST, UNSEEN, Score, latex_archive, papers, score
 
 
 def read(name: str, held: Path = CORPUS) -> Paper:
@@ -51,7 +51,7 @@ def measured(held: Path = CORPUS) -> Score:
 
 
 def main() -> None:
-    for held in (CORPUS, UNSEEN, FRESH, LATER):
+    for held in (CORPUS, UNSEEN, FRESH, LATER, LATEST):
         result = measured(held)
         print(f"{held.name}, {len(papers(held))} papers", *result.lines(), sep="\n")
         for paper, entry in result.missed if "-v" in sys.argv else ():

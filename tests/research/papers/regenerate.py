@@ -1,6 +1,6 @@
 """Makes the HTML and PDF papers again from their sources.
 
-`python -m tests.research.papers.regenerate [--held corpus|unseen|fresh|later] [name ...]`
+`python -m tests.research.papers.regenerate [--held corpus|unseen|fresh|later|latest] [name ...]`
 
 Needed only when a source changes. HTML comes from LaTeXML itself (`latexmlc`, 0.8.7), in the frame that arXiv or ar5iv
 serve it in; PDFs from `pdflatex`, and one from `fpdf2` with a Unicode font, as word processors write them: ligatures as
@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.research.papers.scoring import CORPUS, FRESH, LATER, UNSEEN, papers
+from tests.research.papers.scoring import CORPUS, FRESH, LATER, LATEST, UNSEEN, papers
 
 FONT = Path("/usr/share/fonts/truetype/dejavu/DejaVuSerifCondensed.ttf")
 LIGATURES = {"ffi": "ﬃ", "ffl": "ﬄ", "ff": "ﬀ", "fi": "ﬁ", "fl": "ﬂ"}
@@ -140,7 +140,9 @@ def main(held: Path, names: list[str]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--held", choices=(CORPUS.name, UNSEEN.name, FRESH.name, LATER.name), default=CORPUS.name)
+    parser.add_argument(
+        "--held", choices=[one.name for one in (CORPUS, UNSEEN, FRESH, LATER, LATEST)], default=CORPUS.name
+    )
     parser.add_argument("names", nargs="*")
     told = parser.parse_args()
     main(CORPUS.with_name(told.held), told.names)

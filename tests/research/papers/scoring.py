@@ -1,7 +1,7 @@
 """Judges what a reader of papers makes of test papers: precision, recall, and which values are wrong.
 
-**The papers.** `corpus/` holds those that a reader is made with; `unseen/`, `fresh/` and `later/` those written after
-it, by people who had not seen it. Each of their folders holds one invented paper and `expected.yaml`:
+**The papers.** `corpus/` holds those that a reader is made with; `unseen/`, `fresh/`, `later/` and `latest/` those
+written after it, by people who had not seen it. Each of their folders holds one invented paper and `expected.yaml`:
 
 - `id` (an arXiv-shaped one that cannot exist), `title`, `format` (`arxiv_html`, `ar5iv_html`, `latex`, `pdf`) and
   `file`, relative to the folder. For `latex` the whole of `source/` is the paper; `latex_archive` packs it as arXiv
@@ -44,6 +44,7 @@ CORPUS = Path(__file__).parent / "corpus"
 UNSEEN = Path(__file__).parent / "unseen"
 FRESH = Path(__file__).parent / "fresh"
 LATER = Path(__file__).parent / "later"
+LATEST = Path(__file__).parent / "latest"
 
 KEYS = frozenset(
     (

@@ -9,6 +9,7 @@ from tests.research.papers.scoring import (
     FRESH,
     KEYS,
     LATER,
+    LATEST,
     UNSEEN,
     canonical,
     latex_archive,
@@ -23,6 +24,7 @@ FORMATS = {
     UNSEEN: {"arxiv_html": 2, "ar5iv_html": 1, "latex": 2, "pdf": 1},
     FRESH: {"arxiv_html": 3, "ar5iv_html": 1, "latex": 3, "pdf": 1},
     LATER: {"arxiv_html": 2, "ar5iv_html": 1, "latex": 2, "pdf": 1},
+    LATEST: {"arxiv_html": 2, "ar5iv_html": 1, "latex": 2, "pdf": 1},
 }
 PAPERS = {name: paper for held in FORMATS for name, paper in papers(held).items()}
 HELD = {name: held for held in FORMATS for name in papers(held)}
