@@ -114,7 +114,10 @@ SAME_WORD = {
 
 
 # Our methods by the words of README's table of methods.
-SAME_STAGE = {"speech": "speech recognition", "vision": "image classification", "classify": "classification"}
+SAME_STAGE = {
+    "speech": "speech recognition", "vision": "image classification", "classify": "classification",
+    "pretrain": "pretraining",
+}  # fmt: skip
 _OWNED = re.compile(r"[\w.-]+/[a-z][\w.-]+$")  # a name on the Hub, owner/name, and not ViT-B/16
 _TELL_NOTHING = frozenset(("the", "our", "ours", "model", "stage", "phase"))
 
