@@ -14,7 +14,7 @@ from bot.research.papers.reading import read_file
 from bot.research.papers.recipe import PaperRecipe, extract
 from tests.research.papers.measuring import measured
 from tests.research.papers.pdf_writer import pdf_of
-from tests.research.papers.scoring import FRESH, LATER, UNSEEN
+from tests.research.papers.scoring import FRESH, LATER, LATEST, UNSEEN
 
 OWN = Path(__file__).parent / "own"
 NAMES = sorted(path.stem for path in OWN.glob("*.json"))
@@ -254,7 +254,9 @@ def test_papers_of_others_are_read_with_hardly_a_wrong_number() -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "recall"), [(UNSEEN, 0.65), (FRESH, 0.8), (LATER, 0.8)], ids=["unseen", "fresh", "later"]
+    ("held", "recall"),
+    [(UNSEEN, 0.65), (FRESH, 0.8), (LATER, 0.8), (LATEST, 0.55)],
+    ids=["unseen", "fresh", "later", "latest"],
 )
 def test_papers_that_came_later_are_read_with_hardly_a_wrong_number(held: Path, recall: float) -> None:
     told = measured(held)
