@@ -27,7 +27,7 @@ from bot.data.rows import Item, Row, Segment, Shard, data_files, read_items, rea
 from bot.data.screen import data_of
 from bot.errors import UserError
 
-_BATCH_BYTES, _BATCH_ROWS = 1 << 18, 4096
+_BATCH_BYTES, _BATCH_ROWS = 1 << 17, 4096
 # A longer text is looked at in pieces that overlap, so that memory does not grow with the length of a row.
 _LONGEST_TEXT, _OVERLAP = 1 << 20, 1 << 13
 _SHARD_BYTES = 4 << 20

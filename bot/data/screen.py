@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from functools import cache
-from typing import Any
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,15 +111,26 @@ def run_hashes(words: Hashes, length: int) -> Hashes:
     return _RunHashes(words).of(length)
 
 
+_AT_ONCE = 1 << 13
+"""Runs that are hashed together: the tables of powers need be no longer than a batch of rows asks for."""
+
+
 def hashes_of(runs: Iterable[Sequence[str]], length: int) -> Hashes:
     """Hashes of runs of words as `split_words` makes them, in their order. Each has `length` words."""
-    data = " ".join(word for run in runs for word in run).encode(errors="replace")
-    return run_hashes(word_hashes(data)[0], length)[::length] if data else np.empty(0, np.uint64)
+    rest, found = iter(runs), [np.empty(0, np.uint64)]
+    while some := list(islice(rest, _AT_ONCE)):
+        data = " ".join(word for run in some for word in run).encode(errors="replace")
+        found.append(run_hashes(word_hashes(data)[0], length)[::length])
+    return np.concatenate(found)
 
 
 def runs_in(words: Sequence[str], length: int) -> Hashes:
     """Hashes of all runs of one text."""
-    return run_hashes(word_hashes(" ".join(words).encode(errors="replace"))[0], length)
+    found = [np.empty(0, np.uint64)]
+    for start in range(0, len(words), _AT_ONCE):
+        data = " ".join(words[start : start + _AT_ONCE + length - 1]).encode(errors="replace")
+        found.append(run_hashes(word_hashes(data)[0], length))
+    return np.concatenate(found)
 
 
 def data_of(texts: Iterable[str]) -> bytes:
@@ -129,22 +139,25 @@ def data_of(texts: Iterable[str]) -> bytes:
 
 
 _LEAST = 1 << 14
-"""Entries of the smallest table. Each size that is met is kept, so a small scan takes a few hundred KB and a large one
-not twice what its largest batch needs."""
+"""Entries of the smallest table. A table is made twice as long whenever a batch needs it, so that a small scan takes a
+few hundred KB and a large one not twice what its largest batch needs."""
+_tables: dict[int, tuple[Hashes, Hashes]] = {}
 
 
 def _powers(base: int, count: int) -> tuple[Hashes, Hashes]:
     """The first `count` powers of `base` modulo 2^64, and of its inverse."""
-    powers, inverses = _power_table(base, max(_LEAST, 1 << max(count - 1, 0).bit_length()))
+    powers, inverses = _tables.get(base, (_NOTHING, _NOTHING))
+    if len(powers) < count:
+        size = max(_LEAST, 1 << (count - 1).bit_length())
+        powers, inverses = _grown(powers, base, size), _grown(inverses, pow(base, -1, 1 << 64), size)
+        _tables[base] = powers, inverses
     return powers[:count], inverses[:count]
 
 
-@cache
-def _power_table(base: int, count: int) -> tuple[Hashes, Hashes]:
-    def powers(of: int) -> Hashes:
-        factors = np.full(count, of, np.uint64)
-        factors[0] = 1
-        product: Any = np.cumprod(factors)
-        return product  # type: ignore[no-any-return]
+_NOTHING: Hashes = np.ones(1, np.uint64)
 
-    return powers(base), powers(pow(base, -1, 1 << 64))
+
+def _grown(powers: Hashes, base: int, size: int) -> Hashes:
+    while len(powers) < size:
+        powers = np.concatenate((powers, powers * np.uint64(pow(base, len(powers), 1 << 64))))
+    return powers
