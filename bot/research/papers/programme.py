@@ -203,7 +203,7 @@ def _gone_before(paragraph: str) -> set[str]:
         mention.method
         for sentence in sentences(paragraph)
         for mention in mentions(sentence)
-        if _LED_TO.search(sentence[: mention.start])
+        if _LED_TO.search(sentence[max(0, mention.start - 80) : mention.start])
     }
 
 

@@ -140,10 +140,14 @@ _DONE = re.compile(
 )
 
 
+_WORD_AFTER = re.compile(r"\s+[A-Za-z]")
+
+
 def _is_adjective(text: str, match: re.Match[str]) -> bool:
     """`the instruction-tuned Qwen` is a thing; `is fine-tuned`, `we fine-tuned` are stages."""
-    follows = re.match(r"\s+[A-Za-z]", text[match.end() :]) is not None
-    return match[0].lower().endswith("tuned") and follows and not _DONE.search(text[: match.start()])
+    if not match[0].lower().endswith("tuned") or not _WORD_AFTER.match(text, match.end()):
+        return False
+    return not _DONE.search(text[max(0, match.start() - 40) : match.start()])
 
 
 def _without_own_words(found: list[Mention]) -> list[Mention]:

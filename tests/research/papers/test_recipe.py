@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -296,3 +297,14 @@ def test_stages_that_are_numbered_have_the_names_of_their_headings() -> None:
 def test_a_paper_that_names_no_stage_has_that_of_its_task(title: str, stage: str) -> None:
     section = Section("Training", 1, ("We fine-tune it with a learning rate of 1e-5.",))
     assert told(extract(Paper("x", title, "", (section,), "x", 0.0, Form.HTML))) == {stage: {"learning_rate": 1e-5}}
+
+
+@pytest.mark.parametrize(
+    "words", ["fine-tuned ", "for the ", "learning rate and ", "1e-5 ", "the x y z is 3 for the run "]
+)
+def test_no_sentence_makes_reading_slow(words: str) -> None:
+    """A second or so; with a look back over the whole sentence at each word it is minutes."""
+    sections = (Section("Training", 1, (f"We fine-tune with SFT. {words * (200_000 // len(words))}",)),)
+    started = time.process_time()
+    extract(Paper("x", "Quiet", "We train Phi-3 with SFT.", sections, "x", 0.0, Form.HTML))
+    assert time.process_time() - started < 20
