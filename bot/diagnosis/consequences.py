@@ -100,6 +100,10 @@ _DATA_CAUSES = frozenset(
     {_S.WRONG_COLUMNS, _S.TRUNCATION, _S.ALL_LABELS_MASKED, _S.ASSISTANT_MASK_EMPTY, _S.PAD_EQ_EOS, _S.DPO_FLIPPED,
      _S.REWARD_INVERTED, _S.TOKENIZER}
 )  # fmt: skip
+_ASKED_OTHERWISE = frozenset({_S.TEMPLATE_MISMATCH, _S.EVAL_PROMPT_MISMATCH})
+RIGHT_SO_FAR = 0.8
+"""Confidence from which on answers were cut that had begun well: the cap is the cause. Below it they were wrong from
+the start, and a model that is asked in another form than it was taught does not end either."""
 _ORDER = {Severity.FATAL: 0, Severity.HARMFUL: 1, Severity.ADVICE: 2}
 
 
@@ -108,10 +112,14 @@ def hides(cause: Finding, consequence: Finding) -> bool:
     first, second = cause.diagnosis.symptom, consequence.diagnosis.symptom
     if second is Symptom.PLATEAU and consequence.harm < 1 and first in _OUTWEIGH_A_SHORT_RUN:
         return cause.diagnosis.severity is not Severity.ADVICE
+    if first in _ASKED_OTHERWISE and second is Symptom.CLIPPED_COMPLETIONS:
+        return consequence.diagnosis.confidence < RIGHT_SO_FAR
     if second not in EXPLAINS.get(first, frozenset()) or cause is consequence:
         return False
     if first is Symptom.PLATEAU and cause.harm < 1:
         return False
+    if first is Symptom.CLIPPED_COMPLETIONS and second in _ASKED_OTHERWISE:
+        return cause.diagnosis.confidence >= RIGHT_SO_FAR
     if _ORDER[cause.diagnosis.severity] > _ORDER[consequence.diagnosis.severity]:
         return cause.diagnosis.severity is not Severity.ADVICE
     return consequence.basis is not Basis.DATA or first in _DATA_CAUSES

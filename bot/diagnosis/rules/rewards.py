@@ -28,6 +28,9 @@ LENGTH_Z = 3.0
 LENGTH_GROWTH = 1.3
 PAYS_FOR_LENGTH = 0.8
 OPPOSED = -0.8
+# From here on the length of answers accounts for all that they earn; a truth below the second had nothing to lose.†
+FOR_LENGTH_ALONE = 0.95
+LITTLE_TO_LOSE = 0.15
 INVERTED_SHARE = 0.2
 FEWEST = 12
 STEPS = 20
@@ -56,6 +59,13 @@ def reward_inverted(observations: Observations) -> Answer:
             Symptom.REWARD_INVERTED, f"reward and truth do not oppose each other (correlation {shown(against)})"
         )
     assert truth is not None
+    paid = _paid_for_length(observations, observed(observations, "completions/mean_length"), rewards)
+    if paid is not None and paid > FOR_LENGTH_ALONE and truth.head(WINDOW) < LITTLE_TO_LOSE:
+        return RuledOut(
+            Symptom.REWARD_INVERTED,
+            f"the reward follows the length of answers (correlation {shown(paid)}), of which few were right before "
+            f"({shown(truth.head(WINDOW))})",
+        )
     return _inverted_finding(
         observations,
         [
