@@ -207,6 +207,14 @@ def test_template_that_the_recipe_sets_is_blamed_for_what_it_alone_explains(fold
     assert (found.symptom, found.key, found.line) == (Symptom.TEMPLATE_MISMATCH, "chat_template_path", 2)
 
 
+def test_answers_that_are_wrong_from_the_start_are_not_blamed_on_the_cap(folder: Any, build: Any) -> None:
+    recipe = "learning_rate: 3.0e-3\nchat_template_path: ours.jinja\n"
+    samples = answered(build, lambda ref: ref[::-1], finish="stop")
+    samples[::3] = [{**each, "response": "9z" * 12, "finish": "length"} for each in samples[::3]]
+    found = first(folder(recipe, **run(build, samples)))
+    assert (found.symptom, found.key) == (Symptom.TEMPLATE_MISMATCH, "chat_template_path")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"), [("ababababababab", True), ("aaaaaaaaaaaaaaa", True), ("abcdefgh", False), ("no no", False)]
 )

@@ -104,6 +104,14 @@ def test_reward_for_length_is_a_length_hack(folder: Any, build: Any) -> None:
     assert (found.symptom, found.key) == (Symptom.LENGTH_HACK, "reward_functions")
 
 
+def test_reward_for_length_is_not_inverted_because_the_few_right_answers_go(folder: Any, build: Any) -> None:
+    length = build.trend(12, 19, noise=0.4)
+    lengths = {"completions/mean_length": length, "completions/clipped_ratio": build.trend(0.1, 1.0)}
+    metrics = shadowed(build, [v / 20 for v in length], [max(0.0, 0.05 * (20 - v) / 8) for v in length], **lengths)
+    found = first(folder(GRPO, metrics=metrics))
+    assert (found.symptom, found.key) == (Symptom.LENGTH_HACK, "reward_functions")
+
+
 def test_longer_answers_that_are_right_are_healthy(folder: Any, build: Any) -> None:
     rise = build.trend(0.1, 0.9)
     metrics = shadowed(build, rise, rise, **{"completions/mean_length": build.trend(40, 200, noise=1)})
