@@ -18,7 +18,6 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from bot.research.errors import Malformed, NotFound, Refused
-from bot.research.web import Web
 
 HOST = "api.github.com"
 MOST_HITS = 30
@@ -163,14 +162,3 @@ class Code:
 
     async def _read(self, path: str, params: Mapping[str, str], accept: str = "application/vnd.github+json") -> Any:
         return await self._reader.read(path, params, accept)
-
-
-class WebReader:
-    """Reads through `Web` itself: without an account, or with the token that `Web` has for GitHub."""
-
-    def __init__(self, web: Web) -> None:
-        self._web = web
-
-    async def read(self, path: str, params: Mapping[str, str], accept: str) -> Any:
-        page = await self._web.get(f"https://{HOST}{path}", params=params, max_age_seconds=_HOUR, most_bytes=4 << 20)
-        return page.json()

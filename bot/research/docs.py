@@ -168,11 +168,3 @@ async def search_site(web: Web, package: str, query: str, *, limit: int = 5) -> 
               for title, url in links]  # fmt: skip
     best = sorted((each for each in scored if each[0]), key=lambda each: -each[0])
     return [Hit(title, "", url, float(score)) for score, title, url in best[:limit]]
-
-
-async def read_site(web: Web, url: str) -> Hit:
-    """A page of a package's site as Markdown. Raises: as `Web.get`."""
-    page = await web.get(url if url.endswith(".md") else f"{url}.md", most_bytes=2 << 20)
-    text = page.text()
-    title = next((line.lstrip("# ").strip() for line in text.splitlines() if line.startswith("#")), url)
-    return Hit(title, text, page.url, 1.0)

@@ -151,12 +151,6 @@ async def parquet_files(web: Web, dataset: str) -> tuple[ParquetFile, ...]:
     )  # fmt: skip
 
 
-async def is_valid(web: Web, dataset: str) -> frozenset[str]:
-    """What the viewer can do with a data set: preview, viewer, search, filter, statistics. Raises: as `splits`."""
-    answer = _object(await _asked(web, "is-valid", dataset))
-    return frozenset(key for key, value in answer.items() if value is True)
-
-
 async def _asked(web: Web, what: str, dataset: str, **params: str) -> Page:
     try:
         return await web.get(f"{BASE}/{what}", params={"dataset": dataset, **params}, most_bytes=MOST_BYTES)

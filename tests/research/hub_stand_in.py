@@ -36,7 +36,7 @@ class HubStandIn:
         self.sets: dict[str, Shown] = {}
         self.server = StandIn()
         self.server.answers["/api/datasets"] = self._listed
-        for what in ("splits", "first-rows", "rows", "size", "statistics", "parquet", "is-valid"):
+        for what in ("splits", "first-rows", "rows", "size", "statistics", "parquet"):
             self.server.answers[f"/{what}"] = self._viewed
 
     @contextmanager
@@ -78,7 +78,7 @@ class HubStandIn:
             return shown.viewer
         made = {
             "/splits": self._splits, "/first-rows": self._rows, "/rows": self._rows, "/size": self._size,
-            "/statistics": self._statistics, "/parquet": self._parquet, "/is-valid": self._valid,
+            "/statistics": self._statistics, "/parquet": self._parquet,
         }  # fmt: skip
         return made[asked.path](name, shown, asked)
 
@@ -131,6 +131,3 @@ class HubStandIn:
             for split in shown.splits
         ]  # fmt: skip
         return Answer({"parquet_files": files, "features": None, "pending": [], "failed": [], "partial": False})
-
-    def _valid(self, name: str, shown: Shown, _: Asked) -> Answer:
-        return Answer({"preview": True, "viewer": True, "search": False, "filter": False, "statistics": True})

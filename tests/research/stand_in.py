@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from bot.research.code import HOST
 from bot.research.hosts import HOSTS, Host
 from bot.research.web import Web
 
@@ -99,6 +100,17 @@ class StandIn:
             request.send_header(name, value)
         request.end_headers()
         request.wfile.write(body)
+
+
+class WebReader:
+    """Reads GitHub through `Web` itself, where a server's App would."""
+
+    def __init__(self, web: Web) -> None:
+        self._web = web
+
+    async def read(self, path: str, params: Mapping[str, str], accept: str) -> Any:
+        page = await self._web.get(f"https://{HOST}{path}", params=params, max_age_seconds=3600.0, most_bytes=4 << 20)
+        return page.json()
 
 
 def unpaced(hosts: dict[str, Host] | None = None) -> dict[str, Host]:

@@ -15,9 +15,9 @@ from bot.conversation.github.client import GitHubApp
 from bot.conversation.github.credentials import Credentials
 from bot.conversation.github.limits import Pacing
 from bot.loop.github_reader import AppReader
-from bot.research.code import Code, WebReader
+from bot.research.code import Code
 from bot.research.errors import Busy, Malformed, NotFound, Refused, ResearchError
-from tests.research.stand_in import Answer, StandIn, web_at
+from tests.research.stand_in import Answer, StandIn, WebReader, web_at
 
 TOKEN = "ghs_" + "a1B2c3D4e5F6g7H8i9J0" + "k1L2m3N4o5P6"
 FILE = "import trl\n\nprint('grüß')\n"

@@ -36,7 +36,6 @@ _LITERAL = re.compile(r"-?\d+(\.\d+)?")
 _LONGEST_FINAL = 400
 """Characters at the end of an answer in which "the answer is" says what it comes to."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-SIGNS = frozenset({"", " ", ".", ")"})
 
 
 class Unreadable(ValueError):

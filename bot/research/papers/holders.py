@@ -125,10 +125,6 @@ class Holders:
         speaks = self._foreign_agent(who) or re.search(r"(?:model|policy|agent|run|variant|network|system)\Z", who)
         return who if found and speaks and not self._says_nothing(who) and self._is_unknown(who, "") else ""
 
-    def of_title(self, title: str) -> bool:
-        """Whether a heading names an agent or a part that is not what the paper is about."""
-        return any(self._foreign_agent(found[0]) for found in AGENTS.finditer(title)) and not mentions(title)
-
     def _before(self, sentence: str, start: int) -> Iterator[tuple[str, str]]:
         """(preposition, whom) of the heads and subjects before a place, the nearest first; of its own clause only."""
         clause = max((sentence.rfind(mark, 0, start) for mark in (";", ". ")), default=-1) + 1

@@ -16,13 +16,13 @@ from bot.brain.agent.sandboxed_python import SandboxedPython
 from bot.domain.experiment import Experiment
 from bot.domain.goal import GoalId
 from bot.errors import UserError
-from bot.research.code import Code, WebReader
+from bot.research.code import Code
 from bot.research.errors import Refused
 from bot.research.web import Web
 from runners.sessions.walls import SessionWalls
 from tests.brain.agent.test_sandboxed_python import SMALL, needs_sandbox
 from tests.research.hub_stand_in import HubStandIn, Shown
-from tests.research.stand_in import Answer, web_at
+from tests.research.stand_in import Answer, WebReader, web_at
 
 PAPER = """<!DOCTYPE html><html><body><article class="ltx_document">
 <h1 class="ltx_title ltx_title_document">Small Sums</h1>
