@@ -16,8 +16,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from bot.domain.diagnosis import Symptom
 from bot.errors import PlatformError
 from bot.zoo.faults import FAULTS
+from bot.zoo.faults.fault import LENGTH
 from bot.zoo.judging import verdict
 from bot.zoo.plan import CONTROL, FAULT, HEALTHY, PAIR, Case
 from bot.zoo.progress import Progress, side_by_side
@@ -25,7 +27,7 @@ from bot.zoo.repairs import repairs_of
 from bot.zoo.replayed import replayed_traces
 from bot.zoo.running import Keeper, Outcome
 from bot.zoo.specimen import Json
-from bot.zoo.traces import TRUTH, Trace, Truth, pack, told_goal, trace_of
+from bot.zoo.traces import TRUTH, Trace, Truth, goal_of, pack, told_goal, trace_of
 
 MANIFEST = "manifest.jsonl"
 ARCHIVE = "traces.tar.xz"
@@ -157,6 +159,9 @@ def truth_of(case: Case, outcome: Outcome, control: Outcome | None, *, doomed: b
         "control": control.value if control is not None else None, "doomed": doomed,
     }  # fmt: skip
     if case.kind in (HEALTHY, CONTROL):
+        goal = goal_of(specimen)
+        if goal is not None and outcome.value is not None and outcome.value < goal["target"]:
+            common |= {"labels": (Symptom.PLATEAU,), "line_keys": LENGTH}  # longer training is what it lacks
         return Truth(healthy=True, **common)
     trained = outcome.steps or outcome.state == "succeeded"  # else it was refused: that shows before training
     first, *others = (FAULTS[number] for number in case.faults)

@@ -3,7 +3,7 @@
 | figure | over |
 | --- | --- |
 | recall | runs with a gross or medium fault of which anything more than advice is said |
-| precision | runs of which something is said that have a fault |
+| precision | runs of which something is said that have a fault; see below for healthy ones that want more steps |
 | top1 | runs with a fault whose first diagnosis has a right label |
 | line | runs with a fault whose first diagnosis blames a right line (or rightly none) |
 | false_aborts | healthy runs that the monitor ends, or preflight refuses |
@@ -13,6 +13,10 @@
 | steps_saved | doomed runs whose fault only training shows, without those that preflight refused: share of their |
 | | steps that the monitor spared |
 | abstention | runs with a fault whose first diagnosis is `unknown` |
+
+A healthy run may have been told a target above what it reaches. That it wants more steps, and nothing else, is then no
+false alarm and is told apart (`told_longer`). Healthy runs are counted once more with those that tuning may have seen
+(`every_healthy`), since none of them may be aborted.
 
 Where a whole fault was held out of tuning, `unknown` and the neighbouring labels are right too, and silence is wrong;
 those runs are told apart (`held_out_faults`), and so are pairs of faults and replayed logs.
@@ -47,6 +51,13 @@ class Judged:
     @property
     def detected(self) -> bool:
         return self.reading.flagged
+
+    @property
+    def told_longer(self) -> bool:
+        """A healthy run that missed its target, and all that is said is to train longer."""
+        truth, answers = self.truth, self.reading.answers
+        return (truth.healthy and self.detected
+                and all(a.label in truth.labels and a.key in truth.line_keys for a in answers))  # fmt: skip
 
     @property
     def right_labels(self) -> tuple[str, ...]:
@@ -108,6 +119,7 @@ def score(judged: Sequence[Judged]) -> Json:
         "pairs": pair_summary([one for one in told if one.truth.second]),
         "replayed": summary([one for one in judged if one.truth.replayed]),
         "tuned": summary([one for one in runs if not one.truth.held_out and not one.truth.second]),
+        "every_healthy": summary([one for one in runs if one.truth.healthy]),
         "wrong": [complaint(one) for one in judged if complaint(one)],
     }  # fmt: skip
 
@@ -117,7 +129,7 @@ def summary(judged: Sequence[Judged]) -> Json:
     faulty = [one for one in judged if not one.truth.healthy]
     healthy = [one for one in judged if one.truth.healthy]
     hard = [one for one in faulty if one.truth.severity in AGGRAVATED]
-    flagged = [one for one in judged if one.detected]
+    flagged = [one for one in judged if one.detected and not one.told_longer]
     training = [one for one in faulty if one.truth.shows == "training"]
     ran = [one for one in training if one.truth.steps and one.reading.tier != PREFLIGHT]
     long = [one for one in ran if one.truth.steps >= LONG_STEPS]
@@ -132,7 +144,8 @@ def summary(judged: Sequence[Judged]) -> Json:
         "top1": (sum(one.named for one in faulty), len(faulty)),
         "line": (sum(one.located for one in faulty), len(faulty)),
         "abstention": (sum(one.unknown for one in faulty), len(faulty)),
-        "healthy_flagged": (sum(one.detected for one in healthy), len(healthy)),
+        "healthy_flagged": (sum(one.truth.healthy for one in flagged), len(healthy)),
+        "told_longer": (sum(one.told_longer for one in healthy), sum(bool(one.truth.labels) for one in healthy)),
         "false_aborts": (sum(one.reading.aborted is not None for one in healthy), len(healthy)),
         "before_training": (sum(one.detection_share == 0 for one in faulty if one.truth.shows == "data"),
                             sum(one.truth.shows == "data" for one in faulty)),
@@ -234,7 +247,7 @@ def complaint(one: Judged) -> Json | None:
     """What a person who tunes rules wants to see of a wrong answer."""
     truth = one.truth
     aborted = one.reading.aborted
-    if truth.healthy and not one.detected and aborted is None:
+    if truth.healthy and (one.told_longer or not one.detected) and aborted is None:
         return None
     if not truth.healthy and (one.both_named if truth.second else one.named and one.located):
         return None
@@ -261,6 +274,14 @@ def lines(result: Json) -> list[str]:
         f"runs that preflight lets through · before training "
         f"{_percent(own, 'before_training')} · unknown {_percent(own, 'abstention')}"
     )
+    every = result["every_healthy"]
+    if every["healthy"]:
+        said.append(
+            f"  every healthy run: {every['false_aborts']} of {every['healthy']} aborted "
+            f"(at most {100 * every['intervals']['false_aborts'][1]:.1f} %) · something said of "
+            f"{_percent(every, 'healthy_flagged')} · short of a target and told to train "
+            f"longer {_percent(every, 'told_longer')}"
+        )
     for name in ("held_out_severities", "held_out_faults", "replayed", "tuned"):
         part = result[name]
         if part["faulty"]:

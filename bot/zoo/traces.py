@@ -43,7 +43,7 @@ class Truth:
 
     healthy: bool
     labels: tuple[str, ...] = ()
-    """Any of these as the first diagnosis is right."""
+    """Any of these as the first diagnosis is right. Of a healthy run: what may be said of it and is no false alarm."""
     line_keys: tuple[str, ...] = ()
     """Recipe keys, or files, that count as the right line; empty where no line of the experiment is to blame."""
     neighbours: tuple[str, ...] = ()

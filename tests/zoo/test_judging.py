@@ -8,6 +8,7 @@ import pytest
 
 from bot.zoo.faults import FAULTS
 from bot.zoo.judging import verdict
+from bot.zoo.making import truth_of
 from bot.zoo.plan import HEALTHY, Case, fault_case
 from bot.zoo.running import Outcome
 from bot.zoo.specimen import CONTROL_SCORES, LEAST_LEVEL, MOST_LEVEL, STEPS, TARGETS, level_of
@@ -95,3 +96,17 @@ def test_goal_of_a_run_names_the_level_of_today() -> None:
         specimen = Case(HEALTHY, seed=number).specimen()
         level = TARGETS[specimen.method][specimen.task]
         assert not goal or json.loads(goal[GOAL])["target"] >= level
+
+
+def test_healthy_run_that_missed_a_target_above_its_level_lacks_nothing_but_steps() -> None:
+    told = ((case, told_goal(case.specimen())) for case in (Case(HEALTHY, seed=n) for n in range(40)))
+    case, target = next(
+        (case, target)
+        for case, goal in told
+        if goal and (target := json.loads(goal[GOAL])["target"]) > TARGETS[case.specimen().method][case.specimen().task]
+    )
+    missed, met = (truth_of(case, outcome(value), None, doomed=False) for value in (target - 0.01, target))
+    assert (
+        missed.healthy and missed.labels == ("plateau",) and set(missed.line_keys) == {"max_steps", "num_train_epochs"}
+    )
+    assert met.healthy and not met.labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,26 @@ def test_precision_and_false_aborts_are_about_healthy_runs() -> None:
     ])  # fmt: skip
     assert (found["precision"], found["healthy"], found["false_aborts"]) == (0.5, 3, 1)
     assert found["healthy_flagged"] == pytest.approx(1 / 3, abs=1e-4)
+
+
+def test_healthy_run_that_missed_its_target_may_be_told_to_train_longer_and_nothing_else() -> None:
+    short = replace(HEALTHY, labels=("plateau",), line_keys=("max_steps",))
+    longer, slower = ("plateau", "max_steps"), ("plateau", "learning_rate")
+    found = summary([
+        said(FAULTY, slower), said(short, longer), said(short), said(short, slower), said(short, longer, slower),
+        said(HEALTHY, longer),
+    ])  # fmt: skip
+    assert found["told_longer"] == 0.25  # of four that missed their target
+    assert found["precision"] == 0.25  # the fault, of that and three false alarms
+    assert found["healthy_flagged"] == 0.6
+
+
+def test_aborts_of_healthy_runs_are_told_of_those_that_tuning_saw_as_well() -> None:
+    seen = replace(HEALTHY, held_out="", seed=0)
+    found = score([said(FAULTY, ("plateau", "learning_rate")), said(HEALTHY), said(seen, aborted=30)])
+    assert (found["summary"]["false_aborts"], found["summary"]["healthy"]) == (0, 1)
+    assert (found["every_healthy"]["false_aborts"], found["every_healthy"]["healthy"]) == (1, 2)
+    assert any("every healthy run: 1 of 2 aborted" in line for line in lines(found))
 
 
 def test_time_to_detection_is_that_of_a_right_label_in_long_runs() -> None:
