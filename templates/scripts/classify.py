@@ -177,23 +177,25 @@ def main() -> None:
 
     args.model_init_kwargs = model_kwargs(args, model_args) | labels
     model_args.lora_task_type = "SEQ_CLS"  # which has PEFT train the new output besides the adapter
-    tokenizer = load_tokenizer(experiment, args, model_args)
+    tokenizer = load_tokenizer(experiment, args, model_args, train_rows)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     added = tokenizer.convert_tokens_to_ids(new_tokens(experiment))
     start = start_folder(experiment, args, tokenizer)
     numbers = label_numbers(train_rows, labels["label2id"], experiment.train_file)
     with settings_refused():
-        model = MODEL_CLASS.from_pretrained(
+        model, loaded = MODEL_CLASS.from_pretrained(
             start,
             trust_remote_code=args.trust_remote_code,
             quantization_config=get_quantization_config(model_args),
+            output_loading_info=True,
             **args.model_init_kwargs,
         )
         model.config.pad_token_id = tokenizer.pad_token_id  # a causal model finds each text's last token by it
         adapter = lora_config(model_args, start, added if experiment.train_added_tokens else [])
         if adapter is not None:
+            adapter.modules_to_save = sorted({*(adapter.modules_to_save or []), *new_layers(loaded)}) or None
             model = adapted(model, adapter)
-        limit = refuse_long_texts(model.config, args)
+        limit = refuse_long_texts(model, tokenizer, args, train_rows + validation_rows)
         trainer = ClassifierTrainer(
             model=model,
             args=args,
@@ -236,13 +238,28 @@ def encoded(tokenizer: Any, rows: list[Json], numbers: list[int], limit: int | N
     return Dataset.from_dict(dict(columns) | {"labels": numbers})
 
 
-def refuse_long_texts(config: Any, args: Any) -> int | None:
-    """The token limit. Learned positions end where the model's configuration says."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and args.max_length is not None and args.max_length > positions:
-        fail(f"max_length: {args.max_length} is more than the model's {positions} positions; write {positions}")
+def refuse_long_texts(model: Any, tokenizer: Any, args: Any, rows: list[Json]) -> int | None:
+    """The token limit. Learned positions end where the model's configuration says, and RoBERTa's begin after the number
+    of its padding token."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            positions -= module.padding_idx + 1
     limit: int | None = args.max_length
+    if positions is not None and limit is not None and limit > positions:
+        fail(f"max_length: {limit} is more than the model's {positions} positions; write {positions}")
+    if positions is not None and limit is None:
+        longest = max(len(tokenizer(text_of(row["text"])).input_ids) for row in rows)
+        if longest > positions:
+            fail(f"a text has {longest} tokens, and the model {positions} positions; write max_length: {positions}")
     return limit
+
+
+def new_layers(loaded: Json) -> set[str]:
+    """Names of the layers with random weights, which an adapter alone would leave random: PEFT knows `classifier` and
+    `score`, and DistilBERT, for one, has a `pre_classifier` too."""
+    missing = [*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])]
+    return {key.rpartition(".")[0] for key in missing}
 
 
 def adapted(model: Any, adapter: Any) -> Any:
@@ -614,12 +631,19 @@ def text_of(value: object) -> str:
 # --- The model to start from ----------------------------------------------------------------------------------------
 
 
-def load_tokenizer(experiment: Any, args: Any, model_args: Any) -> Any:
+def load_tokenizer(experiment: Any, args: Any, model_args: Any, rows: list[Json]) -> Any:
     if str(experiment.init_from).startswith(("/", ".", "~")) and not Path(experiment.init_from).is_dir():
         fail(f"init_from: there is no folder {experiment.init_from}; write a folder with a model, or its Hub id")
     with settings_refused():
         tokenizer = AutoTokenizer.from_pretrained(
             experiment.init_from, revision=model_args.model_revision, trust_remote_code=args.trust_remote_code
+        )
+    messages = [value for value in rows[0].values() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    if messages and tokenizer.chat_template is None and not getattr(args, "chat_template_path", None):
+        fail(
+            f"the rows are conversations, and the tokenizer of {experiment.init_from} has no chat template: "
+            + ("set chat_template_path to a model with one, or " if hasattr(args, "chat_template_path") else "")
+            + "start from a model with one, or write prompts and answers as plain texts"
         )
     tokenizer.add_tokens(new_tokens(experiment))
     return tokenizer

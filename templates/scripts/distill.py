@@ -211,7 +211,7 @@ def main() -> None:
         choose_evaluation(args, bool(validation_rows), experiment)
 
     args.model_init_kwargs = model_kwargs(args, model_args)
-    tokenizer = load_tokenizer(experiment, args, model_args)
+    tokenizer = load_tokenizer(experiment, args, model_args, train_rows)
     added = tokenizer.convert_tokens_to_ids(new_tokens(experiment))
     start = start_folder(experiment, args, tokenizer)
     lora = lora_config(model_args, start, added if experiment.train_added_tokens else [])
@@ -347,9 +347,10 @@ def student_trainer(
     if args.bf16:  # the teacher is never trained
         args.teacher_model_init_kwargs.setdefault("dtype", "bfloat16")
     with settings_refused():
+        teacher = cut_teacher(start, experiment, args)
         trainer = StudentTrainer(
             model=start,
-            teacher_model=experiment.teacher,
+            teacher_model=teacher,
             args=args,
             train_dataset=dataset_of(rows),
             eval_dataset=dataset_of(validation_rows) if validation_rows else None,
@@ -359,6 +360,29 @@ def student_trainer(
         )
     trainer.learn_from_rows(1 - experiment.lmbda, rows)
     return trainer
+
+
+def cut_teacher(start: str, experiment: Any, args: Any) -> Any:
+    """The teacher, without the embeddings that it has beyond the student's.
+
+    Large models of a family may be padded to more of them (Qwen2.5 has 152,064 from 7B on and 151,936 below), and no
+    token of their tokenizer is among those.
+    """
+    trust = args.trust_remote_code
+    student = AutoConfig.from_pretrained(start, trust_remote_code=trust, revision=args.model_init_kwargs["revision"])
+    theirs = AutoConfig.from_pretrained(
+        experiment.teacher, trust_remote_code=trust, revision=args.teacher_model_revision
+    )
+    embeddings = student.get_text_config().vocab_size
+    if theirs.get_text_config().vocab_size <= embeddings:
+        return experiment.teacher
+    kwargs, args.teacher_model_init_kwargs = args.teacher_model_init_kwargs, None
+    kwargs = {key: value for key, value in kwargs.items() if key != "device_map"}
+    teacher = AutoModelForCausalLM.from_pretrained(
+        experiment.teacher, trust_remote_code=trust, revision=args.teacher_model_revision, **kwargs
+    )
+    teacher.resize_token_embeddings(embeddings)
+    return teacher
 
 
 def check_teacher(trainer: StudentTrainer, experiment: Any, rows: list[Json]) -> Json:
@@ -866,12 +890,19 @@ def render(tokenizer: Any, prompt: object) -> list[int]:
 # --- The model to start from ----------------------------------------------------------------------------------------
 
 
-def load_tokenizer(experiment: Any, args: Any, model_args: Any) -> Any:
+def load_tokenizer(experiment: Any, args: Any, model_args: Any, rows: list[Json]) -> Any:
     if str(experiment.init_from).startswith(("/", ".", "~")) and not Path(experiment.init_from).is_dir():
         fail(f"init_from: there is no folder {experiment.init_from}; write a folder with a model, or its Hub id")
     with settings_refused():
         tokenizer = AutoTokenizer.from_pretrained(
             experiment.init_from, revision=model_args.model_revision, trust_remote_code=args.trust_remote_code
+        )
+    messages = [value for value in rows[0].values() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    if messages and tokenizer.chat_template is None and not getattr(args, "chat_template_path", None):
+        fail(
+            f"the rows are conversations, and the tokenizer of {experiment.init_from} has no chat template: "
+            + ("set chat_template_path to a model with one, or " if hasattr(args, "chat_template_path") else "")
+            + "start from a model with one, or write prompts and answers as plain texts"
         )
     tokenizer.add_tokens(new_tokens(experiment))
     return tokenizer

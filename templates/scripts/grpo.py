@@ -24,6 +24,11 @@ prompt and reference: what the rewards get as `reference` is the completion's te
 is tried on its own examples, then on the data's references and on the same references given to other prompts; one that
 fails, or gives the right answers nothing, ends the run. `check_rewards: false` goes on all the same.
 
+A run that finds checkpoints in its output_dir goes on from the newest whole one. It ends with the same weights as one
+that was never interrupted, bit for bit on a processor, if the checkpoint fell between two rounds of answers; within one
+(`steps_per_generation` above `gradient_accumulation_steps`, or `num_iterations` above 1) the round's answers are drawn
+anew from the weights of the checkpoint.
+
 What it writes below `output_dir` (default `out`):
 
     setup.json           steps, rows, device and parameters of this run, before the first step
@@ -174,7 +179,7 @@ def main() -> None:
         choose_evaluation(args, bool(validation_rows), experiment)
 
     args.model_init_kwargs = model_kwargs(args, model_args)
-    tokenizer = load_tokenizer(experiment, args, model_args)
+    tokenizer = load_tokenizer(experiment, args, model_args, train_rows)
     added = tokenizer.convert_tokens_to_ids(new_tokens(experiment))
     start = start_folder(experiment, args, tokenizer)
     log = CompletionsLog(Path(args.output_dir))
@@ -191,6 +196,7 @@ def main() -> None:
             peft_config=lora_config(model_args, start, added if experiment.train_added_tokens else []),
         )
     complete(trainer)
+    trainer.add_callback(InStep(trainer))
     recorder.trainer = trainer
     if timed:
         write_json(trainer, "timing.json", probe_timing(trainer))
@@ -248,6 +254,17 @@ def audit_data(trainer: Any, rows: list[Json]) -> tuple[Json, set[int]]:
         }
     )
     return audit, set().union(*prompts, *references)
+
+
+class InStep(TrainerCallback):  # type: ignore[misc]
+    """A resumed run asks its prompts at the steps at which the whole run would: TRL counts from the resumption, and so
+    pairs prompts with answers of others where one round of answers serves several steps."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        self.trainer._step = state.global_step * args.gradient_accumulation_steps
 
 
 class Recorder:
@@ -551,12 +568,19 @@ def render(tokenizer: Any, prompt: object) -> list[int]:
 # --- The model to start from ----------------------------------------------------------------------------------------
 
 
-def load_tokenizer(experiment: Any, args: Any, model_args: Any) -> Any:
+def load_tokenizer(experiment: Any, args: Any, model_args: Any, rows: list[Json]) -> Any:
     if str(experiment.init_from).startswith(("/", ".", "~")) and not Path(experiment.init_from).is_dir():
         fail(f"init_from: there is no folder {experiment.init_from}; write a folder with a model, or its Hub id")
     with settings_refused():
         tokenizer = AutoTokenizer.from_pretrained(
             experiment.init_from, revision=model_args.model_revision, trust_remote_code=args.trust_remote_code
+        )
+    messages = [value for value in rows[0].values() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    if messages and tokenizer.chat_template is None and not getattr(args, "chat_template_path", None):
+        fail(
+            f"the rows are conversations, and the tokenizer of {experiment.init_from} has no chat template: "
+            + ("set chat_template_path to a model with one, or " if hasattr(args, "chat_template_path") else "")
+            + "start from a model with one, or write prompts and answers as plain texts"
         )
     tokenizer.add_tokens(new_tokens(experiment))
     return tokenizer

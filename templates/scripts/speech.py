@@ -242,6 +242,8 @@ def choose_language(experiment: Experiment, model: Any, processor: Any) -> None:
     if experiment.speech_task not in ("transcribe", "translate"):
         fail(f"speech_task: {experiment.speech_task} is not known; write transcribe or translate")
     if experiment.language is None:
+        if getattr(model.generation_config, "is_multilingual", False):
+            print("language: not set, so labels name none and the model guesses it before it writes", flush=True)
         return
     if not getattr(model.generation_config, "lang_to_id", None):
         fail(f"language: {experiment.language} means nothing to a model of one language; remove the line")
@@ -457,6 +459,7 @@ def audit_data(trainer: Any, rows: list[Json]) -> Json:
             "silent_rows": heard.silent,
             "sampling_rates": {str(rate): count for rate, count in sorted(heard.rates.items())},
             "model_rate": heard.extractor.sampling_rate,
+            "language": getattr(trainer.model.generation_config, "language", None),
         },
     }
 

@@ -239,7 +239,7 @@ def main() -> None:
         choose_evaluation(args, bool(validation_rows), experiment)
 
     args.model_init_kwargs = model_kwargs(args, model_args)
-    tokenizer = load_tokenizer(experiment, args, model_args)
+    tokenizer = load_tokenizer(experiment, args, model_args, train_rows)
     added = tokenizer.convert_tokens_to_ids(new_tokens(experiment))
     start = start_folder(experiment, args, tokenizer)
     real = [
@@ -1166,12 +1166,19 @@ def render(tokenizer: Any, prompt: object) -> list[int]:
 # --- The model to start from ----------------------------------------------------------------------------------------
 
 
-def load_tokenizer(experiment: Any, args: Any, model_args: Any) -> Any:
+def load_tokenizer(experiment: Any, args: Any, model_args: Any, rows: list[Json]) -> Any:
     if str(experiment.init_from).startswith(("/", ".", "~")) and not Path(experiment.init_from).is_dir():
         fail(f"init_from: there is no folder {experiment.init_from}; write a folder with a model, or its Hub id")
     with settings_refused():
         tokenizer = AutoTokenizer.from_pretrained(
             experiment.init_from, revision=model_args.model_revision, trust_remote_code=args.trust_remote_code
+        )
+    messages = [value for value in rows[0].values() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    if messages and tokenizer.chat_template is None and not getattr(args, "chat_template_path", None):
+        fail(
+            f"the rows are conversations, and the tokenizer of {experiment.init_from} has no chat template: "
+            + ("set chat_template_path to a model with one, or " if hasattr(args, "chat_template_path") else "")
+            + "start from a model with one, or write prompts and answers as plain texts"
         )
     tokenizer.add_tokens(new_tokens(experiment))
     return tokenizer
