@@ -1008,6 +1008,19 @@ class CheckpointRequest(TrainerCallback):  # type: ignore[misc]
             self.path.unlink(missing_ok=True)
 
 
+class AllStepsDone(Exception):
+    """The checkpoint is the one after the last step."""
+
+
+class LastStep(TrainerCallback):  # type: ignore[misc]
+    """Takes no step beyond the last: from a checkpoint after it (of a run that was ended before its model was saved)
+    transformers would take one more before it looks."""
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if state.global_step >= state.max_steps:
+            raise AllStepsDone
+
+
 def add_logs(trainer: Any, rows: list[Json]) -> None:
     folder = Path(trainer.args.output_dir)
     asked = CheckpointRequest(folder)  # after the log: what is asked for is named before the request is gone
@@ -1017,7 +1030,11 @@ def add_logs(trainer: Any, rows: list[Json]) -> None:
 
 def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) -> None:
     """The training itself, from the newest checkpoint where there is one, and what it leaves behind."""
-    result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
+    trainer.add_callback(LastStep())
+    try:
+        result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
+    except AllStepsDone:
+        result = trainer._finalize_training(None, 0, time.time())
     trainer.save_state()
     save_model(trainer, tokenizer, start)
     remove_start(trainer)

@@ -196,6 +196,18 @@ def test_resumed_run_goes_on_counting_and_forgives_the_half_line_of_a_killed_one
     assert job.json("summary.json")["train_loss"] == summary["train_loss"]
 
 
+def test_run_that_was_ended_before_its_model_was_saved_takes_no_further_step(job: Job) -> None:
+    job.data(chat_rows(40))
+    recipe = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
+    job.run(**recipe)
+    whole, metrics, summary = weights(job), job.metrics, job.json("summary.json")
+    shutil.rmtree(job.out / "model")
+    job.run(**recipe)
+    assert weights(job) == whole and job.metrics == metrics
+    assert job.json("summary.json")["global_step"] == 2
+    assert job.json("summary.json")["train_loss"] == summary["train_loss"]
+
+
 def test_recipe_that_wants_no_evaluation_gets_none(job: Job) -> None:
     job.data(chat_rows(20))
     job.data(chat_rows(4, seed=7), "validation")
