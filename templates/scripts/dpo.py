@@ -45,6 +45,7 @@ Exit code 2 and one line on stderr: the recipe or the data must change. Any othe
 import contextlib
 import difflib
 import gc
+import hashlib
 import importlib.util
 import json
 import math
@@ -71,8 +72,10 @@ STARTED = time.monotonic()
 gc.disable()  # importing makes a million long-lived objects, and each collection looks at all of them again
 import torch  # noqa: E402
 import yaml  # noqa: E402
+from accelerate.utils import gather_object  # noqa: E402
 from datasets import Dataset, disable_progress_bars  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed  # noqa: E402
+from transformers.integrations import is_deepspeed_zero3_enabled  # noqa: E402
 from transformers.trainer_callback import PrinterCallback  # noqa: E402
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available  # noqa: E402
 from transformers.utils.logging import disable_progress_bar  # noqa: E402
@@ -209,25 +212,26 @@ def sampled_pairs(
 ) -> tuple[list[Json], list[Json]]:
     """Both sets of rows with `chosen` and `rejected`: the completion, and a wrong answer of the model to start from.
 
-    One process samples, and all read its file; a run that goes on reads the file that it began with.
+    The processes of a launch divide the batches among them, each with the whole model on its own device, and draw what
+    one would. All read the first one's file; a run that goes on reads the file that it began with.
     """
     path = Path(args.output_dir) / "pairs.jsonl"
-    with args.main_process_first(local=False):
-        if args.process_index == 0 and not (path.is_file() and checkpoint_to_resume(args)):
-            model = MODEL_CLASS.from_pretrained(
-                start, trust_remote_code=args.trust_remote_code, **{"device_map": args.device} | args.model_init_kwargs
-            )
-            pairs = [
-                {"split": split} | pair
-                for split, rows in (("train", train), ("validation", validation))
-                for pair in pairs_of(model, tokenizer, rows, experiment.rejected_samples)
-            ]
+    if not (path.is_file() and checkpoint_to_resume(args)):
+        model = sampling_model(start, args)
+        mine = [
+            (split == "validation", at, {"split": split} | pair)
+            for split, rows in (("train", train), ("validation", validation))
+            for at, pair in pairs_of(model, tokenizer, rows, experiment.rejected_samples, args, split)
+        ]
+        del model
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        pairs = [pair for _, _, pair in sorted(gather_object(mine), key=lambda one: one[:2])]
+        if args.process_index == 0:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs), encoding="utf-8")
-            del model
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        gather_object([0])  # nobody reads before it is written
     found: dict[str, list[Json]] = {"train": [], "validation": []}
     for line in path.read_text(encoding="utf-8").split("\n"):
         if line:
@@ -242,32 +246,60 @@ def sampled_pairs(
     return found["train"], found["validation"]
 
 
-def pairs_of(model: Any, tokenizer: Any, rows: list[Json], samples: int) -> list[Json]:
-    """A pair for each row with a wrong answer among `samples`; empty answers and right ones are not taken."""
+def sampling_model(start: str, args: Any) -> Any:
+    """The model to start from, all of it on this process's device, whatever divides it in training."""
+    if is_deepspeed_zero3_enabled():
+        fail("sampling needs the whole model on each GPU, and ZeRO stage 3 divides it: launch with FSDP or stage 2")
+    kwargs = {key: value for key, value in args.model_init_kwargs.items() if key != "device_map"}
+    # Under FSDP transformers would leave every process but the first without weights; here each needs its own.
+    divided = os.environ.pop("ACCELERATE_USE_FSDP", None)
+    try:
+        model = MODEL_CLASS.from_pretrained(start, trust_remote_code=args.trust_remote_code, **kwargs)
+    finally:
+        if divided is not None:
+            os.environ["ACCELERATE_USE_FSDP"] = divided
+    return model.to(args.device)
+
+
+def pairs_of(
+    model: Any, tokenizer: Any, rows: list[Json], samples: int, args: Any, split: str
+) -> list[tuple[int, Json]]:
+    """(place of its row, pair) for each row of this process's share with a wrong answer among `samples`; empty answers
+    and right ones are not taken. Each batch is drawn from a seed of its own."""
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     ends = end_token_ids(model, tokenizer)
     references = [text_of(row["completion"]) for row in rows]
     longest = max((len(tokenizer(one, add_special_tokens=False).input_ids) for one in references), default=0)
     rejected: dict[int, str] = {}
-    for _ in range(samples):
-        open_rows = [at for at in range(len(rows)) if at not in rejected]
-        open_rows.sort(key=lambda at: len(text_of(rows[at]["prompt"])))  # alike lengths together: less padding
-        for first in range(0, len(open_rows), ANSWERED_AT_ONCE):
-            batch = open_rows[first : first + ANSWERED_AT_ONCE]
+    order = sorted(range(len(rows)), key=lambda at: len(text_of(rows[at]["prompt"])))  # alike lengths: less padding
+    batches = [order[first : first + ANSWERED_AT_ONCE] for first in range(0, len(order), ANSWERED_AT_ONCE)]
+    for number in range(args.process_index, len(batches), args.world_size):
+        torch.manual_seed(int(hashlib.sha256(f"{args.seed}/{split}/{number}".encode()).hexdigest()[:8], 16))
+        for _ in range(samples):
+            batch = [at for at in batches[number] if at not in rejected]
             prompts = [render(tokenizer, rows[at]["prompt"]) for at in batch]
-            said = answers(
-                model, tokenizer, prompts, ends, int(longest * 1.5) + 16, do_sample=True, temperature=1.0, top_k=0
+            said = (
+                answers(
+                    model, tokenizer, prompts, ends, int(longest * 1.5) + 16, do_sample=True, temperature=1.0, top_k=0
+                )
+                if batch
+                else []
             )
             for at, (text, _) in zip(batch, said, strict=True):
                 if text.strip() and text.strip() != references[at].strip():
                     rejected[at] = text
     return [
-        {
-            "prompt": rows[at]["prompt"],
-            "chosen": rows[at]["completion"],
-            "rejected": text if isinstance(rows[at]["completion"], str) else [{"role": "assistant", "content": text}],
-        }
+        (
+            at,
+            {
+                "prompt": rows[at]["prompt"],
+                "chosen": rows[at]["completion"],
+                "rejected": text
+                if isinstance(rows[at]["completion"], str)
+                else [{"role": "assistant", "content": text}],
+            },
+        )
         for at, text in sorted(rejected.items())
     ]
 

@@ -184,3 +184,15 @@ def test_two_processes_of_grpo_answer_on_their_own_and_one_writes(place: Any) ->
     assert job.log.count("done: 3 steps") == 1
     assert max(row["grad_norm"] for row in job.lines("metrics.jsonl") if "loss" in row) > 0
     assert {row["step"] for row in job.lines("completions.jsonl")} == {1, 2, 3}
+
+
+def test_two_processes_of_dpo_share_the_sampling_and_draw_what_one_draws(place: Any) -> None:
+    (one, shared), (two, _) = place("one", "dpo"), place("two", "dpo")
+    for job in (one, two):
+        job.data(chat_rows(300))
+        job.data(chat_rows(8, seed=7), "validation")
+    shared |= {"max_steps": 2}
+    one.run(shared)
+    two.run(shared | {"per_device_train_batch_size": 4}, processes=2)
+    assert two.lines("pairs.jsonl") == one.lines("pairs.jsonl") and len(one.lines("pairs.jsonl")) == 308
+    assert difference(one, two) < 1e-4
