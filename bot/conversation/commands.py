@@ -16,11 +16,11 @@ import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from bot.conversation.inert import clipped, code
 from bot.conversation.permissions import Tier
 from bot.conversation.recipe_rules import setting_problem
 from bot.conversation.visible import has_bidi, visible_text, without_comments
 from bot.domain.budget import Spend
+from bot.domain.inert import clipped, code
 from bot.domain.recipe import Scalar, normalised_value
 
 PREFIX = "/postdoc"
