@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from bot.practice.sense_tasks import SENSE_TASKS, rows
+from bot.practice.tiny_models import MAKERS
 from bot.practice.warm import Warm
 from runners.launching import CONFIG_FILE, SCRIPT_FILE, Sharding, accelerate_config
 from tests.templates import test_senses_run
@@ -85,7 +86,7 @@ def senses(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("senses")
     with Warm(test_senses_run.IMPORTS) as warm:
         (folder / "build.py").write_text(test_senses_run.BUILD)
-        words = ["build.py", str(folder), *test_senses_run.MAKERS]
+        words = ["build.py", str(folder), *MAKERS]
         ended = warm.start(words, cwd=folder, log=folder / "log.txt", environment={"PYTHONPATH": str(ROOT)}).wait(200)
         assert ended is not None and ended.exit_code == 0, (folder / "log.txt").read_text()
     return folder
