@@ -256,8 +256,8 @@ def refuse_long_texts(model: Any, tokenizer: Any, args: Any, rows: list[Json]) -
 
 
 def new_layers(loaded: Json) -> set[str]:
-    """Names of the layers with random weights, which an adapter alone would leave random: PEFT knows `classifier` and
-    `score`, and DistilBERT, for one, has a `pre_classifier` too."""
+    """Names of the layers with random weights, which an adapter alone would leave random: PEFT trains `classifier` and
+    `score`, and DeBERTa-v3, for one, gets a new pooler as well."""
     missing = [*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])]
     return {key.rpartition(".")[0] for key in missing}
 

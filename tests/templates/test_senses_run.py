@@ -289,22 +289,25 @@ def test_labels_that_are_numbers_keep_their_order(place: Any) -> None:
     assert [names[str(number)] for number in range(4)] == ["0", "2", "9", "10"]
 
 
-DISTILBERT = """
+MASKED = """
 import sys
-from transformers import AutoTokenizer, DistilBertConfig, DistilBertForMaskedLM
+from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-shape = dict(dim=32, n_layers=1, n_heads=2, hidden_dim=64, max_position_embeddings=128, pad_token_id=0)
-DistilBertForMaskedLM(DistilBertConfig(vocab_size=len(tokenizer), **shape)).save_pretrained("distilbert")
-tokenizer.save_pretrained("distilbert")
+shape = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=128, **shape)).save_pretrained("masked")
+tokenizer.save_pretrained("masked")
 """
 
 
-def test_adapter_brings_every_new_layer_along(place: Any, warm: Warm) -> None:
-    """DistilBERT gets two of them, and PEFT by itself trains and saves one."""
+@pytest.mark.parametrize("targets", ["query,value", "all-linear"])
+def test_adapter_brings_every_new_layer_along(place: Any, warm: Warm, targets: str) -> None:
+    """A masked language model has no pooler (DeBERTa-v3 neither), and PEFT by itself trains the classifier alone."""
     job = place("topic")
-    (job.path / "build.py").write_text(DISTILBERT)
+    (job.path / "build.py").write_text(MASKED)
     built = warm.start(["build.py", str(job.base)], cwd=job.path, log=job.path / "build.txt").wait(120)
     assert built is not None and built.exit_code == 0, (job.path / "build.txt").read_text()
-    job.run("--smoke", init_from="distilbert", use_peft=True, lora_target_modules="q_lin,v_lin")
-    header = (job.out / "adapter" / "adapter_model.safetensors").read_bytes()
-    assert b"pre_classifier.weight" in header and b"model.classifier.weight" in header
+    job.run("--smoke", init_from="masked", use_peft=True, lora_target_modules=targets)
+    saved = (job.out / "adapter" / "adapter_model.safetensors").read_bytes()
+    assert b"pooler.dense.weight" in saved and b"model.classifier.weight" in saved
+    job.run("--smoke", init_from="out/model")
+    assert job.json("data_audit.json")["head"] == "kept"
