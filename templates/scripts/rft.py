@@ -1465,8 +1465,10 @@ class FrozenWatch(TrainerCallback):  # type: ignore[misc]
         self.before = weight_sample(model) if state.global_step == 0 else None
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
-        if self.before is not None:
-            self.pushed += any(weight.grad is not None and bool(weight.grad.any()) for weight in model.parameters())
+        if self.before is not None and state.is_world_process_zero:
+            # This process's part alone, where a model is divided: the others do not come along.
+            grads = (part_here(weight.grad) for weight in model.parameters() if weight.grad is not None)
+            self.pushed += any(bool(grad.any()) for grad in grads)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
         if self.pushed < FROZEN_AFTER or self.before is None or not state.is_world_process_zero:
@@ -1478,10 +1480,14 @@ class FrozenWatch(TrainerCallback):  # type: ignore[misc]
         self.path.write_text(json.dumps(setup, indent=1))
 
 
+def part_here(tensor: Any) -> Any:
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
 def weight_sample(model: Any) -> list[Any]:
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     chosen = weights[:: max(1, math.ceil(len(weights) / WATCHED_TENSORS))]
-    local = [(weight.to_local() if hasattr(weight, "to_local") else weight).detach().flatten() for weight in chosen]
+    local = [part_here(weight).detach().flatten() for weight in chosen]
     return [flat[:: max(1, flat.numel() // WATCHED_VALUES)].cpu().clone() for flat in local]
 
 
