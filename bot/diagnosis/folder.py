@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from bot.diagnosis.observations import ALIASES, Completion, Fresh, Observations, OldTask, Row
-from bot.diagnosis.readings import Record, count, finite, json_lines, json_object, number, read_text
+from bot.diagnosis.readings import LARGEST, Record, count, finite, json_lines, json_object, number, read_text
 from bot.domain.evaluation import Evaluation, Sample
 from bot.domain.recipe import normalised
 from bot.errors import UserError
@@ -29,7 +29,6 @@ LOG_BYTES = 256 << 10
 ROWS_BYTES = 2 << 20
 ROWS_READ = 2000
 COMPLETIONS_READ = 400
-LARGEST = 1e100
 
 
 def read_folder(folder: Path) -> Observations:

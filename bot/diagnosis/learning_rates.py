@@ -26,6 +26,10 @@ _SIZE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*([bm])(?![a-z])|[-_](\d+(?:\.\d
 _TINY = re.compile(r"(?:^|[/_-])tiny[_-]", re.IGNORECASE)
 
 
+FAR = 30.0
+"""† Times below the lowest rate that usually moves a model, from which on a rate moves nothing."""
+
+
 class Band(NamedTuple):
     """Learning rates between which a method usually works."""
 
@@ -80,6 +84,8 @@ class Rate:
     band: Band
     size_known: bool
     """False: nothing tells the model's size, and the band is the wide one of small models."""
+    floor: float = 0.0
+    """A thirtieth of the lowest rate that usually moves any model that this may be: no remedy goes below it.†"""
 
     @property
     def implausible(self) -> bool:
@@ -91,7 +97,7 @@ class Rate:
     @property
     def far_below(self) -> bool:
         """At most a thirtieth of the lowest rate that usually moves such a model.†"""
-        return self.current <= self.band.low / 30
+        return self.current <= self.band.low / FAR
 
     @property
     def middle(self) -> float:
@@ -102,10 +108,10 @@ class Rate:
         """Whether going to `rate` is the wrong direction: up from the ceiling, or down from far below the band.
 
         A third of the lower end is still a rate that careful recipes take.† Where the size is not known, the band of
-        small models says nothing about the lower side.
+        small models says nothing about the lower side, and the floor is that of large ones.
         """
         if rate < self.current:
-            return self.size_known and self.current <= self.band.low / 3
+            return rate < self.floor or (self.size_known and self.current <= self.band.low / 3)
         return rate > max(self.current, self.band.ceiling)
 
     @property
@@ -153,12 +159,14 @@ def rate_of(recipe: Mapping[str, Any], parameters: float | None = None, method: 
     value = finite(recipe["learning_rate"]) if recipe.get("learning_rate") is not None else None
     size = parameters if parameters is not None else parameters_of(recipe)
     method = method or str(recipe.get("method", "sft"))
-    band = _band(method, size, adapter=recipe.get("use_peft") is True)
+    adapter = recipe.get("use_peft") is True
+    band = _band(method, size, adapter=adapter)
+    floor = (band if size is not None else _band(method, LARGE_MODEL, adapter=adapter)).low / FAR
     if str(recipe.get("optim", "")).startswith("sgd"):
         # Plain gradients are not divided by their size: usual rates are about a hundred times those of Adam (ResNet's
-        # .1, arXiv 1512.03385, against 1e-3).
-        band = Band(*(100 * rate for rate in band))
-    return Rate(default_rate(recipe, method) if value is None else value, band, size is not None)
+        # .1, arXiv 1512.03385, against 1e-3). Above 1 a step overshoots what it aims at.
+        band, floor = Band(*(min(1.0, 100 * rate) for rate in band)), 100 * floor
+    return Rate(default_rate(recipe, method) if value is None else value, band, size is not None, floor)
 
 
 def _band(method: str, size: float | None, *, adapter: bool) -> Band:
