@@ -19,9 +19,9 @@ from typing import Any
 import yaml
 
 from bot.brain.fitting import ANYWHERE, Room, fitted
-from bot.brain.remedies import STEPS, scope_change
+from bot.brain.remedies import REWARD_KEYS, STEPS, UNPAID, scope_change
 from bot.diagnosis.learning_rates import Rate, rate_of
-from bot.diagnosis.remedies import companion_of, duration_key, null_is_the_remedy, wants_range_probe
+from bot.diagnosis.remedies import companions_of, duration_key, null_is_the_remedy, wants_range_probe
 from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity, Symptom
 from bot.domain.goal import DEFAULT_METHOD, Goal
 from bot.domain.recipe import as_yaml, differences, line_of, normalised_value, recipe_hash, with_value
@@ -318,16 +318,15 @@ def _suggested(
         key, value, symptom = diagnosis.key, diagnosis.suggested, str(diagnosis.symptom)
         if key is None or (value is None and not null_is_the_remedy(diagnosis)):
             continue
-        companion = companion_of(diagnosis, values)
+        companions = companions_of(diagnosis, values)
         if diagnosis.symptom is Symptom.PLATEAU and key == duration_key(values) and rate.below_band:
             yield from _rate_first(diagnosis, rate, probe=not probed and _can_probe(values))
         # The evidence of a flat or exploding loss gives the direction, not the distance; a range test gives the
         # distance for less than a run costs.
         probe = wants_range_probe(diagnosis) and not probed and _can_probe(values)
         rates = rate.probes(diagnosis.symptom)[:MOST_PROBED_RATES] if probe else ()
-        also = dict([companion]) if companion else {}
-        yield Remedy(key, value, symptom, diagnosis.cause, also=also, probe=probe, rates=rates)
-        if diagnosis.severity is Severity.ADVICE or companion:
+        yield Remedy(key, value, symptom, diagnosis.cause, also=companions, probe=probe, rates=rates)
+        if diagnosis.severity is Severity.ADVICE or companions:
             continue
         at = tried.get(recipe_hash({**values, key: value}, script_digest=script_digest))
         before = rate.current if key == "learning_rate" else normalised_value(values.get(key))
@@ -358,7 +357,7 @@ def _stretched(diagnosis: Diagnosis, before: Any, value: Any, *, halved: bool) -
 def _stepped(report: DiagnosisReport, values: Mapping[str, Any], parameters: float | None) -> Iterator[Remedy]:
     """The table's steps for everything that is more than advice."""
     for diagnosis in report.diagnoses:
-        if diagnosis.severity is Severity.ADVICE:
+        if diagnosis.severity is Severity.ADVICE or (diagnosis.symptom in UNPAID and diagnosis.key in REWARD_KEYS):
             continue
         for step in STEPS.get(diagnosis.symptom, ()):
             if settings := step.change(values, parameters):

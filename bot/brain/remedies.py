@@ -10,13 +10,23 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from bot.diagnosis.learning_rates import rate_of, tidy
-from bot.diagnosis.remedies import DEFAULT_BATCH_SIZE, DEFAULT_MAX_LENGTH, duration_key, scaled_duration
+from bot.diagnosis.remedies import (
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_MAX_LENGTH,
+    duration_key,
+    scaled_duration,
+    smaller_batch_size,
+)
 from bot.domain.diagnosis import Symptom
 from bot.domain.goal import DEFAULT_METHOD
 from bot.domain.methods import METHODS
 from bot.domain.recipe import normalised_value
 
 Values = Mapping[str, Any]
+
+
+IMITATION_WEIGHT = 0.2
+"""† Of the sft term beside DPO's; the tiny model learns its pairs with it and loses its answers without."""
 
 
 class Change(Protocol):
@@ -136,16 +146,23 @@ def longer(factor: float) -> Change:
 
 
 def smaller_batch(values: Values, _: float | None = None, /) -> dict[str, Any]:
-    """Half of the batch or less, so many times as often accumulated: the update sees the same rows."""
+    """A part of the batch, so many times as often accumulated: the update sees the same rows."""
     batch = int(_number(values, "per_device_train_batch_size", DEFAULT_BATCH_SIZE) or DEFAULT_BATCH_SIZE)
     accumulated = int(_number(values, "gradient_accumulation_steps", 1) or 1)
     if batch <= 1:
         return {}
-    smaller = next(size for size in range(batch // 2, 0, -1) if batch % size == 0)
+    smaller = next(size for size in range(smaller_batch_size(batch), 0, -1) if batch % size == 0)
     return {
         "per_device_train_batch_size": smaller,
         "gradient_accumulation_steps": accumulated * (batch // smaller),
     }
+
+
+def with_imitation(values: Values, _: float | None = None, /) -> dict[str, Any]:
+    """A term that holds the chosen answers up, beside a DPO loss that only sets them apart from the rejected ones."""
+    loss = values.get("loss_type", "sigmoid")
+    alone = loss in ("sigmoid", ["sigmoid"]) and values.get("method") == "dpo"
+    return {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, IMITATION_WEIGHT]} if alone else {}
 
 
 def more_samples(values: Values, _: float | None = None, /) -> dict[str, Any]:
@@ -172,6 +189,7 @@ _PEFT = "https://huggingface.co/docs/peft/developer_guides/troubleshooting"
 _AUTOTRAINER = "AutoTrainer (ICSE 2021): explode: clip; slow: optimizer, then rate"
 _PALM = "PaLM (2204.02311), section 5.1; OPT-175B (2205.01068): a third less learning rate"
 _DAPO = "DAPO (2503.14476): clip-higher 0.28"
+_RPO = "Iterative RPO (2404.19733): an NLL term on the chosen answers; TRL's loss_type sft"
 _OWN = "†"
 
 _S = Symptom
@@ -260,10 +278,12 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
     ),
     _S.DPO_OVERSHOOT: (
         Step(rate_times(1 / 3), "https://github.com/huggingface/trl/issues/1236"),
+        Step(with_imitation, _RPO),
         Step(scaled("beta", 3, default=0.1, high=1.0), f"{_TRL}/dpo_trainer"),
         Step(longer(1 / 2), f"{_TRL}/dpo_trainer"),
     ),
     _S.DPO_DISPLACEMENT: (
+        Step(with_imitation, _RPO),
         Step(rate_times(1 / 3), f"{_TRL}/dpo_trainer"),
         Step(scaled("beta", 3, default=0.1, high=1.0), f"{_TRL}/dpo_trainer"),
         Step(longer(1 / 2), _OWN),
@@ -314,6 +334,10 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
 }
 """What is not here has no line of the recipe that a step could change: a person is told."""
 
+UNPAID = frozenset({_S.REWARD_ZERO, _S.ZERO_STD})
+"""Symptoms whose steps change how answers are sampled: of no use where the reward itself cannot tell them apart."""
+REWARD_KEYS = ("reward_functions", "reward_funcs")
+"""Who is blamed where it is the reward's own fault, which a person decides about."""
 _FAMILIES: dict[str, tuple[str, ...]] = {
     "rate": ("learning_rate", "warmup_steps", "warmup_ratio", "lr_scheduler_type"),
     "length of training": ("max_steps", "num_train_epochs"),

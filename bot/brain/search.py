@@ -20,7 +20,7 @@ import yaml
 from bot.brain.fitting import Room, fitted
 from bot.brain.keeping import best_of, comparable_runs, is_worse, kept_run, metric_of, overshot_runs
 from bot.brain.playbook import Kind, Means, Remedy, remedies_for
-from bot.brain.remedies import family_of, is_shorter
+from bot.brain.remedies import REWARD_KEYS, family_of, is_shorter
 from bot.brain.space import Dimension, Trial, random_edits, seed_of, space_of, tpe_proposals
 from bot.brain.stages import next_stage, sft_first
 from bot.brain.suspects import suspects
@@ -100,6 +100,8 @@ def _playbook(x: Experiment, run: Run, means: Means) -> Decision:
         return Decision(first, "", said)
     if (ablation := suspects(x, run, means, _room(x, run, means))) is not None:
         return Decision(ablation, "", said)
+    if repairs and repairs[0].waits and repairs[0].key in REWARD_KEYS and repairs[0].symptom in named:
+        return Decision(repairs[0], "", said)  # asking costs nothing, and no run is worth its price under this reward
     free = sorted(
         (each for each in repairs if not each.waits),
         key=lambda each: (each.symptom not in named, failed[_attempt(each)] >= MOST_FAILED_REPAIRS - 1),

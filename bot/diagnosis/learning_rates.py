@@ -130,9 +130,10 @@ class Rate:
         return tidy(raised) if raised > self.current * 1.05 else None
 
     def lowered(self, factor: float = 10.0) -> float:
-        """The rate divided by `factor`; one far above its band comes down to the band's upper end."""
+        """The rate divided by `factor`; one far above its band comes down into the band's upper half: at its very end
+        a run may still be lost."""
         if self.size_known and self.current > self.band.high * factor:
-            return self.band.high
+            return tidy(math.sqrt(self.middle * self.band.high))
         return tidy(self.current / factor)
 
     def probes(self, symptom: Symptom) -> tuple[float, ...]:

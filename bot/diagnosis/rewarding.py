@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -146,6 +147,19 @@ def tried_rewards(observations: Observations) -> tuple[tuple[str, ...], float, f
         paid, free = paid + weight * reference, free + weight * wrong
         names.append(str(name))
     return tuple(names), paid, free
+
+
+def right_reward(observations: Observations) -> str | None:
+    """A reward that was tried beside the trained ones and pays the data's own references more than those of other
+    prompts: what the recipe's `reward_functions` could name instead. None where no such one is known."""
+    if "reward_functions" not in observations.recipe:
+        return None  # another trainer's recipe, whose rewards are not found by such names
+    named = re.findall(r"\w+", str(observations.recipe["reward_functions"]))
+    for name, values in sorted(observations.part("reward_check").items()):
+        reference, wrong = (_tried(values, key) for key in ("reference", "wrong"))
+        if str(name) not in named and reference is not None and wrong is not None and reference - wrong > BLIND:
+            return str(name)
+    return None
 
 
 def pays_alike(observations: Observations) -> bool:

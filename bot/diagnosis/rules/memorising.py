@@ -18,6 +18,8 @@ RISE_SHARE = 0.05
 RISE_NATS = 0.03
 MEMORISED_SHARE = 0.1
 MEMORISED_EPOCHS = 4.0
+# Up to four rounds are nearly as good as new rows, and after forty nothing is learned: https://arxiv.org/abs/2305.16264
+MANY_EPOCHS = 16.0
 # A held-out loss that never got below this share of the first training loss was not learned for a single step.†
 NEVER_FELL = 0.9
 
@@ -90,7 +92,10 @@ def _overfit_finding(
     fair = observations.unimproved if share_right is None else share_right < 0.8
     unjudged = observations.shortfall is None and (observations.evaluation is None or fair)
     harmful = observations.missed_by_far or (unjudged and (last - low >= 0.1 * low or not rising))
-    key = duration_key(observations.recipe)
+    duration = scaled_duration(observations.recipe, min(0.9, max(0.02, share)))
+    # Rows that the recipe itself leaves out are what is missing, where those that it takes came round so often.
+    few = epochs_run >= MANY_EPOCHS and observations.recipe.get("data_max_rows") is not None
+    key, suggested = ("data_max_rows", None) if few else (duration_key(observations.recipe), duration)
     how = (
         f"rose from {shown(low)} (step {held_out.steps[held_out.values.index(low)]}) to {shown(last)} (step "
         f"{held_out.last_step})"
@@ -112,8 +117,10 @@ def _overfit_finding(
         cause=f"The held-out loss {how} while the training loss went on down to {shown(shape.final)}: after "
         f"{shown(epochs_run)} epochs the model repeats its training rows.",
         key=key,
-        suggested=scaled_duration(observations.recipe, min(0.9, max(0.02, share))),
-        runner_up="duplicates, or too few distinct rows: more data would move the turning point",
+        suggested=suggested,
+        runner_up="num_train_epochs: fewer rounds over the same rows"
+        if few
+        else "duplicates, or too few distinct rows: more data would move the turning point",
         refuted_by=f"a worse score from the checkpoint of step {enough} than from the last one",
     )
 
