@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bot.diagnosis.monitor import Judgement, Tier, judged
-from bot.diagnosis.signals import in_order, lasting_signals
+from bot.diagnosis.signals import idle_signals, in_order, lasting_signals
 from bot.domain.diagnosis import Diagnosis, Symptom
 
 TRACES = Path(__file__).parent / "traces"
@@ -256,22 +256,31 @@ def endings(rows: list[dict[str, object]]) -> list[Judgement]:
     return [found for found in looks if found is not None and found.tier.ends]
 
 
-LOST = {"loss": "NaN", "grad_norm": "NaN"}
+def test_resumed_run_says_nothing_of_what_the_resume_has_undone() -> None:
+    """The same evaluation twice, since the run went through the same step twice, is no sign of weights that stand."""
+    logged: list[dict[str, object]] = []
+    for row in supervised(60):
+        logged += [
+            row,
+            *(
+                [{"step": row["step"], "eval_loss": 3.0 - int(str(row["step"])) / 30}]
+                if row["step"] in (20, 40)
+                else []
+            ),
+        ]
+    first, again = logged[:45], logged[22:]
+    told = in_order([*first, *again])
+    assert told == logged
+    assert "eval_loss" in {signal.key for signal in idle_signals([*first, *again[:25]])}
+    assert "eval_loss" not in {signal.key for signal in idle_signals(in_order([*first, *again[:25]]))}
 
 
-def test_resumed_run_is_not_ended_for_what_the_resume_has_undone() -> None:
-    healthy = supervised(60)
-    doomed_end = [{**row, "loss": 9.0, "grad_norm": 900.0, "mean_token_accuracy": 0.01} for row in healthy[30:34]]
-    assert endings([*healthy[:30], *doomed_end, *healthy[20:]]) == []
-    assert endings([*healthy[:30], {**healthy[30], **LOST}, {**healthy[31], **LOST}, *healthy[20:]]) == []
-
-
-def test_two_lost_steps_that_are_told_twice_are_two() -> None:
-    told = [{**row, **LOST} if row["step"] in (30, 31) else row for row in supervised(60)]
-    twice = [row for row in told for _ in range(2)]
-    assert endings(twice) == []
-    lost = [{**row, **LOST} if row["step"] in (30, 31, 32) else row for row in supervised(60)]
-    assert endings([row for row in lost for _ in range(2)])[0].step == 32
+def test_bad_steps_that_are_told_again_and_again_have_lasted_no_longer() -> None:
+    """Two signs have to stand for ten steps, not for ten lines."""
+    bad = [
+        {**row, "loss": 20.0, "grad_norm": 900.0} if 30 <= int(str(row["step"])) < 34 else row for row in supervised(33)
+    ]
+    assert endings([row for row in bad for _ in range(3)]) == []
 
 
 def test_step_that_is_told_twice_counts_once_though_an_evaluation_stands_between() -> None:
