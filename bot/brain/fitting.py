@@ -42,6 +42,7 @@ ONLY_OF: Mapping[str, frozenset[str]] = {
     "reward_functions": _SAMPLED,
     "reward_weights": _SAMPLED,
     "temperature": _SAMPLED | {"distill"},
+    "timeout_seconds": frozenset(),
     "vllm_gpu_memory_utilization": frozenset({"grpo", "distill"}),
     "vllm_importance_sampling_correction": _GRPO,
     "warmup_ratio": frozenset(),
@@ -78,13 +79,12 @@ def fitted(before: Values, settings: Values, room: Room = ANYWHERE) -> dict[str,
         return None
     changed = _with_warm_up(before, changed)
     wrong = any(_problem(before, key, value, room) for key, value in changed.items())
-    after = {**before, **changed}
-    return None if wrong or (_falls_apart(after) and not _falls_apart(before)) else changed
+    return None if wrong or _contradictions({**before, **changed}) - _contradictions(before) else changed
 
 
-def _number(values: Values, key: str, default: float | None = None) -> float | None:
+def _number(values: Values, key: str) -> float | None:
     value = normalised_value(values.get(key))
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _problem(before: Values, key: str, value: Any, room: Room) -> bool:
@@ -134,17 +134,17 @@ def _steps(values: Values) -> float | None:
     return steps if steps is not None and steps > 0 else None
 
 
-def _falls_apart(values: Values) -> bool:
-    """Whether values that are right by themselves contradict each other: a warm-up beyond the last step; for GRPO, a
-    batch that does not hold whole groups of samples (`generation_batch_size` of GRPOConfig), or groups of one."""
-    steps, warm_up = _steps(values), _number(values, "warmup_steps", 0.0) or 0.0
-    if steps is not None and warm_up >= 1 and warm_up > steps:
-        return True
+def _contradictions(values: Values) -> set[str]:
+    """Values that are right by themselves and wrong together, by name: a warm-up beyond the last step; for GRPO, groups
+    of one, and batches that do not hold whole groups of samples (`generation_batch_size` of GRPOConfig)."""
+    steps, warm_up = _steps(values), _number(values, "warmup_steps") or 0.0
+    found = {"warm-up"} if steps is not None and warm_up >= 1 and warm_up > steps else set()
     if str(values.get("method")).lower() != "grpo":
-        return False
-    group = _number(values, "num_generations", DEFAULT_GENERATIONS) or DEFAULT_GENERATIONS
-    batch = _number(values, "per_device_train_batch_size", DEFAULT_BATCH_SIZE) or DEFAULT_BATCH_SIZE
-    whole = batch * (_number(values, "gradient_accumulation_steps", 1.0) or 1.0)
+        return found
+    group = _number(values, "num_generations") or DEFAULT_GENERATIONS
+    batch = _number(values, "per_device_train_batch_size") or DEFAULT_BATCH_SIZE
+    whole = batch * (_number(values, "gradient_accumulation_steps") or 1.0)
     evaluated = values.get("eval_strategy") not in (None, False, "no")
-    asked = _number(values, "per_device_eval_batch_size", DEFAULT_BATCH_SIZE) or DEFAULT_BATCH_SIZE
-    return group < 2 or whole % group != 0 or (evaluated and asked % group != 0)
+    asked = _number(values, "per_device_eval_batch_size") or DEFAULT_BATCH_SIZE
+    wrong = {"group": group < 2, "batch": whole % group != 0, "evaluation": evaluated and asked % group != 0}
+    return found | {name for name, is_wrong in wrong.items() if is_wrong}
