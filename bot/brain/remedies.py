@@ -26,7 +26,7 @@ Values = Mapping[str, Any]
 
 
 IMITATION_WEIGHT = 0.2
-"""† Of the sft term beside DPO's; the tiny model learns its pairs with it and loses its answers without."""
+"""† Of the sft term beside DPO's, as in the playbook's rows of small models."""
 
 
 class Change(Protocol):
@@ -162,7 +162,7 @@ def with_imitation(values: Values, _: float | None = None, /) -> dict[str, Any]:
     """A term that holds the chosen answers up, beside a DPO loss that only sets them apart from the rejected ones."""
     loss = values.get("loss_type", "sigmoid")
     alone = loss in ("sigmoid", ["sigmoid"]) and values.get("method") == "dpo"
-    return {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, IMITATION_WEIGHT]} if alone else {}
+    return {"loss_type": "sigmoid,sft", "loss_weights": f"1.0,{IMITATION_WEIGHT}"} if alone else {}
 
 
 def more_samples(values: Values, _: float | None = None, /) -> dict[str, Any]:

@@ -94,14 +94,14 @@ def _playbook(x: Experiment, run: Run, means: Means) -> Decision:
     repairs = [each for each in _repairs(x, run, base, means) if failed[_attempt(each)] < MOST_FAILED_REPAIRS]
     named = {str(found.symptom) for found in harmful}
     repairable = any(each.symptom in named and not each.waits for each in repairs)
+    if repairs and repairs[0].waits and repairs[0].key in REWARD_KEYS and repairs[0].symptom in named:
+        return Decision(repairs[0], "", said)  # asking costs nothing, and no run is worth its price under this reward
     if (stage := next_stage(x, run, means, repairable=repairable)) is not None:
         return Decision(stage, "", said)
     if (first := sft_first(x, run, means, harmful)) is not None and not first.waits:
         return Decision(first, "", said)
     if (ablation := suspects(x, run, means, _room(x, run, means))) is not None:
         return Decision(ablation, "", said)
-    if repairs and repairs[0].waits and repairs[0].key in REWARD_KEYS and repairs[0].symptom in named:
-        return Decision(repairs[0], "", said)  # asking costs nothing, and no run is worth its price under this reward
     free = sorted(
         (each for each in repairs if not each.waits),
         key=lambda each: (each.symptom not in named, failed[_attempt(each)] >= MOST_FAILED_REPAIRS - 1),
@@ -249,8 +249,8 @@ def _draft(x: Experiment, run: Run, base: Run, means: Means) -> Remedy | None:
     values = yaml.safe_load(start.recipe) or {}
     number = len(made) + 2
     room = _room(x, start, means)
-    for wanted in draft_settings(values, means):
-        settings = fitted(values, wanted, room)
+    for draft in draft_settings(values, means):
+        settings = fitted(values, draft, room)
         if settings is None or not (means.covered is None or means.covers(settings)):
             continue
         if _untried(x, run, values, {**values, **settings}):

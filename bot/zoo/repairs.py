@@ -86,7 +86,8 @@ def mend(
     workers: int = 1,
 ) -> None:
     """Try to repair every faulty run of the making that counts; goes on where it was stopped."""
-    done = {entry["name"] for entry in records(making.folder) if entry["policy"] == RANDOM}
+    tried = repairs_of(making.folder)
+    done = {name for name, of in tried.items() if of.get(CONTROL_RECIPE) == 0 or of.keys() >= {PLAYBOOK, RANDOM}}
     wanted = [case for case in cases if case.name not in done and _counts(making, case)]
     if not wanted:
         return
@@ -153,8 +154,11 @@ def repaired(keeper: Keeper, making: Making, case: Case, policy: str) -> list[At
 def _admitted(making: Making, case: Case) -> Patient:
     specimen, control = case.specimen(), making.done[case.control().name]
     benchmark, target = f"practice/{specimen.task}", TARGETS[specimen.method][specimen.task]
-    goal = Goal(title="Repair", base_model=BASE, benchmark=benchmark, target=target, budget=Budget(runs=TRIES + 1))
     text = recipe_text(specimen.recipe)
+    goal = Goal(
+        title="Repair", base_model=BASE, benchmark=benchmark, target=target, method=specimen.method, recipe=text,
+        budget=Budget(runs=TRIES + 1),
+    )  # fmt: skip
     x = Experiment(GoalId("zoo/repairs#1"), is_goal=True, goal=goal, recipe=text, recipe_digests={"train.py": "ours"})
     x.shipped_digests = dict(x.recipe_digests)
     patient = Patient(case, control, FAULTS[case.faults[0]].labels, x)
