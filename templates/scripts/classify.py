@@ -27,7 +27,7 @@ What it writes below `output_dir` (default `out`):
     metrics.jsonl        one JSON object per logged step: loss, grad_norm, eval_loss, eval_accuracy, eval_macro_f1
     trainer_state.json   the trainer's own record
     model/               weights, tokenizer and configuration (LoRA is merged; the adapter itself lies in adapter/)
-    summary.json         steps done, seconds, final loss
+    summary.json         steps done, seconds, mean loss
     probe.json           instead of all that: the learning-rate range test
     timing.json          or, with --timing_probe: steps, seconds_per_step, peak_memory_gib
 
@@ -163,7 +163,11 @@ def main() -> None:
     set_seed(args.seed)  # before the model: its output and LoRA's weights are drawn while it is built
     train_rows = read_rows(experiment.train_file)
     validation_rows = read_rows(experiment.validation_file, optional=True)
-    labels = label_settings(experiment, train_rows)
+    with settings_refused():
+        known = AutoConfig.from_pretrained(
+            experiment.init_from, revision=model_args.model_revision, trust_remote_code=args.trust_remote_code
+        )
+    labels = label_settings(train_rows, known)
     train_rows, validation_rows = smoke_rows(experiment, args, train_rows, validation_rows)
     rates, timed = probe_rates(experiment.learning_rate_probe), timing_steps(experiment)
     if rates or timed:
@@ -173,23 +177,25 @@ def main() -> None:
 
     args.model_init_kwargs = model_kwargs(args, model_args) | labels
     model_args.lora_task_type = "SEQ_CLS"  # which has PEFT train the new output besides the adapter
-    tokenizer = load_tokenizer(experiment, args, model_args)
+    tokenizer = load_tokenizer(experiment, args, model_args, train_rows)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     added = tokenizer.convert_tokens_to_ids(new_tokens(experiment))
     start = start_folder(experiment, args, tokenizer)
     numbers = label_numbers(train_rows, labels["label2id"], experiment.train_file)
     with settings_refused():
-        model = MODEL_CLASS.from_pretrained(
+        model, loaded = MODEL_CLASS.from_pretrained(
             start,
             trust_remote_code=args.trust_remote_code,
             quantization_config=get_quantization_config(model_args),
+            output_loading_info=True,
             **args.model_init_kwargs,
         )
         model.config.pad_token_id = tokenizer.pad_token_id  # a causal model finds each text's last token by it
         adapter = lora_config(model_args, start, added if experiment.train_added_tokens else [])
         if adapter is not None:
+            adapter.modules_to_save = sorted({*(adapter.modules_to_save or []), *new_layers(loaded)}) or None
             model = adapted(model, adapter)
-        limit = refuse_long_texts(model.config, args)
+        limit = refuse_long_texts(model, tokenizer, args, train_rows + validation_rows)
         trainer = ClassifierTrainer(
             model=model,
             args=args,
@@ -216,7 +222,7 @@ def main() -> None:
         return
 
     audit, used = audit_data(trainer, train_rows)
-    audit |= audit_labels(labels, numbers, AutoConfig.from_pretrained(experiment.init_from))
+    audit |= audit_labels(labels, numbers, known)
     audit |= audit_model(trainer, model_args, used, added)
     write_json(trainer, "data_audit.json", audit)
     if experiment.audit_only:
@@ -232,13 +238,28 @@ def encoded(tokenizer: Any, rows: list[Json], numbers: list[int], limit: int | N
     return Dataset.from_dict(dict(columns) | {"labels": numbers})
 
 
-def refuse_long_texts(config: Any, args: Any) -> int | None:
-    """The token limit. Learned positions end where the model's configuration says."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and args.max_length is not None and args.max_length > positions:
-        fail(f"max_length: {args.max_length} is more than the model's {positions} positions; write {positions}")
+def refuse_long_texts(model: Any, tokenizer: Any, args: Any, rows: list[Json]) -> int | None:
+    """The token limit. Learned positions end where the model's configuration says, and RoBERTa's begin after the number
+    of its padding token."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            positions -= module.padding_idx + 1
     limit: int | None = args.max_length
+    if positions is not None and limit is not None and limit > positions:
+        fail(f"max_length: {limit} is more than the model's {positions} positions; write {positions}")
+    if positions is not None and limit is None:
+        longest = max(len(tokenizer(text_of(row["text"])).input_ids) for row in rows)
+        if longest > positions:
+            fail(f"a text has {longest} tokens, and the model {positions} positions; write max_length: {positions}")
     return limit
+
+
+def new_layers(loaded: Json) -> set[str]:
+    """Names of the layers with random weights, which an adapter alone would leave random: PEFT trains `classifier` and
+    `score`, and DeBERTa-v3, for one, gets a new pooler as well."""
+    missing = [*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])]
+    return {key.rpartition(".")[0] for key in missing}
 
 
 def adapted(model: Any, adapter: Any) -> Any:
@@ -270,12 +291,15 @@ def audit_data(trainer: Any, rows: list[Json]) -> tuple[Json, set[int]]:
 # --- Labels ---------------------------------------------------------------------------------------------------------
 
 
-def label_settings(experiment: Any, rows: list[Json]) -> Json:
-    """What from_pretrained is told about labels: those of init_from where they cover the data's, else the data's own.
+def label_settings(rows: list[Json], known: Any) -> Json:
+    """What from_pretrained is told about labels: those of init_from (`known` is its configuration) where they cover the
+    data's, else the data's own.
 
     So a run that goes on from an earlier one keeps its output layer, and any other gets a new one.
     """
-    wanted = sorted({str(row["label"]) for row in rows})
+    found = {str(row["label"]) for row in rows}
+    # Numbers in their order, so that a label's place among the outputs is itself: as texts, 10 comes before 2.
+    wanted = sorted(found, key=int) if all(label.isdecimal() for label in found) else sorted(found)
     if len(wanted) < 2:
         fail(f"every row has the label {wanted[0]}; a classifier needs two labels or more")
     if len(wanted) > MOST_LABELS:
@@ -283,9 +307,7 @@ def label_settings(experiment: Any, rows: list[Json]) -> Json:
             f"{len(wanted)} labels in {len(rows)} rows: these are texts rather than labels; set data_label_column to "
             "the column with the labels"
         )
-    with settings_refused():
-        known = AutoConfig.from_pretrained(experiment.init_from).id2label or {}
-    names = {int(number): str(name) for number, name in known.items()}
+    names = {int(number): str(name) for number, name in (known.id2label or {}).items()}
     if not set(wanted) <= set(names.values()):
         names = dict(enumerate(wanted))
     return {
@@ -326,21 +348,25 @@ def weights_of_classes(words: str, numbers: dict[str, int], found: list[int]) ->
 
 
 class ClassifierTrainer(Trainer):  # type: ignore[misc]
-    """The trainer with a weight for each label in its loss."""
+    """The trainer with a loss of its own: the mean over each batch, in which labels may have weights.
 
+    The models' own losses cannot be left to the trainer: those of BERT and ResNet are means too, but the trainer takes
+    them for sums over all accumulated batches and all processes, and so multiplies gradients by their number.
+    """
+
+    loss_is_scaled_for_ga = False
     class_weights: Any = None
 
     def compute_loss(
         self, model: Any, inputs: Json, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        if self.class_weights is None or not model.training:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch=num_items_in_batch)
-        labels = inputs.pop("labels")
-        outputs = model(**inputs)
+        labels = inputs["labels"]
+        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
+        weighted = self.class_weights is not None and model.training
         loss = torch.nn.functional.cross_entropy(
             outputs.logits.float(),
             labels,
-            weight=self.class_weights.to(labels.device),
+            weight=self.class_weights.to(labels.device) if weighted else None,
             label_smoothing=self.args.label_smoothing_factor,
         )
         return (loss, outputs) if return_outputs else loss
@@ -384,7 +410,7 @@ PROBE_TOLERANCE = 1.05
 WATCHED_TENSORS = 64
 WATCHED_VALUES = 256
 FROZEN_AFTER = 3
-"""Steps after which weights that never moved are called frozen."""
+"""Steps with a gradient after which weights that never moved are called frozen."""
 
 
 # --- The recipe -----------------------------------------------------------------------------------------------------
@@ -393,7 +419,13 @@ FROZEN_AFTER = 3
 class RecipeParser(TrlParser):  # type: ignore[misc]
     """TRL's parser, strict about the recipe: every value is checked as if it had been typed on the command line."""
 
+    recipe: typing.ClassVar[Json] = {}
+    """What the file says, as it was read."""
+
     def set_defaults_with_config(self, **recipe: object) -> list[str]:
+        RecipeParser.recipe = dict(recipe)
+        if recipe.get("fp16") and "bf16" not in recipe:
+            recipe["bf16"] = False  # the default of most GPUs, and the two exclude each other
         hints: Json = {}
         for dataclass_type in self.dataclass_types:
             hints |= typing.get_type_hints(dataclass_type)
@@ -438,9 +470,28 @@ def as_list(key: str, value: object, kind: type) -> list[Any]:
         fail(f"{key} needs {'numbers' if kind in (int, float) else 'words'} with commas between them, not {value}")
 
 
+def refuse_repeated_keys(words: list[str]) -> None:
+    """YAML takes the last of two lines with one key and says nothing."""
+    path = words[words.index("--config") + 1] if "--config" in words[:-1] else None
+    try:
+        root = yaml.compose(Path(path).read_text(encoding="utf-8")) if path else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return  # the parser says what is wrong with it
+    keys = [key.value for key, _ in root.value] if isinstance(root, yaml.MappingNode) else []
+    repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
+    if repeated:
+        fail(f"the recipe has {repeated[0]} more than once; keep one of the lines")
+
+
+def given_keys(words: list[str]) -> set[str]:
+    """Keys that the recipe or a flag names, whatever they say: a default is nobody's wish."""
+    return {*RecipeParser.recipe, *(word[2:].partition("=")[0] for word in words if word.startswith("--"))}
+
+
 def parse_arguments() -> tuple[Any, Any, Any]:
     """(Experiment, CONFIG, ModelConfig): the recipe, then the flags over it, on defaults that suit the machine."""
     gpu = torch.cuda.is_available()
+    refuse_repeated_keys(sys.argv[1:])
     parser = RecipeParser((Experiment, CONFIG, ModelConfig))
     parser.set_defaults(
         output_dir="out",
@@ -449,7 +500,7 @@ def parse_arguments() -> tuple[Any, Any, Any]:
         report_to="none",
         disable_tqdm=True,
         use_cpu=not (gpu or torch.backends.mps.is_available()),  # or `bf16: true` is refused where there is no GPU
-        bf16=gpu and torch.cuda.is_bf16_supported(),
+        bf16=gpu and torch.cuda.is_bf16_supported(including_emulation=False),
         gradient_checkpointing=gpu,
         dataloader_pin_memory=gpu,
     )
@@ -463,6 +514,13 @@ def parse_arguments() -> tuple[Any, Any, Any]:
         fail(" ".join(str(error).split()))
     if experiment.method != METHOD:
         fail(f"this script trains method: {METHOD}, and the recipe says method: {experiment.method}")
+    experiment.given = given_keys(sys.argv[1:])
+    named = [RecipeParser.recipe.get(key) for key in ("init_from", "model_name_or_path")]
+    if all(named) and named[0] != named[1]:
+        fail("init_from and model_name_or_path name two models; keep init_from alone")
+    unused = sorted(key for key in experiment.given if key.startswith("lora_") or key in ("use_dora", "use_rslora"))
+    if unused and not model_args.use_peft:
+        print(f"{', '.join(unused)}: not used without use_peft: true", flush=True)
     experiment.init_from = experiment.init_from or model_args.model_name_or_path
     if not experiment.init_from:
         fail("init_from is missing; write the Hub id or the folder of the model to start from")
@@ -507,10 +565,10 @@ def choose_evaluation(args: Any, has_validation: bool, experiment: Any) -> None:
                 "set data_validation_rows, or remove eval_strategy"
             )
         return
-    if args.eval_strategy == "no":
+    if args.eval_strategy == "no" and "eval_strategy" not in experiment.given:
         args.eval_strategy = "steps"
         args.eval_steps = args.eval_steps or 0.1
-    if args.per_device_eval_batch_size == CONFIG.per_device_eval_batch_size:
+    if "per_device_eval_batch_size" not in experiment.given:
         args.per_device_eval_batch_size = args.per_device_train_batch_size
 
 
@@ -519,7 +577,7 @@ def settings_refused() -> Iterator[None]:
     """Libraries check settings while they build, each with an error whose text says what is wrong."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         fail(" ".join(str(error).split()))
 
 
@@ -546,8 +604,12 @@ def read_rows(path: str, optional: bool = False) -> list[Json]:
             rows.append(row)
     if not rows and not optional:
         fail(f"{path} has no rows; look at dropped in data/build.json")
-    if rows and not any(columns <= rows[0].keys() for columns in COLUMNS):
+    known = next((columns for columns in COLUMNS if rows and columns <= rows[0].keys()), None)
+    if rows and known is None:
         fail(f"{path} has the columns {', '.join(rows[0])}; {NEEDED}")
+    for number, row in enumerate(rows, start=1):
+        if lacking := sorted((known or set()) - row.keys()):
+            fail(f"{path} row {number} has no {lacking[0]}, and row 1 has; all rows need the same columns")
     return rows
 
 
@@ -569,12 +631,19 @@ def text_of(value: object) -> str:
 # --- The model to start from ----------------------------------------------------------------------------------------
 
 
-def load_tokenizer(experiment: Any, args: Any, model_args: Any) -> Any:
+def load_tokenizer(experiment: Any, args: Any, model_args: Any, rows: list[Json]) -> Any:
     if str(experiment.init_from).startswith(("/", ".", "~")) and not Path(experiment.init_from).is_dir():
         fail(f"init_from: there is no folder {experiment.init_from}; write a folder with a model, or its Hub id")
     with settings_refused():
         tokenizer = AutoTokenizer.from_pretrained(
             experiment.init_from, revision=model_args.model_revision, trust_remote_code=args.trust_remote_code
+        )
+    messages = [value for value in rows[0].values() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    if messages and tokenizer.chat_template is None and not getattr(args, "chat_template_path", None):
+        fail(
+            f"the rows are conversations, and the tokenizer of {experiment.init_from} has no chat template: "
+            + ("set chat_template_path to a model with one, or " if hasattr(args, "chat_template_path") else "")
+            + "start from a model with one, or write prompts and answers as plain texts"
         )
     tokenizer.add_tokens(new_tokens(experiment))
     return tokenizer
@@ -657,6 +726,9 @@ def complete(trainer: Any) -> None:
     head = trainer.model.get_output_embeddings() if hasattr(trainer.model, "get_output_embeddings") else None
     if head is not None and not hasattr(head, "bias"):
         head.bias = None  # TRL's fused loss asks for it; an output layer of which PEFT trains some tokens has none
+    if not any(weight.is_meta for weight in trainer.model.parameters()):  # an audit may run where nothing is trained
+        with settings_refused():  # an optimizer of a package that is not there would be missed at the first step
+            trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
 
 
 # --- The audit ------------------------------------------------------------------------------------------------------
@@ -688,8 +760,9 @@ def audit_model(trainer: Any, model_args: Any, used: set[int], added: list[int])
     trained = any(weight.requires_grad for weight in embeddings.parameters())
     named = model_args.lora_target_modules
     rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    rows_per_step = max(1, rows_per_step // getattr(args, "num_generations", 1))  # GRPO counts samples, not rows
-    steps_per_epoch = max(1, math.ceil(len(trainer.train_dataset) / rows_per_step))
+    # GRPO counts answers, not rows, and may train on each of them several times.
+    answers_per_row = getattr(args, "num_generations", 1) * getattr(args, "num_iterations", 1)
+    steps_per_epoch = max(1, math.ceil(len(trainer.train_dataset) * answers_per_row / rows_per_step))
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
     found: Json = {
@@ -922,15 +995,18 @@ def answers(
 class MetricsLog(TrainerCallback):  # type: ignore[misc]
     """Appends every log of the trainer to metrics.jsonl, so that the run can be followed and judged while it trains."""
 
-    def __init__(self, folder: Path, rows: int) -> None:
-        self.folder, self.path, self.rows = folder, folder / "metrics.jsonl", rows
+    def __init__(self, folder: Path, rows: int, trainer: Any) -> None:
+        self.folder, self.path, self.rows, self.trainer = folder, folder / "metrics.jsonl", rows, trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
         if not state.is_world_process_zero:
             return
-        kept = self.path.read_text().splitlines() if state.global_step and self.path.exists() else []
-        kept = [line for line in kept if json.loads(line)["step"] <= state.global_step]  # a resumed run does them again
-        self.path.write_text("".join(line + "\n" for line in kept))
+        kept = whole_rows(self.path) if state.global_step else []
+        kept = [row for row in kept if row["step"] <= state.global_step]  # a resumed run does the others again
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        counted = [row["num_tokens"] for row in state.log_history if "num_tokens" in row]
+        if counted and hasattr(self.trainer, "_total_train_tokens"):  # TRL keeps it in no checkpoint
+            self.trainer._total_train_tokens = int(counted[-1])
         setup = {
             "method": METHOD,
             "max_steps": state.max_steps,
@@ -1008,16 +1084,21 @@ def read_text(path: str) -> str:
 
 
 class FrozenWatch(TrainerCallback):  # type: ignore[misc]
-    """Whether training moves the weights at all: a sample of them before the first step and after the third."""
+    """Whether training moves the weights at all: a sample of them before the first step and after the third that had a
+    gradient (a GRPO whose first answers are all wrong has none, and is not frozen)."""
 
     def __init__(self, folder: Path) -> None:
-        self.path, self.before = folder / "setup.json", None
+        self.path, self.before, self.pushed = folder / "setup.json", None, 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
         self.before = weight_sample(model) if state.global_step == 0 else None
 
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
+        if self.before is not None:
+            self.pushed += any(weight.grad is not None and bool(weight.grad.any()) for weight in model.parameters())
+
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
-        if state.global_step != FROZEN_AFTER or self.before is None or not state.is_world_process_zero:
+        if self.pushed < FROZEN_AFTER or self.before is None or not state.is_world_process_zero:
             return
         after, before = weight_sample(model), self.before
         self.before = None
@@ -1070,19 +1151,37 @@ class CheckpointRequest(TrainerCallback):  # type: ignore[misc]
             self.path.unlink(missing_ok=True)
 
 
+class AllStepsDone(Exception):
+    """The checkpoint is the one after the last step."""
+
+
+class LastStep(TrainerCallback):  # type: ignore[misc]
+    """Takes no step beyond the last: from a checkpoint after it (of a run that was ended before its model was saved)
+    transformers would take one more before it looks."""
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if state.global_step >= state.max_steps:
+            raise AllStepsDone
+
+
 def add_logs(trainer: Any, rows: list[Json]) -> None:
     folder = Path(trainer.args.output_dir)
     asked = CheckpointRequest(folder)  # after the log: what is asked for is named before the request is gone
-    for callback in (MetricsLog(folder, len(rows)), FrozenWatch(folder), CheckpointLog(folder), asked):
+    for callback in (MetricsLog(folder, len(rows), trainer), FrozenWatch(folder), CheckpointLog(folder), asked):
         trainer.add_callback(callback)
 
 
 def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) -> None:
     """The training itself, from the newest checkpoint where there is one, and what it leaves behind."""
-    result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
+    trainer.add_callback(LastStep())
+    try:
+        result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
+    except AllStepsDone:
+        result = trainer._finalize_training(None, 0, time.time())
     trainer.save_state()
     save_model(trainer, tokenizer, start)
     remove_start(trainer)
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]  # of all steps; a resumed run too
     write_json(
         trainer,
         "summary.json",
@@ -1092,7 +1191,7 @@ def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) ->
             "global_step": trainer.state.global_step,
             "max_steps": trainer.state.max_steps,
             "epoch": trainer.state.epoch,
-            "train_loss": plain(result.training_loss),
+            "train_loss": plain(mean(losses) if losses else result.training_loss),
             "train_seconds": round(result.metrics["train_runtime"], 2),
             "total_seconds": round(time.monotonic() - STARTED, 2),
         },
@@ -1153,6 +1252,15 @@ def missing_parts(checkpoint: Path) -> list[str]:
     """What a checkpoint needs and lacks. Without its optimizer a run resumes silently and ends with other weights."""
     parts = {"trainer_state.json": ("trainer_state.json",), "the optimizer's state": ("optimizer*", "global_step*")}
     return [name for name, patterns in parts.items() if not any(any(checkpoint.glob(p)) for p in patterns)]
+
+
+def whole_rows(path: Path) -> list[Json]:
+    """The objects of a file that a run appends to, without the half line that a killed one, or a full disk, left."""
+    found = []
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            found += [json.loads(line)] if line else []
+    return found
 
 
 def write_json(trainer: Any, name: str, value: Json) -> None:

@@ -41,7 +41,7 @@ What it writes below `output_dir` (default `out`):
     completions.jsonl    answers: sampled ones with their rewards (step 0), and those
     trainer_state.json   TRL's own record
     model/               weights, tokenizer and configuration (LoRA is merged; the adapter itself lies in adapter/)
-    summary.json         steps done, seconds, final loss
+    summary.json         steps done, seconds, mean loss
     probe.json           instead of all that: the learning-rate range test
     timing.json          or, with --timing_probe: steps, seconds_per_step, peak_memory_gib, sampling_seconds (estimated)
 
@@ -205,7 +205,7 @@ def main() -> None:
         choose_evaluation(args, bool(validation_rows), experiment)
 
     args.model_init_kwargs = model_kwargs(args, model_args)
-    tokenizer = load_tokenizer(experiment, args, model_args)
+    tokenizer = load_tokenizer(experiment, args, model_args, train_rows)
     added = tokenizer.convert_tokens_to_ids(new_tokens(experiment))
     start = start_folder(experiment, args, tokenizer)
     asked = [row | {"reference": text_of(row["completion"])} for row in train_rows]
@@ -240,6 +240,7 @@ def main() -> None:
         set_seed(args.seed)  # LoRA's initial weights are drawn while the trainer is built
         place = args if last else copy.copy(args)
         place.output_dir = args.output_dir if last else str(Path(args.output_dir) / f"round-{number}")
+        place.resume_from_checkpoint = args.resume_from_checkpoint if last else None  # earlier ones find their own
         if not last and (Path(place.output_dir) / "summary.json").is_file():  # an earlier start was done with it
             sampler = str(Path(place.output_dir) / "model")
             continue
@@ -247,13 +248,13 @@ def main() -> None:
             trainer = SFTTrainer(
                 model=start,
                 args=place,
-                train_dataset=Dataset.from_list(rows),
-                eval_dataset=Dataset.from_list(validation_rows) if validation_rows else None,
+                train_dataset=dataset_of(rows),
+                eval_dataset=dataset_of(validation_rows) if validation_rows else None,
                 processing_class=tokenizer,
                 quantization_config=get_quantization_config(model_args),
                 peft_config=lora_config(model_args, start, added if experiment.train_added_tokens else []),
             )
-        trainer.remove_callback(PrinterCallback)
+        complete(trainer)
         if rates:
             write_json(trainer, "probe.json", probe_learning_rates(trainer, rates))
             return
@@ -372,9 +373,7 @@ def audit_data(trainer: Any, rows: list[Json]) -> tuple[Json, set[int]]:
     if args.packing or reaches_limit or len(prepared) < len(rows):
         # Packing and truncation hide where a row ended, so the rows are tokenised once more without them.
         limit, args.max_length = args.max_length, None
-        whole = trainer._prepare_dataset(
-            Dataset.from_list(rows), trainer.processing_class, args, False, None, "whole train"
-        )
+        whole = trainer._prepare_dataset(dataset_of(rows), trainer.processing_class, args, False, None, "whole train")
         args.max_length = limit
     end_ids = end_token_ids(trainer.model, trainer.processing_class)
     limit = None if args.packing else args.max_length
@@ -639,12 +638,14 @@ BEHAVIOUR_POINTS = (0.05, 0.25, 0.5, 0.75, 1.0)
 """Shares of a run after which the model answers a few validation prompts."""
 BEHAVIOUR_TOKENS = 512
 """Longest answer that such a probe waits for; prompts with longer references are not asked."""
+BEHAVIOUR_PROMPT_TOKENS = 4096
+"""Longest prompt that is asked: a batch of longer ones could need more memory than a training step."""
 MOST_COMPLETIONS = 200
 """Rows of completions.jsonl."""
 WATCHED_TENSORS = 64
 WATCHED_VALUES = 256
 FROZEN_AFTER = 3
-"""Steps after which weights that never moved are called frozen."""
+"""Steps with a gradient after which weights that never moved are called frozen."""
 
 
 # --- The recipe -----------------------------------------------------------------------------------------------------
@@ -653,7 +654,13 @@ FROZEN_AFTER = 3
 class RecipeParser(TrlParser):  # type: ignore[misc]
     """TRL's parser, strict about the recipe: every value is checked as if it had been typed on the command line."""
 
+    recipe: typing.ClassVar[Json] = {}
+    """What the file says, as it was read."""
+
     def set_defaults_with_config(self, **recipe: object) -> list[str]:
+        RecipeParser.recipe = dict(recipe)
+        if recipe.get("fp16") and "bf16" not in recipe:
+            recipe["bf16"] = False  # the default of most GPUs, and the two exclude each other
         hints: Json = {}
         for dataclass_type in self.dataclass_types:
             hints |= typing.get_type_hints(dataclass_type)
@@ -698,9 +705,28 @@ def as_list(key: str, value: object, kind: type) -> list[Any]:
         fail(f"{key} needs {'numbers' if kind in (int, float) else 'words'} with commas between them, not {value}")
 
 
+def refuse_repeated_keys(words: list[str]) -> None:
+    """YAML takes the last of two lines with one key and says nothing."""
+    path = words[words.index("--config") + 1] if "--config" in words[:-1] else None
+    try:
+        root = yaml.compose(Path(path).read_text(encoding="utf-8")) if path else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return  # the parser says what is wrong with it
+    keys = [key.value for key, _ in root.value] if isinstance(root, yaml.MappingNode) else []
+    repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
+    if repeated:
+        fail(f"the recipe has {repeated[0]} more than once; keep one of the lines")
+
+
+def given_keys(words: list[str]) -> set[str]:
+    """Keys that the recipe or a flag names, whatever they say: a default is nobody's wish."""
+    return {*RecipeParser.recipe, *(word[2:].partition("=")[0] for word in words if word.startswith("--"))}
+
+
 def parse_arguments() -> tuple[Any, Any, Any]:
     """(Experiment, CONFIG, ModelConfig): the recipe, then the flags over it, on defaults that suit the machine."""
     gpu = torch.cuda.is_available()
+    refuse_repeated_keys(sys.argv[1:])
     parser = RecipeParser((Experiment, CONFIG, ModelConfig))
     parser.set_defaults(
         output_dir="out",
@@ -709,7 +735,7 @@ def parse_arguments() -> tuple[Any, Any, Any]:
         report_to="none",
         disable_tqdm=True,
         use_cpu=not (gpu or torch.backends.mps.is_available()),  # or `bf16: true` is refused where there is no GPU
-        bf16=gpu and torch.cuda.is_bf16_supported(),
+        bf16=gpu and torch.cuda.is_bf16_supported(including_emulation=False),
         gradient_checkpointing=gpu,
         dataloader_pin_memory=gpu,
     )
@@ -723,6 +749,13 @@ def parse_arguments() -> tuple[Any, Any, Any]:
         fail(" ".join(str(error).split()))
     if experiment.method != METHOD:
         fail(f"this script trains method: {METHOD}, and the recipe says method: {experiment.method}")
+    experiment.given = given_keys(sys.argv[1:])
+    named = [RecipeParser.recipe.get(key) for key in ("init_from", "model_name_or_path")]
+    if all(named) and named[0] != named[1]:
+        fail("init_from and model_name_or_path name two models; keep init_from alone")
+    unused = sorted(key for key in experiment.given if key.startswith("lora_") or key in ("use_dora", "use_rslora"))
+    if unused and not model_args.use_peft:
+        print(f"{', '.join(unused)}: not used without use_peft: true", flush=True)
     experiment.init_from = experiment.init_from or model_args.model_name_or_path
     if not experiment.init_from:
         fail("init_from is missing; write the Hub id or the folder of the model to start from")
@@ -767,10 +800,10 @@ def choose_evaluation(args: Any, has_validation: bool, experiment: Any) -> None:
                 "set data_validation_rows, or remove eval_strategy"
             )
         return
-    if args.eval_strategy == "no":
+    if args.eval_strategy == "no" and "eval_strategy" not in experiment.given:
         args.eval_strategy = "steps"
         args.eval_steps = args.eval_steps or 0.1
-    if args.per_device_eval_batch_size == CONFIG.per_device_eval_batch_size:
+    if "per_device_eval_batch_size" not in experiment.given:
         args.per_device_eval_batch_size = args.per_device_train_batch_size
 
 
@@ -779,7 +812,7 @@ def settings_refused() -> Iterator[None]:
     """Libraries check settings while they build, each with an error whose text says what is wrong."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         fail(" ".join(str(error).split()))
 
 
@@ -806,9 +839,20 @@ def read_rows(path: str, optional: bool = False) -> list[Json]:
             rows.append(row)
     if not rows and not optional:
         fail(f"{path} has no rows; look at dropped in data/build.json")
-    if rows and not any(columns <= rows[0].keys() for columns in COLUMNS):
+    known = next((columns for columns in COLUMNS if rows and columns <= rows[0].keys()), None)
+    if rows and known is None:
         fail(f"{path} has the columns {', '.join(rows[0])}; {NEEDED}")
+    for number, row in enumerate(rows, start=1):
+        if lacking := sorted((known or set()) - row.keys()):
+            fail(f"{path} row {number} has no {lacking[0]}, and row 1 has; all rows need the same columns")
     return rows
+
+
+def dataset_of(rows: list[Json]) -> Any:
+    """The rows with the columns of all of them: by itself `datasets` takes those of the first row and drops the others,
+    and gives every dictionary (a tool's arguments, say) the keys of all others with nothing in them."""
+    columns = {key: None for row in rows for key in row}
+    return Dataset.from_list([columns | row for row in rows], on_mixed_types="use_json")
 
 
 def smoke_rows(experiment: Any, args: Any, train: list[Json], validation: list[Json]) -> tuple[list[Json], list[Json]]:
@@ -837,12 +881,19 @@ def render(tokenizer: Any, prompt: object) -> list[int]:
 # --- The model to start from ----------------------------------------------------------------------------------------
 
 
-def load_tokenizer(experiment: Any, args: Any, model_args: Any) -> Any:
+def load_tokenizer(experiment: Any, args: Any, model_args: Any, rows: list[Json]) -> Any:
     if str(experiment.init_from).startswith(("/", ".", "~")) and not Path(experiment.init_from).is_dir():
         fail(f"init_from: there is no folder {experiment.init_from}; write a folder with a model, or its Hub id")
     with settings_refused():
         tokenizer = AutoTokenizer.from_pretrained(
             experiment.init_from, revision=model_args.model_revision, trust_remote_code=args.trust_remote_code
+        )
+    messages = [value for value in rows[0].values() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    if messages and tokenizer.chat_template is None and not getattr(args, "chat_template_path", None):
+        fail(
+            f"the rows are conversations, and the tokenizer of {experiment.init_from} has no chat template: "
+            + ("set chat_template_path to a model with one, or " if hasattr(args, "chat_template_path") else "")
+            + "start from a model with one, or write prompts and answers as plain texts"
         )
     tokenizer.add_tokens(new_tokens(experiment))
     return tokenizer
@@ -919,6 +970,17 @@ def lora_config(model_args: Any, start: str, trained_tokens: list[int]) -> Any:
     return config
 
 
+def complete(trainer: Any) -> None:
+    """What a built trainer lacks or has too much of."""
+    trainer.remove_callback(PrinterCallback)
+    head = trainer.model.get_output_embeddings() if hasattr(trainer.model, "get_output_embeddings") else None
+    if head is not None and not hasattr(head, "bias"):
+        head.bias = None  # TRL's fused loss asks for it; an output layer of which PEFT trains some tokens has none
+    if not any(weight.is_meta for weight in trainer.model.parameters()):  # an audit may run where nothing is trained
+        with settings_refused():  # an optimizer of a package that is not there would be missed at the first step
+            trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
+
+
 # --- The audit ------------------------------------------------------------------------------------------------------
 
 
@@ -965,8 +1027,9 @@ def audit_model(trainer: Any, model_args: Any, used: set[int], added: list[int])
     trained = any(weight.requires_grad for weight in embeddings.parameters())
     named = model_args.lora_target_modules
     rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    rows_per_step = max(1, rows_per_step // getattr(args, "num_generations", 1))  # GRPO counts samples, not rows
-    steps_per_epoch = max(1, math.ceil(len(trainer.train_dataset) / rows_per_step))
+    # GRPO counts answers, not rows, and may train on each of them several times.
+    answers_per_row = getattr(args, "num_generations", 1) * getattr(args, "num_iterations", 1)
+    steps_per_epoch = max(1, math.ceil(len(trainer.train_dataset) * answers_per_row / rows_per_step))
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
     found: Json = {
@@ -1182,8 +1245,7 @@ class CompletionsLog(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         if not state.is_world_process_zero:
             return
-        kept = self.path.read_text(encoding="utf-8").split("\n") if state.global_step and self.path.exists() else []
-        rows = [json.loads(line) for line in kept if line]
+        rows = whole_rows(self.path) if state.global_step else []
         self.path.unlink(missing_ok=True)
         self.rows = 0
         self.write([row for row in rows if row["step"] <= state.global_step])  # a resumed run does the others again
@@ -1270,25 +1332,32 @@ def add_probe(
 ) -> None:
     """Asks the first validation prompts; `answer` is the column of their references, `limit` the tokens of an answer.
 
-    Without a limit an answer may be half as long again as the longest reference. Where each GPU holds a part of the
-    model nobody is asked.
+    Without a limit an answer may be half as long again as the longest reference. Prompts for whose answers the model
+    has no positions are left out. Where each GPU holds a part of the model nobody is asked.
     """
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled or experiment.probe_rows < 1:
         return
+    tokenizer, config = trainer.processing_class, trainer.model.config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None) or math.inf
     asked, longest = [], 0
     for row in rows:
         reference = text_of(row.get(answer))
-        length = len(trainer.processing_class(reference, add_special_tokens=False).input_ids)
-        if row.get("prompt") and reference and (limit or length * 1.5 + 16 <= BEHAVIOUR_TOKENS):
-            asked.append((row["prompt"], reference))
-            longest = max(longest, length)
+        length = len(tokenizer(reference, add_special_tokens=False).input_ids)
+        room = limit or int(length * 1.5) + 16
+        if not row.get("prompt") or not reference or (not limit and room > BEHAVIOUR_TOKENS):
+            continue
+        before = len(render(tokenizer, row["prompt"]))
+        if before <= BEHAVIOUR_PROMPT_TOKENS and before + room <= positions:
+            asked.append((row["prompt"], reference, before))
+            longest = max(longest, room)
         if len(asked) == experiment.probe_rows:
             break
+    asked = [one for one in asked if one[2] + longest <= positions]  # all may write as much as the longest
     if asked:
         if log is None:
             log = CompletionsLog(Path(trainer.args.output_dir))
             trainer.add_callback(log)
-        trainer.add_callback(BehaviourProbe(trainer, asked, limit or int(longest * 1.5) + 16, log))
+        trainer.add_callback(BehaviourProbe(trainer, [one[:2] for one in asked], longest, log))
 
 
 # --- Writing --------------------------------------------------------------------------------------------------------
@@ -1297,15 +1366,18 @@ def add_probe(
 class MetricsLog(TrainerCallback):  # type: ignore[misc]
     """Appends every log of the trainer to metrics.jsonl, so that the run can be followed and judged while it trains."""
 
-    def __init__(self, folder: Path, rows: int) -> None:
-        self.folder, self.path, self.rows = folder, folder / "metrics.jsonl", rows
+    def __init__(self, folder: Path, rows: int, trainer: Any) -> None:
+        self.folder, self.path, self.rows, self.trainer = folder, folder / "metrics.jsonl", rows, trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
         if not state.is_world_process_zero:
             return
-        kept = self.path.read_text().splitlines() if state.global_step and self.path.exists() else []
-        kept = [line for line in kept if json.loads(line)["step"] <= state.global_step]  # a resumed run does them again
-        self.path.write_text("".join(line + "\n" for line in kept))
+        kept = whole_rows(self.path) if state.global_step else []
+        kept = [row for row in kept if row["step"] <= state.global_step]  # a resumed run does the others again
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        counted = [row["num_tokens"] for row in state.log_history if "num_tokens" in row]
+        if counted and hasattr(self.trainer, "_total_train_tokens"):  # TRL keeps it in no checkpoint
+            self.trainer._total_train_tokens = int(counted[-1])
         setup = {
             "method": METHOD,
             "max_steps": state.max_steps,
@@ -1383,16 +1455,21 @@ def read_text(path: str) -> str:
 
 
 class FrozenWatch(TrainerCallback):  # type: ignore[misc]
-    """Whether training moves the weights at all: a sample of them before the first step and after the third."""
+    """Whether training moves the weights at all: a sample of them before the first step and after the third that had a
+    gradient (a GRPO whose first answers are all wrong has none, and is not frozen)."""
 
     def __init__(self, folder: Path) -> None:
-        self.path, self.before = folder / "setup.json", None
+        self.path, self.before, self.pushed = folder / "setup.json", None, 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
         self.before = weight_sample(model) if state.global_step == 0 else None
 
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
+        if self.before is not None:
+            self.pushed += any(weight.grad is not None and bool(weight.grad.any()) for weight in model.parameters())
+
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
-        if state.global_step != FROZEN_AFTER or self.before is None or not state.is_world_process_zero:
+        if self.pushed < FROZEN_AFTER or self.before is None or not state.is_world_process_zero:
             return
         after, before = weight_sample(model), self.before
         self.before = None
@@ -1445,19 +1522,37 @@ class CheckpointRequest(TrainerCallback):  # type: ignore[misc]
             self.path.unlink(missing_ok=True)
 
 
+class AllStepsDone(Exception):
+    """The checkpoint is the one after the last step."""
+
+
+class LastStep(TrainerCallback):  # type: ignore[misc]
+    """Takes no step beyond the last: from a checkpoint after it (of a run that was ended before its model was saved)
+    transformers would take one more before it looks."""
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if state.global_step >= state.max_steps:
+            raise AllStepsDone
+
+
 def add_logs(trainer: Any, rows: list[Json]) -> None:
     folder = Path(trainer.args.output_dir)
     asked = CheckpointRequest(folder)  # after the log: what is asked for is named before the request is gone
-    for callback in (MetricsLog(folder, len(rows)), FrozenWatch(folder), CheckpointLog(folder), asked):
+    for callback in (MetricsLog(folder, len(rows), trainer), FrozenWatch(folder), CheckpointLog(folder), asked):
         trainer.add_callback(callback)
 
 
 def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) -> None:
     """The training itself, from the newest checkpoint where there is one, and what it leaves behind."""
-    result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
+    trainer.add_callback(LastStep())
+    try:
+        result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
+    except AllStepsDone:
+        result = trainer._finalize_training(None, 0, time.time())
     trainer.save_state()
     save_model(trainer, tokenizer, start)
     remove_start(trainer)
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]  # of all steps; a resumed run too
     write_json(
         trainer,
         "summary.json",
@@ -1467,7 +1562,7 @@ def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) ->
             "global_step": trainer.state.global_step,
             "max_steps": trainer.state.max_steps,
             "epoch": trainer.state.epoch,
-            "train_loss": plain(result.training_loss),
+            "train_loss": plain(mean(losses) if losses else result.training_loss),
             "train_seconds": round(result.metrics["train_runtime"], 2),
             "total_seconds": round(time.monotonic() - STARTED, 2),
         },
@@ -1528,6 +1623,15 @@ def missing_parts(checkpoint: Path) -> list[str]:
     """What a checkpoint needs and lacks. Without its optimizer a run resumes silently and ends with other weights."""
     parts = {"trainer_state.json": ("trainer_state.json",), "the optimizer's state": ("optimizer*", "global_step*")}
     return [name for name, patterns in parts.items() if not any(any(checkpoint.glob(p)) for p in patterns)]
+
+
+def whole_rows(path: Path) -> list[Json]:
+    """The objects of a file that a run appends to, without the half line that a killed one, or a full disk, left."""
+    found = []
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            found += [json.loads(line)] if line else []
+    return found
 
 
 def write_json(trainer: Any, name: str, value: Json) -> None:

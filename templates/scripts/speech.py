@@ -29,7 +29,7 @@ What it writes below `output_dir` (default `out`):
     completions.jsonl    what it writes for a few validation recordings, at every evaluation
     trainer_state.json   the trainer's own record
     model/               weights, processor and configuration (LoRA is merged; the adapter itself lies in adapter/)
-    summary.json         steps done, seconds, final loss
+    summary.json         steps done, seconds, mean loss
     probe.json           instead of all that: the learning-rate range test
     timing.json          or, with --timing_probe: steps, seconds_per_step, peak_memory_gib
 
@@ -169,6 +169,8 @@ class Experiment(Keys):
 def main() -> None:
     experiment, args, model_args = parse_arguments()
     set_seed(args.seed)  # before the model: LoRA's weights are drawn while it is built
+    if experiment.added_tokens:
+        fail("added_tokens: speech recognisers keep their vocabulary here; remove the line")
     train_rows = read_rows(experiment.train_file)
     validation_rows = read_rows(experiment.validation_file, optional=True)
     train_rows, validation_rows = smoke_rows(experiment, args, train_rows, validation_rows)
@@ -206,13 +208,13 @@ def main() -> None:
             f"{model.config.max_target_positions} tokens; cut them into pieces"
         )
     checked = Recordings(validation_rows, processor, model.config, experiment.validation_file)
-    trainer = Seq2SeqTrainer(
+    trainer = SpeechTrainer(
         model=model,
         args=args,
         train_dataset=heard,
         eval_dataset=checked if checked.rows else None,
         processing_class=processor,
-        data_collator=Padding(processor, model.config.decoder_start_token_id),
+        data_collator=Padding(processor, model.config.decoder_start_token_id, model.dtype),
     )
     trainer.compute_metrics = Transcripts(trainer, processor, Path(args.output_dir))
     complete(trainer)
@@ -240,6 +242,8 @@ def choose_language(experiment: Experiment, model: Any, processor: Any) -> None:
     if experiment.speech_task not in ("transcribe", "translate"):
         fail(f"speech_task: {experiment.speech_task} is not known; write transcribe or translate")
     if experiment.language is None:
+        if getattr(model.generation_config, "is_multilingual", False):
+            print("language: not set, so labels name none and the model guesses it before it writes", flush=True)
         return
     if not getattr(model.generation_config, "lang_to_id", None):
         fail(f"language: {experiment.language} means nothing to a model of one language; remove the line")
@@ -332,18 +336,49 @@ def resampled(values: Any, own: int, rate: int) -> Any:
 
 
 class Padding:
-    """A batch of features, and labels filled up with -100 whose first token the model itself puts before them."""
+    """A batch of features in the precision of the model's weights, and labels filled up with -100 whose first token the
+    model itself puts before them."""
 
-    def __init__(self, processor: Any, start_token_id: int) -> None:
+    def __init__(self, processor: Any, start_token_id: int, dtype: Any) -> None:
         self.name, self.start = processor.feature_extractor.model_input_names[0], start_token_id
+        self.dtype = dtype
 
     def __call__(self, rows: list[Json]) -> Json:
         labels = [row["labels"][1:] if row["labels"][0] == self.start else row["labels"] for row in rows]
         width = max(map(len, labels))
         return {
-            self.name: torch.stack([row["features"] for row in rows]),
+            self.name: torch.stack([row["features"] for row in rows]).to(self.dtype),
             "labels": torch.tensor([ids + [-100] * (width - len(ids)) for ids in labels]),
         }
+
+
+class SpeechTrainer(Seq2SeqTrainer):  # type: ignore[misc]
+    """The trainer with a loss of its own: the mean over the tokens of all accumulated batches and all processes.
+
+    Whisper's own is the mean over one batch, but the trainer takes it for such a part of a larger mean, and so
+    multiplies gradients by the number of accumulated batches and of processes; and with label smoothing it takes away
+    the labels that Whisper reads.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, *words: Any, **settings: Any) -> None:
+        super().__init__(*words, **settings)
+        self.model_accepts_loss_kwargs = True  # so that num_items_in_batch is counted, whatever the model takes
+
+    def compute_loss(
+        self, model: Any, inputs: Json, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        outputs = model(**inputs)
+        loss = torch.nn.functional.cross_entropy(
+            outputs.logits.float().flatten(0, 1),
+            inputs["labels"].flatten(),
+            reduction="mean" if num_items_in_batch is None else "sum",
+            label_smoothing=self.args.label_smoothing_factor,
+        )
+        if num_items_in_batch is not None:  # of all processes, whose gradients are averaged
+            loss = loss * (self.args.world_size if self.args.average_tokens_across_devices else 1) / num_items_in_batch
+        return (loss, outputs) if return_outputs else loss
 
 
 # --- What it hears --------------------------------------------------------------------------------------------------
@@ -378,19 +413,16 @@ class Transcripts:
         if not self.trainer.is_world_process_zero():
             return
         step = self.trainer.state.global_step
-        rows = self.path.read_text().splitlines() if self.path.exists() else []
-        rows = [row for row in rows if json.loads(row)["step"] < step]  # a resumed run does them again
+        rows = [row for row in whole_rows(self.path) if row["step"] < step]  # a resumed run does the others again
         rows += [
-            json.dumps(
-                {
-                    "step": step, "prompt": "", "completion": one, "reference": other, "rewards": {},
-                    "finish": "stop" if end else "length",
-                }
-            )
+            {
+                "step": step, "prompt": "", "completion": one, "reference": other, "rewards": {},
+                "finish": "stop" if end else "length",
+            }
             for one, other, end in list(zip(heard, texts, ended, strict=True))[:SHOWN]
         ]  # fmt: skip
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text("".join(row + "\n" for row in rows[-MOST_COMPLETIONS:]))
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in rows[-MOST_COMPLETIONS:]))
 
 
 def normal(text: str) -> str:
@@ -427,6 +459,7 @@ def audit_data(trainer: Any, rows: list[Json]) -> Json:
             "silent_rows": heard.silent,
             "sampling_rates": {str(rate): count for rate, count in sorted(heard.rates.items())},
             "model_rate": heard.extractor.sampling_rate,
+            "language": getattr(trainer.model.generation_config, "language", None),
         },
     }
 
@@ -469,7 +502,7 @@ MOST_COMPLETIONS = 200
 WATCHED_TENSORS = 64
 WATCHED_VALUES = 256
 FROZEN_AFTER = 3
-"""Steps after which weights that never moved are called frozen."""
+"""Steps with a gradient after which weights that never moved are called frozen."""
 
 
 # --- The recipe -----------------------------------------------------------------------------------------------------
@@ -478,7 +511,13 @@ FROZEN_AFTER = 3
 class RecipeParser(TrlParser):  # type: ignore[misc]
     """TRL's parser, strict about the recipe: every value is checked as if it had been typed on the command line."""
 
+    recipe: typing.ClassVar[Json] = {}
+    """What the file says, as it was read."""
+
     def set_defaults_with_config(self, **recipe: object) -> list[str]:
+        RecipeParser.recipe = dict(recipe)
+        if recipe.get("fp16") and "bf16" not in recipe:
+            recipe["bf16"] = False  # the default of most GPUs, and the two exclude each other
         hints: Json = {}
         for dataclass_type in self.dataclass_types:
             hints |= typing.get_type_hints(dataclass_type)
@@ -523,9 +562,28 @@ def as_list(key: str, value: object, kind: type) -> list[Any]:
         fail(f"{key} needs {'numbers' if kind in (int, float) else 'words'} with commas between them, not {value}")
 
 
+def refuse_repeated_keys(words: list[str]) -> None:
+    """YAML takes the last of two lines with one key and says nothing."""
+    path = words[words.index("--config") + 1] if "--config" in words[:-1] else None
+    try:
+        root = yaml.compose(Path(path).read_text(encoding="utf-8")) if path else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return  # the parser says what is wrong with it
+    keys = [key.value for key, _ in root.value] if isinstance(root, yaml.MappingNode) else []
+    repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
+    if repeated:
+        fail(f"the recipe has {repeated[0]} more than once; keep one of the lines")
+
+
+def given_keys(words: list[str]) -> set[str]:
+    """Keys that the recipe or a flag names, whatever they say: a default is nobody's wish."""
+    return {*RecipeParser.recipe, *(word[2:].partition("=")[0] for word in words if word.startswith("--"))}
+
+
 def parse_arguments() -> tuple[Any, Any, Any]:
     """(Experiment, CONFIG, ModelConfig): the recipe, then the flags over it, on defaults that suit the machine."""
     gpu = torch.cuda.is_available()
+    refuse_repeated_keys(sys.argv[1:])
     parser = RecipeParser((Experiment, CONFIG, ModelConfig))
     parser.set_defaults(
         output_dir="out",
@@ -534,7 +592,7 @@ def parse_arguments() -> tuple[Any, Any, Any]:
         report_to="none",
         disable_tqdm=True,
         use_cpu=not (gpu or torch.backends.mps.is_available()),  # or `bf16: true` is refused where there is no GPU
-        bf16=gpu and torch.cuda.is_bf16_supported(),
+        bf16=gpu and torch.cuda.is_bf16_supported(including_emulation=False),
         gradient_checkpointing=gpu,
         dataloader_pin_memory=gpu,
     )
@@ -548,6 +606,13 @@ def parse_arguments() -> tuple[Any, Any, Any]:
         fail(" ".join(str(error).split()))
     if experiment.method != METHOD:
         fail(f"this script trains method: {METHOD}, and the recipe says method: {experiment.method}")
+    experiment.given = given_keys(sys.argv[1:])
+    named = [RecipeParser.recipe.get(key) for key in ("init_from", "model_name_or_path")]
+    if all(named) and named[0] != named[1]:
+        fail("init_from and model_name_or_path name two models; keep init_from alone")
+    unused = sorted(key for key in experiment.given if key.startswith("lora_") or key in ("use_dora", "use_rslora"))
+    if unused and not model_args.use_peft:
+        print(f"{', '.join(unused)}: not used without use_peft: true", flush=True)
     experiment.init_from = experiment.init_from or model_args.model_name_or_path
     if not experiment.init_from:
         fail("init_from is missing; write the Hub id or the folder of the model to start from")
@@ -592,10 +657,10 @@ def choose_evaluation(args: Any, has_validation: bool, experiment: Any) -> None:
                 "set data_validation_rows, or remove eval_strategy"
             )
         return
-    if args.eval_strategy == "no":
+    if args.eval_strategy == "no" and "eval_strategy" not in experiment.given:
         args.eval_strategy = "steps"
         args.eval_steps = args.eval_steps or 0.1
-    if args.per_device_eval_batch_size == CONFIG.per_device_eval_batch_size:
+    if "per_device_eval_batch_size" not in experiment.given:
         args.per_device_eval_batch_size = args.per_device_train_batch_size
 
 
@@ -604,7 +669,7 @@ def settings_refused() -> Iterator[None]:
     """Libraries check settings while they build, each with an error whose text says what is wrong."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         fail(" ".join(str(error).split()))
 
 
@@ -631,8 +696,12 @@ def read_rows(path: str, optional: bool = False) -> list[Json]:
             rows.append(row)
     if not rows and not optional:
         fail(f"{path} has no rows; look at dropped in data/build.json")
-    if rows and not any(columns <= rows[0].keys() for columns in COLUMNS):
+    known = next((columns for columns in COLUMNS if rows and columns <= rows[0].keys()), None)
+    if rows and known is None:
         fail(f"{path} has the columns {', '.join(rows[0])}; {NEEDED}")
+    for number, row in enumerate(rows, start=1):
+        if lacking := sorted((known or set()) - row.keys()):
+            fail(f"{path} row {number} has no {lacking[0]}, and row 1 has; all rows need the same columns")
     return rows
 
 
@@ -675,6 +744,9 @@ def complete(trainer: Any) -> None:
     head = trainer.model.get_output_embeddings() if hasattr(trainer.model, "get_output_embeddings") else None
     if head is not None and not hasattr(head, "bias"):
         head.bias = None  # TRL's fused loss asks for it; an output layer of which PEFT trains some tokens has none
+    if not any(weight.is_meta for weight in trainer.model.parameters()):  # an audit may run where nothing is trained
+        with settings_refused():  # an optimizer of a package that is not there would be missed at the first step
+            trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
 
 
 # --- The audit ------------------------------------------------------------------------------------------------------
@@ -870,15 +942,18 @@ def answers(
 class MetricsLog(TrainerCallback):  # type: ignore[misc]
     """Appends every log of the trainer to metrics.jsonl, so that the run can be followed and judged while it trains."""
 
-    def __init__(self, folder: Path, rows: int) -> None:
-        self.folder, self.path, self.rows = folder, folder / "metrics.jsonl", rows
+    def __init__(self, folder: Path, rows: int, trainer: Any) -> None:
+        self.folder, self.path, self.rows, self.trainer = folder, folder / "metrics.jsonl", rows, trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
         if not state.is_world_process_zero:
             return
-        kept = self.path.read_text().splitlines() if state.global_step and self.path.exists() else []
-        kept = [line for line in kept if json.loads(line)["step"] <= state.global_step]  # a resumed run does them again
-        self.path.write_text("".join(line + "\n" for line in kept))
+        kept = whole_rows(self.path) if state.global_step else []
+        kept = [row for row in kept if row["step"] <= state.global_step]  # a resumed run does the others again
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        counted = [row["num_tokens"] for row in state.log_history if "num_tokens" in row]
+        if counted and hasattr(self.trainer, "_total_train_tokens"):  # TRL keeps it in no checkpoint
+            self.trainer._total_train_tokens = int(counted[-1])
         setup = {
             "method": METHOD,
             "max_steps": state.max_steps,
@@ -956,16 +1031,21 @@ def read_text(path: str) -> str:
 
 
 class FrozenWatch(TrainerCallback):  # type: ignore[misc]
-    """Whether training moves the weights at all: a sample of them before the first step and after the third."""
+    """Whether training moves the weights at all: a sample of them before the first step and after the third that had a
+    gradient (a GRPO whose first answers are all wrong has none, and is not frozen)."""
 
     def __init__(self, folder: Path) -> None:
-        self.path, self.before = folder / "setup.json", None
+        self.path, self.before, self.pushed = folder / "setup.json", None, 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
         self.before = weight_sample(model) if state.global_step == 0 else None
 
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
+        if self.before is not None:
+            self.pushed += any(weight.grad is not None and bool(weight.grad.any()) for weight in model.parameters())
+
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
-        if state.global_step != FROZEN_AFTER or self.before is None or not state.is_world_process_zero:
+        if self.pushed < FROZEN_AFTER or self.before is None or not state.is_world_process_zero:
             return
         after, before = weight_sample(model), self.before
         self.before = None
@@ -1018,19 +1098,37 @@ class CheckpointRequest(TrainerCallback):  # type: ignore[misc]
             self.path.unlink(missing_ok=True)
 
 
+class AllStepsDone(Exception):
+    """The checkpoint is the one after the last step."""
+
+
+class LastStep(TrainerCallback):  # type: ignore[misc]
+    """Takes no step beyond the last: from a checkpoint after it (of a run that was ended before its model was saved)
+    transformers would take one more before it looks."""
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if state.global_step >= state.max_steps:
+            raise AllStepsDone
+
+
 def add_logs(trainer: Any, rows: list[Json]) -> None:
     folder = Path(trainer.args.output_dir)
     asked = CheckpointRequest(folder)  # after the log: what is asked for is named before the request is gone
-    for callback in (MetricsLog(folder, len(rows)), FrozenWatch(folder), CheckpointLog(folder), asked):
+    for callback in (MetricsLog(folder, len(rows), trainer), FrozenWatch(folder), CheckpointLog(folder), asked):
         trainer.add_callback(callback)
 
 
 def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) -> None:
     """The training itself, from the newest checkpoint where there is one, and what it leaves behind."""
-    result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
+    trainer.add_callback(LastStep())
+    try:
+        result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
+    except AllStepsDone:
+        result = trainer._finalize_training(None, 0, time.time())
     trainer.save_state()
     save_model(trainer, tokenizer, start)
     remove_start(trainer)
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]  # of all steps; a resumed run too
     write_json(
         trainer,
         "summary.json",
@@ -1040,7 +1138,7 @@ def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) ->
             "global_step": trainer.state.global_step,
             "max_steps": trainer.state.max_steps,
             "epoch": trainer.state.epoch,
-            "train_loss": plain(result.training_loss),
+            "train_loss": plain(mean(losses) if losses else result.training_loss),
             "train_seconds": round(result.metrics["train_runtime"], 2),
             "total_seconds": round(time.monotonic() - STARTED, 2),
         },
@@ -1101,6 +1199,15 @@ def missing_parts(checkpoint: Path) -> list[str]:
     """What a checkpoint needs and lacks. Without its optimizer a run resumes silently and ends with other weights."""
     parts = {"trainer_state.json": ("trainer_state.json",), "the optimizer's state": ("optimizer*", "global_step*")}
     return [name for name, patterns in parts.items() if not any(any(checkpoint.glob(p)) for p in patterns)]
+
+
+def whole_rows(path: Path) -> list[Json]:
+    """The objects of a file that a run appends to, without the half line that a killed one, or a full disk, left."""
+    found = []
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            found += [json.loads(line)] if line else []
+    return found
 
 
 def write_json(trainer: Any, name: str, value: Json) -> None:

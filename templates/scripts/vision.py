@@ -28,7 +28,7 @@ What it writes below `output_dir` (default `out`):
     metrics.jsonl        one JSON object per logged step: loss, grad_norm, eval_loss, eval_accuracy, eval_macro_f1
     trainer_state.json   the trainer's own record
     model/               weights, image processor and configuration
-    summary.json         steps done, seconds, final loss
+    summary.json         steps done, seconds, mean loss
     probe.json           instead of all that: the learning-rate range test
     timing.json          or, with --timing_probe: steps, seconds_per_step, peak_memory_gib
 
@@ -40,6 +40,7 @@ Exit code 2 and one line on stderr: the recipe or the data must change. Any othe
 import base64
 import contextlib
 import difflib
+import functools
 import gc
 import hashlib
 import importlib.util
@@ -176,9 +177,16 @@ def main() -> None:
     changes = augmentations(experiment.augmentation)
     if model_args.use_peft:
         fail("use_peft: image classifiers are trained whole here; remove the line")
+    for key in ("load_in_8bit", "load_in_4bit", "added_tokens"):
+        if getattr(experiment, key, None) or getattr(model_args, key, None):
+            fail(f"{key} means nothing to an image classifier that is trained whole; remove the line")
     train_rows = read_rows(experiment.train_file)
     validation_rows = read_rows(experiment.validation_file, optional=True)
-    labels = label_settings(experiment, train_rows)
+    with settings_refused():
+        known = AutoConfig.from_pretrained(
+            experiment.init_from, revision=model_args.model_revision, trust_remote_code=args.trust_remote_code
+        )
+    labels = label_settings(train_rows, known)
     train_rows, validation_rows = smoke_rows(experiment, args, train_rows, validation_rows)
     rates, timed = probe_rates(experiment.learning_rate_probe), timing_steps(experiment)
     if rates or timed:
@@ -202,17 +210,18 @@ def main() -> None:
     trainer = ClassifierTrainer(
         model=model,
         args=args,
-        train_dataset=Pictures(train_rows, numbers, processor, experiment.train_file, changes),
+        train_dataset=Pictures(train_rows, numbers, processor, experiment.train_file, changes, args.seed),
         eval_dataset=Pictures(validation_rows, validated, processor, experiment.validation_file)
         if validation_rows
         else None,
         processing_class=processor,
-        data_collator=stacked,
+        data_collator=functools.partial(stacked, dtype=model.dtype),
         compute_metrics=label_metrics,
     )
     trainer.class_weights = weights_of_classes(experiment.class_weights, labels["label2id"], numbers)
     refuse_other_sizes(model.config, trainer.train_dataset)
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(EpochOfPictures(trainer.train_dataset))
     if rates:
         write_json(trainer, "probe.json", probe_learning_rates(trainer, rates))
         return
@@ -221,7 +230,7 @@ def main() -> None:
         return
 
     audit = audit_data(trainer, train_rows)
-    audit |= audit_labels(labels, numbers, AutoConfig.from_pretrained(experiment.init_from)) | audit_training(trainer)
+    audit |= audit_labels(labels, numbers, known) | audit_training(trainer)
     write_json(trainer, "data_audit.json", audit)
     add_logs(trainer, train_rows)
     train_and_save(trainer, processor, experiment, start)
@@ -234,9 +243,16 @@ class Pictures(torch.utils.data.Dataset):  # type: ignore[misc]
     """{"pixel_values": float32 (channels, height, width), "labels"} of rows, read and resized when they are needed."""
 
     def __init__(
-        self, rows: list[Json], numbers: list[int], processor: Any, path: str, changes: tuple[str, ...] = ()
+        self,
+        rows: list[Json],
+        numbers: list[int],
+        processor: Any,
+        path: str,
+        changes: tuple[str, ...] = (),
+        seed: int = 0,
     ) -> None:
         self.rows, self.numbers, self.processor, self.path, self.changes = rows, numbers, processor, path, changes
+        self.seed, self.epoch = seed, 0
         self.kept: dict[int, Any] = {}
         self.kept_bytes = 0
 
@@ -245,8 +261,10 @@ class Pictures(torch.utils.data.Dataset):  # type: ignore[misc]
 
     def __getitem__(self, index: int) -> Json:
         pixels = self.resized(index)
+        # Its own numbers for each image and epoch: loading runs ahead of training, so a resumed run would draw others.
+        drawn = np.random.default_rng([self.seed, self.epoch, index])
         for change in self.changes:
-            pixels = CHANGES[change](pixels)
+            pixels = CHANGES[change](pixels, drawn)
         return {"pixel_values": normalised(pixels, self.processor), "labels": self.numbers[index]}
 
     def resized(self, index: int) -> Any:
@@ -281,9 +299,10 @@ def normalised(pixels: Any, processor: Any) -> Any:
     return torch.from_numpy(values)
 
 
-def stacked(rows: list[Json]) -> Json:
+def stacked(rows: list[Json], dtype: Any) -> Json:
+    """A batch in the precision of the model's weights."""
     return {
-        "pixel_values": torch.stack([row["pixel_values"] for row in rows]),
+        "pixel_values": torch.stack([row["pixel_values"] for row in rows]).to(dtype),
         "labels": torch.tensor([row["labels"] for row in rows]),
     }
 
@@ -297,24 +316,34 @@ def augmentations(words: str) -> tuple[str, ...]:
     return named
 
 
-def flipped(pixels: Any) -> Any:
+class EpochOfPictures(TrainerCallback):  # type: ignore[misc]
+    """Tells the training images which epoch they are loaded for."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.pictures = pictures
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        self.pictures.epoch = int(state.epoch + 1e-6)
+
+
+def flipped(pixels: Any, drawn: Any) -> Any:
     """Left for right, half of the time."""
-    return pixels[:, :, ::-1].copy() if torch.rand(()) < 0.5 else pixels
+    return pixels[:, :, ::-1].copy() if drawn.random() < 0.5 else pixels
 
 
-def shifted(pixels: Any) -> Any:
+def shifted(pixels: Any, drawn: Any) -> Any:
     """A crop of the image with a margin of an eighth around it, as ResNets are trained on CIFAR-10 (4 of 32 pixels; He
     et al. 2016, https://arxiv.org/abs/1512.03385, section 4.2)."""
     _, height, width = pixels.shape
     down, across = max(1, height // 8), max(1, width // 8)
     wide = np.pad(pixels, ((0, 0), (down, down), (across, across)))
-    top, left = (int(torch.randint(0, 2 * margin + 1, ())) for margin in (down, across))
+    top, left = (int(drawn.integers(0, 2 * margin + 1)) for margin in (down, across))
     return wide[:, top : top + height, left : left + width]
 
 
-def brightened(pixels: Any) -> Any:
+def brightened(pixels: Any, drawn: Any) -> Any:
     """A fifth darker to a fifth brighter."""
-    factor = 0.8 + 0.4 * float(torch.rand(()))
+    factor = 0.8 + 0.4 * float(drawn.random())
     return np.clip(pixels.astype(np.float32) * factor, 0, 255).astype(np.uint8)
 
 
@@ -381,12 +410,15 @@ def audit_training(trainer: Any) -> Json:
 # --- Labels ---------------------------------------------------------------------------------------------------------
 
 
-def label_settings(experiment: Any, rows: list[Json]) -> Json:
-    """What from_pretrained is told about labels: those of init_from where they cover the data's, else the data's own.
+def label_settings(rows: list[Json], known: Any) -> Json:
+    """What from_pretrained is told about labels: those of init_from (`known` is its configuration) where they cover the
+    data's, else the data's own.
 
     So a run that goes on from an earlier one keeps its output layer, and any other gets a new one.
     """
-    wanted = sorted({str(row["label"]) for row in rows})
+    found = {str(row["label"]) for row in rows}
+    # Numbers in their order, so that a label's place among the outputs is itself: as texts, 10 comes before 2.
+    wanted = sorted(found, key=int) if all(label.isdecimal() for label in found) else sorted(found)
     if len(wanted) < 2:
         fail(f"every row has the label {wanted[0]}; a classifier needs two labels or more")
     if len(wanted) > MOST_LABELS:
@@ -394,9 +426,7 @@ def label_settings(experiment: Any, rows: list[Json]) -> Json:
             f"{len(wanted)} labels in {len(rows)} rows: these are texts rather than labels; set data_label_column to "
             "the column with the labels"
         )
-    with settings_refused():
-        known = AutoConfig.from_pretrained(experiment.init_from).id2label or {}
-    names = {int(number): str(name) for number, name in known.items()}
+    names = {int(number): str(name) for number, name in (known.id2label or {}).items()}
     if not set(wanted) <= set(names.values()):
         names = dict(enumerate(wanted))
     return {
@@ -437,21 +467,25 @@ def weights_of_classes(words: str, numbers: dict[str, int], found: list[int]) ->
 
 
 class ClassifierTrainer(Trainer):  # type: ignore[misc]
-    """The trainer with a weight for each label in its loss."""
+    """The trainer with a loss of its own: the mean over each batch, in which labels may have weights.
 
+    The models' own losses cannot be left to the trainer: those of BERT and ResNet are means too, but the trainer takes
+    them for sums over all accumulated batches and all processes, and so multiplies gradients by their number.
+    """
+
+    loss_is_scaled_for_ga = False
     class_weights: Any = None
 
     def compute_loss(
         self, model: Any, inputs: Json, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        if self.class_weights is None or not model.training:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch=num_items_in_batch)
-        labels = inputs.pop("labels")
-        outputs = model(**inputs)
+        labels = inputs["labels"]
+        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
+        weighted = self.class_weights is not None and model.training
         loss = torch.nn.functional.cross_entropy(
             outputs.logits.float(),
             labels,
-            weight=self.class_weights.to(labels.device),
+            weight=self.class_weights.to(labels.device) if weighted else None,
             label_smoothing=self.args.label_smoothing_factor,
         )
         return (loss, outputs) if return_outputs else loss
@@ -495,7 +529,7 @@ PROBE_TOLERANCE = 1.05
 WATCHED_TENSORS = 64
 WATCHED_VALUES = 256
 FROZEN_AFTER = 3
-"""Steps after which weights that never moved are called frozen."""
+"""Steps with a gradient after which weights that never moved are called frozen."""
 
 
 # --- The recipe -----------------------------------------------------------------------------------------------------
@@ -504,7 +538,13 @@ FROZEN_AFTER = 3
 class RecipeParser(TrlParser):  # type: ignore[misc]
     """TRL's parser, strict about the recipe: every value is checked as if it had been typed on the command line."""
 
+    recipe: typing.ClassVar[Json] = {}
+    """What the file says, as it was read."""
+
     def set_defaults_with_config(self, **recipe: object) -> list[str]:
+        RecipeParser.recipe = dict(recipe)
+        if recipe.get("fp16") and "bf16" not in recipe:
+            recipe["bf16"] = False  # the default of most GPUs, and the two exclude each other
         hints: Json = {}
         for dataclass_type in self.dataclass_types:
             hints |= typing.get_type_hints(dataclass_type)
@@ -549,9 +589,28 @@ def as_list(key: str, value: object, kind: type) -> list[Any]:
         fail(f"{key} needs {'numbers' if kind in (int, float) else 'words'} with commas between them, not {value}")
 
 
+def refuse_repeated_keys(words: list[str]) -> None:
+    """YAML takes the last of two lines with one key and says nothing."""
+    path = words[words.index("--config") + 1] if "--config" in words[:-1] else None
+    try:
+        root = yaml.compose(Path(path).read_text(encoding="utf-8")) if path else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return  # the parser says what is wrong with it
+    keys = [key.value for key, _ in root.value] if isinstance(root, yaml.MappingNode) else []
+    repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
+    if repeated:
+        fail(f"the recipe has {repeated[0]} more than once; keep one of the lines")
+
+
+def given_keys(words: list[str]) -> set[str]:
+    """Keys that the recipe or a flag names, whatever they say: a default is nobody's wish."""
+    return {*RecipeParser.recipe, *(word[2:].partition("=")[0] for word in words if word.startswith("--"))}
+
+
 def parse_arguments() -> tuple[Any, Any, Any]:
     """(Experiment, CONFIG, ModelConfig): the recipe, then the flags over it, on defaults that suit the machine."""
     gpu = torch.cuda.is_available()
+    refuse_repeated_keys(sys.argv[1:])
     parser = RecipeParser((Experiment, CONFIG, ModelConfig))
     parser.set_defaults(
         output_dir="out",
@@ -560,7 +619,7 @@ def parse_arguments() -> tuple[Any, Any, Any]:
         report_to="none",
         disable_tqdm=True,
         use_cpu=not (gpu or torch.backends.mps.is_available()),  # or `bf16: true` is refused where there is no GPU
-        bf16=gpu and torch.cuda.is_bf16_supported(),
+        bf16=gpu and torch.cuda.is_bf16_supported(including_emulation=False),
         gradient_checkpointing=gpu,
         dataloader_pin_memory=gpu,
     )
@@ -574,6 +633,13 @@ def parse_arguments() -> tuple[Any, Any, Any]:
         fail(" ".join(str(error).split()))
     if experiment.method != METHOD:
         fail(f"this script trains method: {METHOD}, and the recipe says method: {experiment.method}")
+    experiment.given = given_keys(sys.argv[1:])
+    named = [RecipeParser.recipe.get(key) for key in ("init_from", "model_name_or_path")]
+    if all(named) and named[0] != named[1]:
+        fail("init_from and model_name_or_path name two models; keep init_from alone")
+    unused = sorted(key for key in experiment.given if key.startswith("lora_") or key in ("use_dora", "use_rslora"))
+    if unused and not model_args.use_peft:
+        print(f"{', '.join(unused)}: not used without use_peft: true", flush=True)
     experiment.init_from = experiment.init_from or model_args.model_name_or_path
     if not experiment.init_from:
         fail("init_from is missing; write the Hub id or the folder of the model to start from")
@@ -618,10 +684,10 @@ def choose_evaluation(args: Any, has_validation: bool, experiment: Any) -> None:
                 "set data_validation_rows, or remove eval_strategy"
             )
         return
-    if args.eval_strategy == "no":
+    if args.eval_strategy == "no" and "eval_strategy" not in experiment.given:
         args.eval_strategy = "steps"
         args.eval_steps = args.eval_steps or 0.1
-    if args.per_device_eval_batch_size == CONFIG.per_device_eval_batch_size:
+    if "per_device_eval_batch_size" not in experiment.given:
         args.per_device_eval_batch_size = args.per_device_train_batch_size
 
 
@@ -630,7 +696,7 @@ def settings_refused() -> Iterator[None]:
     """Libraries check settings while they build, each with an error whose text says what is wrong."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         fail(" ".join(str(error).split()))
 
 
@@ -657,8 +723,12 @@ def read_rows(path: str, optional: bool = False) -> list[Json]:
             rows.append(row)
     if not rows and not optional:
         fail(f"{path} has no rows; look at dropped in data/build.json")
-    if rows and not any(columns <= rows[0].keys() for columns in COLUMNS):
+    known = next((columns for columns in COLUMNS if rows and columns <= rows[0].keys()), None)
+    if rows and known is None:
         fail(f"{path} has the columns {', '.join(rows[0])}; {NEEDED}")
+    for number, row in enumerate(rows, start=1):
+        if lacking := sorted((known or set()) - row.keys()):
+            fail(f"{path} row {number} has no {lacking[0]}, and row 1 has; all rows need the same columns")
     return rows
 
 
@@ -871,15 +941,18 @@ def answers(
 class MetricsLog(TrainerCallback):  # type: ignore[misc]
     """Appends every log of the trainer to metrics.jsonl, so that the run can be followed and judged while it trains."""
 
-    def __init__(self, folder: Path, rows: int) -> None:
-        self.folder, self.path, self.rows = folder, folder / "metrics.jsonl", rows
+    def __init__(self, folder: Path, rows: int, trainer: Any) -> None:
+        self.folder, self.path, self.rows, self.trainer = folder, folder / "metrics.jsonl", rows, trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
         if not state.is_world_process_zero:
             return
-        kept = self.path.read_text().splitlines() if state.global_step and self.path.exists() else []
-        kept = [line for line in kept if json.loads(line)["step"] <= state.global_step]  # a resumed run does them again
-        self.path.write_text("".join(line + "\n" for line in kept))
+        kept = whole_rows(self.path) if state.global_step else []
+        kept = [row for row in kept if row["step"] <= state.global_step]  # a resumed run does the others again
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        counted = [row["num_tokens"] for row in state.log_history if "num_tokens" in row]
+        if counted and hasattr(self.trainer, "_total_train_tokens"):  # TRL keeps it in no checkpoint
+            self.trainer._total_train_tokens = int(counted[-1])
         setup = {
             "method": METHOD,
             "max_steps": state.max_steps,
@@ -957,16 +1030,21 @@ def read_text(path: str) -> str:
 
 
 class FrozenWatch(TrainerCallback):  # type: ignore[misc]
-    """Whether training moves the weights at all: a sample of them before the first step and after the third."""
+    """Whether training moves the weights at all: a sample of them before the first step and after the third that had a
+    gradient (a GRPO whose first answers are all wrong has none, and is not frozen)."""
 
     def __init__(self, folder: Path) -> None:
-        self.path, self.before = folder / "setup.json", None
+        self.path, self.before, self.pushed = folder / "setup.json", None, 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
         self.before = weight_sample(model) if state.global_step == 0 else None
 
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
+        if self.before is not None:
+            self.pushed += any(weight.grad is not None and bool(weight.grad.any()) for weight in model.parameters())
+
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
-        if state.global_step != FROZEN_AFTER or self.before is None or not state.is_world_process_zero:
+        if self.pushed < FROZEN_AFTER or self.before is None or not state.is_world_process_zero:
             return
         after, before = weight_sample(model), self.before
         self.before = None
@@ -1019,19 +1097,37 @@ class CheckpointRequest(TrainerCallback):  # type: ignore[misc]
             self.path.unlink(missing_ok=True)
 
 
+class AllStepsDone(Exception):
+    """The checkpoint is the one after the last step."""
+
+
+class LastStep(TrainerCallback):  # type: ignore[misc]
+    """Takes no step beyond the last: from a checkpoint after it (of a run that was ended before its model was saved)
+    transformers would take one more before it looks."""
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if state.global_step >= state.max_steps:
+            raise AllStepsDone
+
+
 def add_logs(trainer: Any, rows: list[Json]) -> None:
     folder = Path(trainer.args.output_dir)
     asked = CheckpointRequest(folder)  # after the log: what is asked for is named before the request is gone
-    for callback in (MetricsLog(folder, len(rows)), FrozenWatch(folder), CheckpointLog(folder), asked):
+    for callback in (MetricsLog(folder, len(rows), trainer), FrozenWatch(folder), CheckpointLog(folder), asked):
         trainer.add_callback(callback)
 
 
 def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) -> None:
     """The training itself, from the newest checkpoint where there is one, and what it leaves behind."""
-    result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
+    trainer.add_callback(LastStep())
+    try:
+        result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
+    except AllStepsDone:
+        result = trainer._finalize_training(None, 0, time.time())
     trainer.save_state()
     save_model(trainer, tokenizer, start)
     remove_start(trainer)
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]  # of all steps; a resumed run too
     write_json(
         trainer,
         "summary.json",
@@ -1041,7 +1137,7 @@ def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) ->
             "global_step": trainer.state.global_step,
             "max_steps": trainer.state.max_steps,
             "epoch": trainer.state.epoch,
-            "train_loss": plain(result.training_loss),
+            "train_loss": plain(mean(losses) if losses else result.training_loss),
             "train_seconds": round(result.metrics["train_runtime"], 2),
             "total_seconds": round(time.monotonic() - STARTED, 2),
         },
@@ -1102,6 +1198,15 @@ def missing_parts(checkpoint: Path) -> list[str]:
     """What a checkpoint needs and lacks. Without its optimizer a run resumes silently and ends with other weights."""
     parts = {"trainer_state.json": ("trainer_state.json",), "the optimizer's state": ("optimizer*", "global_step*")}
     return [name for name, patterns in parts.items() if not any(any(checkpoint.glob(p)) for p in patterns)]
+
+
+def whole_rows(path: Path) -> list[Json]:
+    """The objects of a file that a run appends to, without the half line that a killed one, or a full disk, left."""
+    found = []
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            found += [json.loads(line)] if line else []
+    return found
 
 
 def write_json(trainer: Any, name: str, value: Json) -> None:

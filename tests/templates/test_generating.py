@@ -167,3 +167,29 @@ def test_synthetic_data_that_nothing_verifies_is_refused(trial: Trial) -> None:
     code, printed = trial.run("synthetic", new_prompts=False, samples_per_prompt=1)
     assert code == 2 and "none of 70 drafts is left to train on" in printed.splitlines()[-1]
     assert "Traceback" not in printed
+
+
+PADDED = """
+import sys
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+model.resize_token_embeddings(272)
+model.save_pretrained(sys.argv[1])
+"""
+
+
+def test_teacher_that_is_padded_to_more_embeddings_teaches_all_the_same(trial: Trial, warm: Warm) -> None:
+    teacher = trial.path / "teacher"
+    shutil.copytree(trial.base, teacher)
+    (trial.path / "pad.py").write_text(PADDED)
+    ended = warm.start(["pad.py", str(teacher)], cwd=trial.path, log=trial.path / "pad.txt").wait(60)
+    assert ended is not None and ended.exit_code == 0, (trial.path / "pad.txt").read_text()
+    code, printed = trial.run("distill", "--smoke", "--teacher", str(teacher), probe_rows=0)
+    assert code == 0, printed
+    assert json.loads((trial.out / "model" / "config.json").read_text())["vocab_size"] == 260
+
+
+def test_rft_trains_an_adapter_and_the_tokens_that_it_adds(trial: Trial) -> None:
+    code, printed = trial.run("rft", "--smoke", added_tokens="<x>", use_peft=True, samples_per_prompt=1, probe_rows=0)
+    assert code == 0, printed
+    assert trial.json("data_audit.json")["vocabulary"]["embeddings"] == 261

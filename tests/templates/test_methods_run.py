@@ -214,3 +214,15 @@ def test_settings_that_a_library_refuses_are_one_line(job: Job) -> None:
     assert "init_from: there is no folder /nowhere" in job.refusal("--smoke", init_from=Path("/nowhere/at/all"))
     job.data([{"text": base64.b64encode(b"x").decode()}] * 8)
     assert "the dataset is not conversational" in job.refusal("--smoke", assistant_only_loss=True)
+
+
+def test_grpo_counts_its_steps_and_is_not_frozen_by_answers_that_are_all_wrong(job: Job) -> None:
+    """One round of answers serves two steps here, as in the published row for Qwen3."""
+    job.data(chat_rows(2))
+    job.run(
+        method="grpo", per_device_train_batch_size=1, gradient_accumulation_steps=8, num_generations=16,
+        generation_batch_size=16, num_train_epochs=1,
+    )  # fmt: skip
+    assert job.json("data_audit.json")["steps_per_epoch"] == job.json("setup.json")["max_steps"] == 4
+    assert not any(row["grad_norm"] for row in steps(job))
+    assert "frozen_after_3_steps" not in job.json("setup.json")

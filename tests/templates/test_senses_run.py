@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]] | None, str]]
     "weight of no label": ("topic", {"class_weights": "fud=2"}, None, "fud=2 names no label; write none, balanced or"),
     "word for a weight": ("topic", {"class_weights": "food=much"}, None, "class_weights: food needs a number"),
     "more tokens than positions": ("topic", {"max_length": 512}, None, "the model's 128 positions; write 128"),
+    "no limit and a long text": (
+        "topic", {"max_length": None}, [{"text": "table " * 200, "label": one} for one in "ab"], "write max_length: 128"
+    ),
+    "token for images": ("shapes", {"added_tokens": "<x>"}, None, "added_tokens means nothing to an image classifier"),
+    "token for recordings": ("orders", {"added_tokens": "<x>"}, None, "keep their vocabulary here"),
     "another method": ("topic", {"method": "sft"}, None, "this script trains method: classify"),
     "unknown augmentation": ("shapes", {"augmentation": "twist"}, None, "twist is not known; write none, or some"),
     "adapter for images": ("shapes", {"use_peft": True}, None, "image classifiers are trained whole here"),
@@ -215,3 +221,93 @@ def test_unusable_recipe_or_rows_are_refused_in_one_line(place: Any, case: str) 
         if case != "label only in validation":
             job.data([], "validation")
     assert words in job.refusal(**recipe)
+
+
+def test_roberta_has_fewer_positions_than_its_configuration_says(place: Any) -> None:
+    job = place("topic")
+    shutil.copytree(job.base, job.path / "roberta")
+    config = json.loads((job.base / "config.json").read_text())
+    config |= {"model_type": "roberta", "architectures": ["RobertaForMaskedLM"]}
+    (job.path / "roberta" / "config.json").write_text(json.dumps(config))
+    assert "the model's 127 positions; write 127" in job.refusal(init_from="roberta", max_length=128)
+
+
+# --- What an update is ----------------------------------------------------------------------------------------------
+
+
+# BERT's dropout makes its first loss another one, though not twice as large.
+@pytest.mark.parametrize(
+    ("task", "recipe", "within"),
+    [
+        ("topic", {}, 0.1),
+        ("colours", {"class_weights": "red=1"}, 1e-4),
+        ("orders", {}, 1e-4),
+        ("orders", {"label_smoothing_factor": 0.1}, 1e-4),
+    ],
+)
+def test_two_accumulated_batches_are_one_of_twice_the_rows(
+    place: Any, task: str, recipe: dict[str, Any], within: float
+) -> None:
+    job, found = place(task), []
+    for rows_at_once, batches in ((8, 1), (4, 2)):
+        job.run(
+            max_steps=1, per_device_train_batch_size=rows_at_once, gradient_accumulation_steps=batches,
+            eval_strategy="no", **recipe,
+        )  # fmt: skip
+        found.append(next(row for row in job.lines("metrics.jsonl") if "loss" in row))
+    whole, parts = found
+    assert parts["loss"] == pytest.approx(whole["loss"], rel=within)
+    assert parts["grad_norm"] == pytest.approx(whole["grad_norm"], rel=5 * within)
+
+
+def test_resumed_classifier_of_images_sees_the_augmented_images_that_it_would_have_seen(place: Any) -> None:
+    job = place("shapes")
+    recipe = {"augmentation": "flip,crop,brightness", "max_steps": 6, "save_strategy": "steps", "save_steps": 3}
+    job.run(**recipe)
+    whole, losses = (job.out / "model" / "model.safetensors").read_bytes(), job.lines("metrics.jsonl")
+    shutil.rmtree(job.out / "checkpoint-6")
+    job.run(**recipe)
+    assert job.json("setup.json")["resumed_from"] == 3
+    assert (job.out / "model" / "model.safetensors").read_bytes() == whole
+    assert [row.get("loss") for row in job.lines("metrics.jsonl")] == [row.get("loss") for row in losses]
+
+
+@pytest.mark.parametrize("task", ["shapes", "orders"])
+def test_weights_of_half_precision_get_inputs_of_half_precision(place: Any, task: str) -> None:
+    job = place(task)
+    job.run("--smoke", dtype="bfloat16")
+    assert job.json("data_audit.json")["precision"]["dtype"] == "bfloat16"
+    assert any("eval_loss" in row for row in job.lines("metrics.jsonl"))
+
+
+def test_labels_that_are_numbers_keep_their_order(place: Any) -> None:
+    job = place("topic")
+    job.data([{"text": f"table {label}", "label": label} for label in (10, 9, 2, 0)] * 4)
+    job.data([], "validation")
+    job.run("--smoke")
+    names = json.loads((job.out / "model" / "config.json").read_text())["id2label"]
+    assert [names[str(number)] for number in range(4)] == ["0", "2", "9", "10"]
+
+
+MASKED = """
+import sys
+from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+shape = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=128, **shape)).save_pretrained("masked")
+tokenizer.save_pretrained("masked")
+"""
+
+
+@pytest.mark.parametrize("targets", ["query,value", "all-linear"])
+def test_adapter_brings_every_new_layer_along(place: Any, warm: Warm, targets: str) -> None:
+    """A masked language model has no pooler (DeBERTa-v3 neither), and PEFT by itself trains the classifier alone."""
+    job = place("topic")
+    (job.path / "build.py").write_text(MASKED)
+    built = warm.start(["build.py", str(job.base)], cwd=job.path, log=job.path / "build.txt").wait(120)
+    assert built is not None and built.exit_code == 0, (job.path / "build.txt").read_text()
+    job.run("--smoke", init_from="masked", use_peft=True, lora_target_modules=targets)
+    saved = (job.out / "adapter" / "adapter_model.safetensors").read_bytes()
+    assert b"pooler.dense.weight" in saved and b"model.classifier.weight" in saved
+    job.run("--smoke", init_from="out/model")
+    assert job.json("data_audit.json")["head"] == "kept"

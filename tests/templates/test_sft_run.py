@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -176,3 +177,91 @@ def test_timing_probe_measures_a_step_and_trains_nothing(job: Job) -> None:
 def test_timing_probe_of_too_few_steps_is_refused(job: Job) -> None:
     job.data(chat_rows(20))
     assert "timing_probe needs at least 3 steps" in job.refusal("--timing_probe", "1")
+
+
+# --- A recipe means what it says ------------------------------------------------------------------------------------
+
+
+def test_resumed_run_goes_on_counting_and_forgives_the_half_line_of_a_killed_one(job: Job) -> None:
+    job.data(chat_rows(40))
+    recipe = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "use_peft": True, "lora_r": 2}
+    job.run(**recipe)
+    whole, metrics, summary = weights(job), job.metrics, job.json("summary.json")
+    shutil.rmtree(job.out / "checkpoint-4")
+    with open(job.out / "metrics.jsonl", "a") as file:
+        file.write('{"step": 5, "lo')
+    job.run(**recipe)
+    assert weights(job) == whole and job.json("setup.json")["resumed_from"] == 2
+    assert [row.get("num_tokens") for row in job.metrics] == [row.get("num_tokens") for row in metrics]
+    assert job.json("summary.json")["train_loss"] == summary["train_loss"]
+
+
+def test_run_that_was_ended_before_its_model_was_saved_takes_no_further_step(job: Job) -> None:
+    job.data(chat_rows(40))
+    recipe = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
+    job.run(**recipe)
+    whole, metrics, summary = weights(job), job.metrics, job.json("summary.json")
+    shutil.rmtree(job.out / "model")
+    job.run(**recipe)
+    assert weights(job) == whole and job.metrics == metrics
+    assert job.json("summary.json")["global_step"] == 2
+    assert job.json("summary.json")["train_loss"] == summary["train_loss"]
+
+
+def test_recipe_that_wants_no_evaluation_gets_none(job: Job) -> None:
+    job.data(chat_rows(20))
+    job.data(chat_rows(4, seed=7), "validation")
+    job.run(max_steps=1, eval_strategy="no", probe_rows=0)
+    assert not any("eval_loss" in row for row in job.metrics)
+
+
+def test_nothing_is_asked_for_which_the_model_has_no_positions(job: Job) -> None:
+    job.data(chat_rows(20))
+    job.data([chat("reverse " + "a" * 500, "a"), chat("reverse abc", "cba")], "validation")
+    job.run("--smoke")
+    assert {row["prompt"] for row in job.lines("completions.jsonl")} == {"reverse abc"}, "it has 512"
+
+
+def other_template(job: Job, template: str | None) -> Path:
+    """The base with another chat template, or with none."""
+    folder = job.path / "other"
+    shutil.copytree(job.base, folder)
+    file, settings = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    known = json.loads(settings.read_text())
+    known.pop("chat_template", None)
+    file.unlink(missing_ok=True)
+    if template is not None:
+        file.write_text(template)
+    settings.write_text(json.dumps(known))
+    return folder
+
+
+def test_conversations_without_a_template_are_refused_with_the_key_that_brings_one(job: Job) -> None:
+    job.data(chat_rows(8))
+    line = job.refusal("--smoke", init_from=other_template(job, None))
+    assert "has no chat template: set chat_template_path" in line
+
+
+def test_optimizer_of_a_package_that_is_not_there_is_refused_before_any_step(job: Job) -> None:
+    job.data(chat_rows(8))
+    assert "bitsandbytes" in job.refusal("--smoke", optim="paged_adamw_8bit")
+    assert not (job.out / "metrics.jsonl").exists()
+
+
+def test_tools_reach_the_template_as_they_were_written(job: Job) -> None:
+    """`datasets` by itself gives each dictionary the keys of all others, and drops columns that the first row lacks."""
+    template = (
+        "{%- if tools %}T{% endif -%}{%- for m in messages -%}{{ m.role[0] }}{{ m.content }}"
+        "{%- if m.tool_calls %}{{ m.tool_calls[0].function.arguments | tojson }}{% endif -%}{%- endfor -%}"
+    )
+    rows: list[dict[str, Any]] = []
+    for arguments in ({"a": 1}, {"b": 2}, {"c": 3}):
+        call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
+        asks, calls = {"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [call]}
+        rows.append({"messages": [asks, calls]})
+    rows[2]["tools"] = json.dumps([{"type": "function", "function": {"name": "f"}}])
+    job.data(rows)
+    job.run("--audit_only", init_from=other_template(job, template))
+    lengths = job.json("data_audit.json")["token_lengths"]
+    without = len("uqa") + len('{"a": 1}')
+    assert lengths["p50"] == without and lengths["max"] == without + len("T")
