@@ -382,3 +382,13 @@ def after_probe(remedy: Remedy, probe: Mapping[str, Any] | None) -> Remedy:
         return settled
     why = f"{remedy.why} A learning-rate range test chose {suggested:g}."
     return replace(settled, value=float(suggested), why=why)
+
+
+def settled(
+    remedy: Remedy, probe: Mapping[str, Any] | None, recipe: str, *, tried: Mapping[str, int], script_digest: str = ""
+) -> Remedy:
+    """`remedy` of the run with this recipe, after its range test; with its own value where the test chose what that run
+    or an earlier one has trained."""
+    chosen = after_probe(remedy, probe)
+    values = yaml.safe_load(chosen.applied(recipe)) or {}
+    return after_probe(remedy, None) if recipe_hash(values, script_digest=script_digest) in tried else chosen

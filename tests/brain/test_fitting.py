@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from bot.brain.fitting import Room, fitted
-from bot.brain.playbook import Kind, Remedy, after_probe, remedies_for
+from bot.brain.playbook import Kind, Remedy, after_probe, remedies_for, settled
 from bot.brain.remedies import scope_change
 from bot.brain.search import draft_settings
 from bot.diagnosis.learning_rates import rate_of
 from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Symptom
-from bot.domain.recipe import normalised_value
+from bot.domain.goal import digest_of
+from bot.domain.recipe import normalised_value, recipe_hash
 from tests.brain.place import ALL, RECIPE, Place, found
 
 SFT: dict[str, Any] = {"method": "sft", "max_steps": 100, "warmup_steps": 40, "max_length": 512, "learning_rate": 1e-3}
@@ -176,6 +177,19 @@ def test_range_test_that_names_no_rate_that_it_was_asked_for_is_not_believed(sug
     assert after_probe(remedy, {"suggested": suggested}).value == 1e-4
     assert after_probe(remedy, {"suggested": 1e-3}).value == 1e-3
     assert after_probe(remedy, {"suggested": 1e-3}).kind is Kind.REPAIR
+
+
+def test_range_test_that_chooses_what_an_earlier_run_has_trained_leaves_the_evidence_its_word() -> None:
+    """Else the goal would end there, for a recipe that has already been trained."""
+    place = Place().ran(0.1, found(Symptom.PLATEAU, "learning_rate", 0.003))
+    remedy, run = place.remedy(), place.x.runs[0]
+    known: dict[str, Any] = {"tried": place.x.tried, "script_digest": digest_of(run.digests)}
+    rates = replace(remedy, rates=(0.001, 0.003, 0.01))
+    assert settled(rates, {"suggested": 0.01}, run.recipe, **known).value == 0.01
+    assert settled(rates, {"suggested": 0.001}, run.recipe, **known).value == 0.003
+    earlier = recipe_hash({**place.values(), "learning_rate": 0.01}, script_digest=digest_of(run.digests))
+    known["tried"] = {**place.x.tried, earlier: 2}
+    assert settled(rates, {"suggested": 0.01}, run.recipe, **known).value == 0.003
 
 
 def test_ledger_says_how_much_of_it_is_told() -> None:

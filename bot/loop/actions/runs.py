@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from bot.brain.playbook import Kind, Means, Remedy, after_probe
+from bot.brain.playbook import Kind, Means, Remedy, settled
 from bot.brain.search import Decision, Search, next_change
 from bot.conversation import messages
 from bot.conversation.github import InlineComment, StaleHead
@@ -289,12 +289,7 @@ def _settled_remedy(world: World, x: Experiment, run: Run) -> tuple[Remedy | Non
     if folder is None:
         return remedy, None
     probe = output_json(folder, "out/probe.json")
-    settled = after_probe(remedy, probe)
-    values = yaml.safe_load(settled.applied(run.recipe)) or {}
-    if recipe_hash(values, script_digest=digest_of(run.digests)) in x.tried:
-        # The test chose what this run or an earlier one has trained: keep the direction of the evidence.
-        settled = after_probe(remedy, None)
-    return settled, probe
+    return settled(remedy, probe, run.recipe, tried=x.tried, script_digest=digest_of(run.digests)), probe
 
 
 def _curves(world: World, x: Experiment, run: Run) -> list[messages.Curve]:
