@@ -39,11 +39,13 @@ def read_folder(folder: Path) -> Observations:
     """
     recipe_text, recipe = _recipe(folder)
     log = read_text(_path(folder, "log.txt"), limit_bytes=LOG_BYTES, tail=True) or ""
+    state = json_object(_path(folder, "trainer_state.json"), limit_bytes=METRICS_BYTES) or {}
     records = (
         tuple(json_lines(_path(folder, "metrics.jsonl"), limit_bytes=METRICS_BYTES))
-        or _trainer_state(folder)
+        or _history(state)
         or _printed_records(log, recipe)
     )
+    planned = {"max_steps": state["max_steps"]} if state.get("max_steps") is not None else {}
     steps, evals, probes = _split(records)
     train_rows, columns = _rows(_path(folder, "train.jsonl"), recipe)
     eval_rows, _ = _rows(_path(folder, "eval.jsonl"), {})
@@ -66,7 +68,7 @@ def read_folder(folder: Path) -> Observations:
         eval_rows=eval_rows,
         completions=_completions(json_lines(_path(folder, "completions.jsonl"), limit_bytes=ROWS_BYTES)),
         job=json_object(_path(folder, "job.json")) or {},
-        setup=json_object(_path(folder, "setup.json")) or {},
+        setup=planned | dict(json_object(_path(folder, "setup.json")) or {}),
         hardware=json_object(_path(folder, "hardware.json")) or {},
         timing=json_object(_path(folder, "timing.json")) or {},
     )
@@ -169,8 +171,8 @@ def _refuse_expansion(text: str) -> None:
             raise UserError("recipe.yaml is nested too deeply. Write one `key: value` per line.")
 
 
-def _trainer_state(folder: Path) -> tuple[Record, ...]:
-    state = json_object(_path(folder, "trainer_state.json"), limit_bytes=METRICS_BYTES) or {}
+def _history(state: Record) -> tuple[Record, ...]:
+    """The records that transformers' Trainer keeps beside its checkpoints."""
     history = state.get("log_history")
     return tuple(item for item in history if isinstance(item, dict)) if isinstance(history, list) else ()
 

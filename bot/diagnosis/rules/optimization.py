@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bot.diagnosis.curves import LossShape, Series, consecutive, held_out_of, last_run, observed, shape_of, tail_value
+from bot.diagnosis.held_out import spared, training_loss_at
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import shown
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, seen
@@ -12,9 +13,15 @@ from bot.diagnosis.rules.pairs import noise_of
 from bot.domain.diagnosis import Evidence, Severity, Symptom
 
 # Below these a supervised loss is that of a model which knows most tokens: instruction-tuned 1B to 70B models log 0.5
-# to 2 with token accuracies of 0.6 to 0.9, and 2.5 is a perplexity of 12 on text the model is asked to imitate.†
+# to 2 with token accuracies of 0.6 to 0.9, and 2.5 is a perplexity of 12 on text the model is asked to imitate.† That
+# holds where answers can be known: in the tasks of tiny models, and where a score says that they are not.
 HIGH_LOSS = 2.5
 LOW_TOKEN_ACCURACY = 0.5
+# Prose, poems, other languages and models from scratch stay above those without a fault: GPT-2 has 3.3 nats a token on
+# WikiText-103 (perplexity 26 to 37 a word, Radford et al. 2019). Above these hardly more than token frequencies is
+# known.†
+HIGH_LOSS_OF_PROSE = 6.0
+LOW_TOKEN_ACCURACY_OF_PROSE = 0.2
 # Calibrated: the loss is about the entropy of the model's own predictions. A model that has not adapted yet is sure
 # of the wrong thing (loss far above entropy); one that collapsed to token frequencies, or was given noise, is not.†
 CALIBRATED = 1.3
@@ -29,6 +36,9 @@ WATCHDOG_FLOOR = 0.5
 # so three in a row are too few to end a run for. At a rate above its band the step is the likelier cause.†
 PATIENCE = 20
 HIGH_RATE_PATIENCE = 8
+# Held-out and training loss above what they were at the best evaluation, by these factors: more than their noise.†
+LOST_HELD_OUT = 1.3
+LOST_TRAINING = 1.2
 # Share of the plan after which greedy answers of a run at a usual rate have begun to be right.†
 QUARTER = 0.25
 
@@ -40,10 +50,14 @@ class Level:
     loss: float
     accuracy: float | None
     entropy: float | None
+    answerable: bool
+    """Every token could be right: a tiny model's task, or one whose score was measured and falls short."""
 
     @property
     def high(self) -> bool:
-        return self.accuracy < LOW_TOKEN_ACCURACY if self.accuracy is not None else self.loss > HIGH_LOSS
+        if self.accuracy is not None:
+            return self.accuracy < (LOW_TOKEN_ACCURACY if self.answerable else LOW_TOKEN_ACCURACY_OF_PROSE)
+        return self.loss > (HIGH_LOSS if self.answerable else HIGH_LOSS_OF_PROSE)
 
     @property
     def calibrated(self) -> bool:
@@ -63,6 +77,7 @@ def level_of(observations: Observations, shape: LossShape) -> Level:
         loss=shape.final,
         accuracy=tail_value(observations.steps, "mean_token_accuracy"),
         entropy=tail_value(observations.steps, "entropy"),
+        answerable=observations.rate.tiny or observations.poor,
     )
 
 
@@ -87,10 +102,47 @@ def not_finite(observations: Observations) -> Answer:
         return RuledOut(
             Symptom.NAN_INF, f"{len(bad)} isolated non-finite grad_norm (last at step {bad[-1]}), then finite again"
         )
+    if not bad and _training_is_well(loss, norm, held_out.bad_steps[0]):
+        return _unmeasured(observations, loss, held_out)
     first_bad = (bad or list(held_out.bad_steps))[0]
     if (ran := _ran_away_before(observations, loss.between(0, first_bad - 1))) and not _half(observations):
         return RuledOut(Symptom.NAN_INF, f"it is where the divergence ended: {ran} steps above twice the first loss")
     return _not_finite_finding(observations, loss, norm, bad or list(held_out.bad_steps))
+
+
+def _training_is_well(loss: Series, norm: Series, step: int) -> bool:
+    """After `step` losses went on as numbers. An exact 0 may be a NaN that logging_nan_inf_filter hides."""
+    after = loss.between(step + 1, max(step + 1, loss.steps[-1])) if len(loss) else loss
+    return len(after) >= 3 and all(value != 0 for value in after.values) and not norm.bad_steps
+
+
+def _unmeasured(observations: Observations, loss: Series, held_out: Series) -> Answer:
+    """Only the evaluation is no number: the weights are well, and nothing is known about what they are worth."""
+    first, bad = held_out.bad_steps[0], len(held_out.bad_steps)
+    half = next((key for key in ("fp16_full_eval", "bf16_full_eval") if observations.recipe.get(key) is True), None)
+    why = (
+        f"{half} computes it in sixteen bits" if half else "a held-out row without a trained token is a mean of nothing"
+    )
+    return finding(
+        observations,
+        Symptom.NAN_INF,
+        Basis.CURVE,
+        severity=Severity.HARMFUL,
+        confidence=0.8,
+        evidence=[
+            seen("eval_loss", first, "NaN"),
+            seen("non_finite_evaluations", held_out.bad_steps[-1], bad),
+            seen("loss", loss.last_step, loss.values[-1]),
+        ],
+        cause=f"eval_loss is not a number at {bad} of {bad + len(held_out)} evaluations (from step {first} on) while "
+        f"every training loss is: {why}. What the model is worth is not measured, nor which checkpoint is the best.",
+        key=half or observations.first_key("data_validation_rows", "eval_file", "dataset_name"),
+        suggested=False if half else None,
+        harm=0.3,
+        runner_up="fp16: logits of held-out rows that overflow in half precision",
+        refuted_by="one held-out row after the other, each with a finite loss",
+        certain_at=first,
+    )
 
 
 def _ran_away_before(observations: Observations, loss: Series) -> int:
@@ -201,6 +253,8 @@ def divergence(observations: Observations) -> Answer:
         how, confidence = question(observations, shape, level)
         if how:
             return _divergence_finding(observations, shape, level, how, confidence)
+    if how := _worse_on_both(observations, shape):
+        return _divergence_finding(observations, shape, level, how, 0.7, Severity.HARMFUL)
     return RuledOut(
         Symptom.DIVERGENCE,
         f"the highest smoothed loss ({shown(shape.peak)} at step {shape.peak_step}) is "
@@ -244,8 +298,28 @@ def _rose_again(_: Observations, shape: LossShape, __: Level) -> tuple[str, floa
     return f"fell to {shown(shape.best)} at step {shape.best_step} and then rose to {shown(shape.final)}", 0.92
 
 
+def _worse_on_both(observations: Observations, shape: LossShape) -> str:
+    """Rows that were never seen and rows that were are both told worse than at an earlier evaluation: no overfitting,
+    but steps that undo what the model could do before."""
+    held_out = held_out_of(observations)
+    if len(held_out) < 4 or spared(observations) is not None:
+        return ""
+    low = min(held_out.values)
+    best_step = held_out.steps[held_out.values.index(low)]
+    after, then = held_out.between(best_step + 1, held_out.last_step), training_loss_at(shape, best_step)
+    lost = len(after) >= 3 and min(after.values) > LOST_HELD_OUT * low
+    if then is None or not lost or shape.final < max(0.1, LOST_TRAINING * then):
+        return ""
+    return (
+        f"was {shown(then)} and eval_loss {shown(low)} at step {best_step}, and both have risen since, to "
+        f"{shown(shape.final)} and {shown(after.values[-1])}"
+    )
+
+
 def _jumped(_: Observations, shape: LossShape, level: Level) -> tuple[str, float]:
-    early = shape.peak >= JUMP * shape.initial and shape.peak_step < shape.series.last_step / 2
+    early = (
+        shape.peak >= JUMP * shape.initial and shape.series.first_step < shape.peak_step < shape.series.last_step / 2
+    )
     if not early or not stuck(shape, level):
         return _NO
     return (
@@ -303,7 +377,12 @@ def stuck(shape: LossShape, level: Level) -> bool:
 
 
 def _divergence_finding(
-    observations: Observations, shape: LossShape, level: Level, how: str, confidence: float
+    observations: Observations,
+    shape: LossShape,
+    level: Level,
+    how: str,
+    confidence: float,
+    severity: Severity = Severity.FATAL,
 ) -> Answer:
     recipe = observations.recipe
     rate = observations.rate
@@ -324,7 +403,7 @@ def _divergence_finding(
         observations,
         Symptom.DIVERGENCE,
         Basis.CURVE,
-        severity=Severity.FATAL if not observations.met else Severity.ADVICE,
+        severity=severity if not observations.met else Severity.ADVICE,
         confidence=confidence,
         evidence=evidence,
         cause=f"The loss {how} (step {last}): learning_rate {shown(rate.current)} is too high for this model"
