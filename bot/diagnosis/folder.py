@@ -1,4 +1,4 @@
-"""Reads a diagnosis folder into a frozen `Observations`; everything but `recipe.yaml` may be absent or damaged."""
+"""Reads a diagnosis folder into a frozen `Observations`; nearly everything may be absent or damaged."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import yaml
 
 from bot.diagnosis.observations import ALIASES, Completion, Fresh, Observations, OldTask, Row
 from bot.diagnosis.readings import Record, count, finite, json_lines, json_object, number, read_text
+from bot.diagnosis.trainer_folder import history_of, planned_by, recipe_told_by, state_of
 from bot.domain.evaluation import Evaluation, Sample
 from bot.domain.recipe import normalised
 from bot.errors import UserError
@@ -35,17 +36,19 @@ LARGEST = 1e100
 def read_folder(folder: Path) -> Observations:
     """Read what is there.
 
-    Raises: UserError when the folder or its recipe.yaml is missing or is no flat YAML mapping.
+    A folder of the Trainer's own may lack the recipe: what its files tell stands in, and no line can be blamed.
+
+    Raises: UserError when the folder is missing, or its recipe.yaml is and nothing of a run lies there either, or is no
+    flat YAML mapping.
     """
-    recipe_text, recipe = _recipe(folder)
+    state = state_of(folder, folder / "out")
+    recipe_text, recipe = _recipe(folder, state)
     log = read_text(_path(folder, "log.txt"), limit_bytes=LOG_BYTES, tail=True) or ""
-    state = json_object(_path(folder, "trainer_state.json"), limit_bytes=METRICS_BYTES) or {}
     records = (
         tuple(json_lines(_path(folder, "metrics.jsonl"), limit_bytes=METRICS_BYTES))
-        or _history(state)
+        or history_of(state)
         or _printed_records(log, recipe)
     )
-    planned = {"max_steps": state["max_steps"]} if state.get("max_steps") is not None else {}
     steps, evals, probes = _split(records)
     train_rows, columns = _rows(_path(folder, "train.jsonl"), recipe)
     eval_rows, _ = _rows(_path(folder, "eval.jsonl"), {})
@@ -68,7 +71,7 @@ def read_folder(folder: Path) -> Observations:
         eval_rows=eval_rows,
         completions=_completions(json_lines(_path(folder, "completions.jsonl"), limit_bytes=ROWS_BYTES)),
         job=json_object(_path(folder, "job.json")) or {},
-        setup=planned | dict(json_object(_path(folder, "setup.json")) or {}),
+        setup=planned_by(state) | dict(json_object(_path(folder, "setup.json")) or {}),
         hardware=json_object(_path(folder, "hardware.json")) or {},
         timing=json_object(_path(folder, "timing.json")) or {},
     )
@@ -113,16 +116,20 @@ def _path(folder: Path, name: str) -> Path:
     return next((place for place in places if place.is_file()), places[0])
 
 
-def _recipe(folder: Path) -> tuple[str, dict[str, Any]]:
+def _recipe(folder: Path, state: Record) -> tuple[str, dict[str, Any]]:
     path = folder / "recipe.yaml"
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder. Name the folder that holds the run's recipe.yaml.")
     text = read_text(path, limit_bytes=RECIPE_BYTES) if path.is_file() else None
-    if text is None:
-        raise UserError(
-            f"{path} cannot be read. A diagnosis folder needs the recipe.yaml that the run was started with."
-        )
-    return text, _under_our_names(parsed_recipe(text))
+    if text is not None:
+        return text, _under_our_names(parsed_recipe(text))
+    logged = any(_path(folder, name).is_file() for name in ("metrics.jsonl", "log.txt"))
+    if not path.exists() and (state or logged):
+        return "", _under_our_names(recipe_told_by(folder, state))
+    raise UserError(
+        f"{path} cannot be read, and neither metrics.jsonl, trainer_state.json nor log.txt of a run lies there. Name "
+        "the folder that holds them, best with the recipe.yaml that the run was started with."
+    )
 
 
 def parsed_recipe(text: str) -> dict[str, Any]:
@@ -169,12 +176,6 @@ def _refuse_expansion(text: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > RECIPE_DEPTH:
             raise UserError("recipe.yaml is nested too deeply. Write one `key: value` per line.")
-
-
-def _history(state: Record) -> tuple[Record, ...]:
-    """The records that transformers' Trainer keeps beside its checkpoints."""
-    history = state.get("log_history")
-    return tuple(item for item in history if isinstance(item, dict)) if isinstance(history, list) else ()
 
 
 # `{'loss': 1.2, 'grad_norm': nan, 'epoch': 0.3}`: how transformers' Trainer prints its records.

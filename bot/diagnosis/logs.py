@@ -256,7 +256,7 @@ def _last_traceback(log: str) -> str:
         previous = log[:start].rstrip().rsplit("\n", 1)[-1]
         # `Exception ignored in: ...` is printed while the interpreter shuts down and changes nothing.
         ignored = previous.startswith("Exception ignored") and end == len(log)
-        if ignored:
+        if ignored or len(_TRAINED_ON.findall(log, start)) > 1:
             return ""
         if not _CHILD_FAILED.search(text):
             return text
@@ -264,6 +264,8 @@ def _last_traceback(log: str) -> str:
     return ""
 
 
+# Records of a Trainer: after two of them a traceback was caught by something, or was of an attempt before this one.
+_TRAINED_ON = re.compile(r"\{'(?:loss|train_runtime)': ")
 _CHILD_FAILED = re.compile(r"ChildFailedError|^subprocess\.CalledProcessError", re.MULTILINE)
 TRACEBACK_CHARACTERS = 60_000
 """Of one traceback: a notebook shows some ten lines of source for every frame."""
@@ -304,7 +306,7 @@ def _phase(text: str) -> str:
     for phase, marks in (
         ("vllm", ("vllm/", "cache blocks", "desired GPU memory utilization")),
         ("logps", ("per_token_logps", "_get_per_token", "selective_log_softmax")),
-        ("backward", ("backward(",)),
+        ("backward", ("backward(", "in backward")),
         ("step", ("optimizer.step", "in step", "_multi_tensor_adam", "exp_avg")),
         ("load", ("from_pretrained", "load_state_dict", "_load_pretrained_model")),
         ("forward", ("in forward", "compute_loss", "training_step")),
