@@ -188,13 +188,18 @@ def _printed_records(log: str, recipe: Mapping[str, Any]) -> tuple[Record, ...]:
     counts as `logging_steps` of them."""
     every = count(recipe.get("logging_steps", 1) or 1) or 1
     found: list[Record] = []
-    step = 0
+    step, epoch = 0, 0.0
     for match in _PRINTED.finditer(log):
         try:
             record = ast.literal_eval(_BARE.sub(r"'\1\2'", match[0]))
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
         if isinstance(record, dict):
+            reached = finite(record.get("epoch", epoch)) or 0.0
+            if reached < epoch:  # a log to which each of several runs appended: the last one counts
+                found.clear()
+                step = 0
+            epoch = reached
             step += every if "loss" in record or "reward" in record else 0
             found.append({"step": step} | {str(key): value for key, value in record.items()})
     return tuple(found)

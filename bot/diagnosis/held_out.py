@@ -50,9 +50,10 @@ def _task_score(series: Series, best_step: int) -> TaskScore | None:
     less = _LESS_IS_BETTER.search(series.key) is not None
     more = _MORE_IS_BETTER.search(series.key) is not None and not series.key.endswith(_OF_TOKENS)
     after = series.between(best_step + 1, series.last_step) if len(series) else series
-    if not (less or more) or best_step not in series.steps or not len(after):
+    if not (less or more) or best_step not in series.steps:
         return None
-    then, last = series.values[series.steps.index(best_step)], median(after.values[-LAST_FEW:])
+    then = series.values[series.steps.index(best_step)]
+    last = median(after.values[-LAST_FEW:]) if len(after) else then
     lost = last - then if less else then - last
     return TaskScore(series.key, then, last, series.last_step, lost > AS_GOOD * abs(then))
 

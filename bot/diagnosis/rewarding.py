@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from bot.diagnosis.curves import Series, observed, relative_noise, smoothed
+from bot.diagnosis.curves import Series, beyond_luck, noise_of_values, observed, relative_noise, smoothed
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import finite
 
@@ -81,6 +81,10 @@ class Rewards:
         peak, early, last = max(self.smooth.values), self.smooth.head(WINDOW), self.reward.tail(WINDOW)
         rose = peak > early + max(0.1, 0.2 * abs(early))
         first = self.reward.head(2)
+        # A handful of answers a step: the best five steps of a thousand were lucky ones.
+        spread = noise_of_values(self.reward.values)
+        if not beyond_luck(max(peak, first) - last, spread, window=WINDOW, last=WINDOW, n=len(self.reward)):
+            return False
         return (rose and last < early + 0.5 * (peak - early)) or (first >= 0.05 and last < 0.2 * first)
 
 

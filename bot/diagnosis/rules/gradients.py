@@ -107,7 +107,9 @@ def grad_explosion(observations: Observations) -> Answer:
         return None  # a reward that goes on rising is the better judge
     # While a loss falls well, large norms are those of a model that learns a new form (tiny models start at 20).
     shape = shape_of(observations)
-    falls = shape is not None and not reinforcement and shape.final < 0.5 * shape.initial and norm.tail(3) < limit
+    learns = shape is not None and not reinforcement and shape.final < 0.5 * shape.initial
+    # Norms that were as large before anything was learned tell the scale of the loss: a sum, or one scaled for fp16.
+    falls = learns and (norm.tail(3) < limit or norm.tail(5) <= norm.head(5))
     clipped = observations.setting("max_grad_norm", 1.0)
     unclipped = observations.recipe.get("max_grad_norm", 1.0) in (0, None) or clipped > limit
     rate = observations.rate

@@ -49,14 +49,22 @@ def _unmeasured(observations: Observations, loss: Series, held_out: Series) -> A
     """Only the evaluation is no number: the weights are well, and nothing is known about what they are worth."""
     first, bad = held_out.bad_steps[0], len(held_out.bad_steps)
     half = next((key for key in ("fp16_full_eval", "bf16_full_eval") if observations.recipe.get(key) is True), None)
+    again = len(held_out) > 0 and held_out.last_step > held_out.bad_steps[-1]
     why = (
         f"{half} computes it in sixteen bits" if half else "a held-out row without a trained token is a mean of nothing"
+    )
+    # The same rows gave a number later, so they are not what is wrong.
+    why = "and it was one again later, so that pass overflowed" if again else why
+    unknown = (
+        "A best checkpoint is chosen among the others."
+        if again
+        else "What the model is worth is not measured, nor which checkpoint is the best."
     )
     return finding(
         observations,
         Symptom.NAN_INF,
         Basis.CURVE,
-        severity=Severity.HARMFUL,
+        severity=Severity.ADVICE if again else Severity.HARMFUL,
         confidence=0.8,
         evidence=[
             seen("eval_loss", first, "NaN"),
@@ -64,7 +72,7 @@ def _unmeasured(observations: Observations, loss: Series, held_out: Series) -> A
             seen("loss", loss.last_step, loss.values[-1]),
         ],
         cause=f"eval_loss is not a number at {bad} of {bad + len(held_out)} evaluations (from step {first} on) while "
-        f"every training loss is: {why}. What the model is worth is not measured, nor which checkpoint is the best.",
+        f"every training loss is: {why}. {unknown}",
         key=half or observations.first_key("data_validation_rows", "eval_file", "dataset_name"),
         suggested=False if half else None,
         harm=0.3,

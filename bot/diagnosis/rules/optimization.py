@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from bot.diagnosis.curves import LossShape, held_out_of, last_run, observed, shape_of, tail_value
+from bot.diagnosis.curves import (
+    LOSS_FLOOR,
+    LossShape,
+    beyond_luck,
+    held_out_of,
+    last_run,
+    observed,
+    relative_noise,
+    shape_of,
+    tail_value,
+)
 from bot.diagnosis.held_out import spared, training_loss_at
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import shown
@@ -134,9 +145,16 @@ def _scrambled(observations: Observations, shape: LossShape, level: Level) -> tu
 def _rose_again(_: Observations, shape: LossShape, __: Level) -> tuple[str, float]:
     rise = shape.final - shape.best
     lasting = shape.final > BLOWN_UP * shape.best and rise > 0.3 * shape.initial and shape.final > 0.1
-    if not lasting or shape.final <= 0.3 * shape.initial:
+    if not lasting or shape.final <= 0.3 * shape.initial or not _beyond_luck(shape):
         return _NO
     return f"fell to {shown(shape.best)} at step {shape.best_step} and then rose to {shown(shape.final)}", 0.92
+
+
+def _beyond_luck(shape: LossShape) -> bool:
+    """Losses of single small batches differ by half of themselves, and the lowest three of sixty were lucky ones."""
+    distance = math.log(shape.final / max(shape.best, LOSS_FLOOR))
+    n = len(shape.series)
+    return beyond_luck(distance, relative_noise(shape.series.values), window=3, last=max(3, n // 10), n=n)
 
 
 def _worse_on_both(observations: Observations, shape: LossShape) -> str:
