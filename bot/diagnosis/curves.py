@@ -135,7 +135,7 @@ def noise_of_values(values: Sequence[float]) -> float:
 
 
 def beyond_luck(distance: float, noise: float, *, window: int, last: int, n: int) -> bool:
-    """Whether `distance` between a median over the `last` values and the best (or worst) of `n` medians over `window` is
+    """Whether `distance` between a median over `last` values and the best (or worst) of `n` medians over `window` is
     more than noise: the best of many is sqrt(2 ln n) standard errors out by luck alone, and one more is asked for.†"""
     error = 1.25 * noise * math.sqrt(1 / window + 1 / last)
     return distance > (math.sqrt(2 * math.log(max(2, n))) + 1) * error

@@ -82,10 +82,10 @@ class Rewards:
         rose = peak > early + max(0.1, 0.2 * abs(early))
         first = self.reward.head(2)
         # A handful of answers a step: the best five steps of a thousand were lucky ones.
-        spread = noise_of_values(self.reward.values)
-        if not beyond_luck(max(peak, first) - last, spread, window=WINDOW, last=WINDOW, n=len(self.reward)):
-            return False
-        return (rose and last < early + 0.5 * (peak - early)) or (first >= 0.05 and last < 0.2 * first)
+        spread, n = noise_of_values(self.reward.values), len(self.reward)
+        rose = rose and beyond_luck(peak - last, spread, window=WINDOW, last=WINDOW, n=n)
+        forgot = first >= 0.05 and last < 0.2 * first and beyond_luck(first - last, spread, window=2, last=WINDOW, n=1)
+        return (rose and last < early + 0.5 * (peak - early)) or forgot
 
 
 def rewards_of(observations: Observations) -> Rewards:
