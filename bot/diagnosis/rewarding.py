@@ -81,11 +81,20 @@ class Rewards:
         peak, early, last = max(self.smooth.values), self.smooth.head(WINDOW), self.reward.tail(WINDOW)
         rose = peak > early + max(0.1, 0.2 * abs(early))
         first = self.reward.head(2)
+        fell = (rose and last < early + 0.5 * (peak - early)) or (first >= 0.05 and last < 0.2 * first)
         # A handful of answers a step: the best five steps of a thousand were lucky ones.
         spread, n = noise_of_values(self.reward.values), len(self.reward)
-        rose = rose and beyond_luck(peak - last, spread, window=WINDOW, last=WINDOW, n=n)
-        forgot = first >= 0.05 and last < 0.2 * first and beyond_luck(first - last, spread, window=2, last=WINDOW, n=1)
-        return (rose and last < early + 0.5 * (peak - early)) or forgot
+        sure = beyond_luck(max(peak, first) - last, spread, window=WINDOW, last=WINDOW, n=n)
+        return fell and (sure or self._fell_by_fifths)
+
+    @property
+    def _fell_by_fifths(self) -> bool:
+        """The mean of the last fifth of the run is below half of the way up to that of the best fifth, or of the
+        first."""
+        n = max(1, len(self.reward) // 5)
+        means = [fmean(self.reward.values[at : at + n]) for at in range(0, len(self.reward) - n + 1, n)]
+        early, last = means[0], fmean(self.reward.values[-n:])
+        return last < early + 0.5 * (max(means) - early)
 
 
 def rewards_of(observations: Observations) -> Rewards:
