@@ -58,10 +58,6 @@ class Request:
         """What becomes the artifact."""
         return self.folder / "artifact"
 
-    @property
-    def in_pull_request(self) -> bool:
-        return self.event_name in ("pull_request", "pull_request_review")
-
 
 def request_of(environment: Mapping[str, str], event: Mapping[str, Any]) -> Request:
     """Raises: UserError that names the input and says what to write instead."""

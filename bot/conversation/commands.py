@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,11 +16,11 @@ import yaml
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from bot.conversation.inert import clipped, code
 from bot.conversation.permissions import Tier
 from bot.conversation.recipe_rules import setting_problem
 from bot.conversation.visible import has_bidi, visible_text, without_comments
 from bot.domain.budget import Spend
+from bot.domain.inert import clipped, code
 from bot.domain.recipe import Scalar, normalised_value
 
 PREFIX = "/postdoc"
@@ -123,18 +122,6 @@ def parse_commands(body: str) -> list[ParsedCommand | Mistake]:
             break
         found.append(_parsed(number, line))
     return found
-
-
-def new_commands(before: str, after: str) -> list[ParsedCommand | Mistake]:
-    """The commands of an edited comment that its earlier text did not hold."""
-    known = Counter((item.verb, item.args) for item in parse_commands(before))
-    fresh: list[ParsedCommand | Mistake] = []
-    for item in parse_commands(after):
-        if known[(item.verb, item.args)] > 0:
-            known[(item.verb, item.args)] -= 1
-        else:
-            fresh.append(item)
-    return fresh
 
 
 def checked(verb: str, args: Sequence[str], *, line: int = 0, text: str = "") -> ParsedCommand | Mistake:

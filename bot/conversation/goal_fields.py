@@ -11,12 +11,12 @@ from decimal import Decimal, InvalidOperation
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
-from bot.conversation.inert import clipped, code
 from bot.conversation.policy import POLICY_PATH, Policy
 from bot.conversation.recipe_rules import path_problem, recipe_problems
 from bot.conversation.visible import visible_text
 from bot.domain.data_source import AddressSource, RepositorySource, parse_source
 from bot.domain.goal import Budget, Goal
+from bot.domain.inert import clipped, code
 from bot.domain.methods import METHODS
 from bot.domain.metrics import DEFAULT, METRICS, Metric, metric_named
 from bot.errors import UserError

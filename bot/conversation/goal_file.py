@@ -8,10 +8,10 @@ from typing import Any
 import yaml
 
 from bot.conversation.goal_fields import LABELS, REQUIRED, World, empty_field, goal_of
-from bot.conversation.inert import code
 from bot.conversation.policy import Policy
 from bot.conversation.yaml_reader import Limits, read_mapping
 from bot.domain.goal import Goal
+from bot.domain.inert import code
 from bot.errors import UserError
 
 _LIMITS = Limits(bytes=65_536, keys=300, depth=2)

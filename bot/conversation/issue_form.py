@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from bot.conversation.goal_fields import LABELS, REQUIRED, World, empty_field, goal_of, known_name
 from bot.conversation.goal_file import goal_from_yaml, goal_yaml
-from bot.conversation.inert import code
 from bot.conversation.policy import Policy
 from bot.conversation.visible import visible_markdown, visible_text
 from bot.domain.data_source import SUFFIXES
 from bot.domain.goal import Goal
+from bot.domain.inert import code
 from bot.domain.metrics import DEFAULT, Metric, metric_named
 
 __all__ = ["ParsedGoal", "goal_from_yaml", "goal_yaml", "parse_goal"]

@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from bot.conversation.inert import clipped, code
 from bot.conversation.yaml_reader import Limits, read_mapping
 from bot.domain.data_source import RepositorySource, is_pinned, parse_source
+from bot.domain.inert import clipped, code
 from bot.domain.methods import METHODS
 from bot.domain.recipe import Scalar, earlier_run, line_of, normalised_value
 from bot.errors import UserError

@@ -30,6 +30,7 @@ _TERMINAL = re.compile(r"\x1b(?:\[[0-?]{0,64}[ -/]{0,16}[@-~]|\][^\x07\x1b\n]{0,
 # What makes a line a heading, a list or a rule, or the line above it a heading.
 _LINE_MARK = re.compile(r"^([ \t]*)([#+=-]|[0-9]{1,9}(?=[.)]))", re.MULTILINE)
 _BACKTICKS = re.compile(r"`+")
+_SPAN = re.compile(r"`([^`]+)`")
 
 
 def inert_plain(text: str) -> str:
@@ -59,6 +60,13 @@ def unmentioned(text: str) -> str:
 def inert_line(text: str, limit: int = 200) -> str:
     """`inert` for one line of at most `limit` characters: table cells, list items."""
     return inert(clipped(" ".join(_visible(text).split()), limit))
+
+
+def inert_sentence(text: str, limit: int = 200) -> str:
+    """`inert_line` whose code spans stay code: a sentence of ours that quotes what somebody else wrote. A backtick in
+    the quotation makes code of other words, and of nothing anything worse."""
+    parts = _SPAN.split(clipped(" ".join(_visible(text).split()), limit))  # every other one stood between backticks
+    return "".join(code(part) if number % 2 else inert(part) for number, part in enumerate(parts))
 
 
 def code(text: object, limit: int = 200) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bot.conversation.inert import code
+from bot.domain.inert import code
 from bot.errors import TransientError, UserError
 from bot.loop.hub_process import ask_hub
 

@@ -20,7 +20,8 @@ from bot.domain.experiment import Experiment
 from bot.domain.fold import experiment_of
 from bot.domain.goal import GoalId
 from bot.errors import LeaseLost, UserError
-from bot.loop.actions.specs import KEPT_SCRIPTS, kept_name
+from bot.loop.actions.scripts import KEPT_SCRIPTS
+from bot.loop.actions.specs import kept_name
 from bot.loop.actions.traces import EVALUATION, HOLDOUT, output_json
 from bot.loop.journal import Journal
 from bot.loop.record import NAME, BadRecord, Record

@@ -20,7 +20,6 @@ from bot.conversation.commands import (
     diagnosis_label,
     extra_runs,
     help_rows,
-    new_commands,
     parse_commands,
     recipe_settings,
 )
@@ -145,19 +144,6 @@ def test_arguments_of_the_other_verbs() -> None:
     assert consent_sha(("1A2B3C4",)) == "1a2b3c4"
     assert diagnosis_label(("d3",)) == "D3"
     assert [extra_runs(args) for args in [(), ("+2",), ("3",), ("2runs",)]] == [0, 2, 3, 2]
-
-
-def test_edited_comment_gives_only_new_commands() -> None:
-    before = "/postdoc status\n/postdoc run"
-    after = "Sorry.\n/postdoc status\n/postdoc run\n/postdoc run\n/postdoc stop"
-
-    assert [item.verb for item in new_commands(before, after)] == ["run", "stop"]
-    assert new_commands(before, before) == []
-    assert new_commands(after, before) == []
-
-
-def test_command_inside_quotes_becomes_new_when_unquoted() -> None:
-    assert [item.verb for item in new_commands("> /postdoc run", "/postdoc run")] == ["run"]
 
 
 def test_many_commands_are_cut_with_a_word() -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from bot.domain.experiment import Experiment, Job, JobRole, Run
 from bot.domain.goal import GoalId
+from bot.loop.actions.machines import machine_price, machine_without_gpu
 from bot.loop.actions.preflight import earlier_audit
-from bot.loop.actions.specs import audit_machine
+from bot.loop.actions.specs import light_machine
 from bot.loop.auditing import audit_wanted, prepares_alike
 from bot.loop.spending import data_key
 from bot.loop.world import World as World_
@@ -165,14 +166,32 @@ def test_data_is_audited_first_where_training_costs_something_and_nothing_is_kno
     assert asked(jobs={"job-1": Job("job-1", JobRole.TRAIN, 1, refused=True)})
 
 
-async def test_audit_takes_the_cheapest_machine_without_a_gpu_that_has_the_memory() -> None:
+async def test_audit_and_data_take_the_cheapest_machine_without_a_gpu_that_has_the_memory() -> None:
     def on(*flavors: Flavor) -> Any:
-        return audit_machine(cast(World_, SimpleNamespace(runner=SimpleNamespace(flavors=lambda: flavors))))
+        return machine_without_gpu(cast(World_, SimpleNamespace(runner=SimpleNamespace(flavors=lambda: flavors))))
 
     gpu, small = Flavor("gpu", gpus=1, usd_per_hour=0.005), Flavor("small", memory_gib=2, usd_per_hour=0.01)
     large, larger = Flavor("large", memory_gib=16, usd_per_hour=0.02), Flavor("xl", memory_gib=32, usd_per_hour=0.04)
     assert (await on(gpu, small, larger, large)).flavor == "large"
     assert await on(gpu, Flavor("here")) == Hardware(), "without prices a backend knows best"
+
+
+async def test_training_set_is_built_without_a_gpu_unless_a_team_wrote_the_script() -> None:
+    flavors = (Flavor("gpu", gpus=1, usd_per_hour=4.0), Flavor("cpu", memory_gib=16, usd_per_hour=0.01))
+    runner, hardware = SimpleNamespace(flavors=lambda: flavors), Hardware(flavor="gpu", gpus=1)
+    world = cast(World_, SimpleNamespace(runner=runner, hardware=hardware))
+    x = Experiment(GoalId("acme/lab#1"), recipe_digests={"train.py": "own", "data/prepare.py": "a"})
+    x.shipped_digests = {"train.py": "t", "data/prepare.py": "a"}
+
+    async def machine(role: JobRole) -> Hardware | None:
+        return await light_machine(world, x, role, 1)
+
+    assert await machine(JobRole.DATA) == Hardware(flavor="cpu")
+    assert await machine(JobRole.AUDIT) == Hardware(flavor="cpu")
+    assert await machine(JobRole.TRAIN) is None and await machine(JobRole.EVALUATE) is None
+    assert await machine_price(world, "cpu") == 0.01 and await machine_price(world) == 4.0
+    x.recipe_digests["data/prepare.py"] = "of the team"
+    assert await machine(JobRole.DATA) == Hardware(), "what a team's script needs is not known"
 
 
 @pytest.mark.slow

@@ -83,7 +83,7 @@ async def test_job_that_cannot_be_started_sets_nothing_aside(
     monkeypatch.setattr(jobs, "_last_checkpoint", lambda *_: None)
     monkeypatch.setattr(jobs, "allowance", lambda *_: Spend(gpu_hours=1.0))
     world = SimpleNamespace(treasury=treasury, clock=time.time, runner=SimpleNamespace(launch=refuse))
-    action = Action(ActionKind.LAUNCH, {"role": "data", "run": 1, "attempt": 1, "expects": "rows"})
+    action = Action(ActionKind.LAUNCH, {"role": "smoke", "run": 1, "attempt": 1, "expects": "rows"})
     with pytest.raises(UserError, match="no such model"):
         await jobs.launch(world, goal(), action)  # type: ignore[arg-type]
     assert treasury.month_spend("acme/lab") == Spend()

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bot.conversation.inert import code, fenced, inert, inert_line, inert_plain, printable
 from bot.conversation.messages import key_of
 from bot.data.card import dataset_card, report_card
+from bot.domain.inert import code, fenced, inert, inert_line, inert_plain, inert_sentence, printable
 from tests.security.judge import MARKDOWN, character_problems, markdown_problems, plain_problems, structure
 
 CORPUS = yaml.safe_load((Path(__file__).parent / "corpus" / "injections.yaml").read_text(encoding="utf-8"))
@@ -20,6 +20,7 @@ SHOWN: dict[str, Callable[[str], str]] = {
     "running": lambda text: f"Cause: {inert(text)} and more.",
     "alone": inert,
     "line": lambda text: f"- **D1** {inert_line(text)}",
+    "sentence": lambda text: f"The licence is {inert_sentence(text)}, and goes.",
     "cell": lambda text: f"| a | b |\n| --- | --- |\n| {inert_line(text)} | {code(text)} |",
     "code": lambda text: f"`run` takes a commit, not {code(text, 60)}.",
     "block": lambda text: f"before\n\n{fenced(text, 'yaml')}\n\nafter",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from bot.conversation.inert import clipped, code, inert_line, unmentioned
 from bot.conversation.messages.charts import sparkline
 from bot.conversation.messages.keys import message
 from bot.conversation.messages.tables import table
@@ -24,6 +23,7 @@ from bot.conversation.messages.wording import (
 from bot.domain.ablation import Ablation, Arm
 from bot.domain.evaluation import Verdict
 from bot.domain.experiment import Experiment, Score
+from bot.domain.inert import clipped, code, inert_line, unmentioned
 
 
 def ablation_name(found: Ablation) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bot.conversation.inert import fenced, inert_line
 from bot.conversation.messages.keys import message
 from bot.conversation.messages.wording import counted, short
 from bot.domain.experiment import Experiment
+from bot.domain.inert import fenced, inert_line
 
 
 def card_review_name(sha: str) -> str:

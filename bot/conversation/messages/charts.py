@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from bot.conversation.inert import code
 from bot.conversation.messages.wording import amount, counted
 from bot.domain.curves import MOST_POINTS, Curve, sparkline, thinned, xychart
+from bot.domain.inert import code
 
 __all__ = ["MOST_POINTS", "Curve", "sparkline", "thinned", "told", "xychart"]
 

@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bot.conversation.inert import code, fenced, inert_line, unmentioned
 from bot.conversation.messages.keys import message
 from bot.conversation.messages.tables import folded, goal_rows, goal_table, sentences, table
 from bot.domain.experiment import Experiment
 from bot.domain.goal import Goal
+from bot.domain.inert import code, fenced, inert_line, unmentioned
 
 CONTRACT = "contract"
 EDIT = "edit"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from bot.conversation.inert import clipped, code, fenced, inert_line, inert_plain
 from bot.conversation.messages.keys import LONGEST_CHECK_TEXT, LONGEST_CHECK_TITLE, message, within_limit
 from bot.conversation.messages.progress import Conclusion
 from bot.conversation.messages.tables import ledger, spent_words, value_sentence
@@ -17,6 +16,7 @@ from bot.conversation.messages.wording import (
     short,
 )
 from bot.domain.experiment import Experiment, Score, State
+from bot.domain.inert import clipped, code, fenced, inert_line, inert_plain
 
 VERDICT_CHECK = "postdoc / verdict"
 """Name of the check on the closing commit."""

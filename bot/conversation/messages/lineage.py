@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bot.conversation.inert import code, inert_line
 from bot.conversation.messages.tables import folded
 from bot.conversation.messages.wording import counted
 from bot.domain.experiment import Run
+from bot.domain.inert import code, inert_line
 from bot.domain.lineage import Change, Lineage
 
 MOST_SHOWN = 12

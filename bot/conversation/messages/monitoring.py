@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bot.conversation.inert import clipped, code, inert_line, inert_plain
 from bot.conversation.messages.keys import LONGEST_CHECK_TEXT, LONGEST_CHECK_TITLE, within_limit
 from bot.conversation.messages.wording import duration, listed, usd
 from bot.domain.diagnosis import Diagnosis
+from bot.domain.inert import clipped, code, inert_line, inert_plain
 
 _TIERS = {
     "preflight": "before its first step",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import urllib.parse
 from dataclasses import dataclass
 
-from bot.conversation.inert import code
 from bot.conversation.messages.keys import within_limit
 from bot.conversation.policy import POLICY_PATH, Policy
+from bot.domain.inert import code
 
 ONBOARDING = "onboarding"
 LONGEST_ADDRESS = 8_000

@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bot.conversation.inert import clipped, code
 from bot.conversation.messages.keys import LONGEST_CHECK_TEXT, LONGEST_CHECK_TITLE, within_limit
 from bot.conversation.messages.tables import sentences
 from bot.conversation.messages.wording import counted, hours
 from bot.conversation.policy import POLICY_PATH, Policy, cut_words
 from bot.conversation.policy.value import AutoApprove
+from bot.domain.inert import clipped, code
 
 POLICY_CHECK = "postdoc / policy"
 _MOST_ANNOTATIONS = 50

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from bot.conversation.inert import clipped, code, inert_line, inert_plain
 from bot.conversation.messages.ablations import ablation_step
 from bot.conversation.messages.charts import sparkline
 from bot.conversation.messages.keys import LONGEST_CHECK_TEXT, LONGEST_CHECK_TITLE, message, within_limit
@@ -32,6 +31,7 @@ from bot.conversation.messages.wording import (
 )
 from bot.domain.evaluation import Verdict
 from bot.domain.experiment import Experiment, JobRole, Run, Score, State
+from bot.domain.inert import clipped, code, inert_line, inert_plain
 
 STICKY = "sticky"
 _BOX = re.compile(r"^[ \t]{0,3}[-*+] \[[xX]\] [^\n]{0,200}<!-- postdoc:box ([a-z]+) -->", re.MULTILINE)

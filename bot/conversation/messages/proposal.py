@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from bot.conversation.inert import clipped, code, inert_line, inert_plain
 from bot.conversation.messages.keys import message
 from bot.conversation.messages.replies import spend_words
 from bot.conversation.messages.research import research_sections
@@ -27,6 +26,7 @@ from bot.conversation.messages.wording import (
 from bot.conversation.policy import Policy, skip_ci_trailer
 from bot.domain.budget import Spend
 from bot.domain.experiment import Experiment
+from bot.domain.inert import clipped, code, inert_line, inert_plain, inert_sentence
 from bot.domain.metrics import Counting
 from bot.domain.statistics import USUAL_CORRELATION, minimum_detectable_unpaired
 
@@ -132,7 +132,7 @@ def _plan_sections(experiment: Experiment, facts: PlanFacts) -> str:
         ("Recipe", inert_line(facts.recipe_source, 400) or "given in `recipe.yaml`"),
         ("Data", _data_words(facts)),
         ("Licence of the data", code(facts.licence) if facts.licence else "not known"),
-        *([("Licences together", inert_line(facts.licence_verdict, 400))] if facts.licence_verdict else []),
+        *([("Licences together", inert_sentence(facts.licence_verdict, 400))] if facts.licence_verdict else []),
         ("Contamination scan", _scan_words(facts)),
         *([("Lineage", _lineage_words(facts))] if facts.published or facts.published_problem else []),
         ("Untouched base model", baseline),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bot.conversation.inert import code, fenced, unmentioned
 from bot.conversation.messages.keys import message
 from bot.domain.goal import GoalId
+from bot.domain.inert import code, fenced, unmentioned
 
 PUBLISH = "publish"
 

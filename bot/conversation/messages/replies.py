@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bot.conversation.commands import PREFIX, VERBS, Mistake, Verb, help_rows
-from bot.conversation.inert import code, inert, unmentioned
 from bot.conversation.messages.keys import message, within_limit
 from bot.conversation.messages.tables import budget_words, comparisons, ledger, sentences, table, value_sentence
 from bot.conversation.messages.wording import (
@@ -24,6 +23,7 @@ from bot.conversation.permissions import Tier
 from bot.domain.budget import Spend
 from bot.domain.evaluation import Verdict
 from bot.domain.experiment import Command, Experiment
+from bot.domain.inert import code, inert, unmentioned
 
 ANSWERS = "answers"
 """Name of the comment that holds the answers where there is no sticky comment: an issue, a fork's pull request."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from bot.conversation.inert import clipped, inert_line, unmentioned
 from bot.conversation.messages.tables import table
 from bot.conversation.messages.wording import counted, difference, hours, measure_of, with_unit
 from bot.domain.experiment import Experiment, JobRole
+from bot.domain.inert import clipped, inert_line, unmentioned
 from bot.domain.metrics import metric_named
 from bot.domain.reproduction import Outcome, Reproduction
 

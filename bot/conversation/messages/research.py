@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bot.conversation.inert import code, inert_line
 from bot.conversation.messages.tables import folded, table
+from bot.domain.inert import code, inert_line
 
 _MOST_LINES = 40
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bot.conversation.inert import code, fenced, inert, inert_line
 from bot.conversation.messages.charts import Curve, told, xychart
 from bot.conversation.messages.keys import message
 from bot.conversation.messages.lineage import disowned, lineage_section
@@ -27,6 +26,7 @@ from bot.conversation.messages.wording import (
 from bot.domain.diagnosis import Diagnosis, Evidence, Severity
 from bot.domain.evaluation import Verdict
 from bot.domain.experiment import Experiment, Run
+from bot.domain.inert import code, fenced, inert, inert_line
 from bot.domain.metrics import Counting
 from bot.domain.recipe import as_yaml
 from bot.domain.sealing import WISE, chance_of_confirming, wise_to_open

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bot.conversation.inert import code, inert_line, unmentioned
 from bot.conversation.messages.wording import (
     amount,
     changes,
@@ -23,6 +22,7 @@ from bot.conversation.messages.wording import (
 )
 from bot.domain.experiment import Experiment, JobRole, Run
 from bot.domain.goal import Budget, Goal
+from bot.domain.inert import code, inert_line, unmentioned
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

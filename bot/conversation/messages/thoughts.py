@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bot.conversation.inert import code, fenced, inert_line
 from bot.conversation.messages.tables import folded
 from bot.conversation.messages.wording import counted, listed, setting, usd
 from bot.domain.experiment import Experiment, Run
+from bot.domain.inert import code, fenced, inert_line
 from bot.domain.thought import Outcome, Thought
 
 _MOST_SHOWN = 6_000

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bot.conversation.inert import code
 from bot.domain.evaluation import Verdict
 from bot.domain.experiment import Experiment, Run, Score, State
 from bot.domain.goal import Goal
+from bot.domain.inert import code
 from bot.domain.metrics import DEFAULT, Metric, metric_named
 from bot.domain.recipe import as_yaml
 

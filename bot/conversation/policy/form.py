@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from bot.conversation.inert import code
 from bot.conversation.permissions import Tier
 from bot.conversation.policy.value import DEFAULT_RECIPE_KEYS, AutoApprove, Labels, Month, Policy, Publish
 from bot.conversation.recipe_rules import key_problem
 from bot.domain.goal import Budget
+from bot.domain.inert import code
 
 _NAMES_NO_LICENCE = frozenset(
     ("none", "unknown", "other", "null", "na", "nil", "tbd", "todo", "unspecified", "any", "all")

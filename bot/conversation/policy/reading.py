@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from bot.conversation.inert import code
 from bot.conversation.policy.form import PolicyForm
 from bot.conversation.policy.value import Policy, settings_in
 from bot.conversation.yaml_reader import Limits, Place, read_mapping
+from bot.domain.inert import code
 
 POLICY_PATH = ".github/postdoc.yml"
 _LIMITS = Limits(bytes=65_536, keys=400, depth=4)

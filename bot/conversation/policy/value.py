@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
-from bot.conversation.inert import code
 from bot.conversation.permissions import Tier, permission_reaches
 from bot.domain.goal import Budget, Goal
+from bot.domain.inert import code
 
 NO_LICENCE = "LicenseRef-none"
 """Allows nothing, where an empty list would allow everything: no licence has this name."""

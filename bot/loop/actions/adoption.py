@@ -16,7 +16,7 @@ from bot.domain.scripts import TRAIN, with_data_scripts
 from bot.errors import UserError
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contract import say
-from bot.loop.actions.specs import script_of
+from bot.loop.actions.scripts import script_of
 from bot.loop.world import World, digest
 
 _ANEW = frozenset({"base_model", "base_revision", "method", "recipe"})

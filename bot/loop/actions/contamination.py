@@ -11,7 +11,7 @@ from bot.data.contamination import Contamination
 from bot.data.detectors import ItemLike
 from bot.data.script_audit import audit_scripts
 from bot.domain.experiment import Experiment
-from bot.loop.actions.specs import script_of
+from bot.loop.actions.scripts import script_of
 from bot.loop.screening import screened
 from bot.loop.world import World
 

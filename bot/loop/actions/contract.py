@@ -28,8 +28,9 @@ from bot.errors import UserError
 from bot.evaluation.benchmark_file import Benchmark
 from bot.evaluation.benchmarks import SHIPPED, items, known_benchmarks, load_benchmark, metric_of
 from bot.loop.action import Action
-from bot.loop.actions.jobs import machine_price
-from bot.loop.actions.specs import BENCHMARK_SOURCE, keep_shipped, sources_of
+from bot.loop.actions.machines import machine_price
+from bot.loop.actions.scripts import keep_shipped
+from bot.loop.actions.specs import BENCHMARK_SOURCE, sources_of
 from bot.loop.benchmark_data import with_data
 from bot.loop.hardware import estimates_of, hardware_facts, plan_words
 from bot.loop.models import fetched_model, model_problem

@@ -19,15 +19,16 @@ from bot.domain.goal import digest_of, slug
 from bot.domain.recipe import earlier_run
 from bot.errors import PlatformError, TransientError, UserError
 from bot.loop.action import Action
+from bot.loop.actions.machines import machine_price
 from bot.loop.actions.specs import (
     CHECKPOINTS,
     EARLIER_RUN_KEYS,
     LATEST,
     Trained,
     arm_of,
-    audit_machine,
     goal_folder,
     jsonl,
+    light_machine,
     reproduced_run,
     spec_of,
     write_input,
@@ -52,7 +53,8 @@ async def launch(world: World, x: Experiment, action: Action) -> list[NewEvent]:
     job_id = job_id_of(x, role, run, attempt, expects)
     if (gone := _gone_before(world, x, role, run)) is not None:
         return [outputs_gone(gone)]
-    price = await machine_price(world, (await audit_machine(world)).flavor if role is JobRole.AUDIT else None)
+    light = await light_machine(world, x, role, run)
+    price = await machine_price(world, light.flavor if light is not None else None)
     if price is not None:
         # A policy's price may count more than the machine: power, or a reserve.
         price = max(price, Policy.from_dict(x.policy).usd_per_hour)
@@ -190,20 +192,6 @@ def _resumed(spec: JobSpec, checkpoint: Checkpoint, inputs: Path) -> JobSpec:
         files=dict(spec.files) | metrics,
         mounts=dict(spec.mounts) | {"checkpoint": str(checkpoint.folder)},
     )
-
-
-async def machine_price(world: World, flavor: str | None = None) -> float | None:
-    """USD for an hour of the machine that jobs get, or of a `flavor`, as the backend says now; None where it has no
-    price.
-
-    Raises: TransientError when it cannot say.
-    """
-    try:
-        flavors = await asyncio.to_thread(world.runner.flavors)
-    except PlatformError as error:
-        raise TransientError(f"the runner cannot say what its machines cost: {error}") from error
-    wanted = world.hardware.flavor if flavor is None else flavor
-    return next((each.usd_per_hour for each in flavors if wanted in ("", each.name)), None)
 
 
 async def _reserve(world: World, x: Experiment, role: JobRole, job_id: JobId, price: float | None) -> Spend | Refusal:

@@ -30,16 +30,17 @@ from bot.loop.action import Action
 from bot.loop.actions.card import experiment_card
 from bot.loop.actions.contamination import contamination_of
 from bot.loop.actions.contract import refuse
-from bot.loop.actions.jobs import is_gone, machine_price, outputs_gone, status_of
+from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
 from bot.loop.actions.licensing import combination_of, forbidden, licences_of
 from bot.loop.actions.lineage import gather_published
+from bot.loop.actions.machines import machine_price
 from bot.loop.actions.research import research_facts
+from bot.loop.actions.scripts import script_of
 from bot.loop.actions.specs import (
     base_model,
     goal_folder,
     kept_name,
     lines_without,
-    script_of,
 )
 from bot.loop.actions.traces import EVALUATION, HOLDOUT, output, output_json
 from bot.loop.hardware import hardware_facts, plan_words

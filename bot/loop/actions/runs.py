@@ -30,7 +30,8 @@ from bot.loop.actions.generated import card_of, generated_rows, spoiled
 from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
 from bot.loop.actions.lineage import lineage_of
 from bot.loop.actions.planning import data_card, holdout_of, post_sticky, raw_result, result_of, score_of
-from bot.loop.actions.specs import base_model, keep_shipped, script_of
+from bot.loop.actions.scripts import keep_shipped, script_of
+from bot.loop.actions.specs import base_model
 from bot.loop.actions.traces import (
     collect_trace,
     committed_files,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -16,26 +15,28 @@ from bot.domain.ablation import Ablation, Arm
 from bot.domain.experiment import BASELINE, Experiment, JobRole, Run
 from bot.domain.goal import digest_of, slug
 from bot.domain.recipe import earlier_run, run_name
-from bot.domain.scripts import PREPARE, TRAIN, builds_data, files_shipped_as, shipped_files
-from bot.errors import PlatformError, TransientError, UserError
+from bot.domain.scripts import PREPARE, TRAIN, builds_data
+from bot.errors import UserError
 from bot.evaluation.benchmarks import evaluation_words, write_job_files
 from bot.evaluation.tasks import training_rows
+from bot.loop.actions.machines import LIGHT_GIB, data_machine, flavors_of, machine_without_gpu
+from bot.loop.actions.scripts import script_of
 from bot.loop.models import fetched_model, hub_origin
 from bot.loop.own_benchmark import benchmark_of
 from bot.loop.sources import source_files
 from bot.loop.spending import data_key
-from bot.loop.world import TEMPLATES, World, digest
+from bot.loop.world import TEMPLATES, World
 from runners.hardware.estimate import MemoryEstimate, memory_of
 from runners.hardware.shape import shape_in
 from runners.hardware.training import training_of
-from runners.job import Caps, Flavor, Hardware, JobId, JobSpec
+from runners.job import Caps, Hardware, JobId, JobSpec
 from runners.launching import CONFIG_FILE, SCRIPT_FILE, launch_plan
 from runners.outputs import read_output
 
 BENCHMARK_SOURCE = "benchmark/train.jsonl"
 """The `data_sources` name of the benchmark's own training rows; no repository path can be it, `benchmark/` is ours."""
-KEPT_SCRIPTS, KEPT_RESULTS = "scripts", "evaluations"
-"""Folders of what is kept for a goal where the data folder may not last: scripts by digest, evaluations by job."""
+KEPT_RESULTS = "evaluations"
+"""Folder of a goal's evaluations, by job, where the data folder may not last."""
 CHECKPOINTS, LATEST = "out", "latest"
 """Where a training script makes its `checkpoint-N` folders, and the file there that names the newest whole one."""
 EARLIER_RUN_KEYS = ("init_from", "teacher")
@@ -47,8 +48,6 @@ WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".
 """Endings of files that an audit does without."""
 CONFIGURATION = "init"
 """Where a job finds the rest of a model's files."""
-AUDIT_GIB = 8.0
-"""Memory of an audit: the libraries, and every row in tokens."""
 BENCHMARK_ROWS = 3000
 """Training rows drawn from a benchmark that makes its own."""
 
@@ -117,6 +116,18 @@ async def spec_of(world: World, x: Experiment, role: JobRole, run: int, job_id: 
             return await _training_spec(world, x, job_id, probed, ("--learning_rate_probe", rates))
 
 
+async def light_machine(world: World, x: Experiment, role: JobRole, run: int) -> Hardware | None:
+    """The machine of a job that neither trains a model nor asks one; None for any other job."""
+    match role:
+        case JobRole.AUDIT:
+            return await machine_without_gpu(world)
+        case JobRole.DATA:
+            return await data_machine(world, x)
+        case JobRole.REBUILD:
+            return await data_machine(world, _as_at(x, reproduced_run(x, run)))
+    return None
+
+
 async def _data_spec(world: World, x: Experiment, job_id: JobId) -> JobSpec:
     inputs = goal_folder(world, x) / "inputs" / data_key(x.recipe, x.recipe_digests)
     files = {
@@ -130,7 +141,8 @@ async def _data_spec(world: World, x: Experiment, job_id: JobId) -> JobSpec:
             files[f"inputs/{path}"] = file
     caps = _caps(world, memory_gib=2.0)
     trusted = _trusted(x, x.recipe_digests)
-    return JobSpec(job_id, DATA_WORDS, files=files, caps=caps, trusted=trusted, outputs=("data",))
+    machine = await data_machine(world, x)
+    return JobSpec(job_id, DATA_WORDS, files=files, caps=caps, trusted=trusted, hardware=machine, outputs=("data",))
 
 
 class Trained(NamedTuple):
@@ -228,21 +240,11 @@ async def _audit_spec(world: World, x: Experiment, job_id: JobId, trained: Train
     beside = (path for path in sorted(model.iterdir()) if path.is_file() and path.suffix not in WEIGHTS)
     files |= {f"{CONFIGURATION}/{path.name}": str(path.resolve()) for path in beside}
     words = training_words(teacher=False, validation=VALIDATION in files, init=CONFIGURATION)
-    caps = _caps(world, memory_gib=min(AUDIT_GIB, world.train_memory_gib))
+    caps = _caps(world, memory_gib=min(LIGHT_GIB, world.train_memory_gib))
     return JobSpec(
         job_id, ("{python}", *words, "--audit_only"), files=files, environment=world.environment, caps=caps,
-        trusted=_trusted(x, trained.digests), hardware=await audit_machine(world), outputs=("out",),
+        trusted=_trusted(x, trained.digests), hardware=await machine_without_gpu(world), outputs=("out",),
     )  # fmt: skip
-
-
-async def audit_machine(world: World) -> Hardware:
-    """The cheapest without a GPU, of those that have a price; else what a backend takes for a job that asks for none.
-
-    Raises: TransientError when the backend cannot say.
-    """
-    offered = [each for each in await _flavors(world) if not each.gpus and each.usd_per_hour is not None]
-    large = [each for each in offered if not each.memory_gib or each.memory_gib >= AUDIT_GIB]
-    return Hardware(flavor=min(large, key=lambda each: each.usd_per_hour or 0.0).name) if large else Hardware()
 
 
 async def _model_named(world: World, x: Experiment, recipe: str, key: str) -> Path | None:
@@ -325,14 +327,7 @@ def _estimate(recipe: str, init: Path, gpu_memory_gib: float) -> MemoryEstimate 
 async def _gpu_memory_gib(world: World) -> float:
     """Of one GPU; 0 where the backend does not say."""
     wanted = world.hardware.flavor
-    return next((flavor.gpu_memory_gib for flavor in await _flavors(world) if wanted in ("", flavor.name)), 0.0)
-
-
-async def _flavors(world: World) -> Sequence[Flavor]:
-    try:
-        return await asyncio.to_thread(world.runner.flavors)
-    except PlatformError as error:
-        raise TransientError(f"the runner cannot say what machines it has: {error}") from error
+    return next((flavor.gpu_memory_gib for flavor in await flavors_of(world) if wanted in ("", flavor.name)), 0.0)
 
 
 async def _evaluation_spec(
@@ -372,54 +367,6 @@ def _trusted(x: Experiment, digests: Mapping[str, str]) -> bool:
 def _seed(x: Experiment) -> int:
     assert x.goal is not None
     return x.goal.seed
-
-
-def keep_shipped(world: World, method: str) -> dict[str, str]:
-    """Keep the scripts that ship for `method`: an upgrade then leaves a goal under way its own.
-
-    Returns: path in an experiment's folder -> digest.
-    """
-    return {path: _keep_script(world, file.read_bytes()) for path, file in shipped_files(method).items()}
-
-
-def _keep_script(world: World, content: bytes) -> str:
-    """Keep it under its digest, which is returned."""
-    folder = _kept_scripts(world)
-    folder.mkdir(parents=True, exist_ok=True)
-    name = digest(content)
-    partial = folder / f".{name}-{os.getpid()}"
-    partial.write_bytes(content)
-    partial.replace(folder / name)
-    return name
-
-
-def _kept_scripts(world: World) -> Path:
-    return world.data_folder / KEPT_SCRIPTS
-
-
-async def script_of(world: World, x: Experiment, path: str, wanted: str, ref: str) -> bytes:
-    """A script of the experiment's folder as commit `ref` holds it: the shipped file where the digest says so."""
-    if (written := x.written.get(wanted)) is not None:
-        return written.encode()
-    kept = _kept_scripts(world) / wanted
-    if kept.is_file() and digest(content := kept.read_bytes()) == wanted:
-        return content
-    if world.kept_file is not None:
-        content = await world.kept_file(x.goal_id, f"{KEPT_SCRIPTS}/{wanted}") or b""
-        if digest(content) == wanted:
-            return content
-    for shipped in files_shipped_as(path):
-        # What was kept went with the machine, and this version still ships the same.
-        if digest(content := shipped.read_bytes()) == wanted:
-            return content
-    repository = world.repository(x)
-    if x.pull_request is None and x.goal is not None and x.goal.script and path == TRAIN:
-        found = await repository.file(x.goal.script, (await repository.default_branch())[1])
-    else:
-        found = await repository.file(f"{x.folder}/{path}", ref)
-    if found is None or digest(found) != wanted:
-        raise UserError(f"`{path}` changed while the run was being started. Push again, or write `/postdoc run`.")
-    return found
 
 
 def sources_of(recipe: str) -> list[str]:

@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
-from bot.conversation.inert import printable
 from bot.conversation.policy import Policy
 from bot.domain.evaluation import Evaluation
 from bot.domain.experiment import BASELINE, Experiment, Job, JobRole, Run
+from bot.domain.inert import printable
 from bot.domain.redaction import redact
 from bot.errors import UserError
 from bot.loop.actions.jobs import status_of

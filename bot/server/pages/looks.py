@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
-from bot.conversation.inert import clipped
 from bot.conversation.messages import wording
 from bot.conversation.visible import is_invisible
 from bot.domain.experiment import State
+from bot.domain.inert import clipped
 from bot.domain.redaction import redact
 
 LONGEST_TEXT = 2_000

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from bot.conversation.commands import parse_commands
-from bot.conversation.inert import code, fenced, inert, inert_line, inert_plain, unmentioned
 from bot.conversation.messages import key_of
+from bot.domain.inert import code, fenced, inert, inert_line, inert_plain, inert_sentence, unmentioned
 
 HOSTILE = [
     "@alice and @acme/team, also (@bob)",
@@ -82,10 +82,20 @@ def test_names_with_revisions_stay_copyable() -> None:
     assert unmentioned("write `name@revision`, not @alice") == "write `name@revision`, not @\u200balice"
 
 
+def test_sentence_keeps_its_code_spans_and_nothing_else() -> None:
+    said = inert_sentence("The base is under `llama3|x`, which **forbids** @alice `this")
+    assert MARKDOWN.render(said) == (
+        "<p>The base is under <code>llama3\\|x</code>, which **forbids** @\u200balice `this</p>\n"
+    )
+    assert inert_sentence("`a" + 300 * "b" + "`", 20).startswith("\\`a")  # cut inside of the span
+
+
 @given(st.text(alphabet="@#/![]()<>`*_~|$\\&; \n-=+.:wpostdc19aB\u200b", max_size=80))
 @settings(max_examples=400, deadline=None)
 def test_no_text_becomes_active(text: str) -> None:
     assert [part for part in active_parts(f"Cause: {inert(text)}") if part != "blockquote_open"] == []
     assert set(active_parts(f"x {code(text)} y")) <= {"code_inline"}
     assert parse_commands(inert(text)) == []
+    assert set(active_parts(f"x {inert_sentence(text)} y")) <= {"code_inline"}
+    assert parse_commands(inert_sentence(text)) == []
     assert len([token for token in MARKDOWN.parse(fenced(text)) if token.type == "fence"]) == 1
