@@ -81,20 +81,17 @@ class Rewards:
         peak, early, last = max(self.smooth.values), self.smooth.head(WINDOW), self.reward.tail(WINDOW)
         rose = peak > early + max(0.1, 0.2 * abs(early))
         first = self.reward.head(2)
-        fell = (rose and last < early + 0.5 * (peak - early)) or (first >= 0.05 and last < 0.2 * first)
-        # A handful of answers a step: the best five steps of a thousand were lucky ones.
-        spread, n = noise_of_values(self.reward.values), len(self.reward)
-        sure = beyond_luck(max(peak, first) - last, spread, window=WINDOW, last=WINDOW, n=n)
-        return fell and (sure or self._fell_by_fifths)
+        return (rose and last < early + 0.5 * (peak - early)) or (first >= 0.05 and last < 0.2 * first)
 
     @property
-    def _fell_by_fifths(self) -> bool:
-        """The mean of the last fifth of the run is below half of the way up to that of the best fifth, or of the
-        first."""
-        n = max(1, len(self.reward) // 5)
-        means = [fmean(self.reward.values[at : at + n]) for at in range(0, len(self.reward) - n + 1, n)]
-        early, last = means[0], fmean(self.reward.values[-n:])
-        return last < early + 0.5 * (max(means) - early)
+    def lost_for_sure(self) -> bool:
+        """It was lost by more than the noise of a handful of answers a step: the best five steps of a thousand were
+        lucky ones."""
+        if not self.lost:
+            return False
+        best, n = max(max(self.smooth.values), self.reward.head(2)), len(self.reward)
+        distance, spread = best - self.reward.tail(WINDOW), noise_of_values(self.reward.values)
+        return beyond_luck(distance, spread, window=WINDOW, last=WINDOW, n=n)
 
 
 def rewards_of(observations: Observations) -> Rewards:

@@ -215,3 +215,79 @@ def test_traceback_after_which_training_went_on_is_no_end() -> None:
     assert last_crash(log + records) is None
     crash = last_crash(records + log)
     assert crash is not None and crash.exception == "OSError: no tracker"
+
+
+def test_noise_of_small_batches_is_no_fall_that_was_lost(folder: Any, build: Any) -> None:
+    losses = build.noisy([0.75] * 60, noise=0.25, seed=1)
+    losses[30:33], losses[-6:] = [0.5, 0.5, 0.5], [0.8, 0.85, 0.6, 0.9, 0.8, 1.0]
+    assert said(folder("init_from: my/model-3B\nlearning_rate: 2.0e-4\n", metrics=build.curve(losses, peak=2e-4))) == []
+
+
+def test_loss_that_lies_above_its_best_by_more_than_noise_diverged(folder: Any, build: Any) -> None:
+    losses = build.noisy([*build.decay(1.5, 0.6, 60), *[1.6] * 60], noise=0.25)
+    (found, *_) = said(folder("init_from: my/model-3B\nlearning_rate: 2.0e-4\n", metrics=build.curve(losses)))
+    assert found.symptom is Symptom.DIVERGENCE
+
+
+def test_lucky_steps_of_a_noisy_reward_were_not_lost(folder: Any, build: Any) -> None:
+    """Sixteen answers a step: rewards in steps of a sixteenth, rising slowly."""
+    reward = [0.06 * round(v / 0.06) for v in build.trend(0.1, 0.35, 600, noise=0.13)]
+    metrics = [{k: v for k, v in r.items() if k != "kl"} for r in build.policy_curve(reward)]
+    assert said(folder("method: grpo\n", metrics=metrics)) == []
+    collapsed = build.trend(0.1, 0.8, 300, noise=0.1) + build.trend(0.1, 0.1, 300, noise=0.1)
+    metrics = [{k: v for k, v in r.items() if k != "kl"} for r in build.policy_curve(collapsed)]
+    assert Symptom.KL_BLOWUP in {d.symptom for d in said(folder("method: grpo\n", metrics=metrics))}
+
+
+def test_held_out_loss_on_another_scale_is_no_label_noise(folder: Any, build: Any) -> None:
+    """Rows with weights, or losses summed over accumulated batches, multiply the training loss alone."""
+    metrics = build.curve(build.decay(4.6, 2.1, 40, knee=0.2))
+    assert said(folder(metrics=held_out(metrics, loss=[0.388, 0.389, 0.389, 0.386]))) == []
+    learned = held_out(metrics, loss=[2.0, 0.9, 0.5, 0.386])
+    assert [d.symptom for d in said(folder(metrics=learned))] == [Symptom.LABEL_NOISE]
+
+
+def test_one_evaluation_that_overflowed_is_advice(folder: Any, build: Any) -> None:
+    metrics = held_out(build.curve(build.noisy(build.decay(0.7, 0.6, 100))), loss=[0.63, 0.6, 0.58, 0.57, 0.55, 0.54])
+    metrics[-3]["eval_loss"] = None
+    (found,) = diagnose(folder(metrics=metrics)).diagnoses
+    assert (found.symptom, found.severity) == (Symptom.NAN_INF, Severity.ADVICE) and "overflowed" in found.cause
+
+
+@pytest.mark.parametrize(
+    ("norms", "losses", "severity"),
+    [
+        ((2e6, 2e5), (5.3, 0.1), Severity.ADVICE),  # scaled for fp16, or a sum: large before anything was learned
+        ((8.0, 300.0), (25.0, 15.0), Severity.ADVICE),  # errors squared: training and held-out loss still fall
+        ((8.0, 300.0), (2.0, 1.9), Severity.HARMFUL),
+    ],
+)
+def test_large_norms_harm_where_the_loss_does_not_fall(
+    folder: Any, build: Any, norms: tuple[float, float], losses: tuple[float, float], severity: Severity
+) -> None:
+    (first, last), (start, end) = norms, losses
+    columns = {"grad_norm": lambda step, _: first + (last - first) * step / 100}
+    metrics = build.curve(build.decay(start, end, 100, knee=0.3), **columns)
+    rows = held_out(metrics, loss=[start, 0.9 * start, 0.8 * start] if end < 0.9 * start else [start, start, start])
+    found = diagnose(folder("init_from: my/model\n", metrics=rows)).diagnoses
+    assert [(d.symptom, d.severity) for d in found if d.symptom is Symptom.GRAD_EXPLOSION] == [
+        (Symptom.GRAD_EXPLOSION, severity)
+    ]
+
+
+def test_of_several_runs_in_one_log_the_last_one_counts(tmp_path: Path) -> None:
+    def printed(loss: str, i: int) -> str:
+        return f"{{'loss': {loss}, 'grad_norm': 1.0, 'learning_rate': 1e-05, 'epoch': {i / 10}}}\n"
+
+    failed = "".join(printed("nan", i) for i in range(1, 9))
+    went_well = "".join(printed(str(2.0 - i / 20), i) for i in range(1, 13))
+    (tmp_path / "log.txt").write_text(failed + went_well)
+    assert read_folder(tmp_path).last_step == 12 and diagnose(tmp_path).healthy
+    (tmp_path / "log.txt").write_text(went_well + failed)
+    assert not diagnose(tmp_path).healthy
+
+
+def test_held_out_loss_at_its_best_in_the_end_is_no_overfitting(folder: Any, build: Any) -> None:
+    metrics = build.curve(build.decay(1.5, 0.001, 160, knee=0.2), epoch=lambda step, _: step / 13)
+    columns = {"loss": [0.63, 0.7, 1.1, 0.9, 0.6, 0.28], "accuracy": [0.71, 0.74, 0.72, 0.82, 0.88, 0.95]}
+    assert said(folder("init_from: my/vision-model\n", metrics=held_out(metrics, **columns))) == []
