@@ -35,7 +35,8 @@ def scaled_duration(recipe: Mapping[str, Any], factor: float) -> float | int:
         steps = (finite(recipe["max_steps"]) or 1) * factor
         return max(1, round(steps) if steps < 20 else round(steps / 10) * 10)
     epochs = finite(recipe["num_train_epochs"]) if recipe.get("num_train_epochs") is not None else None
-    scaled = (DEFAULT_EPOCHS if epochs is None else epochs) * factor
+    # An iterable dataset has no epochs, and transformers notes the largest integer for them.
+    scaled = (DEFAULT_EPOCHS if epochs is None or epochs > 1e6 else epochs) * factor
     return max(1, round(scaled)) if scaled >= 1 else tidy(scaled)
 
 

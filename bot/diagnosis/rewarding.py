@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from bot.diagnosis.curves import Series, observed, relative_noise, smoothed
+from bot.diagnosis.curves import Series, beyond_luck, noise_of_values, observed, relative_noise, smoothed
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import finite
 
@@ -83,6 +83,16 @@ class Rewards:
         rose = peak > early + max(0.1, 0.2 * abs(early))
         first = self.reward.head(2)
         return (rose and last < early + 0.5 * (peak - early)) or (first >= 0.05 and last < 0.2 * first)
+
+    @property
+    def lost_for_sure(self) -> bool:
+        """It was lost by more than the noise of a handful of answers a step: the best five steps of a thousand were
+        lucky ones."""
+        if not self.lost:
+            return False
+        best, n = max(max(self.smooth.values), self.reward.head(2)), len(self.reward)
+        distance, spread = best - self.reward.tail(WINDOW), noise_of_values(self.reward.values)
+        return beyond_luck(distance, spread, window=WINDOW, last=WINDOW, n=n)
 
 
 def rewards_of(observations: Observations) -> Rewards:

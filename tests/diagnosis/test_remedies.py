@@ -35,7 +35,9 @@ def diagnosis(symptom: Symptom, key: str, suggested: Any, line: int | None = 1) 
         ("meta-llama/Llama-3-8B-Instruct", 8e9),
         ("TinyLlama/TinyLlama-1.1B", 1.1e9),
         ("postdoc/tiny-qwen3", 1e6),
-        ("openai-community/gpt2", None),
+        ("openai-community/gpt2", 1.24e8),
+        ("openai/whisper-tiny", 3.9e7),
+        ("google-bert/bert-base-uncased", 1.1e8),
         ("./model", None),
     ],
 )

@@ -257,7 +257,8 @@ def kl_blowup(observations: Observations) -> Answer:
     if len(kl) >= 5 and kl.head(1) > OTHER_REFERENCE and observations.last_step >= 3 and kl.tail(5) > OTHER_REFERENCE:
         return _other_reference(observations, kl)
     ran = len(kl) >= FEWEST and kl.tail(5) > RAN_AWAY
-    lost = rewards.lost
+    # Where a score says that something went wrong the fall explains it; where none does, it has to be more than noise.
+    lost = rewards.lost_for_sure or (rewards.lost and (observations.poor or observations.unimproved))
     if not ran and not (lost and not len(kl)):
         if not len(kl):
             return None
