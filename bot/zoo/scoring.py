@@ -15,8 +15,8 @@
 | abstention | runs with a fault whose first diagnosis is `unknown` |
 
 A healthy run may have been told a target above what it reaches. That it wants more steps, or that no cause shows, and
-nothing else, is then no false alarm and is told apart (`told_short`). Healthy runs are counted once more with those that tuning may have seen
-(`every_healthy`), since none of them may be aborted.
+nothing else, is then no false alarm and is told apart (`told_short`). Healthy runs are counted once more with those
+that tuning may have seen (`every_healthy`), since none of them may be aborted.
 
 Where a whole fault was held out of tuning, `unknown` and the neighbouring labels are right too, and silence is wrong;
 those runs are told apart (`held_out_faults`), and so are pairs of faults and replayed logs.
