@@ -77,7 +77,7 @@ def fitted(before: Values, settings: Values, room: Room = ANYWHERE) -> dict[str,
     changed = _within_time(before, changed, room.times_longer) if changed is not None else None
     if changed is None:
         return None
-    changed = _with_warm_up(before, changed)
+    changed = _with_own_schedule(before, _with_warm_up(before, changed))
     wrong = any(_problem(before, key, value, room) for key, value in changed.items())
     return None if wrong or _contradictions({**before, **changed}) - _contradictions(before) else changed
 
@@ -127,6 +127,13 @@ def _with_warm_up(before: Values, changed: dict[str, Any]) -> dict[str, Any]:
     if old is None or new is None or warm_up is None or "warmup_steps" in changed or not new < warm_up <= old:
         return changed
     return changed | {"warmup_steps": int(warm_up * new / old)}
+
+
+def _with_own_schedule(before: Values, changed: dict[str, Any]) -> dict[str, Any]:
+    """Another schedule without the arguments of the one before, which it would refuse."""
+    key, theirs = "lr_scheduler_type", "lr_scheduler_kwargs"
+    other = key in changed and changed[key] != before.get(key)
+    return changed | {theirs: None} if other and before.get(theirs) and theirs not in changed else changed
 
 
 def _steps(values: Values) -> float | None:

@@ -204,3 +204,12 @@ def test_ledger_says_how_much_of_it_is_told() -> None:
 
 def test_date_in_a_recipe_is_a_word() -> None:
     assert normalised_value(datetime.date(2026, 11, 21)) == "2026-11-21"
+
+
+def test_another_schedule_leaves_the_arguments_of_the_one_before() -> None:
+    before = {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": '{"num_decay_steps": 12}'}
+    assert fitted(before, {"lr_scheduler_type": "cosine"}) == {
+        "lr_scheduler_type": "cosine", "lr_scheduler_kwargs": None
+    }  # fmt: skip
+    assert fitted({"lr_scheduler_type": "linear"}, {"lr_scheduler_type": "cosine"}) == {"lr_scheduler_type": "cosine"}
+    assert fitted(before, {"learning_rate": 1e-3}) == {"learning_rate": 1e-3}
