@@ -120,7 +120,7 @@ async def _measured(world: World, x: Experiment, result: Evaluation, evaluate: J
     """What an evaluated run's DIAGNOSED says of its result: the score, its verdicts, and what the model forgot."""
     best, baseline = x.best_run, x.job_for(JobRole.BASELINE, BASELINE)
     rival = (best.n, await result_of(world, x, x.job_for(JobRole.EVALUATE, best.n))) if best is not None else None
-    found = {"score": score_of(result, evaluate.job_id)}
+    found: dict[str, Any] = {"score": score_of(result, evaluate.job_id)}
     found |= judged(x, result, await result_of(world, x, baseline), rival)
     found["forgetting"] = forgotten(await raw_result(world, x, baseline), await raw_result(world, x, evaluate))
     return found
