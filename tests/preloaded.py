@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import functools
 import gc
 import importlib
@@ -30,6 +31,8 @@ from typing import IO, Any
 _READ_LATER = ("POSTDOC_", "GITHUB_", "RUNNER_")
 """Variables with these beginnings are read when the bot starts; all others may count while modules are imported."""
 _MOST_BYTES = 1 << 20
+_PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal that a process gets when its parent ends."""
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -154,6 +157,8 @@ def main() -> None:
 def _become(work: Callable[[], Any], asked: dict[str, Any], streams: list[int]) -> None:
     """Be that process, to its end."""
     code = 1
+    # A worker that is killed (by its own time limit, say) takes what it asked for with it.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         for number, descriptor in enumerate(streams, start=1):
             os.dup2(descriptor, number)

@@ -18,9 +18,10 @@ from typing import Any
 
 import yaml
 
-from bot.brain.remedies import STEPS, scope_change
+from bot.brain.fitting import ANYWHERE, Room, fitted
+from bot.brain.remedies import REWARD_KEYS, STEPS, UNPAID, scope_change
 from bot.diagnosis.learning_rates import Rate, rate_of
-from bot.diagnosis.remedies import companion_of, duration_key, null_is_the_remedy, wants_range_probe
+from bot.diagnosis.remedies import companions_of, duration_key, null_is_the_remedy, wants_range_probe
 from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity, Symptom
 from bot.domain.goal import DEFAULT_METHOD, Goal
 from bot.domain.recipe import as_yaml, differences, line_of, normalised_value, recipe_hash, with_value
@@ -132,6 +133,10 @@ class Means:
     """Of the base model; None where that is not known."""
     covered: Collection[str] | None = None
     """Recipe keys that Postdoc may change by itself now; None where nobody has agreed to anything yet."""
+    positions: int | None = None
+    """Tokens of the longest sequence that the base model takes; None where it does not say."""
+    seconds: float | None = None
+    """Time that the next training may take; None where nothing limits it."""
 
     def covers(self, keys: Collection[str]) -> bool:
         return self.covered is not None and ("*" in self.covered or set(keys) <= set(self.covered))
@@ -269,24 +274,35 @@ def remedies_for(
     probed: bool = False,
     overshot: Collection[int] = (),
     parameters: float | None = None,
+    room: Room = ANYWHERE,
 ) -> Iterator[Remedy]:
     """Untried changes in the order in which they are worth a run: first what the diagnoses themselves suggest, most
     harmful first, then the steps of the table. What only a person may decide carries its reason in `waits`.
 
     `tried` is recipe hash -> run; `overshot` are runs whose change went too far, so that half of it comes before more;
-    `parameters` is the base model's size, None where only its name tells.
+    `parameters` is the base model's size, None where only its name tells; what does not fit into `room` is left out.
     """
     values = yaml.safe_load(recipe) or {}
+    rate = rate_of(values, parameters)
     seen: set[str] = set()
-    for remedy in chain(
-        _suggested(report, values, tried, script_digest, probed, overshot, rate_of(values, parameters)),
-        _stepped(report, values),
+    for wanted in chain(
+        _suggested(report, values, tried, script_digest, probed, overshot, rate),
+        _stepped(report, values, parameters),
     ):
+        settings = fitted(values, wanted.settings, room)
+        if settings is None or _leaves_band(rate, settings):
+            continue
+        remedy = replace(wanted, value=settings.pop(wanted.key), also=settings)
         changed = yaml.safe_load(remedy.applied(recipe)) or {}
         name = recipe_hash(changed, script_digest=script_digest)
         if differences(values, changed) and name not in tried and name not in seen:
             seen.add(name)
             yield replace(remedy, waits=scope_change(values, changed) or "")
+
+
+def _leaves_band(rate: Rate, settings: Mapping[str, Any]) -> bool:
+    value = normalised_value(settings.get("learning_rate"))
+    return isinstance(value, int | float) and rate.leaves_band(value)
 
 
 def _suggested(
@@ -302,18 +318,15 @@ def _suggested(
         key, value, symptom = diagnosis.key, diagnosis.suggested, str(diagnosis.symptom)
         if key is None or (value is None and not null_is_the_remedy(diagnosis)):
             continue
-        if key == "learning_rate" and isinstance(value, int | float) and rate.leaves_band(value):
-            continue
-        companion = companion_of(diagnosis, values)
+        companions = companions_of(diagnosis, values)
         if diagnosis.symptom is Symptom.PLATEAU and key == duration_key(values) and rate.below_band:
             yield from _rate_first(diagnosis, rate, probe=not probed and _can_probe(values))
         # The evidence of a flat or exploding loss gives the direction, not the distance; a range test gives the
         # distance for less than a run costs.
         probe = wants_range_probe(diagnosis) and not probed and _can_probe(values)
         rates = rate.probes(diagnosis.symptom)[:MOST_PROBED_RATES] if probe else ()
-        also = dict([companion]) if companion else {}
-        yield Remedy(key, value, symptom, diagnosis.cause, also=also, probe=probe, rates=rates)
-        if diagnosis.severity is Severity.ADVICE or companion:
+        yield Remedy(key, value, symptom, diagnosis.cause, also=companions, probe=probe, rates=rates)
+        if diagnosis.severity is Severity.ADVICE or companions:
             continue
         at = tried.get(recipe_hash({**values, key: value}, script_digest=script_digest))
         before = rate.current if key == "learning_rate" else normalised_value(values.get(key))
@@ -341,13 +354,13 @@ def _stretched(diagnosis: Diagnosis, before: Any, value: Any, *, halved: bool) -
         yield Remedy(str(diagnosis.key), stepped, str(diagnosis.symptom), f"{diagnosis.cause} ({words})")
 
 
-def _stepped(report: DiagnosisReport, values: Mapping[str, Any]) -> Iterator[Remedy]:
+def _stepped(report: DiagnosisReport, values: Mapping[str, Any], parameters: float | None) -> Iterator[Remedy]:
     """The table's steps for everything that is more than advice."""
     for diagnosis in report.diagnoses:
-        if diagnosis.severity is Severity.ADVICE:
+        if diagnosis.severity is Severity.ADVICE or (diagnosis.symptom in UNPAID and diagnosis.key in REWARD_KEYS):
             continue
         for step in STEPS.get(diagnosis.symptom, ()):
-            if settings := step.change(values):
+            if settings := step.change(values, parameters):
                 key, *others = settings
                 also = {other: settings[other] for other in others}
                 yield Remedy(key, settings[key], str(diagnosis.symptom), diagnosis.cause, also=also)
@@ -362,7 +375,20 @@ def after_probe(remedy: Remedy, probe: Mapping[str, Any] | None) -> Remedy:
     """`remedy` with the value that the range test suggests; its own value when the test failed or named none."""
     settled = replace(remedy, probe=False, rates=())
     suggested = (probe or {}).get("suggested")
-    if not isinstance(suggested, int | float):
+    if isinstance(suggested, bool) or not isinstance(suggested, int | float):
+        return settled
+    # The test is the training script's word, so only a rate among those that it was asked to try is taken from it.
+    if not min(remedy.rates, default=0.0) <= suggested <= max(remedy.rates, default=1.0) or suggested == 0:
         return settled
     why = f"{remedy.why} A learning-rate range test chose {suggested:g}."
     return replace(settled, value=float(suggested), why=why)
+
+
+def settled(
+    remedy: Remedy, probe: Mapping[str, Any] | None, recipe: str, *, tried: Mapping[str, int], script_digest: str = ""
+) -> Remedy:
+    """`remedy` of the run with this recipe, after its range test; with its own value where the test chose what that run
+    or an earlier one has trained."""
+    chosen = after_probe(remedy, probe)
+    values = yaml.safe_load(chosen.applied(recipe)) or {}
+    return after_probe(remedy, None) if recipe_hash(values, script_digest=script_digest) in tried else chosen

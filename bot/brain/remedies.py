@@ -6,19 +6,34 @@ other data, another reward) is among them too and is never taken: it is shown to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 from bot.diagnosis.learning_rates import rate_of, tidy
-from bot.diagnosis.remedies import DEFAULT_BATCH_SIZE, DEFAULT_MAX_LENGTH, duration_key, scaled_duration
+from bot.diagnosis.remedies import (
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_MAX_LENGTH,
+    duration_key,
+    scaled_duration,
+    smaller_batch_size,
+)
 from bot.domain.diagnosis import Symptom
 from bot.domain.goal import DEFAULT_METHOD
 from bot.domain.methods import METHODS
 from bot.domain.recipe import normalised_value
 
 Values = Mapping[str, Any]
-Change = Callable[[Values], dict[str, Any]]
-"""Recipe -> the keys to set, the blamed one first; empty where the step does not apply."""
+
+
+IMITATION_WEIGHT = 0.2
+"""† Of the sft term beside DPO's, as in the playbook's rows of small models."""
+
+
+class Change(Protocol):
+    """Recipe -> the keys to set, the blamed one first; empty where the step does not apply."""
+
+    def __call__(self, values: Values, parameters: float | None = None, /) -> dict[str, Any]:
+        """`parameters` is the base model's size, None where only its name tells."""
 
 
 class Step(NamedTuple):
@@ -34,7 +49,7 @@ def _number(values: Values, key: str, default: float | None) -> float | None:
 def scaled(key: str, factor: float, *, default: float | None = None, low: float = 0.0, high: float = 1e9) -> Change:
     """The number times `factor`, between `low` and `high`."""
 
-    def change(values: Values) -> dict[str, Any]:
+    def change(values: Values, _: float | None = None, /) -> dict[str, Any]:
         before = _number(values, key, default)
         if before is None or before <= 0:
             return {}
@@ -49,31 +64,31 @@ def scaled(key: str, factor: float, *, default: float | None = None, low: float 
 def rate_times(factor: float) -> Change:
     """The learning rate, or what holds where none is written, times `factor`; never further out of its band."""
 
-    def change(values: Values) -> dict[str, Any]:
-        rate = rate_of(values)
+    def change(values: Values, parameters: float | None = None, /) -> dict[str, Any]:
+        rate = rate_of(values, parameters)
         after = tidy(rate.current * factor)
         return {} if rate.leaves_band(after) else {"learning_rate": after}
 
     return change
 
 
-def usual_rate(values: Values) -> dict[str, Any]:
+def usual_rate(values: Values, parameters: float | None = None, /) -> dict[str, Any]:
     """The middle of the learning rates that usually work, for a recipe at less than half of it."""
-    rate = rate_of(values)
+    rate = rate_of(values, parameters)
     return {"learning_rate": rate.middle} if rate.size_known and rate.current < rate.middle / 2 else {}
 
 
 def to(key: str, value: Any, default: Any = None, **also: Any) -> Change:
     """The value, where the recipe has another."""
 
-    def change(values: Values) -> dict[str, Any]:
+    def change(values: Values, _: float | None = None, /) -> dict[str, Any]:
         return {} if normalised_value(values.get(key, default)) == value else {key: value, **also}
 
     return change
 
 
 def at_least(key: str, value: float, default: float) -> Change:
-    def change(values: Values) -> dict[str, Any]:
+    def change(values: Values, _: float | None = None, /) -> dict[str, Any]:
         before = _number(values, key, default)
         return {key: value} if before is not None and before < value else {}
 
@@ -81,7 +96,7 @@ def at_least(key: str, value: float, default: float) -> Change:
 
 
 def at_most(key: str, value: float, default: float) -> Change:
-    def change(values: Values) -> dict[str, Any]:
+    def change(values: Values, _: float | None = None, /) -> dict[str, Any]:
         before = _number(values, key, default)
         return {key: value} if before is not None and (before > value or before == 0) else {}
 
@@ -91,34 +106,38 @@ def at_most(key: str, value: float, default: float) -> Change:
 def sampling(change: Change) -> Change:
     """The change, for a method that samples answers while it trains; another's script does not know the key."""
 
-    def of_sampling(values: Values) -> dict[str, Any]:
+    def of_sampling(values: Values, parameters: float | None = None, /) -> dict[str, Any]:
         method = METHODS.get(str(values.get("method", DEFAULT_METHOD)))
-        return change(values) if method is not None and method.generates else {}
+        return change(values, parameters) if method is not None and method.generates else {}
 
     return of_sampling
 
 
 def only_grpo(change: Change) -> Change:
     """The change, where the script's settings are GRPO's."""
-    return lambda values: change(values) if values.get("method") == "grpo" else {}
+    return lambda values, parameters=None, /: change(values, parameters) if values.get("method") == "grpo" else {}
 
 
 def classifying(change: Change) -> Change:
     """The change, for a method that answers with one of a few labels."""
-    return lambda values: change(values) if values.get("method") in ("classify", "vision") else {}
+
+    def of_labels(values: Values, parameters: float | None = None, /) -> dict[str, Any]:
+        return change(values, parameters) if values.get("method") in ("classify", "vision") else {}
+
+    return of_labels
 
 
 def unset(key: str, value: Any = None) -> Change:
     """`value` where the recipe sets the key at all."""
 
-    def change(values: Values) -> dict[str, Any]:
+    def change(values: Values, _: float | None = None, /) -> dict[str, Any]:
         return {key: value} if key in values and values[key] != value else {}
 
     return change
 
 
 def longer(factor: float) -> Change:
-    def change(values: Values) -> dict[str, Any]:
+    def change(values: Values, _: float | None = None, /) -> dict[str, Any]:
         key = duration_key(values)
         after = scaled_duration(values, factor)
         return {} if after == normalised_value(values.get(key)) else {key: after}
@@ -126,16 +145,27 @@ def longer(factor: float) -> Change:
     return change
 
 
-def smaller_batch(values: Values) -> dict[str, Any]:
-    """Half of the batch, twice accumulated: the update sees the same tokens."""
+def smaller_batch(values: Values, _: float | None = None, /) -> dict[str, Any]:
+    """A part of the batch, so many times as often accumulated: the update sees the same rows."""
     batch = int(_number(values, "per_device_train_batch_size", DEFAULT_BATCH_SIZE) or DEFAULT_BATCH_SIZE)
     accumulated = int(_number(values, "gradient_accumulation_steps", 1) or 1)
     if batch <= 1:
         return {}
-    return {"per_device_train_batch_size": batch // 2, "gradient_accumulation_steps": accumulated * 2}
+    smaller = next(size for size in range(smaller_batch_size(batch), 0, -1) if batch % size == 0)
+    return {
+        "per_device_train_batch_size": smaller,
+        "gradient_accumulation_steps": accumulated * (batch // smaller),
+    }
 
 
-def more_samples(values: Values) -> dict[str, Any]:
+def with_imitation(values: Values, _: float | None = None, /) -> dict[str, Any]:
+    """A term that holds the chosen answers up, beside a DPO loss that only sets them apart from the rejected ones."""
+    loss = values.get("loss_type", "sigmoid")
+    alone = loss in ("sigmoid", ["sigmoid"]) and values.get("method") == "dpo"
+    return {"loss_type": "sigmoid,sft", "loss_weights": f"1.0,{IMITATION_WEIGHT}"} if alone else {}
+
+
+def more_samples(values: Values, _: float | None = None, /) -> dict[str, Any]:
     """Twice the samples of a prompt, where the batch still holds whole groups."""
     group = int(_number(values, "num_generations", 8) or 8)
     batch = int(_number(values, "per_device_train_batch_size", DEFAULT_BATCH_SIZE) or DEFAULT_BATCH_SIZE)
@@ -143,13 +173,13 @@ def more_samples(values: Values) -> dict[str, Any]:
     return {"num_generations": group * 2} if batch % (group * 2) == 0 and group < 32 else {}
 
 
-def _other_optimizer(values: Values) -> dict[str, Any]:
+def _other_optimizer(values: Values, _: float | None = None, /) -> dict[str, Any]:
     """AdamW where the recipe has another; Adafactor, whose updates are clipped, where it has AdamW."""
     before = str(values.get("optim", "adamw_torch_fused"))
     return {"optim": "adafactor" if before in ("adamw_torch", "adamw_torch_fused") else "adamw_torch"}
 
 
-def to_adamw(values: Values) -> dict[str, Any]:
+def to_adamw(values: Values, _: float | None = None, /) -> dict[str, Any]:
     return to("optim", "adamw_torch")(values) if values.get("optim") not in (None, "adamw_torch_fused") else {}
 
 
@@ -159,6 +189,7 @@ _PEFT = "https://huggingface.co/docs/peft/developer_guides/troubleshooting"
 _AUTOTRAINER = "AutoTrainer (ICSE 2021): explode: clip; slow: optimizer, then rate"
 _PALM = "PaLM (2204.02311), section 5.1; OPT-175B (2205.01068): a third less learning rate"
 _DAPO = "DAPO (2503.14476): clip-higher 0.28"
+_RPO = "Iterative RPO (2404.19733): an NLL term on the chosen answers; TRL's loss_type sft"
 _OWN = "†"
 
 _S = Symptom
@@ -247,10 +278,12 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
     ),
     _S.DPO_OVERSHOOT: (
         Step(rate_times(1 / 3), "https://github.com/huggingface/trl/issues/1236"),
+        Step(with_imitation, _RPO),
         Step(scaled("beta", 3, default=0.1, high=1.0), f"{_TRL}/dpo_trainer"),
         Step(longer(1 / 2), f"{_TRL}/dpo_trainer"),
     ),
     _S.DPO_DISPLACEMENT: (
+        Step(with_imitation, _RPO),
         Step(rate_times(1 / 3), f"{_TRL}/dpo_trainer"),
         Step(scaled("beta", 3, default=0.1, high=1.0), f"{_TRL}/dpo_trainer"),
         Step(longer(1 / 2), _OWN),
@@ -270,7 +303,7 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
         Step(longer(1 / 2), _OWN),
     ),
     _S.LENGTH_HACK: (
-        Step(to("loss_type", "dr_grpo"), "Dr. GRPO (2503.20783)"),
+        Step(only_grpo(to("loss_type", "dr_grpo")), "Dr. GRPO (2503.20783)"),
         Step(at_least("beta", 0.04, 0.0), _OWN),
     ),
     _S.REWARD_HACK: (
@@ -301,6 +334,10 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
 }
 """What is not here has no line of the recipe that a step could change: a person is told."""
 
+UNPAID = frozenset({_S.REWARD_ZERO, _S.ZERO_STD})
+"""Symptoms whose steps change how answers are sampled: of no use where the reward itself cannot tell them apart."""
+REWARD_KEYS = ("reward_functions", "reward_funcs")
+"""Who is blamed where it is the reward's own fault, which a person decides about."""
 _FAMILIES: dict[str, tuple[str, ...]] = {
     "rate": ("learning_rate", "warmup_steps", "warmup_ratio", "lr_scheduler_type"),
     "length of training": ("max_steps", "num_train_epochs"),
@@ -354,6 +391,12 @@ def scope_change(before: Values, after: Values) -> str | None:
             if key == "max_length" and a is None and key not in old and b >= DEFAULT_MAX_LENGTH:
                 continue  # said for the first time, and not below what held unsaid
             return f"a `{key}` of {b:g} cuts what is trained on shorter"
+    rows, kept = new.get("data_max_rows"), old.get("data_max_rows")
+    if isinstance(rows, int | float) and (not isinstance(kept, int | float) or rows < kept):
+        return f"a `data_max_rows` of {rows:g} trains on fewer rows"
+    held, before_held = new.get("data_validation_rows"), old.get("data_validation_rows")
+    if isinstance(held, int | float) and held > (before_held if isinstance(before_held, int | float) else 0):
+        return f"a `data_validation_rows` of {held:g} trains on fewer rows"
     return None
 
 
@@ -367,5 +410,6 @@ _SCOPE_KEYS = {
     "reward_weights": "changes what is rewarded",
     "method": "trains by another method",
     "init_from": "starts from another model",
+    "from_scratch": "starts from other weights",
     "teacher": "learns from another model",
 }

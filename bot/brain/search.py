@@ -17,18 +17,18 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from bot.brain.fitting import Room, fitted
 from bot.brain.keeping import best_of, comparable_runs, is_worse, kept_run, metric_of, overshot_runs
 from bot.brain.playbook import Kind, Means, Remedy, remedies_for
-from bot.brain.remedies import family_of, is_shorter
+from bot.brain.remedies import REWARD_KEYS, family_of, is_shorter
 from bot.brain.space import Dimension, Trial, random_edits, seed_of, space_of, tpe_proposals
 from bot.brain.stages import next_stage, sft_first
 from bot.brain.suspects import suspects
-from bot.diagnosis.learning_rates import LARGE_MODEL, rate_of, tidy
+from bot.diagnosis.learning_rates import rate_of, tidy
 from bot.diagnosis.remedies import duration_key, scaled_duration
 from bot.domain.diagnosis import Severity
 from bot.domain.experiment import Experiment, JobRole, Run
 from bot.domain.goal import digest_of
-from bot.domain.methods import METHODS
 from bot.domain.recipe import as_yaml, differences, recipe_hash
 
 
@@ -47,6 +47,10 @@ MOST_FAILED_REPAIRS = 3
 """Changes of one family that may leave the same symptom standing."""
 MOST_CRASHES = 5
 """Times in a row that a run that ended in a crash is followed by another try."""
+MOST_TOLD = 8
+"""Runs of a ledger in words; the sticky comment has them all."""
+AIR = 0.9
+"""† Of the time that is left, what a longer training is planned to fill: no two take exactly as long."""
 FIRST_DRAFTS = 6
 """† Runs of budget from which on drafts are worth their price: two, and one more for each two runs, four at most."""
 
@@ -90,11 +94,13 @@ def _playbook(x: Experiment, run: Run, means: Means) -> Decision:
     repairs = [each for each in _repairs(x, run, base, means) if failed[_attempt(each)] < MOST_FAILED_REPAIRS]
     named = {str(found.symptom) for found in harmful}
     repairable = any(each.symptom in named and not each.waits for each in repairs)
+    if repairs and repairs[0].waits and repairs[0].key in REWARD_KEYS and repairs[0].symptom in named:
+        return Decision(repairs[0], "", said)  # asking costs nothing, and no run is worth its price under this reward
     if (stage := next_stage(x, run, means, repairable=repairable)) is not None:
         return Decision(stage, "", said)
     if (first := sft_first(x, run, means, harmful)) is not None and not first.waits:
         return Decision(first, "", said)
-    if (ablation := suspects(x, run, means)) is not None:
+    if (ablation := suspects(x, run, means, _room(x, run, means))) is not None:
         return Decision(ablation, "", said)
     free = sorted(
         (each for each in repairs if not each.waits),
@@ -137,10 +143,19 @@ def _repairs(x: Experiment, run: Run, base: Run, means: Means) -> Iterator[Remed
     useless = {(failed.symptom, what) for failed, changed in failed_remedies(x) for what in _ideas(failed, changed)}
     for remedy in remedies_for(
         base.report, base.recipe, tried=x.tried, script_digest=scripts, probed=probed, overshot=overshot_runs(x, base),
-        parameters=means.parameters,
+        parameters=means.parameters, room=_room(x, base, means),
     ):  # fmt: skip
         if not useless & {(remedy.symptom, what) for what in _ideas(remedy, base)}:
             yield _on(remedy, run, base)
+
+
+def _room(x: Experiment, base: Run, means: Means) -> Room:
+    """What a change of this run's recipe has to fit into."""
+    assert x.goal is not None
+    job = x.job_for(JobRole.TRAIN, base.n)
+    timed = job is not None and job.seconds > 0 and means.seconds is not None
+    times = AIR * means.seconds / job.seconds if timed and job is not None and means.seconds is not None else None
+    return Room(x.goal.script is not None, means.positions, times)
 
 
 def _on(remedy: Remedy, run: Run, base: Run) -> Remedy:
@@ -214,7 +229,9 @@ def _ledger(x: Experiment) -> str:
         came = f"{run.score.value:.3g}" if run.score is not None else "no value"
         shown = ", ".join(run.symptoms) or "nothing found"
         lines.append(f"run {run.n} ({changed or 'the first recipe'}): {came}, {shown}")
-    return "Tried: " + "; ".join(lines[-8:])
+    told = lines[-MOST_TOLD:]
+    which = f", the last {len(told)} of {len(lines)} runs" if len(told) < len(lines) else ""
+    return f"Tried{which}: " + "; ".join(told)
 
 
 # --- drafts and search
@@ -231,10 +248,12 @@ def _draft(x: Experiment, run: Run, base: Run, means: Means) -> Remedy | None:
     start = x.runs[made[0].remedy["base"] - 1] if made and made[0].remedy and made[0].remedy.get("base") else base
     values = yaml.safe_load(start.recipe) or {}
     number = len(made) + 2
-    for settings in draft_settings(x, values, means):
-        changed = {**values, **settings}
-        agreed = means.covered is None or means.covers(settings)
-        if agreed and _untried(x, run, values, changed):
+    room = _room(x, start, means)
+    for draft in draft_settings(values, means):
+        settings = fitted(values, draft, room)
+        if settings is None or not (means.covered is None or means.covers(settings)):
+            continue
+        if _untried(x, run, values, {**values, **settings}):
             key, *others = settings
             shown = ", ".join(f"{each} {as_yaml(settings[each])}" for each in settings)
             why = (
@@ -253,11 +272,9 @@ def drafts_wanted(runs: int) -> int:
     return 0 if runs < FIRST_DRAFTS else min(4, 2 + (runs - FIRST_DRAFTS) // 2)
 
 
-def draft_settings(x: Experiment, values: Mapping[str, Any], means: Means) -> Iterator[dict[str, Any]]:
-    """Where other starts lie: at the learning rate that usually works, where the recipe is far below it; longer; at
-    the upper and the lower end of the band; and, where the goal left it open, an adapter instead of all weights or the
-    other way round."""
-    assert x.goal is not None
+def draft_settings(values: Mapping[str, Any], means: Means) -> Iterator[dict[str, Any]]:
+    """Where other starts lie: at the learning rate that usually works, where the recipe is far below it; longer; and at
+    the upper and the lower end of the band."""
     method = str(values.get("method", "sft"))
     found = rate_of(values, means.parameters, method)
     rate, band = found.current, found.band
@@ -267,23 +284,18 @@ def draft_settings(x: Experiment, values: Mapping[str, Any], means: Means) -> It
     if rate > 0:
         yield {"learning_rate": tidy(min(rate * 3, band.ceiling))}
         yield {"learning_rate": tidy(max(rate / 3, band.low))}
-    large = means.parameters is not None and means.parameters >= LARGE_MODEL
-    open_to_us = x.goal.recipe is None and x.goal.method is None and x.goal.script is None
-    if open_to_us and large and method in METHODS and METHODS[method].lora and rate > 0:
-        adapter = values.get("use_peft") is not True
-        # A LoRA rate is about ten times the full one: https://thinkingmachines.ai/blog/lora/
-        yield {"use_peft": adapter, "learning_rate": tidy(rate * 10 if adapter else rate / 10)}
 
 
 def _random_edit(x: Experiment, run: Run, means: Means) -> Remedy | None:
     base = best_of(x, comparable_runs(x)) or run
     values = yaml.safe_load(base.recipe) or {}
-    space = _space(x, means)
+    space, room = _space(x, means), _room(x, base, means)
     for key, value in random_edits(space, values, _seed(x, run, "random")):
-        if _untried(x, run, values, {**values, key: value}):
+        settings = fitted(values, {key: value}, room)
+        if settings is not None and _untried(x, run, values, {**values, **settings}):
             why = f"An edit at random of run {base.n}'s recipe."
             return Remedy(
-                key, value, "", why, kind=Kind.SEARCH, base=0 if base is run else base.n,
+                key, settings.pop(key), "", why, also=settings, kind=Kind.SEARCH, base=0 if base is run else base.n,
                 recipe="" if base is run else base.recipe,
             )  # fmt: skip
     return None
@@ -294,13 +306,14 @@ def _proposal(x: Experiment, run: Run, means: Means, base: Run | None = None) ->
     start = base or comparable_runs(x)[0]
     values = yaml.safe_load(start.recipe) or {}
     space = [each for each in _space(x, means) if base is None or each.core]
-    metric = metric_of(x)
+    metric, room = metric_of(x), _room(x, start, means)
     trials = [
         Trial(yaml.safe_load(each.recipe) or {}, metric.rank(each.score.value) if each.score is not None else None)
         for each in comparable_runs(x)
     ]
     for point in tpe_proposals(space, trials, _seed(x, run, "tpe")) if space else ():
-        settings = {key: value for key, value in point.items() if differences(values, {**values, key: value})}
+        moved = {key: value for key, value in point.items() if differences(values, {**values, key: value})}
+        settings = fitted(values, moved, room)
         if settings and _untried(x, run, values, {**values, **settings}):
             key, *others = settings
             what = "Nothing more was found wrong, so the recipe is searched" if base is not None else "A search"
@@ -319,8 +332,11 @@ def _proposal(x: Experiment, run: Run, means: Means, base: Run | None = None) ->
 def _space(x: Experiment, means: Means) -> tuple[Dimension, ...]:
     """Around the recipe that the stage began with, so that it stays the same while the search goes on; of the keys that
     may be changed without asking."""
+    assert x.goal is not None
     first = comparable_runs(x)[0]
-    whole = space_of(first.method, yaml.safe_load(first.recipe) or {}, means.parameters)
+    start = yaml.safe_load(first.recipe) or {}
+    # Of a script that the goal brings nobody knows which further keys it reads.
+    whole = (each for each in space_of(first.method, start, means.parameters) if not x.goal.script or each.key in start)
     return tuple(each for each in whole if means.covered is None or means.covers([each.key]))
 
 

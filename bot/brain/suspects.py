@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from bot.brain.fitting import Room, fitted
 from bot.brain.keeping import comparable_runs
 from bot.brain.playbook import Kind, Means, Remedy
 from bot.brain.remedies import STEPS, scope_change
@@ -22,7 +23,7 @@ MOST_ARMS = 3
 """† Runs that it may take; one is left for what comes of it."""
 
 
-def suspects(x: Experiment, run: Run, means: Means) -> Remedy | None:
+def suspects(x: Experiment, run: Run, means: Means, room: Room) -> Remedy | None:
     """The ablation that is due, once for each stage and within what was agreed; None when none is."""
     found = next((each for each in run.report.diagnoses if each.symptom in COLLAPSES), None)
     if found is None or found.severity is Severity.ADVICE:
@@ -33,11 +34,13 @@ def suspects(x: Experiment, run: Run, means: Means) -> Remedy | None:
     if not again or done:
         return None
     values = yaml.safe_load(run.recipe) or {}
-    untried = _alternatives(found, run, values, x.tried)
+    untried = _alternatives(found, run, values, x.tried, means.parameters)
     arms = [
         (key, value)
         for key, value in untried
-        if scope_change(values, {**values, key: value}) is None and means.covers([key])
+        if scope_change(values, {**values, key: value}) is None
+        and means.covers([key])
+        and fitted(values, {key: value}, room) == {key: value}
     ][: max(0, min(MOST_ARMS, means.runs_left - 1))]
     if len(arms) < 2:
         return None
@@ -47,11 +50,12 @@ def suspects(x: Experiment, run: Run, means: Means) -> Remedy | None:
 
 
 def _alternatives(
-    found: Diagnosis, run: Run, values: Mapping[str, Any], tried: Mapping[str, int]
+    found: Diagnosis, run: Run, values: Mapping[str, Any], tried: Mapping[str, int], parameters: float | None
 ) -> Iterator[tuple[str, Any]]:
     """One untried value for each suspect, the first that the table knows."""
     scripts = digest_of(run.digests)
-    changes = [step.change(values) for symptom in (found.symptom, *sorted(COLLAPSES)) for step in STEPS[symptom]]
+    symptoms = (found.symptom, *sorted(COLLAPSES))
+    changes = [step.change(values, parameters) for symptom in symptoms for step in STEPS[symptom]]
     for key in SUSPECTS:
         single = [settings[key] for settings in changes if list(settings) == [key]]
         for value in single:

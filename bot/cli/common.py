@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,13 @@ Require = Annotated[
     str | None, typer.Option("--require", metavar="met", help="Exit with 1 unless the goal is met and confirmed.")
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides the items, the data and the training.")]
+
+
+def end_as_by_ctrl_c() -> None:
+    """SIGTERM and SIGHUP end the command as Ctrl-C does: in order, with nothing left running."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
 
 
 def complain(text: str, code: int) -> int:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import shutil
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bot.cli.common import DONE, FAILED, INTERRUPTED, JsonFile, check_json, complain, empty_folder, write_json
+from bot.cli.common import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    JsonFile,
+    check_json,
+    complain,
+    empty_folder,
+    end_as_by_ctrl_c,
+    write_json,
+)
 from bot.errors import PostdocError, UserError
 
 if TYPE_CHECKING:
@@ -68,8 +77,7 @@ def gym(
     other = read_report(against) if against is not None else None
     if other is not None and not {row.name for row in read_results(other)} & {task.name for task in wanted}:
         raise UserError(f"--against {against} holds none of these goals. Name a report of the same tasks.")
-    for name in ("SIGTERM", "SIGHUP"):  # they end it as Ctrl-C does: in order, with nothing left running
-        signal.signal(getattr(signal, name), signal.default_int_handler)
+    end_as_by_ctrl_c()
     try:
         _pursue_all(wanted, range(first_seed, first_seed + seeds), policy, done, json_file, other, at_once, folder)
     except KeyboardInterrupt:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +19,7 @@ from bot.cli.common import (
     check_json,
     complain,
     empty_folder,
+    end_as_by_ctrl_c,
     screen,
     write_json,
 )
@@ -43,7 +43,7 @@ def demo(
 
     check_json(json_file)
     _check_require(require)
-    _end_like_ctrl_c()
+    end_as_by_ctrl_c()
     place = _empty_folder(folder, "demo")
     outcomes: list[Outcome] = []
 
@@ -81,7 +81,7 @@ def pursue(
     settings = _runner_settings(runner)
     title, answers, words = _goal_in(goal)
     repository = repository_here(Path.cwd())
-    _end_like_ctrl_c()
+    end_as_by_ctrl_c()
     place = _empty_folder(folder, "pursue")
     try:
         outcome, _ = run_pursuit(
@@ -123,13 +123,6 @@ def _code(outcome: Outcome, require: str | None) -> int:
 def _check_require(require: str | None) -> None:
     if require not in (None, "met"):
         raise UserError(f"--require {require}: write `--require met`, or leave it out.")
-
-
-def _end_like_ctrl_c() -> None:
-    """`kill` and a closed terminal end a demo as Ctrl-C does: in order, with nothing left running."""
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.default_int_handler)
 
 
 def _empty_folder(folder: Path | None, purpose: str) -> Path:

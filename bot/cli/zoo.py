@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bot.cli.common import DONE, JsonFile, check_json, say, write_json
+from bot.cli.common import DONE, JsonFile, check_json, end_as_by_ctrl_c, say, write_json
 from bot.errors import UserError
 
 COMMITTED = Path(__file__).resolve().parents[2] / "tests" / "zoo" / "traces.tar.xz"
@@ -48,6 +48,7 @@ def zoo(
         raise UserError("--repairs needs --make DIR, the folder in which the runs to be mended were made.")
     place = traces or COMMITTED
     if make is not None:
+        end_as_by_ctrl_c()
         place = _made(make, only, budget_minutes, workers=workers, repairs=repairs)
     elif only is not None or budget_minutes is not None:
         raise UserError("--only and --budget-minutes are for --make; --traces scores whatever is there.")

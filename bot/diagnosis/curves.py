@@ -125,6 +125,22 @@ def relative_noise(values: Sequence[float]) -> float:
     return 1.4826 * median(abs(d - middle) for d in differences) / math.sqrt(2)
 
 
+def noise_of_values(values: Sequence[float]) -> float:
+    """Robust standard deviation of one value around its trend, in the values' unit; they may be negative."""
+    differences = [b - a for a, b in itertools.pairwise(values)]
+    if not differences:
+        return 0.0
+    middle = median(differences)
+    return 1.4826 * median(abs(d - middle) for d in differences) / math.sqrt(2)
+
+
+def beyond_luck(distance: float, noise: float, *, window: int, last: int, n: int) -> bool:
+    """Whether `distance` between a median over `last` values and the best (or worst) of `n` medians over `window` is
+    more than noise: the best of many is sqrt(2 ln n) standard errors out by luck alone, and one more is asked for.†"""
+    error = 1.25 * noise * math.sqrt(1 / window + 1 / last)
+    return distance > (math.sqrt(2 * math.log(max(2, n))) + 1) * error
+
+
 @dataclass(frozen=True, slots=True)
 class Trend:
     """How a stretch of a curve changes from its first half to its second."""

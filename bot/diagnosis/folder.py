@@ -1,4 +1,4 @@
-"""Reads a diagnosis folder into a frozen `Observations`; everything but `recipe.yaml` may be absent or damaged."""
+"""Reads a diagnosis folder into a frozen `Observations`; nearly everything may be absent or damaged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from bot.diagnosis.observations import ALIASES, Completion, Fresh, Observations, OldTask, Row
-from bot.diagnosis.readings import Record, count, finite, json_lines, json_object, number, read_text
+from bot.diagnosis.readings import LARGEST, Record, count, finite, json_lines, json_object, number, read_text
+from bot.diagnosis.trainer_folder import history_of, planned_by, recipe_told_by, state_of
 from bot.domain.evaluation import Evaluation, Sample
 from bot.domain.recipe import normalised
 from bot.errors import UserError
@@ -29,19 +30,22 @@ LOG_BYTES = 256 << 10
 ROWS_BYTES = 2 << 20
 ROWS_READ = 2000
 COMPLETIONS_READ = 400
-LARGEST = 1e100
 
 
 def read_folder(folder: Path) -> Observations:
     """Read what is there.
 
-    Raises: UserError when the folder or its recipe.yaml is missing or is no flat YAML mapping.
+    A folder of the Trainer's own may lack the recipe: what its files tell stands in, and no line can be blamed.
+
+    Raises: UserError when the folder is missing, or its recipe.yaml is and nothing of a run lies there either, or is no
+    flat YAML mapping.
     """
-    recipe_text, recipe = _recipe(folder)
+    state = state_of(folder, folder / "out")
+    recipe_text, recipe = _recipe(folder, state)
     log = read_text(_path(folder, "log.txt"), limit_bytes=LOG_BYTES, tail=True) or ""
     records = (
         tuple(json_lines(_path(folder, "metrics.jsonl"), limit_bytes=METRICS_BYTES))
-        or _trainer_state(folder)
+        or history_of(state)
         or _printed_records(log, recipe)
     )
     steps, evals, probes = _split(records)
@@ -66,7 +70,7 @@ def read_folder(folder: Path) -> Observations:
         eval_rows=eval_rows,
         completions=_completions(json_lines(_path(folder, "completions.jsonl"), limit_bytes=ROWS_BYTES)),
         job=json_object(_path(folder, "job.json")) or {},
-        setup=json_object(_path(folder, "setup.json")) or {},
+        setup=planned_by(state) | dict(json_object(_path(folder, "setup.json")) or {}),
         hardware=json_object(_path(folder, "hardware.json")) or {},
         timing=json_object(_path(folder, "timing.json")) or {},
     )
@@ -111,16 +115,20 @@ def _path(folder: Path, name: str) -> Path:
     return next((place for place in places if place.is_file()), places[0])
 
 
-def _recipe(folder: Path) -> tuple[str, dict[str, Any]]:
+def _recipe(folder: Path, state: Record) -> tuple[str, dict[str, Any]]:
     path = folder / "recipe.yaml"
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder. Name the folder that holds the run's recipe.yaml.")
     text = read_text(path, limit_bytes=RECIPE_BYTES) if path.is_file() else None
-    if text is None:
-        raise UserError(
-            f"{path} cannot be read. A diagnosis folder needs the recipe.yaml that the run was started with."
-        )
-    return text, _under_our_names(parsed_recipe(text))
+    if text is not None:
+        return text, _under_our_names(parsed_recipe(text))
+    logged = any(_path(folder, name).is_file() for name in ("metrics.jsonl", "log.txt"))
+    if not path.exists() and (state or logged):
+        return "", _under_our_names(recipe_told_by(folder, state))
+    raise UserError(
+        f"{path} cannot be read, and neither metrics.jsonl, trainer_state.json nor log.txt of a run lies there. Name "
+        "the folder that holds them, best with the recipe.yaml that the run was started with."
+    )
 
 
 def parsed_recipe(text: str) -> dict[str, Any]:
@@ -169,12 +177,6 @@ def _refuse_expansion(text: str) -> None:
             raise UserError("recipe.yaml is nested too deeply. Write one `key: value` per line.")
 
 
-def _trainer_state(folder: Path) -> tuple[Record, ...]:
-    state = json_object(_path(folder, "trainer_state.json"), limit_bytes=METRICS_BYTES) or {}
-    history = state.get("log_history")
-    return tuple(item for item in history if isinstance(item, dict)) if isinstance(history, list) else ()
-
-
 # `{'loss': 1.2, 'grad_norm': nan, 'epoch': 0.3}`: how transformers' Trainer prints its records.
 _PRINTED = re.compile(r"\{'(?:loss|eval_loss|reward)': [^{}\n]{1,2000}\}")
 _BARE = re.compile(r"(?<=: )(-?)(nan|inf|Infinity|NaN)(?=[,}])")
@@ -185,13 +187,18 @@ def _printed_records(log: str, recipe: Mapping[str, Any]) -> tuple[Record, ...]:
     counts as `logging_steps` of them."""
     every = count(recipe.get("logging_steps", 1) or 1) or 1
     found: list[Record] = []
-    step = 0
+    step, epoch = 0, 0.0
     for match in _PRINTED.finditer(log):
         try:
             record = ast.literal_eval(_BARE.sub(r"'\1\2'", match[0]))
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
         if isinstance(record, dict):
+            reached = finite(record.get("epoch", epoch)) or 0.0
+            if reached < epoch:  # a log to which each of several runs appended: the last one counts
+                found.clear()
+                step = 0
+            epoch = reached
             step += every if "loss" in record or "reward" in record else 0
             found.append({"step": step} | {str(key): value for key, value in record.items()})
     return tuple(found)

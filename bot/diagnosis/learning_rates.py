@@ -24,6 +24,29 @@ DEFAULT_RATES = {"dpo": 1e-6, "grpo": 1e-6, "distill": 1e-6, "reward": 1e-4, "cl
 LARGE_MODEL = 4e8
 _SIZE = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*([bm])(?![a-z])|[-_](\d+(?:\.\d+)?)([bm])(?![a-z])", re.IGNORECASE)
 _TINY = re.compile(r"(?:^|[/_-])tiny[_-]", re.IGNORECASE)
+# Models whose names do not say their size: parameters as their cards on the Hub (and the papers they name) count them.
+_SIZES: tuple[tuple[re.Pattern[str], float], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), size)
+    for pattern, size in (
+        (r"whisper-tiny", 3.9e7), (r"whisper-base", 7.4e7), (r"whisper-small", 2.44e8), (r"whisper-medium", 7.69e8),
+        (r"whisper-large", 1.55e9),
+        (r"gpt2-medium", 3.55e8), (r"gpt2-large", 7.74e8), (r"gpt2-xl", 1.5e9), (r"distilgpt2", 8.2e7),
+        (r"(?:^|/)gpt2$", 1.24e8),
+        (r"distil\w*bert", 6.6e7), (r"albert", 1.2e7), (r"xlm-roberta-base", 2.78e8), (r"xlm-roberta-large", 5.6e8),
+        (r"deberta-v3-base", 1.84e8), (r"deberta-v3-large", 4.35e8),
+        (r"bert[\w-]*-large|electra-large", 3.35e8), (r"bert[\w-]*-base|electra-base", 1.1e8),
+        (r"mt5-small", 3e8), (r"mt5-base", 5.8e8), (r"mt5-large", 1.2e9),
+        (r"t5[\w.-]*-small", 6e7), (r"t5[\w.-]*-base", 2.2e8), (r"t5[\w.-]*-large", 7.7e8),
+        (r"bart-base", 1.4e8), (r"bart-large", 4.06e8),
+        (r"vit-base|deit-base", 8.6e7), (r"vit-large", 3.04e8), (r"resnet-?50", 2.56e7),
+        (r"wav2vec2-base|hubert-base", 9.5e7), (r"wav2vec2-(?:large|xls-r)|hubert-large", 3.17e8),
+        (r"tinyllama", 1.1e9), (r"(?:^|/)phi-2", 2.7e9), (r"phi-3-mini|phi-3\.5-mini", 3.8e9),
+    )
+)  # fmt: skip
+
+
+FAR = 30.0
+"""† Times below the lowest rate that usually moves a model, from which on a rate moves nothing."""
 
 
 class Band(NamedTuple):
@@ -56,8 +79,10 @@ _LARGE: dict[str, tuple[Band, Band]] = {
 }
 # The same for models between TINY_MODEL and LARGE_MODEL. Classification: BERT's 2e-5 to 5e-5 (arXiv 1810.04805,
 # appendix A.3). Images: fine-tuning a pretrained network 1e-5 to 1e-3. Speech: 1e-5 for whisper-small
-# (https://huggingface.co/blog/fine-tune-whisper). Pretraining: GPT-2 small's size takes 6e-4, see above.
+# (https://huggingface.co/blog/fine-tune-whisper). Pretraining: GPT-2 small's size takes 6e-4, see above. Imitation:
+# 6.25e-5 for the first GPT (Radford et al. 2018, section 4.1), 1e-3 for T5 (arXiv 1910.10683, section 3.1.2).
 _MIDDLE: dict[str, tuple[Band, Band]] = {
+    "sft": (Band(2e-5, 1e-3, 2e-3), Band(1e-4, 3e-3, 1e-2)),
     "classify": (Band(1e-5, 1e-4, 3e-4), Band(1e-4, 1e-3, 2e-3)),
     "vision": (Band(1e-5, 3e-3, 1e-2), Band(1e-4, 1e-2, 1e-2)),
     "speech": (Band(3e-6, 1e-4, 3e-4), Band(1e-4, 1e-3, 2e-3)),
@@ -80,6 +105,10 @@ class Rate:
     band: Band
     size_known: bool
     """False: nothing tells the model's size, and the band is the wide one of small models."""
+    floor: float = 0.0
+    """A thirtieth of the lowest rate that usually moves any model that this may be: no remedy goes below it.†"""
+    tiny: bool = False
+    """The model is known to be one of those that the bands of tiny models were measured on."""
 
     @property
     def implausible(self) -> bool:
@@ -91,7 +120,7 @@ class Rate:
     @property
     def far_below(self) -> bool:
         """At most a thirtieth of the lowest rate that usually moves such a model.†"""
-        return self.current <= self.band.low / 30
+        return self.current <= self.band.low / FAR
 
     @property
     def middle(self) -> float:
@@ -102,10 +131,10 @@ class Rate:
         """Whether going to `rate` is the wrong direction: up from the ceiling, or down from far below the band.
 
         A third of the lower end is still a rate that careful recipes take.† Where the size is not known, the band of
-        small models says nothing about the lower side.
+        small models says nothing about the lower side, and the floor is that of large ones.
         """
         if rate < self.current:
-            return self.size_known and self.current <= self.band.low / 3
+            return rate < self.floor or (self.size_known and self.current <= self.band.low / 3)
         return rate > max(self.current, self.band.ceiling)
 
     @property
@@ -124,9 +153,10 @@ class Rate:
         return tidy(raised) if raised > self.current * 1.05 else None
 
     def lowered(self, factor: float = 10.0) -> float:
-        """The rate divided by `factor`; one far above its band comes down to the band's upper end."""
+        """The rate divided by `factor`; one far above its band comes down into the band's upper half: at its very end
+        a run may still be lost."""
         if self.size_known and self.current > self.band.high * factor:
-            return self.band.high
+            return tidy(math.sqrt(self.middle * self.band.high))
         return tidy(self.current / factor)
 
     def probes(self, symptom: Symptom) -> tuple[float, ...]:
@@ -153,12 +183,16 @@ def rate_of(recipe: Mapping[str, Any], parameters: float | None = None, method: 
     value = finite(recipe["learning_rate"]) if recipe.get("learning_rate") is not None else None
     size = parameters if parameters is not None else parameters_of(recipe)
     method = method or str(recipe.get("method", "sft"))
-    band = _band(method, size, adapter=recipe.get("use_peft") is True)
+    adapter = recipe.get("use_peft") is True
+    band = _band(method, size, adapter=adapter)
+    floor = (band if size is not None else _band(method, LARGE_MODEL, adapter=adapter)).low / FAR
     if str(recipe.get("optim", "")).startswith("sgd"):
         # Plain gradients are not divided by their size: usual rates are about a hundred times those of Adam (ResNet's
-        # .1, arXiv 1512.03385, against 1e-3).
-        band = Band(*(100 * rate for rate in band))
-    return Rate(default_rate(recipe, method) if value is None else value, band, size is not None)
+        # .1, arXiv 1512.03385, against 1e-3). Above 1 a step overshoots what it aims at.
+        band, floor = Band(*(min(1.0, 100 * rate) for rate in band)), 100 * floor
+    tiny = size is not None and size < TINY_MODEL
+    current = default_rate(recipe, method) if value is None else value
+    return Rate(current, band, size is not None, floor, tiny)
 
 
 def _band(method: str, size: float | None, *, adapter: bool) -> Band:
@@ -174,7 +208,8 @@ def parameters_of(recipe: Mapping[str, Any]) -> float | None:
     name = str(recipe.get("init_from") or recipe.get("model_name_or_path") or "")
     match = _SIZE.search(name)
     if match is None:
-        return 1e6 if _TINY.search(name) else None
+        known = (size for pattern, size in _SIZES if pattern.search(name))
+        return 1e6 if _TINY.search(name) and "whisper" not in name.lower() else next(known, None)
     size, unit = (match[1], match[2]) if match[1] else (match[3], match[4])
     return float(size) * (1e9 if unit.lower() == "b" else 1e6)
 

@@ -26,7 +26,18 @@ from bot.diagnosis.engine import RULES, diagnosis_of
 from bot.diagnosis.folder import observations_of
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.rules.progress import let_go_at
-from bot.diagnosis.signals import KINDS, WINDOW, Rows, idle_signals, lasting_signals, number, values_of
+from bot.diagnosis.signals import (
+    KINDS,
+    WINDOW,
+    Rows,
+    idle_signals,
+    in_order,
+    last_step,
+    lasting_signals,
+    number,
+    training,
+    values_of,
+)
 from bot.domain.diagnosis import Diagnosis, Evidence, Severity, Symptom
 from bot.domain.recipe import line_of
 
@@ -96,12 +107,13 @@ def judged(
     ends a run is looked for, which takes a fraction of a millisecond as long as nothing is wrong.
     Raises: UserError for the recipe.
     """
-    step = int(rows[-1].get("step", len(rows))) if rows else 0
+    rows = in_order(rows)
+    step = last_step(rows)
     if (dead := _dead(recipe_text, rows, setup or {}, audit or {})) is not None:
         return Judgement(Tier.HARD, (dead,), step)
     signals = lasting_signals(rows) if _past_grace(recipe_text, rows, setup or {}) else ()
     idle = idle_signals(rows) if _past_grace(recipe_text, rows, setup or {}) else ()
-    if not (advise or signals or idle or (not _training(rows) and audit)):
+    if not (advise or signals or idle or not _training(rows)):
         return None
     seen = observations_of(recipe_text, rows, setup=setup, audit=audit)
     found = diagnosis_of(seen).diagnoses
@@ -145,9 +157,10 @@ def _lost_weights(recipe_text: str, rows: Rows) -> Diagnosis | None:
 def _lost(row: Mapping[str, Any]) -> bool:
     """No number in the row says that the weights still are numbers. A NaN is written as a string or as null; a loss of
     exactly 0 beside a gradient norm that is none is how some trainers hide it."""
-    if "grad_norm" in row and _finite(row["grad_norm"]):
+    if number(row.get("grad_norm")) is not None:
         return False
-    return "loss" not in row or not _finite(row["loss"]) or ("grad_norm" in row and row["loss"] == 0)
+    loss = number(row.get("loss"))
+    return loss is None or ("grad_norm" in row and loss == 0)
 
 
 def _nothing_trains(recipe_text: str, setup: Mapping[str, Any]) -> Diagnosis | None:
@@ -196,7 +209,8 @@ def _nothing_scored(recipe_text: str, rows: Rows, audit: Mapping[str, Any]) -> D
     last = [row for row in rows if "loss" in row][-WINDOW:]
     if len(last) < WINDOW or any("reward" in row for row in last):
         return None
-    if any(row["loss"] != 0 or row.get("grad_norm") != 0 or row.get("mean_token_accuracy") for row in last):
+    right = any(number(row.get("mean_token_accuracy", 0)) != 0 for row in last)
+    if right or any(number(row["loss"]) != 0 or number(row.get("grad_norm")) != 0 for row in last):
         return None
     report = diagnosis_of(observations_of(recipe_text, rows, audit=audit))
     named = (each for each in report.diagnoses if each.symptom is Symptom.ALL_LABELS_MASKED)
@@ -284,19 +298,14 @@ def _unnamed(signals: Sequence[Evidence], before: Sequence[Evidence]) -> Diagnos
 def _past_grace(recipe_text: str, rows: Rows, setup: Mapping[str, Any]) -> bool:
     """Whether the warm-up and the first steps are over."""
     total = number(setup.get("max_steps")) or 0.0
-    step = float(rows[-1].get("step", 0)) if rows else 0.0
     warm_up = number(setup.get("warm_up_steps"))
     if warm_up is None:
         rates = [(at, value) for at, value in values_of(rows, "learning_rate") if math.isfinite(value)]
         warm_up = float(max(rates, key=lambda pair: pair[1])[0]) if rates and rates[0][1] < rates[-1][1] else 0.0
         warm_up = min(warm_up, 0.1 * total) if total else warm_up
-    return step > max(warm_up, GRACE * total, WINDOW)
+    return last_step(rows) > max(warm_up, GRACE * total, WINDOW)
 
 
 def _training(rows: Rows) -> bool:
     """Whether a step has been logged."""
-    return any("loss" in row or "reward" in row or "grad_norm" in row for row in rows)
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return any(map(training, rows))

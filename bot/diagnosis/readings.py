@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 Record = Mapping[str, Any]
+LARGEST = 1e100
+"""What no training number can be any more."""
 
 _NOT_FINITE = {
     "nan": math.nan,

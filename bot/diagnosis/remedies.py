@@ -14,6 +14,8 @@ from bot.domain.diagnosis import Diagnosis, Symptom
 DEFAULT_MAX_LENGTH = 1024
 DEFAULT_EPOCHS = 3.0
 DEFAULT_BATCH_SIZE = 8
+USUAL_BETA = 0.1
+"""DPOConfig.beta: https://huggingface.co/docs/trl/dpo_trainer"""
 
 
 def wants_range_probe(diagnosis: Diagnosis) -> bool:
@@ -33,7 +35,8 @@ def scaled_duration(recipe: Mapping[str, Any], factor: float) -> float | int:
         steps = (finite(recipe["max_steps"]) or 1) * factor
         return max(1, round(steps) if steps < 20 else round(steps / 10) * 10)
     epochs = finite(recipe["num_train_epochs"]) if recipe.get("num_train_epochs") is not None else None
-    scaled = (DEFAULT_EPOCHS if epochs is None else epochs) * factor
+    # An iterable dataset has no epochs, and transformers notes the largest integer for them.
+    scaled = (DEFAULT_EPOCHS if epochs is None or epochs > 1e6 else epochs) * factor
     return max(1, round(scaled)) if scaled >= 1 else tidy(scaled)
 
 
@@ -70,16 +73,24 @@ def power_of_two(value: int) -> int:
 def smaller_memory(recipe: Mapping[str, Any]) -> tuple[str, Any]:
     """(key, value) of the first thing to change after running out of memory.
 
-    Halving the batch is one cause with two keys: `companion_of` tells the second, gradient_accumulation_steps doubled,
-    which keeps the tokens per update.
+    A smaller batch is one cause with two keys: `companions_of` tells the second, gradient_accumulation_steps so many
+    times as large, which keeps the tokens per update.
     """
     batch = count(recipe.get("per_device_train_batch_size", DEFAULT_BATCH_SIZE)) or DEFAULT_BATCH_SIZE
     if batch > 1:
-        return "per_device_train_batch_size", batch // 2
+        return "per_device_train_batch_size", smaller_batch_size(batch)
     if recipe.get("gradient_checkpointing") is False:
         return "gradient_checkpointing", True
     length = count(recipe.get("max_length", DEFAULT_MAX_LENGTH) or DEFAULT_MAX_LENGTH) or DEFAULT_MAX_LENGTH
     return "max_length", max(1, length // 2)
+
+
+def smaller_batch_size(batch: int) -> int:
+    """Half of it; of a batch that keeps a device busy when it is a quarter or an eighth of that, so much.†
+
+    Every try costs the start of a job, and accumulating eight times what fills a device costs hardly any time.
+    """
+    return max(1, batch // (8 if batch >= 256 else 4 if batch >= 64 else 2))
 
 
 def memory_remedy(recipe: Mapping[str, Any], phase: str, method: str) -> tuple[str, Any]:
@@ -104,13 +115,26 @@ def memory_remedy(recipe: Mapping[str, Any], phase: str, method: str) -> tuple[s
     return smaller_memory(recipe)
 
 
-def companion_of(diagnosis: Diagnosis, recipe: Mapping[str, Any]) -> tuple[str, Any] | None:
-    """A second key that must change together with the diagnosis's own for it to stay one cause, with its value."""
-    if diagnosis.symptom is Symptom.OOM and diagnosis.key == "per_device_train_batch_size":
+def companions_of(diagnosis: Diagnosis, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys that must change together with the diagnosis's own for it to stay one cause, with their values."""
+    symptom, key, value = diagnosis.symptom, diagnosis.key, diagnosis.suggested
+    if symptom is Symptom.OOM and key == "per_device_train_batch_size":
         batch = count(recipe.get("per_device_train_batch_size", DEFAULT_BATCH_SIZE)) or DEFAULT_BATCH_SIZE
         accumulation = count(recipe.get("gradient_accumulation_steps", 1)) or 1
-        return "gradient_accumulation_steps", math.ceil(accumulation * batch / max(1, int(diagnosis.suggested)))
-    return None
+        return {"gradient_accumulation_steps": math.ceil(accumulation * batch / max(1, int(value)))}
+    if symptom is Symptom.WRONG_COLUMNS and any(evidence.key == "swapped" for evidence in diagnosis.evidence):
+        named = ("data_prompt_column", "data_completion_column")
+        return {each: value for each in named if each != key and recipe.get(each) not in (None, "auto")}
+    if symptom is Symptom.DPO_FLIPPED and key == "data_chosen_column" and recipe.get("data_rejected_column") == value:
+        return {"data_rejected_column": recipe.get(key)}
+    if symptom is Symptom.DPO_OVERSHOOT and key == "learning_rate":
+        beta = finite(recipe["beta"]) if recipe.get("beta") is not None else None
+        return {"beta": USUAL_BETA} if beta is not None and beta < USUAL_BETA / 2 else {}
+    if symptom is Symptom.OVERFIT and key == "data_max_rows" and duration_key(recipe) == "num_train_epochs":
+        # As many steps over more rows, not as many epochs: the run costs what it cost.
+        steps = [evidence.step for evidence in diagnosis.evidence if evidence.key == "loss" and evidence.step]
+        return {"max_steps": max(steps)} if steps else {}
+    return {}
 
 
 # Names that public instruction sets use for the two sides of an example, the more specific first.
@@ -131,8 +155,9 @@ def column_for(key: str, columns: Sequence[str], current: Any) -> str | None:
 
 
 def null_is_the_remedy(diagnosis: Diagnosis) -> bool:
-    """True when `suggested` None is a value: a template or token of the recipe's own gives way to the base model's."""
+    """True when `suggested` None is a value: a template or token of the recipe's own gives way to the base model's, and
+    few rows to all of them."""
     return diagnosis.suggested is None and diagnosis.line is not None and diagnosis.key in _NULLABLE
 
 
-_NULLABLE = frozenset({"chat_template_path", "eos_token", "pad_token"})
+_NULLABLE = frozenset({"chat_template_path", "data_max_rows", "eos_token", "pad_token"})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from bot.diagnosis.curves import Series, observed, relative_noise, smoothed
+from bot.diagnosis.curves import Series, beyond_luck, noise_of_values, observed, relative_noise, smoothed
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import finite
 
@@ -83,6 +84,16 @@ class Rewards:
         first = self.reward.head(2)
         return (rose and last < early + 0.5 * (peak - early)) or (first >= 0.05 and last < 0.2 * first)
 
+    @property
+    def lost_for_sure(self) -> bool:
+        """It was lost by more than the noise of a handful of answers a step: the best five steps of a thousand were
+        lucky ones."""
+        if not self.lost:
+            return False
+        best, n = max(max(self.smooth.values), self.reward.head(2)), len(self.reward)
+        distance, spread = best - self.reward.tail(WINDOW), noise_of_values(self.reward.values)
+        return beyond_luck(distance, spread, window=WINDOW, last=WINDOW, n=n)
+
 
 def rewards_of(observations: Observations) -> Rewards:
     return observations.once("rewards", lambda: _rewards_of(observations))
@@ -146,6 +157,19 @@ def tried_rewards(observations: Observations) -> tuple[tuple[str, ...], float, f
         paid, free = paid + weight * reference, free + weight * wrong
         names.append(str(name))
     return tuple(names), paid, free
+
+
+def right_reward(observations: Observations) -> str | None:
+    """A reward that was tried beside the trained ones and pays the data's own references more than those of other
+    prompts: what the recipe's `reward_functions` could name instead. None where no such one is known."""
+    if "reward_functions" not in observations.recipe:
+        return None  # another trainer's recipe, whose rewards are not found by such names
+    named = re.findall(r"\w+", str(observations.recipe["reward_functions"]))
+    for name, values in sorted(observations.part("reward_check").items()):
+        reference, wrong = (_tried(values, key) for key in ("reference", "wrong"))
+        if str(name) not in named and reference is not None and wrong is not None and reference - wrong > BLIND:
+            return str(name)
+    return None
 
 
 def pays_alike(observations: Observations) -> bool:

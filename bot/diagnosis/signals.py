@@ -11,12 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
+from bot.diagnosis import readings
+from bot.diagnosis.readings import LARGEST, count
 from bot.domain.diagnosis import Evidence
 
 Rows = Sequence[Mapping[str, Any]]
 
 WINDOW = 5
 """† Logged steps over which a signal has to last."""
+NEAR = 8
+"""Records back, among which a training step that is told twice is looked for: evaluations may stand between."""
 FLAT_STEPS = 15
 """† Logged steps after which a loss that has not moved says something."""
 FLAT_SHARE = 0.05
@@ -55,18 +59,53 @@ def idle_signals(rows: Rows) -> tuple[Evidence, ...]:
     return tuple(evidence for evidence in found if evidence is not None)
 
 
-def values_of(rows: Rows, key: str) -> list[tuple[int, float]]:
-    """(step, value) of the logged values; not-a-number is infinite."""
-    found = []
+def in_order(rows: Rows) -> list[Mapping[str, Any]]:
+    """The records as a run without interruptions would have logged them, each with a whole `step`.
+
+    Where training steps go back, the run was resumed from a checkpoint (or begins another phase): what it had logged
+    from there on is undone. A step that is told twice counts once, as it was told last.
+    """
+    told: list[Mapping[str, Any]] = []
+    trained = 0
     for row in rows:
-        if key in row:
-            value = number(row[key])
-            found.append((int(row.get("step", 0)), math.inf if value is None else value))
-    return found
+        step = count(row["step"]) if row.get("step") is not None else told[-1]["step"] + 1 if told else 1
+        if step is None:
+            continue
+        if training(row):
+            while step < trained and told and told[-1]["step"] >= step:
+                told.pop()
+            twice = next((at for at in range(1, NEAR + 1) if at <= len(told) and _same(told[-at], step)), None)
+            if twice is not None:
+                del told[-twice]
+            trained = step
+        told.append(row if row.get("step") == step else {**row, "step": step})
+    return told
+
+
+def last_step(rows: Rows) -> int:
+    """Of rows `in_order`; 0 before the first."""
+    return int(rows[-1]["step"]) if rows else 0
+
+
+def _same(row: Mapping[str, Any], step: int) -> bool:
+    return row["step"] == step and training(row)
+
+
+def training(row: Mapping[str, Any]) -> bool:
+    """Whether the record is of a training step; others are evaluations and probes."""
+    return "loss" in row or "reward" in row or "grad_norm" in row
+
+
+def values_of(rows: Rows, key: str) -> list[tuple[int, float]]:
+    """(step, value) of the logged values. Not-a-number is infinite, and so is what no training number can be any more,
+    so that sums stay numbers; what is no value at all is left out."""
+    read = ((row, readings.number(row[key])) for row in rows if key in row)
+    return [(int(row["step"]), value if abs(value) < LARGEST else math.inf) for row, value in read if value is not None]
 
 
 def number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    """As a finite float; None where it is none, or not there."""
+    return readings.finite(value)
 
 
 def _lasts(

@@ -16,7 +16,7 @@ from bot.diagnosis.engine import RULES, diagnosis_of
 from bot.diagnosis.folder import observations_of
 from bot.diagnosis.monitor import Judgement, Tier, judged
 from bot.diagnosis.rules.machine import STALL_SECONDS
-from bot.diagnosis.signals import Rows
+from bot.diagnosis.signals import Rows, in_order, last_step
 from bot.domain.diagnosis import Diagnosis, Evidence, Symptom
 
 LASTING = 2
@@ -61,7 +61,7 @@ def watched(
     stall = _stall(recipe_text, rows, quiet)
     if stall is None:
         return found
-    step = int(rows[-1].get("step", len(rows))) if rows else 0
+    step = last_step(in_order(rows))
     if quiet.dead:
         signals = (
             Evidence("seconds_since_output", step, round(quiet.seconds)),

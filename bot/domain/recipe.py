@@ -56,7 +56,7 @@ def normalised_value(value: Any) -> Any:
         return {str(k): normalised_value(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [normalised_value(v) for v in value]
-    return value
+    return value if isinstance(value, int | float) else str(value)  # YAML reads 2026-11-21 as a date
 
 
 def normalised(values: Mapping[str, Any]) -> dict[str, Any]:

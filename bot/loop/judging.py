@@ -6,6 +6,7 @@ the very same functions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,16 @@ from bot.domain.sequential import holm_levels, level_after
 BASELINE_FAMILY, BEST_FAMILY = "against_baseline", "against_best"
 """Fields of a run: its two comparisons. Each family of a goal claims something false with 5 % at most, half of that
 in either direction, so that a false "better" is said in 5 % of goals at most, of both together."""
+
+
+def unmeasured(result: Evaluation) -> str | None:
+    """One sentence where an evaluation has no number to compare: a model whose weights are none answers every item with
+    a likelihood that is none. None where it has."""
+    lost = sum(not math.isfinite(sample.score) for sample in result.samples)
+    if math.isfinite(result.value) and not lost:
+        return None
+    where = f"on {lost} of {len(result.samples)} items" if lost else "over all items"
+    return f"The evaluation found no number {where}: what this model computes is not a number."
 
 
 def judged(

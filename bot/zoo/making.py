@@ -161,7 +161,8 @@ def truth_of(case: Case, outcome: Outcome, control: Outcome | None, *, doomed: b
     if case.kind in (HEALTHY, CONTROL):
         goal = goal_of(specimen)
         if goal is not None and outcome.value is not None and outcome.value < goal["target"]:
-            common |= {"labels": (Symptom.PLATEAU,), "line_keys": LENGTH}  # longer training is what it lacks
+            # Longer training is what it lacks, and that nothing else shows is as true.
+            common |= {"labels": (Symptom.PLATEAU, Symptom.UNKNOWN), "line_keys": LENGTH}
         return Truth(healthy=True, **common)
     trained = outcome.steps or outcome.state == "succeeded"  # else it was refused: that shows before training
     first, *others = (FAULTS[number] for number in case.faults)

@@ -1,7 +1,10 @@
-"""Mends faulty runs: by the playbook's remedy for what the diagnosis says, and by random edits at as many tries.
+"""Mends faulty runs: by the policy that the loop follows, and by random edits at as many tries.
 
 A run is repaired when its score is within noise of its control's and its label is gone. Only faults that a recipe can
-undo are tried: nobody's recipe repairs a broken evaluator, a full disk or answers that were shuffled in the source.
+undo are tried: nobody's recipe repairs a broken evaluator, a full disk or answers that were shuffled in the source. So
+the control's own recipe is tried first wherever more than the recipe differs, and where that does not help the fault is
+left out. A person agrees at once to what waits for one, and one run follows the other: an ablation's arms are tried as
+runs of their own.
 """
 
 from __future__ import annotations
@@ -18,9 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bot.brain.playbook import after_probe, remedy_for
+from bot.brain.playbook import Means, after_probe
+from bot.brain.search import next_change
 from bot.diagnosis import diagnose
-from bot.domain.diagnosis import Severity
+from bot.domain.diagnosis import DiagnosisReport, Severity
+from bot.domain.experiment import Experiment, Job, JobRole, Run, Score
+from bot.domain.goal import Budget, Goal, GoalId, digest_of
 from bot.domain.recipe import differences, recipe_hash, with_value
 from bot.errors import PlatformError
 from bot.zoo.faults import FAULTS
@@ -29,7 +35,7 @@ from bot.zoo.plan import FAULT, Case
 from bot.zoo.progress import Progress, side_by_side
 from bot.zoo.running import Keeper, Outcome, recipe_text
 from bot.zoo.scoring import interval, share
-from bot.zoo.specimen import Json, Specimen
+from bot.zoo.specimen import TARGETS, Json, Specimen
 from bot.zoo.traces import Trace, trace_of
 
 if TYPE_CHECKING:
@@ -37,7 +43,8 @@ if TYPE_CHECKING:
 
 RECORD = "repairs.jsonl"
 TRIES = 3
-PLAYBOOK, RANDOM = "playbook", "random"
+CONTROL_RECIPE, PLAYBOOK, RANDOM = "control", "playbook", "random"
+BASE = "postdoc/tiny-qwen3"
 
 
 @dataclass(slots=True)
@@ -53,25 +60,21 @@ class Attempt:
 
 @dataclass(slots=True)
 class Patient:
-    """A faulty run and the recipes that were tried on it."""
+    """A faulty run and what was tried on it."""
 
     case: Case
     control: Outcome
-    text: str
-    """Of the recipe as it stands."""
     labels: tuple[str, ...]
-    trace: Path
-    """What the diagnosis sees of the last run."""
-    tried: dict[str, int] = field(default_factory=dict)
+    x: Experiment
+    """The same as the loop would tell it: the faulty run is its first."""
     attempts: list[Attempt] = field(default_factory=list)
-    probed: bool = False
-    """A range test has been run; its answer stands for the recipes that follow."""
+    arms: list[tuple[str, Any]] = field(default_factory=list)
+    """Of an ablation, still to be tried."""
 
-
-def repairable(case: Case) -> bool:
-    """The fault is a difference between two recipes, and nothing else makes the run impossible."""
-    changed = differences(case.control().specimen().recipe, case.specimen().recipe)
-    return case.kind == FAULT and bool(changed.keys() - {"init_from"})
+    @property
+    def text(self) -> str:
+        """Of the latest recipe."""
+        return self.x.runs[-1].recipe
 
 
 def mend(
@@ -83,83 +86,128 @@ def mend(
     workers: int = 1,
 ) -> None:
     """Try to repair every faulty run of the making that counts; goes on where it was stopped."""
-    done = {(entry["name"], entry["policy"]) for entry in records(making.folder)}
-    wanted = [
-        (case, policy)
-        for case in cases
-        for policy in (PLAYBOOK, RANDOM)
-        if (case.name, policy) not in done and _counts(making, case)
-    ]
+    tried = repairs_of(making.folder)
+    done = {name for name, of in tried.items() if of.get(CONTROL_RECIPE) == 0 or of.keys() >= {PLAYBOOK, RANDOM}}
+    wanted = [case for case in cases if case.name not in done and _counts(making, case)]
     if not wanted:
         return
     progress = Progress(len(wanted), budget_minutes, workers, say)
     with Keeper(making.folder / "cache") as keeper:
-        side_by_side(workers, [partial(_mend_one, keeper, making, case, policy, progress) for case, policy in wanted])
+        side_by_side(workers, [partial(_mend_one, keeper, making, case, progress) for case in wanted])
     if progress.left_out:
         say(f"stopped at {budget_minutes:g} minutes with {progress.left_out} repairs to go")
 
 
-def _mend_one(keeper: Keeper, making: Making, case: Case, policy: str, progress: Progress) -> None:
+def _mend_one(keeper: Keeper, making: Making, case: Case, progress: Progress) -> None:
     if not progress.may_begin():
         return
-    try:
-        attempts = repaired(keeper, making, case, policy)
-    except PlatformError as error:
-        progress.tell(f"repair of {case.description} by {policy}: could not be tried: {error}")
-        return
-    entry = {"name": case.name, "policy": policy, "attempts": [attempt.as_dict() for attempt in attempts]}
-    with making.writing, (making.folder / RECORD).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
-    said = "repaired" if any(attempt.repaired for attempt in attempts) else "not repaired"
-    progress.tell(f"repair of {case.description} by {policy}: {said} after {len(attempts)}")
+    done = {entry["policy"]: entry["attempts"] for entry in records(making.folder) if entry["name"] == case.name}
+    told = []
+    for policy in (CONTROL_RECIPE, PLAYBOOK, RANDOM):
+        if policy not in done:
+            try:
+                attempts = repaired(keeper, making, case, policy)
+            except PlatformError as error:
+                progress.tell(f"repair of {case.description} by {policy}: could not be tried: {error}")
+                return
+            done[policy] = [attempt.as_dict() for attempt in attempts]
+            entry = {"name": case.name, "policy": policy, "attempts": done[policy]}
+            with making.writing, (making.folder / RECORD).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        tries = _tries(done[policy])
+        told.append(f"{policy} {f'after {tries}' if tries else 'not'}")
+        if policy == CONTROL_RECIPE and not tries:
+            break  # no recipe undoes it
+    progress.tell(f"repair of {case.description}: {', '.join(told)}")
 
 
 def _counts(making: Making, case: Case) -> bool:
+    """The fault counts, and is a difference between two recipes at least."""
     if case.kind != FAULT or case.name not in making.done:
         return False
     control = making.done.get(case.control().name)
-    return control is not None and repairable(case) and verdict(case, making.done[case.name], control).kept
+    changed = differences(case.control().specimen().recipe, case.specimen().recipe)
+    apart = bool(changed.keys() - {"init_from"})
+    return control is not None and apart and verdict(case, making.done[case.name], control).kept
 
 
 def repaired(keeper: Keeper, making: Making, case: Case, policy: str) -> list[Attempt]:
-    """Up to TRIES runs, each with one change more (playbook) or one other change (random)."""
-    specimen = case.specimen()
-    patient = Patient(
-        case, making.done[case.control().name], recipe_text(specimen.recipe), FAULTS[case.faults[0]].labels,
-        making.folder / "raw" / case.name,
-    )  # fmt: skip
-    patient.tried[recipe_hash(yaml.safe_load(patient.text), script_digest="")] = 0
+    """Up to TRIES runs, each with one change more (playbook) or one other change (random); or one, by the control's
+    recipe."""
+    patient = _admitted(making, case)
     rng = random.Random(f"edits/{case.name}")
     original = patient.text
-    for number in range(1, TRIES + 1):
-        text = (
-            _by_playbook(keeper, making.folder / "work", patient)
-            if policy == PLAYBOOK
-            else randomly_edited(original, rng)
-        )
+    for number in range(1, 2 if policy == CONTROL_RECIPE else TRIES + 1):
+        if policy == PLAYBOOK:
+            text = _by_playbook(keeper, making.folder / "work", patient)
+        else:
+            text = randomly_edited(original, rng) if policy == RANDOM else recipe_text(case.control().specimen().recipe)
         if text is None:
             break
         attempt = _tried(keeper, making.folder / "work", patient, text, policy, number)
         patient.attempts.append(attempt)
         if attempt.repaired:
             break
-    shutil.rmtree(making.folder / "work" / f"{case.name}-{policy}-trace", ignore_errors=True)
     return patient.attempts
 
 
+def _admitted(making: Making, case: Case) -> Patient:
+    specimen, control = case.specimen(), making.done[case.control().name]
+    benchmark, target = f"practice/{specimen.task}", TARGETS[specimen.method][specimen.task]
+    text = recipe_text(specimen.recipe)
+    goal = Goal(
+        title="Repair", base_model=BASE, benchmark=benchmark, target=target, method=specimen.method, recipe=text,
+        budget=Budget(runs=TRIES + 1),
+    )  # fmt: skip
+    x = Experiment(GoalId("zoo/repairs#1"), is_goal=True, goal=goal, recipe=text, recipe_digests={"train.py": "ours"})
+    x.shipped_digests = dict(x.recipe_digests)
+    patient = Patient(case, control, FAULTS[case.faults[0]].labels, x)
+    _noted(patient, text, making.done[case.name], diagnose(making.folder / "raw" / case.name))
+    return patient
+
+
+def _noted(patient: Patient, text: str, outcome: Outcome, report: DiagnosisReport) -> None:
+    """A run that has ended, as the journal would have it."""
+    x, values = patient.x, yaml.safe_load(text)
+    before = yaml.safe_load(x.runs[-1].recipe) if x.runs else values
+    run = Run(
+        len(x.runs) + 1, text, recipe_hash(values, script_digest=digest_of(x.recipe_digests)), "0" * 40,
+        method=str(values["method"]), digests=dict(x.recipe_digests), report=report, diagnosed=True,
+        changed={key: list(pair) for key, pair in differences(before, values).items()},
+        changed_by="postdoc" if x.runs else "",
+    )  # fmt: skip
+    if outcome.value is None:
+        run.failure = "The train job failed."
+    else:
+        noise = 1.96 * math.sqrt(outcome.value * (1 - outcome.value) / outcome.n)
+        low, high = max(0.0, outcome.value - noise), min(1.0, outcome.value + noise)
+        run.score = Score(outcome.value, noise / 1.96, outcome.n, low, high, "dev", "zoo")
+    x.runs.append(run)
+    x.recipe = text
+    x.tried[run.recipe_hash] = run.n
+
+
 def _by_playbook(keeper: Keeper, work: Path, patient: Patient) -> str | None:
-    report = diagnose(patient.trace)
-    remedy = remedy_for(report, patient.text, tried=patient.tried, probed=patient.probed)
-    if remedy is None:
+    """The recipe that the loop would train next; None where it would ask for more than a recipe, or end."""
+    x = patient.x
+    if patient.arms:
+        return with_value(patient.text, *patient.arms.pop(0))
+    remedy = next_change(x, Means(TRIES + 1 - len(x.runs), "qwen3", None, frozenset({"*"}))).remedy
+    if remedy is None or remedy.stage is not None:
         return None
+    if remedy.arms:
+        first, *patient.arms = remedy.arms
+        x.runs[-1].remedy = remedy.as_dict()
+        return with_value(remedy.recipe or patient.text, *first)
     if remedy.probe:
-        patient.probed = True
         specimen = patient.case.specimen()
         specimen.recipe = yaml.safe_load(patient.text)
         place = work / f"{patient.case.name}-probe"
         shutil.rmtree(place, ignore_errors=True)
         remedy = after_probe(remedy, keeper.probe(specimen, place, remedy.rates))
         shutil.rmtree(place, ignore_errors=True)
+        x.jobs[f"probe-{len(x.runs)}"] = Job(f"probe-{len(x.runs)}", JobRole.PROBE, len(x.runs))  # one is enough
+    x.runs[-1].remedy = remedy.as_dict()
     return remedy.applied(patient.text)
 
 
@@ -173,21 +221,20 @@ def _tried(keeper: Keeper, work: Path, patient: Patient, text: str, policy: str,
     outcome = keeper.run(specimen, place)
     trace = trace_of(specimen, outcome, place, patient.case.name)
     shutil.rmtree(place)
-    shown = work / f"{patient.case.name}-{policy}-trace"
-    shutil.rmtree(shown, ignore_errors=True)
-    patient.trace = trace.write(shown)
-    patient.text = text
-    patient.tried[recipe_hash(specimen.recipe, script_digest="")] = number
-    return Attempt(changed, outcome.value, outcome.state, is_repaired(patient, outcome))
+    shown = trace.write(work / f"{patient.case.name}-{policy}-trace")
+    report = diagnose(shown)
+    shutil.rmtree(shown)
+    _noted(patient, text, outcome, report)
+    return Attempt(changed, outcome.value, outcome.state, is_repaired(patient, outcome, report))
 
 
-def is_repaired(patient: Patient, outcome: Outcome) -> bool:
+def is_repaired(patient: Patient, outcome: Outcome, report: DiagnosisReport) -> bool:
     """The score is within noise of the control's, and the diagnosis no longer names the fault."""
     if outcome.value is None or patient.control.value is None:
         return False
     values = (outcome.value, patient.control.value)
     noise = max(LEAST_HARM, 1.96 * math.sqrt(sum(value * (1 - value) / 200 for value in values)))
-    said = {str(d.symptom) for d in diagnose(patient.trace).diagnoses if d.severity is not Severity.ADVICE}
+    said = {str(found.symptom) for found in report.diagnoses if found.severity is not Severity.ADVICE}
     return outcome.value >= patient.control.value - noise and not said.intersection(patient.labels)
 
 
@@ -239,14 +286,18 @@ def repairs_of(folder: Path) -> dict[str, Json]:
     """By trace and policy, after how many tries it was repaired; 0 when it was not."""
     found: dict[str, Json] = {}
     for entry in records(folder):
-        tries = [n for n, attempt in enumerate(entry["attempts"], start=1) if attempt["repaired"]]
-        found.setdefault(entry["name"], {})[entry["policy"]] = tries[0] if tries else 0
+        found.setdefault(entry["name"], {})[entry["policy"]] = _tries(entry["attempts"])
     return found
 
 
+def _tries(attempts: Sequence[Json]) -> int:
+    return next((n for n, attempt in enumerate(attempts, start=1) if attempt["repaired"]), 0)
+
+
 def repair_figures(traces: Sequence[Trace]) -> Json:
-    """repair_1 and repair_3 by policy, over the traces whose repair was tried; empty without any."""
-    truths = [trace.truth for trace in traces]
+    """repair_1 and repair_3 by policy, over the traces that a recipe repairs and whose repair was tried; empty without
+    any."""
+    truths = [trace.truth for trace in traces if (trace.truth.repairs or {}).get(CONTROL_RECIPE)]
     tried = [truth.repairs for truth in truths if truth.repairs and truth.held_out]
     tried = tried or [truth.repairs for truth in truths if truth.repairs]
     found: Json = {}

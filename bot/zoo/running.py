@@ -83,6 +83,8 @@ class Keeper:
         self._warm: Warm | None = None
         self._once = threading.RLock()
         self._spent = threading.local()
+        self._launched: set[subprocess.Popen[bytes]] = set()
+        self._closed = False
 
     def __enter__(self) -> Keeper:
         environment = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
@@ -91,6 +93,9 @@ class Keeper:
         return self
 
     def __exit__(self, *raised: Any) -> None:
+        self._closed = True
+        for process in list(self._launched):
+            process.terminate()  # the launcher ends what it has started
         if self._warm is not None:
             self._warm.__exit__(*raised)
 
@@ -201,6 +206,7 @@ class Keeper:
         began = time.monotonic()
         with log.open("ab") as out:
             process = subprocess.Popen([sys.executable, *words], cwd=folder, stdout=out, stderr=out, env=environment)
+            self._launched.add(process)
             try:
                 code = process.wait(MOST_SECONDS)
             except subprocess.TimeoutExpired:
@@ -211,6 +217,10 @@ class Keeper:
                     process.kill()
                     process.wait()
                 raise PlatformError(f"a run did not end within {MOST_SECONDS:.0f} s") from None
+            finally:
+                self._launched.discard(process)
+        if self._closed:
+            raise PlatformError("the making was interrupted")
         seconds = time.monotonic() - began
         return _ended_as(Ended(code, seconds, seconds, 0.0), log)
 

@@ -14,9 +14,9 @@
 | | steps that the monitor spared |
 | abstention | runs with a fault whose first diagnosis is `unknown` |
 
-A healthy run may have been told a target above what it reaches. That it wants more steps, and nothing else, is then no
-false alarm and is told apart (`told_longer`). Healthy runs are counted once more with those that tuning may have seen
-(`every_healthy`), since none of them may be aborted.
+A healthy run may have been told a target above what it reaches. That it wants more steps, or that no cause shows, and
+nothing else, is then no false alarm and is told apart (`told_short`). Healthy runs are counted once more with those
+that tuning may have seen (`every_healthy`), since none of them may be aborted.
 
 Where a whole fault was held out of tuning, `unknown` and the neighbouring labels are right too, and silence is wrong;
 those runs are told apart (`held_out_faults`), and so are pairs of faults and replayed logs.
@@ -53,11 +53,12 @@ class Judged:
         return self.reading.flagged
 
     @property
-    def told_longer(self) -> bool:
-        """A healthy run that missed its target, and all that is said is to train longer."""
+    def told_short(self) -> bool:
+        """A healthy run that missed its target, of which nothing is said but to train longer, or that no cause
+        shows."""
         truth, answers = self.truth, self.reading.answers
-        return (truth.healthy and self.detected
-                and all(a.label in truth.labels and a.key in truth.line_keys for a in answers))  # fmt: skip
+        right = (a.label in truth.labels and (a.key in truth.line_keys or a.key is None) for a in answers)
+        return truth.healthy and self.detected and all(right)
 
     @property
     def right_labels(self) -> tuple[str, ...]:
@@ -129,7 +130,7 @@ def summary(judged: Sequence[Judged]) -> Json:
     faulty = [one for one in judged if not one.truth.healthy]
     healthy = [one for one in judged if one.truth.healthy]
     hard = [one for one in faulty if one.truth.severity in AGGRAVATED]
-    flagged = [one for one in judged if one.detected and not one.told_longer]
+    flagged = [one for one in judged if one.detected and not one.told_short]
     training = [one for one in faulty if one.truth.shows == "training"]
     ran = [one for one in training if one.truth.steps and one.reading.tier != PREFLIGHT]
     long = [one for one in ran if one.truth.steps >= LONG_STEPS]
@@ -145,7 +146,7 @@ def summary(judged: Sequence[Judged]) -> Json:
         "line": (sum(one.located for one in faulty), len(faulty)),
         "abstention": (sum(one.unknown for one in faulty), len(faulty)),
         "healthy_flagged": (sum(one.truth.healthy for one in flagged), len(healthy)),
-        "told_longer": (sum(one.told_longer for one in healthy), sum(bool(one.truth.labels) for one in healthy)),
+        "told_short": (sum(one.told_short for one in healthy), sum(bool(one.truth.labels) for one in healthy)),
         "false_aborts": (sum(one.reading.aborted is not None for one in healthy), len(healthy)),
         "before_training": (sum(one.detection_share == 0 for one in faulty if one.truth.shows == "data"),
                             sum(one.truth.shows == "data" for one in faulty)),
@@ -247,7 +248,7 @@ def complaint(one: Judged) -> Json | None:
     """What a person who tunes rules wants to see of a wrong answer."""
     truth = one.truth
     aborted = one.reading.aborted
-    if truth.healthy and (one.told_longer or not one.detected) and aborted is None:
+    if truth.healthy and (one.told_short or not one.detected) and aborted is None:
         return None
     if not truth.healthy and (one.both_named if truth.second else one.named and one.located):
         return None
@@ -279,8 +280,8 @@ def lines(result: Json) -> list[str]:
         said.append(
             f"  every healthy run: {every['false_aborts']} of {every['healthy']} aborted "
             f"(at most {100 * every['intervals']['false_aborts'][1]:.1f} %) · something said of "
-            f"{_percent(every, 'healthy_flagged')} · short of a target and told to train "
-            f"longer {_percent(every, 'told_longer')}"
+            f"{_percent(every, 'healthy_flagged')} · short of a target and told so, or to "
+            f"train longer {_percent(every, 'told_short')}"
         )
     for name in ("held_out_severities", "held_out_faults", "replayed", "tuned"):
         part = result[name]

@@ -13,8 +13,8 @@ from bot.zoo.proof import scored
 from bot.zoo.traces import read_traces
 
 _ZOO = Path(__file__).resolve().parent.parent / "zoo"
-TRACES = (_ZOO / "traces.tar.xz", _ZOO / "held_out.tar.xz")
-"""What rules were tuned on, and what they were not."""
+TRACES = (_ZOO / "traces.tar.xz", _ZOO / "held_out.tar.xz", _ZOO / "healthy.tar.xz")
+"""What rules were tuned on, what they were not, and healthy runs over varied configurations."""
 BARS: dict[str, float] = {
     "recall": 0.95, "precision": 0.98, "top1": 0.90, "line": 0.85, "steps_saved": 0.50, "repair_1": 0.80,
     "repair_3": 0.95,

@@ -141,7 +141,7 @@ def test_what_breaks_a_rule_is_refused_with_the_reason(arguments: dict[str, Any]
         {"settings": {"max_steps": 300}, "label": "plateau"},
         {"settings": {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2}, "label": "oom"},
         {"settings": {"learning_rate": 0.01, "optim": "adafactor"}},
-        {"kind": "data", "settings": {"data_max_rows": 10}},
+        {"kind": "data", "settings": {"data_deduplicate": False}},
         {"kind": "nothing"},
         {"kind": "question", "question": "May it train an adapter?"},
     ],

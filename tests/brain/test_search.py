@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from bot.brain.playbook import Kind
+from bot.brain.playbook import Kind, remedies_for
 from bot.brain.search import Search, drafts_wanted
-from bot.domain.diagnosis import Severity, Symptom
+from bot.domain.diagnosis import DiagnosisReport, Severity, Symptom
 from bot.domain.recipe import differences
 from tests.brain.place import ALL, RECIPE, Place, found
 
@@ -136,6 +136,7 @@ def test_first_draft_is_the_usual_rate_where_the_recipe_is_far_below_it() -> Non
 def test_drafts_are_independent_and_only_where_the_budget_allows() -> None:
     assert [drafts_wanted(runs) for runs in (1, 5, 6, 8, 10, 30)] == [0, 0, 2, 3, 4, 4]
     place = Place(runs=10).ran(0.4)
+    assert place.remedy().why.startswith("Draft 2 of 4: ")
     seen = []
     for value in (0.3, 0.35, 0.32):
         place.revised()
@@ -270,6 +271,24 @@ def test_samples_that_are_never_rewarded_ask_for_sft_first() -> None:
     place.revised().ran(0.5)
     again = place.remedy()
     assert (again.value, again.also) == ("grpo", {"init_from": "runs/02"})
+
+
+def test_reward_that_cannot_tell_is_asked_about_before_anything_is_run_under_it() -> None:
+    """Neither more samples nor imitation first: the reward pays every answer the same."""
+    text = RECIPE.replace("method: sft", "method: grpo") + "reward_functions: answered\nnum_generations: 8\n"
+    blind = found(Symptom.ZERO_STD, "reward_functions", "exact_match", severity=Severity.FATAL)
+    decision = Place(text, method="grpo").ran(0.0, blind).decided()
+    assert decision.remedy is not None and not decision.stuck
+    assert decision.remedy.settings == {"reward_functions": "exact_match"} and "rewarded" in decision.remedy.waits
+    nameless = found(Symptom.ZERO_STD, "reward_functions", None, severity=Severity.FATAL)
+    assert not [each for each in remedies_for(DiagnosisReport((nameless,)), text, tried={}) if not each.waits]
+
+
+def test_pairs_that_lost_their_chosen_answers_get_a_term_that_holds_them() -> None:
+    text = RECIPE.replace("method: sft", "method: dpo") + "beta: 0.1\n"
+    lost = found(Symptom.DPO_DISPLACEMENT, "learning_rate", 0.0003)
+    place = Place(text).ran(0.1, lost).revised().ran(0.1, lost).revised().ran(0.1, lost)
+    assert place.remedy().settings == {"loss_type": "sigmoid,sft", "loss_weights": "1.0,0.2"}
 
 
 def test_shorter_training_that_did_not_help_is_not_made_shorter_still() -> None:

@@ -16,7 +16,7 @@ from bot.errors import UserError
 
 
 def test_missing_recipe_says_what_a_folder_needs(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"needs the recipe\.yaml"):
+    with pytest.raises(UserError, match=r"best with the recipe\.yaml"):
         read_folder(tmp_path)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bot.diagnosis.monitor import Judgement, Tier, judged
-from bot.diagnosis.signals import lasting_signals
+from bot.diagnosis.signals import idle_signals, in_order, lasting_signals
 from bot.domain.diagnosis import Diagnosis, Symptom
 
 TRACES = Path(__file__).parent / "traces"
@@ -245,3 +245,56 @@ def test_one_signal_is_not_enough_and_none_counts_while_it_warms_up() -> None:
     assert len(lasting_signals(both)) == 2
     early = judged(RECIPE, both, setup={"max_steps": 1000, "warm_up_steps": 100})
     assert early is None or not early.tier.ends
+
+
+# --- streams as they come: resumed, told twice, in other types
+
+
+def endings(rows: list[dict[str, object]]) -> list[Judgement]:
+    """How the monitor ends a run whose records arrive one by one."""
+    looks = (judged(TINY, rows[:end], setup=PLAN, advise=False) for end in range(len(rows) + 1))
+    return [found for found in looks if found is not None and found.tier.ends]
+
+
+def test_resumed_run_says_nothing_of_what_the_resume_has_undone() -> None:
+    """The same evaluation twice, since the run went through the same step twice, is no sign of weights that stand."""
+    logged: list[dict[str, object]] = []
+    for row in supervised(60):
+        logged.append(row)
+        if row["step"] in (20, 40):
+            logged.append({"step": row["step"], "eval_loss": 60 / int(str(row["step"]))})
+    first, again = logged[:45], logged[22:]
+    told = in_order([*first, *again])
+    assert told == logged
+    assert "eval_loss" in {signal.key for signal in idle_signals([*first, *again[:25]])}
+    assert "eval_loss" not in {signal.key for signal in idle_signals(in_order([*first, *again[:25]]))}
+
+
+def test_bad_steps_that_are_told_again_and_again_have_lasted_no_longer() -> None:
+    """Two signs have to stand for ten steps, not for ten lines."""
+    bad = [
+        {**row, "loss": 20.0, "grad_norm": 900.0} if 30 <= int(str(row["step"])) < 34 else row for row in supervised(33)
+    ]
+    assert endings([row for row in bad for _ in range(3)]) == []
+
+
+def test_step_that_is_told_twice_counts_once_though_an_evaluation_stands_between() -> None:
+    rows: list[dict[str, object]] = [{"step": 1, "loss": 2.0}, {"step": 1, "eval_loss": 2.1}, {"step": 1, "loss": 1.9}]
+    assert in_order(rows) == [{"step": 1, "eval_loss": 2.1}, {"step": 1, "loss": 1.9}]
+    assert in_order([{"loss": 2.0}, {"loss": 1.0}, {"step": "none", "loss": 3.0}]) == [
+        {"step": 1, "loss": 2.0},
+        {"step": 2, "loss": 1.0},
+    ]
+
+
+def test_numbers_as_words_are_numbers_and_no_size_is_too_large() -> None:
+    words = [{key: value if key == "step" else str(value) for key, value in row.items()} for row in supervised(60)]
+    assert endings(words) == []
+    huge = [{**row, "reward": 10**400, "kl": 1e308, "rewards/exact_match/mean": -1e308} for row in supervised(60)]
+    assert endings(huge) == endings(huge)
+
+
+def test_run_is_ended_whether_advice_is_asked_for_or_not() -> None:
+    rows: list[dict[str, object]] = [{"step": n, "eval_loss": "NaN"} for n in (1, 2, 3)]
+    tiers = [found.tier if (found := judged("seed: 1\n", rows, advise=advise)) else None for advise in (True, False)]
+    assert tiers == [Tier.PREFLIGHT, Tier.PREFLIGHT]

@@ -120,11 +120,11 @@ PEFT_SETUP = {"parameters": 1.7e9, "trainable_parameters": 8_700_000}
         ),
         (
             "method: grpo\nreward_functions: ours\n",
-            {"reward_check": {"ours": {"reference": -1.0, "wrong": 0.0, "errors": 0}}},
+            {"reward_check": {"ours": {"reference": -1.0, "wrong": 0.0}, "exact_match": {"reference": 1, "wrong": 0}}},
             {},
             Symptom.REWARD_INVERTED,
             "reward_functions",
-            None,
+            "exact_match",
         ),
     ],
     ids=lambda value: str(value) if isinstance(value, Symptom) else "",

@@ -234,15 +234,16 @@ def _evaluation(work: Path, out: Path, outcome: dict[str, Any], split: str) -> N
 
 
 def _result(items: list[dict[str, Any]], value: float, split: str, weights: str) -> dict[str, Any]:
-    right = round(value * len(items))
+    lost = math.isnan(value)  # a model whose weights are no numbers
+    right = 0 if lost else round(value * len(items))
     if any("rubric" in item for item in items):
         return _unjudged(items, right, split, weights)
     samples = [
         {"id": item["id"], "prompt": item["prompt"], "response": "r", "reference": item["reference"],
-         "score": float(i < right), "finish": "stop"}
+         "score": math.nan if lost else float(i < right), "finish": "stop"}
         for i, item in enumerate(items)
     ]  # fmt: skip
-    value = right / len(items)
+    value = math.nan if lost else right / len(items)
     return {
         "benchmark": "practice/reverse", "harness_digest": "d" * 64, "model": "m", "metric": "exact_match",
         "value": value, "standard_error": math.sqrt(value * (1 - value) / len(items)), "n": len(items), "split": split,

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from bot.brain.fitting import ONLY_OF
+from bot.conversation.policy import DEFAULT_RECIPE_KEYS
 from bot.diagnosis.learning_rates import default_rate
 from bot.domain.methods import METHODS
 from bot.practice.warm import Warm
@@ -156,6 +158,17 @@ def test_rate_of_a_silent_recipe_is_what_the_playbook_takes_it_for(
     found = outcomes[f"defaults of {method}"]
     assert found["code"] == 0, found
     assert float(found["values"]["learning_rate"]) == default_rate({"method": method})
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("method", METHODS)
+def test_keys_that_only_some_scripts_take_are_those_of_the_playbooks_table(
+    outcomes: dict[str, dict[str, Any]], method: str
+) -> None:
+    taken = outcomes[f"defaults of {method}"]["values"].keys()
+    assert {key for key in ONLY_OF if key in taken} == {key for key, methods in ONLY_OF.items() if method in methods}
+    changed = {key for key in DEFAULT_RECIPE_KEYS if key not in ONLY_OF}
+    assert changed <= taken, "every script takes what is not in the table"
 
 
 @pytest.mark.parametrize("path", training_scripts(), ids=lambda path: path.stem)

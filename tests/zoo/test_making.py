@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,6 +78,40 @@ def test_process_that_sleeps_is_waited_for_until_the_limit_and_blamed_on_it(base
     first = diagnose(trace.write(tmp_path / "trace")).diagnoses[0]
     assert (first.symptom, first.key) == ("nccl_timeout", "ddp_timeout")
     assert first.line is not None and "ddp_timeout: 30" in recipe_text(specimen.recipe).splitlines()[first.line - 1]
+
+
+def trainers_below(folder: Path) -> list[int]:
+    """Processes of training scripts that work somewhere in the folder."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (
+                place.joinpath("cwd").resolve().is_relative_to(folder)
+                and b"train.py" in (place / "cmdline").read_bytes()
+            ):
+                found.append(int(place.name))
+    return found
+
+
+def waited_for(condition: Callable[[], bool], seconds: float = 120.0) -> bool:
+    until = time.monotonic() + seconds
+    while not (holds := condition()) and time.monotonic() < until:
+        time.sleep(0.2)
+    return holds
+
+
+def test_ended_making_leaves_no_process_and_no_result(base: Path, tmp_path: Path) -> None:
+    """Nor of two processes that were started by a launcher, which are nobody's forks."""
+    words = [sys.executable, "-m", "bot", "zoo", "--make", str(tmp_path), "--only", "42,gross,seed0"]
+    making = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        assert waited_for(lambda: len(trainers_below(tmp_path)) > 2)
+        making.terminate()
+        assert making.wait(60) == 130
+    finally:
+        making.kill()
+    assert waited_for(lambda: not trainers_below(tmp_path), 30)
+    assert not Making.opened(tmp_path).done
 
 
 def test_playbook_repairs_a_rate_that_is_a_hundred_times_too_high(made: Making, base: Path) -> None:

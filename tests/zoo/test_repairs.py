@@ -10,10 +10,8 @@ import pytest
 import yaml
 
 from bot.domain.recipe import differences
-from bot.zoo.faults import FAULTS
 from bot.zoo.making import Making
-from bot.zoo.plan import fault_case
-from bot.zoo.repairs import randomly_edited, repair_figures, repairable, repairs_of
+from bot.zoo.repairs import randomly_edited, repair_figures, repairs_of
 from bot.zoo.running import recipe_text
 from bot.zoo.specimen import plain
 from bot.zoo.traces import TRUTH, Trace, Truth
@@ -34,20 +32,17 @@ def test_random_edit_changes_one_key_to_a_value_of_its_kind(method: str) -> None
     assert not edited & {"method", "init_from", "data_sources", "seed"}
 
 
-def test_repairable_is_what_a_recipe_can_undo() -> None:
-    able = {number for number, fault in FAULTS.items() if repairable(fault_case(fault, "gross", 0))}
-    assert {1, 2, 9, 11, 13, 17, 19, 28, 29, 33, 37} <= able
-    assert not able & {22, 24, 27, 39, 40, 44}
-
-
 def trace(name: str, **repairs: int) -> Trace:
     truth = Truth(healthy=False, labels=("plateau",), held_out="seed", repairs=repairs or None)
     return Trace(name, {TRUTH: json.dumps(truth.as_dict()).encode()})
 
 
 def test_repairs_are_counted_up_to_the_try() -> None:
-    traces = [trace("a", playbook=1, random=0), trace("b", playbook=3, random=2), trace("c", playbook=0, random=0)]
-    found = repair_figures([*traces, trace("d")])
+    traces = [
+        trace("a", control=1, playbook=1, random=0), trace("b", control=1, playbook=3, random=2),
+        trace("c", control=1, playbook=0, random=0),
+    ]  # fmt: skip
+    found = repair_figures([*traces, trace("d"), trace("e", control=0)])
     assert (found["playbook"]["repair_1"], found["playbook"]["repair_3"]) == (pytest.approx(1 / 3, abs=1e-4), 0.6667)
     assert (found["random"]["repair_1"], found["random"]["repair_3"], found["random"]["n"]) == (0.0, 0.3333, 3)
     assert repair_figures([trace("d")]) == {}

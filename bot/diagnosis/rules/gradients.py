@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from bot.diagnosis.curves import Series, longest_run, observed, shape_of
+from bot.diagnosis.curves import Series, held_out_of, longest_run, observed, shape_of
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import shown
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, seen
@@ -22,6 +22,8 @@ EXPLODED_REINFORCEMENT = 10.0
 PERSISTENT = 8
 """Logged steps in a row.†"""
 AGAIN = 5
+# A training loss that lost a fifth of its beginning, and ends within this factor of its lowest.†
+LEARNED, AT_ITS_BEST = 0.2, 1.25
 
 
 def loss_spike(observations: Observations) -> Answer:
@@ -107,7 +109,9 @@ def grad_explosion(observations: Observations) -> Answer:
         return None  # a reward that goes on rising is the better judge
     # While a loss falls well, large norms are those of a model that learns a new form (tiny models start at 20).
     shape = shape_of(observations)
-    falls = shape is not None and not reinforcement and shape.final < 0.5 * shape.initial and norm.tail(3) < limit
+    learns = shape is not None and not reinforcement and shape.final < 0.5 * shape.initial
+    # Norms that were as large before anything was learned tell the scale of the loss: a sum, or one scaled for fp16.
+    falls = (learns and (norm.tail(3) < limit or norm.tail(5) <= norm.head(5))) or _still_learns(observations)
     clipped = observations.setting("max_grad_norm", 1.0)
     unclipped = observations.recipe.get("max_grad_norm", 1.0) in (0, None) or clipped > limit
     rate = observations.rate
@@ -134,6 +138,15 @@ def grad_explosion(observations: Observations) -> Answer:
         refuted_by="norms below the limit with the same data at a third of the rate",
         certain_at=norm.steps[min(len(norm) - 1, start + PERSISTENT - 1)] if length >= PERSISTENT else None,
     )
+
+
+def _still_learns(observations: Observations) -> bool:
+    """Training and held-out loss both end at their best: whatever the norms are, the steps lead down."""
+    shape, held_out = shape_of(observations), held_out_of(observations)
+    if shape is None or observations.reinforcement or len(held_out) < 2:
+        return False
+    trained = shape.fall >= LEARNED and shape.final <= AT_ITS_BEST * shape.best
+    return trained and held_out.values[-1] == min(held_out.values) < (1 - LEARNED / 2) * held_out.values[0]
 
 
 def _reward_suffers(observations: Observations) -> bool:

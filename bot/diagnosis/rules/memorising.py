@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bot.diagnosis.curves import LossShape, Series, held_out_of, observed, shape_of
+from bot.diagnosis.held_out import spared, training_loss_at
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import shown
 from bot.diagnosis.remedies import duration_key, scaled_duration
@@ -18,8 +19,13 @@ RISE_SHARE = 0.05
 RISE_NATS = 0.03
 MEMORISED_SHARE = 0.1
 MEMORISED_EPOCHS = 4.0
+# Up to four rounds are nearly as good as new rows, and after forty nothing is learned: https://arxiv.org/abs/2305.16264
+MANY_EPOCHS = 16.0
 # A held-out loss that never got below this share of the first training loss was not learned for a single step.†
 NEVER_FELL = 0.9
+# Training went on down since the best evaluation where its loss is below this share of what it was then. Where it is
+# not, the held-out loss rose for another reason.†
+STILL_FELL = 0.95
 
 
 def overfit(observations: Observations) -> Answer:
@@ -38,7 +44,9 @@ def overfit(observations: Observations) -> Answer:
     lasting = all(v > low + 0.25 * rise for v in held_out.values[-3:]) and len(held_out) - 1 - best >= min(
         3, len(held_out) - 1
     )
-    rising = rise >= max(RISE_NATS, RISE_SHARE * low) and lasting and shape.final < 0.9 * low
+    then = training_loss_at(shape, held_out.steps[best])
+    further = then is None or shape.final < STILL_FELL * then
+    rising = rise >= max(RISE_NATS, RISE_SHARE * low) and lasting and shape.final < 0.9 * low and further
     if min(held_out.values) > NEVER_FELL * shape.initial:
         return None  # held-out rows of another kind, which is a matter of the data
     # Where the target was missed by far a smaller gap is enough to be the reason.
@@ -48,7 +56,8 @@ def overfit(observations: Observations) -> Answer:
     spent = epochs_run >= MEMORISED_EPOCHS and shape.series.tail(10) <= SPENT_LOSS
     if observations.running and not spent and (len(held_out) < 5 or rise < 2 * RISE_SHARE * low):
         rising = False
-    if not rising and not memorised:
+    # A gap that costs the task nothing is none.
+    if not rising and (not memorised or spared(observations) is not None):
         return RuledOut(
             Symptom.OVERFIT,
             f"the held-out loss ended at {shown(last)} (step {held_out.last_step}), {shown(rise)} above its "
@@ -89,8 +98,13 @@ def _overfit_finding(
     share_right = observations.share_right
     fair = observations.unimproved if share_right is None else share_right < 0.8
     unjudged = observations.shortfall is None and (observations.evaluation is None or fair)
-    harmful = observations.missed_by_far or (unjudged and (last - low >= 0.1 * low or not rising))
-    key = duration_key(observations.recipe)
+    score = spared(observations)
+    bad = score is None and unjudged and (last - low >= 0.1 * low or not rising)
+    harmful = observations.missed_by_far or bad
+    duration = scaled_duration(observations.recipe, min(0.9, max(0.02, share)))
+    # Rows that the recipe itself leaves out are what is missing, where those that it takes came round so often.
+    few = epochs_run >= MANY_EPOCHS and observations.recipe.get("data_max_rows") is not None
+    key, suggested = ("data_max_rows", None) if few else (duration_key(observations.recipe), duration)
     how = (
         f"rose from {shown(low)} (step {held_out.steps[held_out.values.index(low)]}) to {shown(last)} (step "
         f"{held_out.last_step})"
@@ -110,10 +124,13 @@ def _overfit_finding(
             seen("epoch", shape.series.last_step, epochs_run),
         ],
         cause=f"The held-out loss {how} while the training loss went on down to {shown(shape.final)}: after "
-        f"{shown(epochs_run)} epochs the model repeats its training rows.",
+        f"{shown(epochs_run)} epochs the model repeats its training rows"
+        + (f" (though {score.key} went from {shown(score.then)} to {shown(score.last)})." if score else "."),
         key=key,
-        suggested=scaled_duration(observations.recipe, min(0.9, max(0.02, share))),
-        runner_up="duplicates, or too few distinct rows: more data would move the turning point",
+        suggested=suggested,
+        runner_up="num_train_epochs: fewer rounds over the same rows"
+        if few
+        else "duplicates, or too few distinct rows: more data would move the turning point",
         refuted_by=f"a worse score from the checkpoint of step {enough} than from the last one",
     )
 

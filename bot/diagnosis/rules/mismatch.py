@@ -16,6 +16,8 @@ from bot.domain.diagnosis import Severity, Symptom
 
 # A held-out loss this far below the training loss: the held-out rows follow the rule, part of the training rows do not.
 # Dropout and a growing model lower it by a tenth or two at most.†
+LEARNED = 0.95
+"""A held-out loss below this share of its first has been learned.†"""
 EASIER = 0.6
 # A training loss above this share of the labels' own entropy has learned nothing of the inputs.†
 AT_CHANCE = 0.95
@@ -70,7 +72,10 @@ def noise_in_curves(observations: Observations) -> Answer:
         return None
     held_out = held_out_of(observations, "eval_loss")
     flat = shape.late is not None and abs(shape.late.relative_change) < 0.2
-    easier = len(held_out) > 0 and shape.final > 0.5 and held_out.values[-1] < EASIER * shape.final and flat
+    # A held-out loss that lay as far below from its first evaluation on is counted in another way (a sum over several
+    # batches, rows with weights), not easier.
+    learned = len(held_out) > 0 and (len(held_out) == 1 or held_out.values[-1] < LEARNED * held_out.values[0])
+    easier = learned and shape.final > 0.5 and held_out.values[-1] < EASIER * shape.final and flat
     rate = observations.rate
     level = level_of(observations, shape)
     usual_rate = rate.band.low <= rate.current < rate.band.high

@@ -1,10 +1,22 @@
-"""Rules about the optimizer's work: not-a-number, divergence, and losses that stay too high."""
+"""Rules about the optimizer's work: divergence, and losses that stay too high."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from bot.diagnosis.curves import LossShape, Series, consecutive, held_out_of, last_run, observed, shape_of, tail_value
+from bot.diagnosis.curves import (
+    LOSS_FLOOR,
+    LossShape,
+    beyond_luck,
+    held_out_of,
+    last_run,
+    observed,
+    relative_noise,
+    shape_of,
+    tail_value,
+)
+from bot.diagnosis.held_out import spared, training_loss_at
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import shown
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, seen
@@ -12,9 +24,15 @@ from bot.diagnosis.rules.pairs import noise_of
 from bot.domain.diagnosis import Evidence, Severity, Symptom
 
 # Below these a supervised loss is that of a model which knows most tokens: instruction-tuned 1B to 70B models log 0.5
-# to 2 with token accuracies of 0.6 to 0.9, and 2.5 is a perplexity of 12 on text the model is asked to imitate.†
+# to 2 with token accuracies of 0.6 to 0.9, and 2.5 is a perplexity of 12 on text the model is asked to imitate.† That
+# holds where answers can be known: in the tasks of tiny models, and where a score says that they are not.
 HIGH_LOSS = 2.5
 LOW_TOKEN_ACCURACY = 0.5
+# Prose, poems, other languages and models from scratch stay above those without a fault: GPT-2 has 3.3 nats a token on
+# WikiText-103 (perplexity 26 to 37 a word, Radford et al. 2019). Above these hardly more than token frequencies is
+# known.†
+HIGH_LOSS_OF_PROSE = 6.0
+LOW_TOKEN_ACCURACY_OF_PROSE = 0.2
 # Calibrated: the loss is about the entropy of the model's own predictions. A model that has not adapted yet is sure
 # of the wrong thing (loss far above entropy); one that collapsed to token frequencies, or was given noise, is not.†
 CALIBRATED = 1.3
@@ -29,6 +47,9 @@ WATCHDOG_FLOOR = 0.5
 # so three in a row are too few to end a run for. At a rate above its band the step is the likelier cause.†
 PATIENCE = 20
 HIGH_RATE_PATIENCE = 8
+# Held-out and training loss above what they were at the best evaluation, by these factors: more than their noise.†
+LOST_HELD_OUT = 1.3
+LOST_TRAINING = 1.2
 # Share of the plan after which greedy answers of a run at a usual rate have begun to be right.†
 QUARTER = 0.25
 
@@ -40,10 +61,14 @@ class Level:
     loss: float
     accuracy: float | None
     entropy: float | None
+    answerable: bool
+    """Every token could be right: a tiny model's task, or one whose score was measured and falls short."""
 
     @property
     def high(self) -> bool:
-        return self.accuracy < LOW_TOKEN_ACCURACY if self.accuracy is not None else self.loss > HIGH_LOSS
+        if self.accuracy is not None:
+            return self.accuracy < (LOW_TOKEN_ACCURACY if self.answerable else LOW_TOKEN_ACCURACY_OF_PROSE)
+        return self.loss > (HIGH_LOSS if self.answerable else HIGH_LOSS_OF_PROSE)
 
     @property
     def calibrated(self) -> bool:
@@ -63,129 +88,8 @@ def level_of(observations: Observations, shape: LossShape) -> Level:
         loss=shape.final,
         accuracy=tail_value(observations.steps, "mean_token_accuracy"),
         entropy=tail_value(observations.steps, "entropy"),
+        answerable=observations.rate.tiny or observations.poor,
     )
-
-
-def not_finite(observations: Observations) -> Answer:
-    loss, norm = observed(observations, "loss"), observed(observations, "grad_norm")
-    held_out = held_out_of(observations, "eval_loss")
-    logged = [int(record["step"]) for record in observations.steps]
-    bad = sorted({*loss.bad_steps, *norm.bad_steps})
-    if not bad and not held_out.bad_steps:
-        top = max(norm.values, default=None)
-        return (
-            RuledOut(Symptom.NAN_INF, f"every loss and grad_norm is finite (largest grad_norm {shown(top)})")
-            if logged
-            else None
-        )
-    # While the run goes on, one or two at the end may be just such a skip.
-    at_the_end = bool(bad) and bad[-1] == logged[-1] and not observations.running
-    # fp16's loss scaler skips a first step or two with an infinite grad_norm on purpose; that heals by itself. A finite
-    # norm at the end with several bad ones in a row before it has not: weights that saw a NaN keep it.
-    lasting = at_the_end or bool(held_out.bad_steps) or consecutive(bad, logged) >= 3 or len(loss.bad_steps) >= 3
-    if not lasting:
-        return RuledOut(
-            Symptom.NAN_INF, f"{len(bad)} isolated non-finite grad_norm (last at step {bad[-1]}), then finite again"
-        )
-    first_bad = (bad or list(held_out.bad_steps))[0]
-    if (ran := _ran_away_before(observations, loss.between(0, first_bad - 1))) and not _half(observations):
-        return RuledOut(Symptom.NAN_INF, f"it is where the divergence ended: {ran} steps above twice the first loss")
-    return _not_finite_finding(observations, loss, norm, bad or list(held_out.bad_steps))
-
-
-def _ran_away_before(observations: Observations, loss: Series) -> int:
-    """For how many logged steps the loss had been far above its beginning when it stopped being a number; 0 when that
-    came at once, as an overflow or an empty row does."""
-    if observations.reinforcement or len(loss) < 2 * HIGH_RATE_PATIENCE:
-        return 0
-    limit = max(WATCHDOG * loss.head(3), WATCHDOG_FLOOR)
-    above = last_run(loss, lambda value: value > limit)
-    return above if above >= HIGH_RATE_PATIENCE else 0
-
-
-def _half(observations: Observations) -> bool:
-    """The recipe asks for sixteen-bit floats of the narrow range."""
-    recipe = observations.recipe
-    return recipe.get("fp16") is True or any(
-        str(recipe.get(key, "")).lower() in _HALF for key in ("dtype", "torch_dtype")
-    )
-
-
-def _not_finite_finding(observations: Observations, loss: Series, norm: Series, bad_steps: list[int]) -> Answer:
-    first, bad = bad_steps[0], len(bad_steps)
-    before = loss.between(0, first - 1)
-    from_the_start = first <= int(observations.steps[0]["step"]) if observations.steps else True
-    initial = before.head(min(3, len(before))) if len(before) else None
-    rose = initial is not None and max(before.values) > 2 * max(initial, 1e-6)
-    key, suggested, why = _not_finite_blame(observations, from_the_start=from_the_start, rose=rose)
-    at_first = next((r for r in observations.steps if int(r["step"]) == first), {})
-    hidden = at_first.get("loss") == 0.0
-    evidence = [
-        seen("grad_norm", first, shown(at_first["grad_norm"]))
-        if "grad_norm" in at_first
-        else seen("eval_loss", first, "NaN"),
-        seen("loss", first, shown(at_first.get("loss")) if "loss" in at_first else "NaN"),
-        seen("non_finite_steps", observations.last_step or first, bad),
-    ]
-    if len(before):
-        evidence.append(seen("loss", before.last_step, before.values[-1]))
-    return finding(
-        observations,
-        Symptom.NAN_INF,
-        Basis.CURVE,
-        severity=Severity.FATAL,
-        confidence=0.97,
-        evidence=evidence,
-        cause=f"From step {first} on, {bad} of {len(observations.steps)} logged steps have a loss or grad_norm "
-        f"that is not "
-        f"finite{' (the loss of 0.0 there is logging_nan_inf_filter hiding a NaN)' if hidden else ''}: {why}.",
-        key=key,
-        suggested=suggested,
-        runner_up=_NAN_RUNNER_UP.get(key, "learning_rate: weights that grow until they overflow"),
-        refuted_by="the same first non-finite step with this value changed and the same data order",
-        certain_at=bad_steps[min(2, bad - 1)],
-    )
-
-
-_NAN_RUNNER_UP = {
-    "learning_rate": "fp16: an overflow in half precision",
-    "init_from": "data: a row without a supervised token in every batch",
-    "fp16": "learning_rate: too high, so that weights grow until they overflow",
-    "dtype": "learning_rate: too high, so that weights grow until they overflow",
-    "torch_dtype": "learning_rate: too high, so that weights grow until they overflow",
-}
-_HALF = {"float16", "fp16", "half", "torch.float16"}
-
-
-def _not_finite_blame(observations: Observations, *, from_the_start: bool, rose: bool) -> tuple[str, object, str]:
-    recipe = observations.recipe
-    for key in ("dtype", "torch_dtype"):
-        if str(recipe.get(key, "")).lower() in _HALF:
-            return (
-                key,
-                "bfloat16" if recipe.get("bf16") is True else "float32",
-                f"weights in {recipe[key]} overflow above 65,504",
-            )
-    if recipe.get("fp16") is True:
-        return "fp16", False, "fp16 overflows above 65,504 where bf16 and fp32 do not"
-    if from_the_start:
-        return (
-            "init_from",
-            None,
-            "not finite from the first forward pass on, before any update, so the weights to start from are damaged",
-        )
-    empty = (observations.counted("empty_completions") or 0) + (observations.counted("null_completions") or 0)
-    if empty and not rose and observations.rate.current <= observations.rate.band.high:
-        why = f"the loss had not risen before, and {empty} of the rows have an empty answer, whose mean loss is 0/0"
-        return observations.first_key("data_sources", "train_file", "dataset_name"), None, why
-    lower = observations.rate.lowered()
-    rate = shown(observations.rate.current)
-    why = (
-        f"the loss had more than doubled before, under learning_rate {rate}"
-        if rose
-        else f"the updates under learning_rate {rate} are the only thing that changed"
-    )
-    return "learning_rate", lower, why
 
 
 def divergence(observations: Observations) -> Answer:
@@ -201,6 +105,8 @@ def divergence(observations: Observations) -> Answer:
         how, confidence = question(observations, shape, level)
         if how:
             return _divergence_finding(observations, shape, level, how, confidence)
+    if how := _worse_on_both(observations, shape):
+        return _divergence_finding(observations, shape, level, how, 0.7, Severity.HARMFUL)
     return RuledOut(
         Symptom.DIVERGENCE,
         f"the highest smoothed loss ({shown(shape.peak)} at step {shape.peak_step}) is "
@@ -239,13 +145,40 @@ def _scrambled(observations: Observations, shape: LossShape, level: Level) -> tu
 def _rose_again(_: Observations, shape: LossShape, __: Level) -> tuple[str, float]:
     rise = shape.final - shape.best
     lasting = shape.final > BLOWN_UP * shape.best and rise > 0.3 * shape.initial and shape.final > 0.1
-    if not lasting or shape.final <= 0.3 * shape.initial:
+    if not lasting or shape.final <= 0.3 * shape.initial or not _beyond_luck(shape):
         return _NO
     return f"fell to {shown(shape.best)} at step {shape.best_step} and then rose to {shown(shape.final)}", 0.92
 
 
+def _beyond_luck(shape: LossShape) -> bool:
+    """Losses of single small batches differ by half of themselves, and the lowest three of sixty were lucky ones."""
+    distance = math.log(shape.final / max(shape.best, LOSS_FLOOR))
+    n = len(shape.series)
+    return beyond_luck(distance, relative_noise(shape.series.values), window=3, last=max(3, n // 10), n=n)
+
+
+def _worse_on_both(observations: Observations, shape: LossShape) -> str:
+    """Rows that were never seen and rows that were are both told worse than at an earlier evaluation: no overfitting,
+    but steps that undo what the model could do before."""
+    held_out = held_out_of(observations)
+    if len(held_out) < 4 or spared(observations) is not None:
+        return ""
+    low = min(held_out.values)
+    best_step = held_out.steps[held_out.values.index(low)]
+    after, then = held_out.between(best_step + 1, held_out.last_step), training_loss_at(shape, best_step)
+    lost = len(after) >= 3 and min(after.values) > LOST_HELD_OUT * low
+    if then is None or not lost or shape.final < max(0.1, LOST_TRAINING * then):
+        return ""
+    return (
+        f"was {shown(then)} and eval_loss {shown(low)} at step {best_step}, and both have risen since, to "
+        f"{shown(shape.final)} and {shown(after.values[-1])}"
+    )
+
+
 def _jumped(_: Observations, shape: LossShape, level: Level) -> tuple[str, float]:
-    early = shape.peak >= JUMP * shape.initial and shape.peak_step < shape.series.last_step / 2
+    early = (
+        shape.peak >= JUMP * shape.initial and shape.series.first_step < shape.peak_step < shape.series.last_step / 2
+    )
     if not early or not stuck(shape, level):
         return _NO
     return (
@@ -303,7 +236,12 @@ def stuck(shape: LossShape, level: Level) -> bool:
 
 
 def _divergence_finding(
-    observations: Observations, shape: LossShape, level: Level, how: str, confidence: float
+    observations: Observations,
+    shape: LossShape,
+    level: Level,
+    how: str,
+    confidence: float,
+    severity: Severity = Severity.FATAL,
 ) -> Answer:
     recipe = observations.recipe
     rate = observations.rate
@@ -324,7 +262,7 @@ def _divergence_finding(
         observations,
         Symptom.DIVERGENCE,
         Basis.CURVE,
-        severity=Severity.FATAL if not observations.met else Severity.ADVICE,
+        severity=severity if not observations.met else Severity.ADVICE,
         confidence=confidence,
         evidence=evidence,
         cause=f"The loss {how} (step {last}): learning_rate {shown(rate.current)} is too high for this model"
@@ -339,12 +277,6 @@ def _divergence_finding(
 
 
 RULES = (
-    Rule(
-        Symptom.NAN_INF,
-        not_finite,
-        "non-finite norm or loss; transformers prints NaN as loss 0.0 (logging_nan_inf_filter)",
-        online=True,
-    ),
     Rule(
         Symptom.DIVERGENCE,
         divergence,

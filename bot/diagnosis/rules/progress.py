@@ -31,6 +31,8 @@ CONFIRMING_STEPS = 8
 STOPPED_STEPS = 10
 STOPPED = 1e-6
 WASTED = 0.2
+# Of the planned steps, with which a run has had its whole length.
+ENDED = 0.95
 # Nothing is left to learn from the training set.
 SOLVED_LOSS = 0.02
 SOLVED_TOKEN_ACCURACY = 0.985
@@ -189,9 +191,11 @@ def _schedule_fault(observations: Observations, shape: LossShape) -> tuple[str, 
 
 def _too_short(observations: Observations, shape: LossShape, level: Level) -> Answer:
     """The loss was still falling well while the schedule was alive."""
-    late = shape.late
+    late, planned = shape.late, observations.planned_steps
     if late is None or late.relative_change >= 0:
         return None
+    if planned and observations.last_step < ENDED * planned:
+        return None  # it was stopped or goes on, so its length is not what kept it short
     held_out = held_out_of(observations, "eval_loss")
     confirmed = _still_falling(held_out)
     steep = (late.relative_change <= -0.1 and (late.z <= -2 or confirmed)) or (

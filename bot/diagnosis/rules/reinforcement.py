@@ -9,7 +9,7 @@ from __future__ import annotations
 from bot.diagnosis.curves import Series, last_run, longest_run, observed
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import finite, shown
-from bot.diagnosis.rewarding import Rewards, pays_alike, rewards_of
+from bot.diagnosis.rewarding import Rewards, pays_alike, rewards_of, right_reward
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, percent, seen
 from bot.domain.diagnosis import Evidence, Severity, Symptom
 
@@ -72,6 +72,7 @@ def _zero_finding(
         "so "
         "there is nothing to learn from.",
         key="init_from" if works else observations.first_key("reward_functions", "reward_funcs"),
+        suggested=None if works else right_reward(observations),
         runner_up="temperature: answers that are too alike to be right by chance"
         if works
         else "init_from: a model that cannot do the task at all (imitate right answers first)",
@@ -107,6 +108,7 @@ def _never_earned(observations: Observations) -> Answer:
             cause=f"The reward {name} gives the data's own references {shown(reference)}"
             f"{f' and fails ({errors})' if failed else ''}: nothing that the model says can earn it.",
             key=observations.first_key("reward_functions", "reward_funcs"),
+            suggested=right_reward(observations),
             file="recipe.yaml",
             runner_up="wrong_columns: the reference is not in the column that the reward reads",
             refuted_by="one reference that earns a reward when the function is called on it",
@@ -178,7 +180,7 @@ def _truly_right(observations: Observations) -> bool:
     return (bool(scores) and min(scores) >= SOLVED) or (shadow is not None and shadow.tail(5) >= SOLVED)
 
 
-def _spread_blame(observations: Observations, rewards: Rewards, entropy: Series) -> tuple[str, float | int | None, str]:
+def _spread_blame(observations: Observations, rewards: Rewards, entropy: Series) -> tuple[str, object, str]:
     temperature = observations.setting("temperature", 1.0)
     generations = observations.setting("num_generations", 8)
     surely_alike = len(entropy) > 0 and entropy.head(5) < COLLAPSED
@@ -188,7 +190,7 @@ def _spread_blame(observations: Observations, rewards: Rewards, entropy: Series)
         return "num_generations", 8, f"{generations:.0f} answers a group are too few to differ"
     if rewards.constant and not surely_alike:
         key = observations.first_key("reward_functions", "reward_funcs")
-        return key, None, "the reward is the same number for every answer"
+        return key, right_reward(observations), "the reward is the same number for every answer"
     return "num_generations", int(2 * generations), "answers differ too little within a group"
 
 
@@ -255,7 +257,8 @@ def kl_blowup(observations: Observations) -> Answer:
     if len(kl) >= 5 and kl.head(1) > OTHER_REFERENCE and observations.last_step >= 3 and kl.tail(5) > OTHER_REFERENCE:
         return _other_reference(observations, kl)
     ran = len(kl) >= FEWEST and kl.tail(5) > RAN_AWAY
-    lost = rewards.lost
+    # Where a score says that something went wrong the fall explains it; where none does, it has to be more than noise.
+    lost = rewards.lost_for_sure or (rewards.lost and (observations.poor or observations.unimproved))
     if not ran and not (lost and not len(kl)):
         if not len(kl):
             return None

@@ -14,6 +14,7 @@ from bot.diagnosis.rewarding import (
     moves_together,
     pays_alike,
     rewards_of,
+    right_reward,
     tried_rewards,
 )
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, seen
@@ -141,7 +142,7 @@ def _inverted_finding(
         evidence=evidence,
         cause=f"The reward is upside down: {how}.",
         key=key,
-        suggested=1.0 if weighted and len(weights) == 1 else None,
+        suggested=(1.0 if len(weights) == 1 else None) if weighted else right_reward(observations),
         runner_up="label_noise: references that belong to other prompts",
         refuted_by="twenty scored answers, read by a person, of which the better ones earn more",
     )
@@ -169,6 +170,7 @@ def length_hack(observations: Observations) -> Answer:
         )
     if observations.running and len(length) < STEPS:
         return None
+    suspect = _suspect(observations, rewards)
     return finding(
         observations,
         Symptom.LENGTH_HACK,
@@ -184,7 +186,8 @@ def length_hack(observations: Observations) -> Answer:
         cause=f"Answers grew from {shown(fmean(early))} to {shown(length.tail(WINDOW))} tokens (step "
         f"{length.last_step}) "
         f"and the reward with them (correlation {shown(paid)}), while {hollow}: length is what is paid for.",
-        key=_suspect(observations, rewards),
+        key=suspect,
+        suggested=right_reward(observations) if suspect == "reward_functions" else None,
         harm=0.9,
         runner_up="loss_type: a loss normalised by each answer's length favours long wrong ones (dr_grpo does not)",
         refuted_by="answers of equal length that earn as differently",
@@ -222,6 +225,7 @@ def reward_hack(observations: Observations) -> Answer:
         )
     if observations.running and len(trained) < (FEWEST if pays_alike(observations) else STEPS):
         return None
+    suspect = _suspect(observations, rewards)
     return finding(
         observations,
         Symptom.REWARD_HACK,
@@ -231,7 +235,8 @@ def reward_hack(observations: Observations) -> Answer:
         evidence=[*_both(rewards), *_score(observations)],
         cause=f"The trained reward went from {shown(trained.head(WINDOW))} to {shown(trained.tail(WINDOW))} (step "
         f"{trained.last_step}) while {hollow}: it pays for something that is not a right answer.",
-        key=_suspect(observations, rewards),
+        key=suspect,
+        suggested=right_reward(observations) if suspect == "reward_functions" else None,
         harm=0.9,
         runner_up="kl_blowup: the policy left the region where the reward was checked",
         refuted_by="twenty answers with a high reward, read by a person, that are right",

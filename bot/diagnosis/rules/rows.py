@@ -59,8 +59,9 @@ def wrong_columns(observations: Observations) -> Answer:
             "prompts look like the benchmark's answers and completions like its questions: the two columns are swapped"
         )
         return _column_finding(
-            observations, facts, observations.first_key("data_prompt_column", "data_completion_column"), what, 1.0
-        )
+            observations, facts, observations.first_key("data_prompt_column", "data_completion_column"), what, 1.0,
+            swapped=swapped,
+        )  # fmt: skip
     return RuledOut(
         Symptom.WRONG_COLUMNS,
         f"of {facts.rows} rows read {facts.empty_completions} have an empty completion and {facts.echoes} "
@@ -103,8 +104,9 @@ def _swap_margin(train: list[tuple[str, str]], known: list[tuple[str, str]]) -> 
 
 
 def _column_finding(
-    observations: Observations, facts: RowFacts, key: str, what: str, share: float, *, columns: str = ""
-) -> Answer:
+    observations: Observations, facts: RowFacts, key: str, what: str, share: float, *, columns: str = "",
+    swapped: float | None = None,
+) -> Answer:  # fmt: skip
     setting = observations.recipe.get(key)
     # Where the detection itself chose the column, only a name helps, and completions are what is wrong most often.
     suggested = (
@@ -120,6 +122,7 @@ def _column_finding(
             seen("rows", None, facts.rows),
             seen("affected_share", None, share),
             seen("columns", None, columns or ", ".join(observations.train_columns) or "unknown"),
+            *([seen("swapped", None, swapped)] if swapped is not None else []),
         ],
         cause=f"In {facts.rows} training rows, {what}{f' (`{key}: {setting}`)' if setting is not None else ''}.",
         key=key,

@@ -22,7 +22,7 @@ from bot.loop.actions.jobs import status_of
 from bot.loop.actions.lineage import lineage_of
 from bot.loop.actions.planning import post_sticky, result_of, score_of
 from bot.loop.actions.traces import metrics_of, number
-from bot.loop.judging import told_together
+from bot.loop.judging import told_together, unmeasured
 from bot.loop.spending import data_key, next_run_hours
 from bot.loop.world import World
 from runners.job import JobId
@@ -100,8 +100,11 @@ async def report_ablation(world: World, x: Experiment, action: Action) -> list[N
 async def _rows(world: World, x: Experiment, ablation: Ablation) -> list[dict[str, Any]]:
     results = {arm.n: result for arm in ablation.arms if (result := await _result(world, x, arm)) is not None}
     lineages = await _lineages(world, x, [arm for arm in ablation.trained if arm.n in results])
-    disowned = {n: found for n, data in lineages.items() if (found := messages.disowned_by(data)) is not None}
-    results = {n: result for n, result in results.items() if n not in disowned}
+    spoiled = {n: why for n, result in results.items() if (why := unmeasured(result)) is not None}
+    for n, data in lineages.items():
+        if (found := messages.disowned_by(data)) is not None:
+            spoiled[n] = messages.lineage_failure(found)
+    results = {n: result for n, result in results.items() if n not in spoiled}
     baseline = await result_of(world, x, x.job_for(JobRole.BASELINE, BASELINE)) if results else None
     best = max(results, key=lambda n: results[n].measure.rank(results[n].value), default=None)
     # Told in one table, so corrected for being several.
@@ -123,8 +126,8 @@ async def _rows(world: World, x: Experiment, ablation: Ablation) -> list[dict[st
         }
         if arm.n in lineages:
             row["lineage"] = lineages[arm.n]
-        if arm.n in disowned:
-            row["failure"] = messages.lineage_failure(disowned[arm.n])
+        if arm.n in spoiled:
+            row["failure"] = spoiled[arm.n]
         elif result is None:
             row["failure"] = _failure(world, x, ablation, arm)
         else:

@@ -412,3 +412,11 @@ def describe_model(folder: Path) -> tuple[str, float]:
                     size *= dimension
                 total += size
     return str(config.get("model_type", "unknown")), total
+
+
+def longest_sequence(folder: Path) -> int | None:
+    """Tokens of the longest sequence that the model in `folder` takes, as its configuration has it; None where it says
+    nothing of it (GPT-2 calls it `n_positions`)."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    found = config.get("max_position_embeddings") or config.get("n_positions")
+    return found if isinstance(found, int) and found > 1 else None

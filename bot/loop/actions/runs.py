@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from bot.brain.playbook import Kind, Means, Remedy, after_probe
+from bot.brain.playbook import Kind, Means, Remedy, settled
 from bot.brain.search import Decision, Search, next_change
 from bot.conversation import messages
 from bot.conversation.github import InlineComment, StaleHead
@@ -17,7 +17,8 @@ from bot.conversation.policy import Policy
 from bot.diagnosis import diagnose
 from bot.domain.budget import remaining
 from bot.domain.diagnosis import Diagnosis, DiagnosisReport, Severity, Symptom
-from bot.domain.experiment import BASELINE, EventKind, Experiment, JobRole, NewEvent, Run
+from bot.domain.evaluation import Evaluation
+from bot.domain.experiment import BASELINE, EventKind, Experiment, Job, JobRole, NewEvent, Run
 from bot.domain.fold import foreseen
 from bot.domain.goal import digest_of
 from bot.domain.recipe import as_yaml, differences, line_with, recipe_hash, with_value
@@ -25,7 +26,7 @@ from bot.domain.redaction import redact
 from bot.domain.scripts import with_data_scripts
 from bot.loop.action import Action
 from bot.loop.actions.card import experiment_card
-from bot.loop.actions.contract import describe_model
+from bot.loop.actions.contract import describe_model, longest_sequence
 from bot.loop.actions.generated import card_of, generated_rows, spoiled
 from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
 from bot.loop.actions.lineage import lineage_of
@@ -41,9 +42,9 @@ from bot.loop.actions.traces import (
     number,
     output_json,
 )
-from bot.loop.judging import forgotten, holdout_events, judged, reached_run, wise
+from bot.loop.judging import forgotten, holdout_events, judged, reached_run, unmeasured, wise
 from bot.loop.policy import arm_chosen, head_recipe_hash
-from bot.loop.spending import data_key, remedy_waits, spend_of
+from bot.loop.spending import allowance, data_key, remedy_waits, spend_of
 from bot.loop.world import World
 from runners.job import JobId
 
@@ -85,15 +86,10 @@ async def diagnose_run(world: World, x: Experiment, action: Action) -> list[NewE
                              "against_best": None, "failure": _failure(world, x, run)}  # fmt: skip
     if train is not None and train.succeeded and evaluate is not None and evaluate.succeeded:
         result = await result_of(world, x, evaluate)
-        found["score"] = score_of(result, evaluate.job_id)
-        best = x.best_run
-        best_result = await result_of(world, x, x.job_for(JobRole.EVALUATE, best.n)) if best is not None else None
-        baseline = x.job_for(JobRole.BASELINE, BASELINE)
-        found |= judged(
-            x, result, await result_of(world, x, baseline),
-            (best.n, best_result) if best is not None and best_result is not None else None,
-        )  # fmt: skip
-        found["forgetting"] = forgotten(await raw_result(world, x, baseline), await raw_result(world, x, evaluate))
+        if (no_number := unmeasured(result)) is not None:
+            found["failure"] = no_number
+        else:
+            found |= await _measured(world, x, result, evaluate)
     blame = None
     if train is not None and train.succeeded:
         facts, blame = await generated_rows(world, x, run)
@@ -118,6 +114,16 @@ async def diagnose_run(world: World, x: Experiment, action: Action) -> list[NewE
     if proposer is not None and _is_open(after, decision):
         found["brain"] = proposer
     return [*asked, NewEvent(EventKind.DIAGNOSED, key, found)]
+
+
+async def _measured(world: World, x: Experiment, result: Evaluation, evaluate: Job) -> dict[str, Any]:
+    """What an evaluated run's DIAGNOSED says of its result: the score, its verdicts, and what the model forgot."""
+    best, baseline = x.best_run, x.job_for(JobRole.BASELINE, BASELINE)
+    rival = (best.n, await result_of(world, x, x.job_for(JobRole.EVALUATE, best.n))) if best is not None else None
+    found: dict[str, Any] = {"score": score_of(result, evaluate.job_id)}
+    found |= judged(x, result, await result_of(world, x, baseline), rival)
+    found["forgetting"] = forgotten(await raw_result(world, x, baseline), await raw_result(world, x, evaluate))
+    return found
 
 
 def _scripts_back(x: Experiment, decision: Decision) -> Decision:
@@ -180,9 +186,14 @@ async def _decided(world: World, x: Experiment) -> Decision:
     reached = reached_run(x)
     if reached is not None and wise(x, reached):
         return Decision(None)  # the sealed test comes next
-    family, parameters = await asyncio.to_thread(describe_model, await base_model(world, x))
-    covered = frozenset(x.consent["envelope"]["keys"]) if x.consent is not None else None
-    means = Means(remaining(x.ceilings, spend_of(x)).runs, family, parameters or None, covered)
+    base = await base_model(world, x)
+    family, parameters = await asyncio.to_thread(describe_model, base)
+    means = Means(
+        remaining(x.ceilings, spend_of(x)).runs, family, parameters or None,
+        covered=frozenset(x.consent["envelope"]["keys"]) if x.consent is not None else None,
+        positions=await asyncio.to_thread(longest_sequence, base),
+        seconds=3600 * allowance(x, JobRole.TRAIN, x.last_at).gpu_hours,
+    )  # fmt: skip
     decision = next_change(x, means, Search(world.search))
     if decision.remedy is None or decision.remedy.stage is None:
         return decision
@@ -278,10 +289,7 @@ def _settled_remedy(world: World, x: Experiment, run: Run) -> tuple[Remedy | Non
     if folder is None:
         return remedy, None
     probe = output_json(folder, "out/probe.json")
-    settled = after_probe(remedy, probe)
-    if not differences(yaml.safe_load(run.recipe) or {}, yaml.safe_load(settled.applied(run.recipe)) or {}):
-        settled = after_probe(remedy, None)  # the test chose what the recipe has: keep the direction of the evidence
-    return settled, probe
+    return settled(remedy, probe, run.recipe, tried=x.tried, script_digest=digest_of(run.digests)), probe
 
 
 def _curves(world: World, x: Experiment, run: Run) -> list[messages.Curve]:
