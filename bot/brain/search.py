@@ -247,8 +247,8 @@ def _draft(x: Experiment, run: Run, base: Run, means: Means) -> Remedy | None:
     values = yaml.safe_load(start.recipe) or {}
     number = len(made) + 2
     room = _room(x, start, means)
-    for wanted in draft_settings(values, means):
-        settings = fitted(values, wanted, room)
+    for drafted in draft_settings(values, means):
+        settings = fitted(values, drafted, room)
         if settings is None or not (means.covered is None or means.covers(settings)):
             continue
         if _untried(x, run, values, {**values, **settings}):

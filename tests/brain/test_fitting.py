@@ -161,7 +161,7 @@ def test_no_draft_changes_the_scope() -> None:
 def test_script_of_the_goals_own_is_given_no_key_that_its_recipe_lacks() -> None:
     recipe = "method: sft\nlr: 0.001\nmax_steps: 50\n"
     place = Place(recipe, script="mine.py", runs=12).ran(0.4, found(Symptom.DIVERGENCE, "learning_rate", 1e-4))
-    seen = set()
+    seen: set[str] = set()
     for _ in range(4):
         decision = place.decided()
         if decision.remedy is None:

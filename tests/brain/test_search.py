@@ -136,6 +136,7 @@ def test_first_draft_is_the_usual_rate_where_the_recipe_is_far_below_it() -> Non
 def test_drafts_are_independent_and_only_where_the_budget_allows() -> None:
     assert [drafts_wanted(runs) for runs in (1, 5, 6, 8, 10, 30)] == [0, 0, 2, 3, 4, 4]
     place = Place(runs=10).ran(0.4)
+    assert place.remedy().why.startswith("Draft 2 of 4: ")
     seen = []
     for value in (0.3, 0.35, 0.32):
         place.revised()
