@@ -357,7 +357,9 @@ def _stretched(diagnosis: Diagnosis, before: Any, value: Any, *, halved: bool) -
 def _stepped(report: DiagnosisReport, values: Mapping[str, Any], parameters: float | None) -> Iterator[Remedy]:
     """The table's steps for everything that is more than advice."""
     for diagnosis in report.diagnoses:
-        if diagnosis.severity is Severity.ADVICE or (diagnosis.symptom in UNPAID and diagnosis.key in REWARD_KEYS):
+        # Where a reward that can tell is known, it is the reward's own fault, and no sampling helps.
+        blind = diagnosis.symptom in UNPAID and diagnosis.key in REWARD_KEYS and diagnosis.suggested is not None
+        if diagnosis.severity is Severity.ADVICE or blind:
             continue
         for step in STEPS.get(diagnosis.symptom, ()):
             if settings := step.change(values, parameters):

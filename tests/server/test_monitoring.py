@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.world import GOOD, POLICY, World, practice_world
+from tests.world import GOOD, POLICY, World, goal_body, practice_world
 
 DEAD = "".join(
     json.dumps({"step": n, "loss": 0.0, "grad_norm": 0.0, "reward": 0.0, "frac_reward_zero_std": 1.0}) + "\n"
@@ -40,7 +40,7 @@ def checkpoint_asked(world: World) -> Path:
 
 
 def test_doomed_run_makes_a_checkpoint_is_ended_and_the_next_one_follows(world: World) -> None:
-    issue = world.open_goal()
+    issue = world.open_goal(goal_body(method="grpo"))
     ended = world.until_event(issue, "monitored")["data"]
     assert (ended["tier"], ended["step"], ended["total_steps"]) == ("hard", 30, 100)
     assert ended["diagnoses"][0]["symptom"] == "reward_zero"
@@ -79,7 +79,7 @@ def test_verdict_of_the_wrapper_counts_and_nobody_judges_once_more(tmp_path: Pat
         world.runner.script(GOOD | {"train-01": ended, "train-02": watched})
         world.start()
         world.wait_ready()
-        issue = world.open_goal()
+        issue = world.open_goal(goal_body(method="grpo"))
         world.until_event(issue, "revised")
         diagnosed = world.first(issue, "diagnosed")
         assert diagnosed["report"]["diagnoses"][0]["symptom"] == "reward_zero"
