@@ -13,7 +13,10 @@ from bot.diagnosis.learning_rates import rate_of, tidy
 from bot.diagnosis.remedies import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_MAX_LENGTH,
+    IMITATION_WEIGHTS,
+    WITH_IMITATION,
     duration_key,
+    lacks_imitation,
     scaled_duration,
     smaller_batch_size,
 )
@@ -23,10 +26,6 @@ from bot.domain.methods import METHODS
 from bot.domain.recipe import normalised_value
 
 Values = Mapping[str, Any]
-
-
-IMITATION_WEIGHT = 0.2
-"""† Of the sft term beside DPO's, as in the playbook's rows of small models."""
 
 
 class Change(Protocol):
@@ -160,9 +159,8 @@ def smaller_batch(values: Values, _: float | None = None, /) -> dict[str, Any]:
 
 def with_imitation(values: Values, _: float | None = None, /) -> dict[str, Any]:
     """A term that holds the chosen answers up, beside a DPO loss that only sets them apart from the rejected ones."""
-    loss = values.get("loss_type", "sigmoid")
-    alone = loss in ("sigmoid", ["sigmoid"]) and values.get("method") == "dpo"
-    return {"loss_type": "sigmoid,sft", "loss_weights": f"1.0,{IMITATION_WEIGHT}"} if alone else {}
+    alone = values.get("method") == "dpo" and lacks_imitation(values)
+    return {"loss_type": WITH_IMITATION, "loss_weights": IMITATION_WEIGHTS} if alone else {}
 
 
 def more_samples(values: Values, _: float | None = None, /) -> dict[str, Any]:
@@ -331,6 +329,8 @@ STEPS: dict[Symptom, tuple[Step, ...]] = {
     _S.DISK_FULL: (Step(to("save_total_limit", 1), _AX), Step(to("save_strategy", "no", "steps"), _AX)),
     _S.STALL: (Step(unset("dataloader_num_workers", 0), _OWN),),
     _S.JOB_TIMEOUT: (Step(longer(1 / 2), _OWN),),
+    # Pairs that are told apart with ease teach nothing more, and the answers may still be far from the chosen ones.
+    _S.UNKNOWN: (Step(with_imitation, _RPO),),
 }
 """What is not here has no line of the recipe that a step could change: a person is told."""
 

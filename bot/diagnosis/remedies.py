@@ -16,6 +16,14 @@ DEFAULT_EPOCHS = 3.0
 DEFAULT_BATCH_SIZE = 8
 USUAL_BETA = 0.1
 """DPOConfig.beta: https://huggingface.co/docs/trl/dpo_trainer"""
+WITH_IMITATION, IMITATION_WEIGHTS = "sigmoid,sft", "1.0,0.2"
+"""DPO's loss beside an sft term on the chosen answers, of a fifth of its weight: the Llama 3 report (2407.21783),
+section 4.1.4."""
+
+
+def lacks_imitation(recipe: Mapping[str, Any]) -> bool:
+    """Whether DPO's loss only sets the chosen answers apart from the rejected ones, and nothing holds them up."""
+    return recipe.get("loss_type", "sigmoid") in ("sigmoid", ["sigmoid"])
 
 
 def wants_range_probe(diagnosis: Diagnosis) -> bool:
@@ -127,6 +135,8 @@ def companions_of(diagnosis: Diagnosis, recipe: Mapping[str, Any]) -> dict[str, 
         return {each: value for each in named if each != key and recipe.get(each) not in (None, "auto")}
     if symptom is Symptom.DPO_FLIPPED and key == "data_chosen_column" and recipe.get("data_rejected_column") == value:
         return {"data_rejected_column": recipe.get(key)}
+    if key == "loss_type" and value == WITH_IMITATION:
+        return {"loss_weights": IMITATION_WEIGHTS}
     if symptom is Symptom.DPO_OVERSHOOT and key == "learning_rate":
         beta = finite(recipe["beta"]) if recipe.get("beta") is not None else None
         return {"beta": USUAL_BETA} if beta is not None and beta < USUAL_BETA / 2 else {}

@@ -23,14 +23,17 @@ RICH = {
 
 @pytest.mark.parametrize("symptom", list(STEPS))
 def test_every_step_changes_something_that_may_stand_in_a_recipe(symptom: Symptom) -> None:
-    applied = [(step, settings) for step in STEPS[symptom] if (settings := step.change(RICH))]
+    recipes = (RICH, RICH | {"method": "dpo", "beta": 0.1})
+    applied = [
+        (step, recipe, settings) for recipe in recipes for step in STEPS[symptom] if (settings := step.change(recipe))
+    ]
     assert applied or symptom is Symptom.ROLLOUT_MISMATCH
-    for step, settings in applied:
+    for step, recipe, settings in applied:
         assert step.source
         for key, value in settings.items():
-            assert RICH.get(key) != value
+            assert recipe.get(key) != value
             assert setting_problem(key, value) is None or key == "chat_template_path"
-            assert key in DEFAULT_RECIPE_KEYS or scope_change(RICH, {**RICH, **settings}), key
+            assert key in DEFAULT_RECIPE_KEYS or scope_change(recipe, {**recipe, **settings}), key
 
 
 def test_step_that_has_nothing_to_change_is_passed_over() -> None:
@@ -96,6 +99,16 @@ def test_rate_that_is_not_written_is_the_methods_default() -> None:
         if each.key == "learning_rate"
     ]
     assert flat.value == 1e-5
+
+
+def test_dpo_that_falls_short_for_no_known_reason_gets_a_term_of_imitation() -> None:
+    """Pairs that are told apart with ease have nothing more to teach; the chosen answers themselves have."""
+    short = DiagnosisReport((found(Symptom.UNKNOWN),))
+    dpo = "method: dpo\ninit_from: postdoc/tiny-qwen3\nlearning_rate: 5.0e-4\n"
+    (only,) = remedies_for(short, dpo, tried={})
+    assert only.settings == {"loss_type": "sigmoid,sft", "loss_weights": "1.0,0.2"} and not only.waits
+    assert not list(remedies_for(short, dpo + "loss_type: [sigmoid, sft]\n", tried={}))
+    assert not list(remedies_for(short, RECIPE, tried={}))
 
 
 def test_rate_below_its_band_is_never_lowered_and_comes_before_more_steps() -> None:

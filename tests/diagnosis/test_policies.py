@@ -193,7 +193,24 @@ def test_both_answers_made_unlikely_with_a_bad_score_is_displacement(folder: Any
         DPO.replace("5.0e-4", "1.5e-3"), metrics=metrics, evaluation=build.evaluation(0.25), goal={"target": 0.8}
     )
     found = first(path)
-    assert (found.symptom, found.key, found.suggested) == (Symptom.DPO_DISPLACEMENT, "learning_rate", 0.0005)
+    assert (found.symptom, found.key, found.suggested) == (Symptom.DPO_DISPLACEMENT, "loss_type", "sigmoid,sft")
+    held_up = DPO + "loss_type: sigmoid,sft\nloss_weights: 1.0,0.2\n"
+    for rate, change in (("1.5e-3", ("beta", 0.3)), ("4.0e-3", ("learning_rate", 0.00041))):
+        again = folder(
+            held_up.replace("5.0e-4", rate), metrics=metrics, evaluation=build.evaluation(0.25), goal={"target": 0.8}
+        )
+        assert (first(again).key, first(again).suggested) == change
+
+
+def test_policy_far_from_its_reference_at_a_usual_rate_lacks_imitation(folder: Any, build: Any) -> None:
+    metrics = preferences(build, **{"rewards/margins": build.trend(0.0, 60.0), "logps/chosen": build.trend(-0.3, -0.8)})
+    short = {"metrics": metrics, "evaluation": build.evaluation(0.3), "goal": {"target": 0.8}}
+    (alone,) = blamed(folder(DPO, **short))
+    assert (alone.symptom, alone.key, alone.suggested) == (Symptom.DPO_OVERSHOOT, "loss_type", "sigmoid,sft")
+    (tiny,) = blamed(folder(DPO + "beta: 0.01\n", **short))
+    assert (tiny.key, tiny.suggested) == ("beta", 0.1)
+    (held_up,) = blamed(folder(DPO + "loss_type: sigmoid,sft\n", **short))
+    assert (held_up.key, held_up.suggested) == ("learning_rate", 5e-5)
 
 
 def test_margins_far_beyond_what_separates_the_pairs_with_a_bad_score(folder: Any, build: Any) -> None:

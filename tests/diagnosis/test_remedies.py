@@ -125,6 +125,12 @@ def test_tiny_beta_comes_back_with_the_rate() -> None:
     assert companions_of(overshot, {"beta": 0.1}) == companions_of(overshot, {}) == {}
 
 
+def test_terms_of_a_loss_come_with_their_weights() -> None:
+    for symptom in (Symptom.DPO_OVERSHOOT, Symptom.DPO_DISPLACEMENT):
+        alone = diagnosis(symptom, "loss_type", "sigmoid,sft")
+        assert companions_of(alone, {"loss_type": "sigmoid"}) == {"loss_weights": "1.0,0.2"}
+
+
 def test_rows_that_were_left_out_come_back_for_as_many_steps() -> None:
     evidence = (Evidence("eval_loss", 20, 4.6), Evidence("loss", 200, 0.001))
     few = replace(diagnosis(Symptom.OVERFIT, "data_max_rows", None), evidence=evidence)

@@ -55,6 +55,7 @@ DEFAULT_RECIPE_KEYS = (
     "lora_target_modules",
     "beta",
     "loss_type",
+    "loss_weights",
     "epsilon_high",
     "temperature",
     "num_generations",

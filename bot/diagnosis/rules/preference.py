@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bot.diagnosis.curves import Series, held_out_of, last_run, observed
 from bot.diagnosis.learning_rates import tidy
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.outcomes import text_distance
 from bot.diagnosis.readings import finite, shown
+from bot.diagnosis.remedies import USUAL_BETA, WITH_IMITATION, lacks_imitation
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, percent, seen
 from bot.diagnosis.rules.pairs import known_pairs
 from bot.domain.diagnosis import Evidence, Severity, Symptom
@@ -132,8 +135,12 @@ def overshoot(observations: Observations) -> Answer:
     chosen = observed(observations, "logps/chosen")
     absurd = limit < OVERSHOT_MARGIN and len(chosen) > 0 and chosen.tail(3) < chosen.head(3) - DISPLACED
     hurt = _hurt(observations) or (absurd and not observations.met)
-    low_beta = observations.setting("beta", 0.1) < 0.05
-    key, suggested = ("beta", 0.1) if low_beta and rate.current <= rate.band.high else ("learning_rate", rate.lowered())
+    if rate.current > rate.band.high:
+        key, suggested = "learning_rate", rate.lowered()
+    elif observations.setting("beta", USUAL_BETA) < USUAL_BETA / 2:
+        key, suggested = "beta", USUAL_BETA
+    else:
+        key, suggested = _held_up(observations) or ("learning_rate", rate.lowered())
     evidence = [_last(margins, "rewards/margins"), _last(accuracy, "rewards/accuracies")]
     evidence += [seen("loss", loss.last_step, loss.tail(3))] if len(loss) else []
     evidence += [_last(chosen, "logps/chosen")] if len(chosen) else []
@@ -163,7 +170,7 @@ def _margin_limit(observations: Observations) -> float:
     tokens = finite(raw) if raw is not None else None
     if not tokens:
         return OVERSHOT_MARGIN
-    return min(OVERSHOT_MARGIN, OVERSHOT_NATS * tokens * max(1e-4, observations.setting("beta", 0.1)))
+    return min(OVERSHOT_MARGIN, OVERSHOT_NATS * tokens * max(1e-4, observations.setting("beta", USUAL_BETA)))
 
 
 def displacement(observations: Observations) -> Answer:
@@ -184,9 +191,10 @@ def displacement(observations: Observations) -> Answer:
         )
     hurt = _hurt(observations)
     rate = observations.rate
-    high = rate.current >= rate.band.high
-    stronger = tidy(3 * observations.setting("beta", 0.1))
-    key, suggested = ("learning_rate", rate.lowered(3)) if high else ("beta", stronger)
+    if rate.current > rate.band.ceiling:
+        key, suggested = "learning_rate", rate.lowered(3)
+    else:
+        key, suggested = _held_up(observations) or ("beta", tidy(3 * observations.setting("beta", USUAL_BETA)))
     return finding(
         observations,
         Symptom.DPO_DISPLACEMENT,
@@ -238,6 +246,11 @@ def _same_answers(observations: Observations) -> Answer:
         runner_up="wrong_columns: both sides read the same column",
         refuted_by="pairs, read by a person, whose answers differ in what matters",
     )
+
+
+def _held_up(observations: Observations) -> tuple[str, Any] | None:
+    """(key, value) that adds a term of imitation where the loss has none."""
+    return ("loss_type", WITH_IMITATION) if lacks_imitation(observations.recipe) else None
 
 
 def _hurt(observations: Observations) -> bool:
