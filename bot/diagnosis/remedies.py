@@ -140,6 +140,11 @@ def companions_of(diagnosis: Diagnosis, recipe: Mapping[str, Any]) -> dict[str, 
     if symptom is Symptom.DPO_OVERSHOOT and key == "learning_rate":
         beta = finite(recipe["beta"]) if recipe.get("beta") is not None else None
         return {"beta": USUAL_BETA} if beta is not None and beta < USUAL_BETA / 2 else {}
+    if symptom is Symptom.PACKING_LEAK and key == "packing":
+        # A length that cut packed rows into blocks would cut each row by itself short.
+        lengths = {e.key.rpartition(".")[2]: e.value for e in diagnosis.evidence if e.key.startswith("token_lengths.")}
+        needed = max_length_for(lengths, count(recipe.get("max_length", DEFAULT_MAX_LENGTH)) or DEFAULT_MAX_LENGTH)
+        return {"max_length": needed} if needed is not None and recipe.get("max_length") is not None else {}
     if symptom is Symptom.OVERFIT and key == "data_max_rows" and duration_key(recipe) == "num_train_epochs":
         # As many steps over more rows, not as many epochs: the run costs what it cost.
         steps = [evidence.step for evidence in diagnosis.evidence if evidence.key == "loss" and evidence.step]

@@ -136,6 +136,16 @@ def test_policy_that_does_not_move_wants_a_higher_rate(folder: Any, build: Any) 
     found = first(folder(GRPO.replace("1.0e-3", "1.0e-7"), metrics=metrics))
     assert (found.symptom, found.key) == (Symptom.PLATEAU, "learning_rate") and found.suggested == 1.7e-4
 
+def test_walk_about_the_start_at_a_rate_below_the_usual_ones_is_a_plateau(folder: Any, build: Any) -> None:
+    low = GRPO.replace("1.0e-3", "1.0e-6")
+    flat = build.policy_curve(build.trend(0.1, 0.1, 60), kl=6e-4)
+    found = first(folder(low, metrics=flat, evaluation=build.evaluation(0.1), goal={"target": 0.8}))
+    assert (found.symptom, found.key) == (Symptom.PLATEAU, "learning_rate") and found.suggested > 1e-5
+    for recipe, kl in ((low, 0.2), (low.replace("1.0e-6", "1.0e-3"), 6e-4)):
+        moved = build.policy_curve(build.trend(0.1, 0.1, 60), kl=kl)
+        path = folder(recipe, metrics=moved, evaluation=build.evaluation(0.1), goal={"target": 0.8})
+        assert Symptom.PLATEAU not in {each.symptom for each in diagnose(path).diagnoses}
+
 
 def test_one_answer_to_every_prompt_is_a_collapse_though_the_reward_is_high(folder: Any, build: Any) -> None:
     prompts, answers = build.words(40), build.words(40, 7)

@@ -125,6 +125,13 @@ def test_tiny_beta_comes_back_with_the_rate() -> None:
     assert companions_of(overshot, {"beta": 0.1}) == companions_of(overshot, {}) == {}
 
 
+def test_rows_that_were_packed_into_blocks_are_not_cut_short_without_packing() -> None:
+    lengths = tuple(Evidence(f"token_lengths.{name}", None, value) for name, value in (("p95", 20), ("max", 22)))
+    leaking = replace(diagnosis(Symptom.PACKING_LEAK, "packing", False), evidence=lengths)
+    assert companions_of(leaking, {"max_length": 12}) == {"max_length": 32}
+    assert companions_of(leaking, {"max_length": 128}) == companions_of(leaking, {"max_length": None}) == {}
+
+
 def test_terms_of_a_loss_come_with_their_weights() -> None:
     for symptom in (Symptom.DPO_OVERSHOOT, Symptom.DPO_DISPLACEMENT):
         alone = diagnosis(symptom, "loss_type", "sigmoid,sft")

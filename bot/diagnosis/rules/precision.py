@@ -113,6 +113,8 @@ def packing_leak(observations: Observations) -> Answer:
     if isolated:
         return RuledOut(Symptom.PACKING_LEAK, f"packed rows are kept apart by {used} attention")
     strategy = str(observations.recipe.get("packing_strategy", "bfd"))
+    lengths = observations.audit.get("token_lengths")
+    lengths = lengths if isinstance(lengths, dict) else {}
     return finding(
         observations,
         Symptom.PACKING_LEAK,
@@ -124,6 +126,7 @@ def packing_leak(observations: Observations) -> Answer:
             seen("packing_is_isolated", None, str(bool(isolated)).lower()),
             seen("attn_implementation", None, used),
             seen("packing_strategy", None, strategy),
+            *(seen(f"token_lengths.{name}", None, lengths[name]) for name in ("p95", "max") if name in lengths),
         ],
         cause=f"Rows are packed ({strategy}) and {used} attention lets each see those before it in its block"
         f"{', as measured on 2 rows' if measured else ''}: the model learns from neighbours that no prompt will have.",

@@ -22,6 +22,8 @@ COLLAPSED_DIVERSITY = 0.2
 RAN_AWAY = 2.0
 # A policy that starts as its own reference has a divergence of zero; 6 was seen where TRL had loaded another one.†
 OTHER_REFERENCE = 0.5
+# Nats from the base model's answers: less is no movement at all, and less than the second is none that counts.†
+STILL, NEAR = 1e-4, 1e-2
 # With fewer logged steps a mean over a handful of groups says nothing.†
 FEWEST = 10
 # Below this temperature the answers of a group are nearly always one and the same.†
@@ -328,8 +330,9 @@ def no_movement(observations: Observations) -> Answer:
     dead = observed(observations, "frac_reward_zero_std")
     if len(dead) and dead.tail(10) > DEAD_GROUPS:
         return None
-    still = len(kl) >= FEWEST and max(kl.values[-FEWEST:]) < 1e-4
     low = observations.rate.current < observations.rate.band.low
+    # At a rate below what usually moves such a model, a walk about the start is not movement.
+    still = len(kl) >= FEWEST and max(kl.values[-FEWEST:]) < (NEAR if low and observations.rate.size_known else STILL)
     flat = abs(reward.tail(10) - reward.head(10)) < 0.05 + 2 * rewards.noise
     if not flat or not (still or (not len(kl) and low and observations.rate.far_below)):
         return RuledOut(Symptom.PLATEAU, f"the reward went from {shown(reward.head(10))} to {shown(reward.tail(10))}")
@@ -366,5 +369,10 @@ RULES = (
     ),
     Rule(Symptom.ENTROPY_COLLAPSE, entropy_collapse, "Axolotl: entropy below .01; DAPO: epsilon_high .28", online=True),
     Rule(Symptom.KL_BLOWUP, kl_blowup, "Axolotl: kl above 2, with a reward that fell; 5 values †", online=True),
-    Rule(Symptom.PLATEAU, no_movement, "† flat reward and a divergence below 1e-4 after 20 steps", online=True),
+    Rule(
+        Symptom.PLATEAU,
+        no_movement,
+        "† flat reward and a divergence below 1e-4 (below the usual rates: .01) after 20 steps",
+        online=True,
+    ),
 )
