@@ -59,22 +59,28 @@ def _in_nats(observations: Observations) -> bool:
     first = _first(observations)
     if (len(loss) and min(loss.values) < -LOSS_FLOOR) or first > MOST_NATS or _counts_otherwise(observations):
         return False
-    recipe, setup = observations.recipe, observations.setup
-    named = str(recipe.get("method") or recipe.get("rl") or setup.get("method") or "").lower()
-    # Of the methods only imitation is also what nothing speaks for.
-    known = named in METHODS or observations.method != "sft" or setup.get("loss") == CROSS_ENTROPY
-    if known or any(_OF_CLASSES.search(key) for key in _keys(observations)):
+    recipe, told = observations.recipe, observations.setup.get("loss")
+    if told == CROSS_ENTROPY or _method_known(observations):
         return True
+    if told == OTHER_LOSS or any(_OF_CLASSES.search(key) for key in _keys(observations)):
+        return told != OTHER_LOSS
+    # A model that is named and of which nothing more is told: recipes are written for language models.
     return first >= LEAST_NATS and any(recipe.get(key) for key in ("init_from", "model_name_or_path"))
 
 
+def _method_known(observations: Observations) -> bool:
+    """Somebody named it, or it is another than imitation, which is also what nothing speaks for."""
+    recipe = observations.recipe
+    named = str(recipe.get("method") or recipe.get("rl") or observations.setup.get("method") or "").lower()
+    return named in METHODS or observations.method != "sft"
+
+
 def _counts_otherwise(observations: Observations) -> bool:
-    """Something names another loss: the recipe, the model's configuration, or what is measured beside it."""
+    """Something names another loss: the recipe, or what is measured beside it."""
     recipe = observations.recipe
     named = any(_SQUARED.search(str(recipe[key])) for key in _LOSS_KEYS if recipe.get(key) is not None)
     measured = any(_OF_NUMBERS.search(key) for key in _keys(observations))
-    told = observations.setup.get("loss") == OTHER_LOSS and observations.method == "sft"
-    return named or measured or told or (recipe.get("num_labels") == 1 and observations.method != "reward")
+    return named or measured or (recipe.get("num_labels") == 1 and observations.method != "reward")
 
 
 def _keys(observations: Observations) -> Iterator[str]:
@@ -130,10 +136,10 @@ def told_by_model(config: Mapping[str, Any], adapter: Mapping[str, Any]) -> dict
         return {"method": method, "classes": classes} if classes > 1 else {"loss": OTHER_LOSS}
     if name.endswith(_OF_WORDS) or task in ("CAUSAL_LM", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS"):
         return {"loss": CROSS_ENTROPY}
-    return {}
+    return {"loss": OTHER_LOSS} if name else {}
 
 
 _OF_WORDS = (
-    "ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForSeq2SeqLM", "ForMaskedLM", "ForTokenClassification",
-    "ForQuestionAnswering", "ForCTC", "ForMultipleChoice",
+    "CausalLM", "LMHeadModel", "ForConditionalGeneration", "EncoderDecoderModel", "ChatModel", "ForSeq2SeqLM",
+    "ForMaskedLM", "ForTokenClassification", "ForQuestionAnswering", "ForCTC", "ForMultipleChoice",
 )  # fmt: skip

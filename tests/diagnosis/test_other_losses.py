@@ -94,7 +94,8 @@ def test_loss_is_in_nats_where_something_says_so(
         ({"architectures": ["BertForSequenceClassification"]}, {}, True),  # two classes are the default
         ({"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}}, {}, False),
         (REGRESSION, {}, False),
-        ({"architectures": ["PI0Policy"]}, {}, False),
+        ({"architectures": ["PI0Policy"], "_name_or_path": "my/policy"}, {}, False),
+        ({"_name_or_path": "my/model"}, {}, True),
         ({}, {"task_type": "CAUSAL_LM"}, True),
         ({}, {"task_type": None}, False),
     ],
