@@ -12,7 +12,7 @@ import yaml
 
 from actions import checkout
 from actions.request import Request
-from bot.diagnosis.folder import parsed_recipe
+from bot.diagnosis.recipes import parsed_recipe
 from bot.domain.methods import METHODS
 from bot.domain.recipe import earlier_run
 from bot.domain.redaction import redact

@@ -12,7 +12,8 @@ from typing import Any
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import Record
 
-# Losses below this are zero for every purpose here; the floor keeps logarithms and ratios of solved runs quiet.
+# Losses below this are zero for every purpose here; the floor keeps logarithms and ratios of solved runs quiet. A run
+# that begins below one has a floor as much lower: squared errors may begin at 1e-4.
 LOSS_FLOOR = 1e-3
 # A schedule has "let go" once the rate is below this share of its peak: what the loss does then says nothing about
 # whether longer training would help. 0.2 leaves four fifths of a linear decay and 70 % of a cosine.
@@ -111,13 +112,13 @@ def smoothed(series: Series, window: int = 3) -> Series:
     return Series(series.key, series.steps, tuple(values), series.bad_steps)
 
 
-def relative_noise(values: Sequence[float]) -> float:
+def relative_noise(values: Sequence[float], floor: float = LOSS_FLOOR) -> float:
     """Robust standard deviation of one value around its trend, relative to the value.
 
     Differences of neighbours cancel the trend; 1.4826 turns a median absolute deviation into a standard deviation,
     and the square root of two undoes the differencing.
     """
-    logs = [math.log(max(value, LOSS_FLOOR)) for value in values]
+    logs = [math.log(max(value, floor)) for value in values]
     differences = [b - a for a, b in itertools.pairwise(logs)]
     if not differences:
         return 0.0
@@ -157,16 +158,16 @@ class Trend:
     last: float
 
 
-def trend_of(series: Series) -> Trend | None:
+def trend_of(series: Series, floor: float = LOSS_FLOOR) -> Trend | None:
     """The trend of `series`, None with fewer than four values."""
     n = len(series)
     if n < 4:
         return None
     half = n // 2
     first, last = median(series.values[:half]), median(series.values[-half:])
-    ratio = max(last, LOSS_FLOOR) / max(first, LOSS_FLOOR)
+    ratio = max(last, floor) / max(first, floor)
     # 1.25: standard error of a median over that of a mean, for normal noise.
-    error = 1.25 * relative_noise(series.values) * math.sqrt(2 / half)
+    error = 1.25 * relative_noise(series.values, floor) * math.sqrt(2 / half)
     distance = fmean(series.steps[-half:]) - fmean(series.steps[:half])
     change = math.log(ratio)
     z = change / error if error > 1e-12 else math.copysign(99.0, change) if abs(change) > 1e-9 else 0.0
@@ -200,6 +201,8 @@ class LossShape:
     """Trend over the last third of the steps at which the schedule was still alive."""
     alive_until: int
     """Last step at which the learning rate was at least a fifth of its peak."""
+    floor: float
+    """The loss below which everything is zero: a thousandth of a nat, or of the first loss where that is less."""
     second_half_share: float
     """Share of the whole fall that happened in the second half of the alive steps: 0.5 is a straight line, and a run
     past its knee has nearly nothing there."""
@@ -221,16 +224,19 @@ def loss_shape(steps: Sequence[Record], recipe: Mapping[str, Any]) -> LossShape 
     alive_until = _alive_until(series_of(steps, "learning_rate"), loss, recipe)
     alive = loss.between(loss.first_step, alive_until)
     late = alive.between(alive_until - (alive_until - loss.first_step) // 3, alive_until) if len(alive) else alive
+    initial = loss.head(min(3, max(1, len(loss) // 5)))
+    floor = LOSS_FLOOR * (min(1.0, initial) if initial > 0 else 1.0)
     return LossShape(
         series=loss,
-        initial=loss.head(min(3, max(1, len(loss) // 5))),
+        initial=initial,
         final=loss.tail(max(3, len(loss) // 10)),
         best=smooth.values[best],
         best_step=smooth.steps[best],
         peak=smooth.values[peak],
         peak_step=smooth.steps[peak],
-        late=trend_of(late),
+        late=trend_of(late, floor),
         alive_until=alive_until,
+        floor=floor,
         second_half_share=_second_half_share(alive),
     )
 

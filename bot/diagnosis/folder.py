@@ -9,22 +9,26 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from bot.diagnosis.observations import ALIASES, Completion, Fresh, Observations, OldTask, Row
+from bot.diagnosis.observations import Completion, Fresh, Observations, OldTask, Row
 from bot.diagnosis.readings import LARGEST, Record, count, finite, json_lines, json_object, number, read_text
-from bot.diagnosis.trainer_folder import history_of, planned_by, recipe_told_by, state_of
+from bot.diagnosis.recipes import RECIPE_BYTES, parsed_recipe, under_our_names
+from bot.diagnosis.trainer_folder import (
+    TrainerLog,
+    closed_by,
+    history_of,
+    loss_told_by,
+    planned_by,
+    recipe_told_by,
+    state_of,
+    trainer_log_of,
+)
 from bot.domain.evaluation import Evaluation, Sample
-from bot.domain.recipe import normalised
 from bot.errors import UserError
 
-__all__ = ["Observations", "observations_of", "parsed_recipe", "read_folder", "row_of"]
+__all__ = ["Observations", "observations_of", "read_folder", "row_of"]
 
 # Ceilings keep a diagnosis in milliseconds whatever lies in the folder. A million-row training set is judged by
 # data_audit.json, which saw all of it; the rows here only serve for looking at what they contain.
-RECIPE_BYTES = 64 << 10
-RECIPE_DEPTH = 8
-RECIPE_BRACKETS = 200
 METRICS_BYTES = 64 << 20
 LOG_BYTES = 256 << 10
 ROWS_BYTES = 2 << 20
@@ -41,17 +45,20 @@ def read_folder(folder: Path) -> Observations:
     flat YAML mapping.
     """
     state = state_of(folder, folder / "out")
-    recipe_text, recipe = _recipe(folder, state)
+    trainer_log = trainer_log_of(folder, folder / "out")
+    recipe_text, recipe = _recipe(folder, state, trainer_log)
     log = read_text(_path(folder, "log.txt"), limit_bytes=LOG_BYTES, tail=True) or ""
     records = (
         tuple(json_lines(_path(folder, "metrics.jsonl"), limit_bytes=METRICS_BYTES))
         or history_of(state)
+        or trainer_log.records
         or _printed_records(log, recipe)
     )
     steps, evals, probes = _split(records)
     train_rows, columns = _rows(_path(folder, "train.jsonl"), recipe)
     eval_rows, _ = _rows(_path(folder, "eval.jsonl"), {})
     evaluation = json_object(_path(folder, "evaluation.json"))
+    setup = json_object(_path(folder, "setup.json")) or {}
     return Observations(
         recipe_text=recipe_text,
         recipe=recipe,
@@ -70,9 +77,10 @@ def read_folder(folder: Path) -> Observations:
         eval_rows=eval_rows,
         completions=_completions(json_lines(_path(folder, "completions.jsonl"), limit_bytes=ROWS_BYTES)),
         job=json_object(_path(folder, "job.json")) or {},
-        setup=planned_by(state) | dict(json_object(_path(folder, "setup.json")) or {}),
+        setup=planned_by(state, trainer_log) | loss_told_by(folder) | dict(setup),
         hardware=json_object(_path(folder, "hardware.json")) or {},
         timing=json_object(_path(folder, "timing.json")) or {},
+        closed=closed_by(history_of(state)) or trainer_log.closed,
     )
 
 
@@ -95,7 +103,7 @@ def observations_of(
     steps, evals, probes = _split(rows)
     return Observations(
         recipe_text,
-        _under_our_names(parsed_recipe(recipe_text)),
+        under_our_names(parsed_recipe(recipe_text)),
         steps,
         evals,
         probes,
@@ -115,66 +123,20 @@ def _path(folder: Path, name: str) -> Path:
     return next((place for place in places if place.is_file()), places[0])
 
 
-def _recipe(folder: Path, state: Record) -> tuple[str, dict[str, Any]]:
+def _recipe(folder: Path, state: Record, trainer_log: TrainerLog) -> tuple[str, dict[str, Any]]:
     path = folder / "recipe.yaml"
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder. Name the folder that holds the run's recipe.yaml.")
     text = read_text(path, limit_bytes=RECIPE_BYTES) if path.is_file() else None
     if text is not None:
-        return text, _under_our_names(parsed_recipe(text))
+        return text, under_our_names(parsed_recipe(text))
     logged = any(_path(folder, name).is_file() for name in ("metrics.jsonl", "log.txt"))
-    if not path.exists() and (state or logged):
-        return "", _under_our_names(recipe_told_by(folder, state))
+    if not path.exists() and (state or trainer_log.records or logged):
+        return "", under_our_names(recipe_told_by(folder, state))
     raise UserError(
-        f"{path} cannot be read, and neither metrics.jsonl, trainer_state.json nor log.txt of a run lies there. Name "
-        "the folder that holds them, best with the recipe.yaml that the run was started with."
+        f"{path} cannot be read, and neither metrics.jsonl, trainer_log.jsonl, trainer_state.json nor log.txt of a run "
+        "lies there. Name the folder that holds them, best with the recipe.yaml that the run was started with."
     )
-
-
-def parsed_recipe(text: str) -> dict[str, Any]:
-    """The recipe's keys, normalised.
-
-    Raises: UserError when `text` is no YAML mapping, or uses aliases (a few lines of them expand without end).
-    """
-    # PyYAML takes seconds for a few thousand open brackets, and minutes for a file of them.
-    if len(text) >= RECIPE_BYTES or text.count("[") + text.count("{") > RECIPE_BRACKETS:
-        raise UserError("recipe.yaml is too large or too nested for a recipe. Write one `key: value` per line.")
-    try:
-        _refuse_expansion(text)
-        values = yaml.safe_load(text)
-        if values is None:
-            return {}
-        if isinstance(values, dict):
-            return normalised(values)
-    except UserError:
-        raise
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        reason = str(error).split("\n", 1)[0][:200]
-        raise UserError(f"recipe.yaml is not valid YAML ({reason}). Write one `key: value` per line.") from error
-    raise UserError(f"recipe.yaml holds a {type(values).__name__}, not keys. Write one `key: value` per line.")
-
-
-def _under_our_names(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe with other trainers' keys under TRL's names as well; a key that is there itself stands."""
-    known = {
-        key: recipe[alias]
-        for key, aliases in ALIASES.items()
-        for alias in aliases
-        if alias in recipe and key not in recipe
-    }
-    if str(recipe.get("adapter", "")).lower() in ("lora", "qlora"):
-        known.setdefault("use_peft", True)
-    return {**known, **recipe}
-
-
-def _refuse_expansion(text: str) -> None:
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            raise UserError("recipe.yaml uses YAML aliases (*name). Write each value out, one key per line.")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > RECIPE_DEPTH:
-            raise UserError("recipe.yaml is nested too deeply. Write one `key: value` per line.")
 
 
 # `{'loss': 1.2, 'grad_norm': nan, 'epoch': 0.3}`: how transformers' Trainer prints its records.

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 from bot.diagnosis.signatures import signature_in
+from bot.diagnosis.tracebacks import last_traceback, went_on
 from bot.domain.diagnosis import Symptom
 
 
@@ -31,7 +32,6 @@ class Crash:
     """The columns that the data has, where the message lists them."""
 
 
-_TRACEBACK = "Traceback (most recent call last):"
 _EXCEPTION = re.compile(
     r"^(?:[A-Za-z_][\w.]*\.)?([A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning|Exhausted))\b:?(.*)$"
 )
@@ -116,12 +116,11 @@ def last_crash(log: str, *, column_names: frozenset[str] = frozenset()) -> Crash
 
     `column_names` are further names known to be columns (the recipe's); a KeyError about one of them is about data.
     """
-    log = _of_one_process(_plain(log))
-    traceback = _last_traceback(log)
-    tail = log[-6000:]
+    traceback, rest = last_traceback(log)
+    tail = rest[-6000:]
     text = traceback or tail
     exception, where = _exception(traceback), _where(traceback)
-    if _OUT_OF_MEMORY.search(text):
+    if _OUT_OF_MEMORY.search(traceback) if traceback else _ran_out(tail):
         return Crash(
             Symptom.OOM, _memory_line(text, exception), where, phase=_phase(text), script_line=_script_line(traceback)
         )
@@ -157,6 +156,12 @@ def _environment(traceback: str, tail: str, exception: str, where: str) -> Crash
     subject = _first_group(signature.subject.search(text)) if signature.subject is not None else ""
     words = exception if exception and match[0][:60] in exception else _line_matching(signature.pattern, text)
     return Crash(signature.symptom, words, where, subject=subject, script_line=_script_line(traceback))
+
+
+def _ran_out(tail: str) -> bool:
+    """Without a traceback: an allocator's words, after which nothing was trained any more."""
+    found = list(_OUT_OF_MEMORY.finditer(tail))
+    return bool(found) and not went_on(tail[found[-1].start() :])
 
 
 def _memory_line(text: str, exception: str) -> str:
@@ -208,67 +213,6 @@ def _refusal(tail: str) -> Crash | None:
     return Crash(Symptom.SCRIPT_ERROR, words, script, subject=subject)
 
 
-# Colours, as terminals and notebooks keep them; and notebooks' own form of a traceback, old and new (IPython 7 and 8).
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_NOTEBOOK_HEAD = re.compile(r"^[A-Z][\w.]* {2,}Traceback \(most recent call last\):?$", re.MULTILINE)
-_NOTEBOOK_FRAME = re.compile(r"^File (\S[^\n:]{0,300}(?::\\[^\n:]{1,300})?):(\d+), in ([\w.<>]+)\(.*$", re.MULTILINE)
-_NOTEBOOK_CELL = re.compile(r"^(?:Cell )?(In ?\[\d+\]), line (\d+).*$", re.MULTILINE)
-_OLD_FRAME = re.compile(
-    r"^(\S{1,300}\.py|<ipython-input-[\w-]+>) in ([\w.<>]+)(?:\(.*)?\n((?:.*\n){0,8}?-{2,}> ?(\d+))", re.MULTILINE
-)
-_NOTEBOOK_CONTEXT = re.compile(r"^ *(?:\d+(?: .*)?|\(\.\.\.\))\n", re.MULTILINE)
-_NOTEBOOK_LINE = re.compile(r"^-+> ?\d+ ?(.*)$", re.MULTILINE)
-
-
-def _plain(log: str) -> str:
-    """The log as a terminal without colours would show it, notebooks' tracebacks as the interpreter writes them."""
-    log = _COLOUR.sub("", log)
-    if _NOTEBOOK_HEAD.search(log) is None:
-        return log
-    log = _NOTEBOOK_HEAD.sub(_TRACEBACK, log)
-    log = _NOTEBOOK_FRAME.sub(r'  File "\1", line \2, in \3', log)
-    log = _NOTEBOOK_CELL.sub(r'  File "\1", line \2, in <module>', log)
-    log = _OLD_FRAME.sub(r'  File "\1", line \4, in \2\n\3', log)
-    # Lines around the one that failed are the script's text, not what happened.
-    return _NOTEBOOK_LINE.sub(r"    \1", _NOTEBOOK_CONTEXT.sub("", log))
-
-
-# PyTorch's own hook marks the lines of an uncaught exception so, once there are several processes.
-_RANK = re.compile(r"^\[rank(\d+)\]: ?(?!\[)", re.MULTILINE)
-_FIRST_TO_FAIL = re.compile(r"^\[rank(\d+)\]: Traceback", re.MULTILINE)
-
-
-def _of_one_process(log: str) -> str:
-    """The log without the marks of its processes. Of several that failed the first alone is kept: their lines may be
-    mixed, and the others' failures follow from its own."""
-    first = _FIRST_TO_FAIL.search(log)
-    if first is None:
-        return log
-    marked = ((line, _RANK.match(line)) for line in log.split("\n"))
-    return "\n".join(line[m.end() :] if m else line for line, m in marked if m is None or m[1] == first[1])
-
-
-def _last_traceback(log: str) -> str:
-    """The last traceback, unless all it says is that some child process failed: then the one before it."""
-    end = len(log)
-    while (start := log.rfind(_TRACEBACK, 0, end)) >= 0:
-        text = log[start : min(end, start + TRACEBACK_CHARACTERS)]
-        previous = log[:start].rstrip().rsplit("\n", 1)[-1]
-        # `Exception ignored in: ...` is printed while the interpreter shuts down and changes nothing.
-        ignored = previous.startswith("Exception ignored") and end == len(log)
-        if ignored or len(_TRAINED_ON.findall(log, start)) > 1:
-            return ""
-        if not _CHILD_FAILED.search(text):
-            return text
-        end = start
-    return ""
-
-
-# Records of a Trainer: after two of them a traceback was caught by something, or was of an attempt before this one.
-_TRAINED_ON = re.compile(r"\{'(?:loss|train_runtime)': ")
-_CHILD_FAILED = re.compile(r"ChildFailedError|^subprocess\.CalledProcessError", re.MULTILINE)
-TRACEBACK_CHARACTERS = 60_000
-"""Of one traceback: a notebook shows some ten lines of source for every frame."""
 LAST_LINES = 30
 """Lines at the end of a log without a traceback that say how it ended."""
 # The files of an experiment; libraries have a folder before their own train.py.

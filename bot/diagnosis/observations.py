@@ -17,10 +17,10 @@ from bot.domain.recipe import line_of
 T = TypeVar("T")
 
 # Names that other trainers' configurations use for keys that the rules know under TRL's name. Axolotl's:
-# https://docs.axolotl.ai/docs/config-reference.html
+# https://docs.axolotl.ai/docs/config-reference.html, and LLaMA-Factory's cutoff_len.
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "per_device_train_batch_size": ("micro_batch_size",),
-    "max_length": ("sequence_len",),
+    "max_length": ("sequence_len", "cutoff_len"),
     "num_train_epochs": ("num_epochs",),
     "lr_scheduler_type": ("lr_scheduler",),
     "packing": ("sample_packing",),
@@ -30,6 +30,15 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "reward_functions": ("reward_funcs",),
     "train_file": ("datasets",),
 }
+
+# Keys that tell whose defaults hold where a recipe is silent: Postdoc's own, or transformers' where none of another
+# trainer's stands beside them.
+_OURS = ("method", "init_from")
+_TRANSFORMERS = ("num_train_epochs", "per_device_eval_batch_size", "lr_scheduler_type", "model_name_or_path")
+_OF_OTHERS = (
+    "micro_batch_size", "sequence_len", "num_epochs", "sample_packing", "base_model", "adapter", "batch_size",
+    "finetuning_type", "cutoff_len", "stage",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +116,8 @@ class Observations:
     """What it needs of its machine by estimate: needed_gib, available_gib, machine, changes."""
     timing: Mapping[str, Any] = field(default_factory=dict)
     """What a timing probe measured: seconds_per_step."""
+    closed: bool = False
+    """The trainer wrote the record with which it ends, so training came to its end by itself."""
     running: bool = False
     """The run goes on: records end where they end because nothing later has happened yet."""
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -128,6 +139,7 @@ class Observations:
             probes=tuple(r for r in self.probes if r["step"] <= step),
             completions=tuple(c for c in self.completions if c.step <= step),
             log="",
+            closed=False,
             evaluation=None,
             baseline=None,
             fresh=None,
@@ -151,6 +163,13 @@ class Observations:
         """The name under which the recipe sets `key`: its own, or another trainer's."""
         names = (key, *ALIASES.get(key, ()))
         return next((name for name in names if self.line(name) is not None), key)
+
+    @property
+    def defaults_hold(self) -> bool:
+        """What TRL and transformers take where the recipe is silent is known to have held: it is a recipe of Postdoc's,
+        or one in their arguments and in no other trainer's."""
+        said = {name for name in (*_OURS, *_TRANSFORMERS, *_OF_OTHERS) if self.line(name) is not None}
+        return bool(said.intersection(_OURS)) or (bool(said) and not said.intersection(_OF_OTHERS))
 
     def setting(self, key: str, default: float) -> float:
         """A numeric key of the recipe, `default` (TRL's, most often) when it is absent or no number."""
@@ -195,7 +214,12 @@ class Observations:
 
     def _rate(self) -> Rate:
         parameters = finite(self.setup["parameters"]) if self.setup.get("parameters") is not None else None
-        return rate_of(self.recipe, parameters, self.method)
+        recipe = self.recipe
+        if recipe.get("learning_rate") is None and not self.defaults_hold:
+            # The highest that was logged: a schedule warms up to the recipe's own and decays from it.
+            logged = [rate for r in self.steps if (rate := finite(r.get("learning_rate", 0.0))) is not None]
+            recipe = {**recipe, "learning_rate": max(logged, default=None)}
+        return rate_of(recipe, parameters, self.method)
 
     # --- How far it came ----------------------------------------------------------------------------------------------
 
@@ -230,8 +254,10 @@ class Observations:
 
     @property
     def finished(self) -> bool:
-        """Something says that training ended by itself: its job succeeded, or its model was evaluated."""
-        return self.job.get("state") == "succeeded" or (self.evaluation is not None and not self.failed)
+        """Something says that training ended by itself: its job succeeded, its model was evaluated, or the trainer
+        wrote its last record."""
+        done = self.evaluation is not None or self.closed
+        return self.job.get("state") == "succeeded" or (done and not self.failed)
 
     @property
     def failed(self) -> bool:

@@ -78,19 +78,20 @@ def power_of_two(value: int) -> int:
     return 1 << max(0, value - 1).bit_length()
 
 
-def smaller_memory(recipe: Mapping[str, Any]) -> tuple[str, Any]:
-    """(key, value) of the first thing to change after running out of memory.
+def smaller_memory(recipe: Mapping[str, Any], *, batch: int | None, length: int | None) -> tuple[str, Any]:
+    """(key, value) of the first thing to change after running out of memory; no value where the present one, `batch`
+    sequences on a device or `length` tokens, is not known.
 
     A smaller batch is one cause with two keys: `companions_of` tells the second, gradient_accumulation_steps so many
     times as large, which keeps the tokens per update.
     """
-    batch = count(recipe.get("per_device_train_batch_size", DEFAULT_BATCH_SIZE)) or DEFAULT_BATCH_SIZE
+    if batch is None:
+        return "per_device_train_batch_size", None
     if batch > 1:
         return "per_device_train_batch_size", smaller_batch_size(batch)
     if recipe.get("gradient_checkpointing") is False:
         return "gradient_checkpointing", True
-    length = count(recipe.get("max_length", DEFAULT_MAX_LENGTH) or DEFAULT_MAX_LENGTH) or DEFAULT_MAX_LENGTH
-    return "max_length", max(1, length // 2)
+    return "max_length", max(1, length // 2) if length is not None else None
 
 
 def smaller_batch_size(batch: int) -> int:
@@ -101,7 +102,9 @@ def smaller_batch_size(batch: int) -> int:
     return max(1, batch // (8 if batch >= 256 else 4 if batch >= 64 else 2))
 
 
-def memory_remedy(recipe: Mapping[str, Any], phase: str, method: str) -> tuple[str, Any]:
+def memory_remedy(
+    recipe: Mapping[str, Any], phase: str, method: str, *, batch: int | None, length: int | None
+) -> tuple[str, Any]:
     """(key, value) of the first thing to change, by the part of a step that ran out of memory.
 
     Loading and the optimizer's states do not depend on the batch, and generation beside training divides the device.
@@ -114,19 +117,18 @@ def memory_remedy(recipe: Mapping[str, Any], phase: str, method: str) -> tuple[s
         return "optim", "adafactor"  # factored second moments, no first: transformers' own, no further package
     if phase == "load":
         return ("dtype", "bfloat16") if "16" not in str(recipe.get("dtype", "")) else ("load_in_4bit", True)
-    if phase == "logps" and method == "grpo":
-        batch = count(recipe.get("per_device_train_batch_size", DEFAULT_BATCH_SIZE)) or DEFAULT_BATCH_SIZE
+    if phase == "logps" and method == "grpo" and batch is not None:
         generations = count(recipe.get("num_generations", 8)) or 8
         if batch == 1 or (batch * (count(recipe.get("gradient_accumulation_steps", 1)) or 1)) % generations:
-            length = count(recipe.get("max_completion_length", 512) or 512) or 512
-            return "max_completion_length", max(1, length // 2)
-    return smaller_memory(recipe)
+            longest = count(recipe.get("max_completion_length", 512) or 512) or 512
+            return "max_completion_length", max(1, longest // 2)
+    return smaller_memory(recipe, batch=batch, length=length)
 
 
 def companions_of(diagnosis: Diagnosis, recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Keys that must change together with the diagnosis's own for it to stay one cause, with their values."""
     symptom, key, value = diagnosis.symptom, diagnosis.key, diagnosis.suggested
-    if symptom is Symptom.OOM and key == "per_device_train_batch_size":
+    if symptom is Symptom.OOM and key == "per_device_train_batch_size" and value is not None:
         batch = count(recipe.get("per_device_train_batch_size", DEFAULT_BATCH_SIZE)) or DEFAULT_BATCH_SIZE
         accumulation = count(recipe.get("gradient_accumulation_steps", 1)) or 1
         return {"gradient_accumulation_steps": math.ceil(accumulation * batch / max(1, int(value)))}

@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from bot.diagnosis.folder import parsed_recipe
+from bot.diagnosis.recipes import parsed_recipe
 from bot.zoo.reading import LOOKS, Answer, Judge, Reading, looked_at, metric_rows
 from bot.zoo.specimen import Json
 from bot.zoo.traces import Truth

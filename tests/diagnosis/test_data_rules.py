@@ -43,9 +43,20 @@ def test_truncation_explains_the_end_tokens_it_cut(folder: Any, build: Any) -> N
 
 
 def test_truncation_without_an_audit_shows_in_tokens_per_row(folder: Any, build: Any) -> None:
-    metrics = build.curve(build.decay(2, 1, 50), num_tokens=lambda step, _: step * 8 * 1024)
+    metrics = build.curve(build.decay(2, 1, 50), num_tokens=lambda step, _: step * 8 * 1024 - 100 * (step % 3))
     found = first(folder(metrics=metrics))
     assert (found.symptom, found.suggested) == (Symptom.TRUNCATION, 2048)
+
+
+def test_rows_that_are_padded_to_their_longest_are_not_truncation(folder: Any, build: Any) -> None:
+    """Every step has exactly as many tokens: nothing tells rows that were padded from rows that were cut."""
+    metrics = build.curve(build.decay(2, 1, 50), num_tokens=lambda step, _: step * 8 * 1024)
+    assert diagnose(folder(metrics=metrics)).diagnoses == ()
+
+
+def test_tokens_per_row_of_an_unknown_batch_say_nothing(folder: Any, build: Any) -> None:
+    metrics = build.curve(build.decay(2, 1, 50), num_tokens=lambda step, _: step * 8 * 1024 - 100 * (step % 3))
+    assert diagnose(folder("base_model: my/model\nsequence_len: 1024\n", metrics=metrics)).diagnoses == ()
 
 
 def test_packed_rows_of_full_length_are_not_truncation(folder: Any, build: Any) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bot.diagnosis import read_folder
-from bot.diagnosis.folder import parsed_recipe
 from bot.diagnosis.readings import number, shown
+from bot.diagnosis.recipes import parsed_recipe
 from bot.errors import UserError
 
 

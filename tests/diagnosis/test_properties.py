@@ -19,6 +19,9 @@ from bot.errors import UserError
 FILES = (
     "metrics.jsonl",
     "trainer_state.json",
+    "trainer_log.jsonl",
+    "config.json",
+    "adapter_config.json",
     "log.txt",
     "evaluation.json",
     "baseline.json",

@@ -88,12 +88,16 @@ def test_power_of_two_is_at_least_the_value(value: int, power: int) -> None:
 
 
 def test_memory_is_saved_by_batch_then_checkpointing_then_length() -> None:
-    assert smaller_memory({"per_device_train_batch_size": 3}) == ("per_device_train_batch_size", 1)
-    assert smaller_memory({"per_device_train_batch_size": 1, "gradient_checkpointing": False}) == (
-        "gradient_checkpointing",
-        True,
-    )
-    assert smaller_memory({"per_device_train_batch_size": 1, "max_length": 512}) == ("max_length", 256)
+    assert smaller_memory({}, batch=3, length=512) == ("per_device_train_batch_size", 1)
+    off = {"gradient_checkpointing": False}
+    assert smaller_memory(off, batch=1, length=512) == ("gradient_checkpointing", True)
+    assert smaller_memory({}, batch=1, length=512) == ("max_length", 256)
+
+
+def test_memory_of_what_is_not_known_is_saved_by_a_key_without_a_value() -> None:
+    assert smaller_memory({}, batch=None, length=512) == ("per_device_train_batch_size", None)
+    assert smaller_memory({}, batch=1, length=None) == ("max_length", None)
+    assert companions_of(diagnosis(Symptom.OOM, "per_device_train_batch_size", None), {}) == {}
 
 
 def test_halved_batch_keeps_the_rows_per_update() -> None:

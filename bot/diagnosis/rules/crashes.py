@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+from bot.diagnosis.defaults import max_length
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.outcomes import row_facts
-from bot.diagnosis.readings import count
-from bot.diagnosis.remedies import (
-    column_for,
-    max_length_for,
-)
+from bot.diagnosis.remedies import column_for, max_length_for
 from bot.diagnosis.rules.ends import crash_of, crashed_by, has_end, job_words, killed, logged_step
 from bot.diagnosis.rules.finding import RECIPE, Answer, Basis, Rule, RuledOut, finding, seen
 from bot.domain.diagnosis import Evidence, Severity, Symptom
@@ -56,7 +53,13 @@ def all_rows_dropped(observations: Observations) -> Answer:
     if crash is None:
         return None
     lengths = observations.audit.get("token_lengths")
-    max_length = count(observations.recipe.get("max_length", 1024) or 1024) or 1024
+    limit = max_length(observations)
+    length = f"max_length {limit}" if limit is not None else "the maximal length"
+    evidence = [seen("log", None, crash.exception)]
+    evidence += [seen("max_length", None, limit)] if limit is not None else []
+    suggested = 2 * limit if limit is not None else None
+    if isinstance(lengths, dict) and limit is not None:
+        suggested = max_length_for(lengths, limit)
     facts = row_facts(observations.train_rows)
     if facts.rows and facts.empty_completions == facts.rows:
         return None  # nothing was cut: there were no answers to begin with, which is the data rules' finding
@@ -66,13 +69,13 @@ def all_rows_dropped(observations: Observations) -> Answer:
         Basis.CRASH,
         severity=Severity.FATAL,
         confidence=0.85,
-        evidence=[seen("log", None, crash.exception), seen("max_length", None, max_length)],
-        cause=f"No training row was left: every row's prompt alone fills max_length {max_length}, and rows without a "
+        evidence=evidence,
+        cause=f"No training row was left: every row's prompt alone fills {length}, and rows without a "
         f"supervised token are dropped ({crash.exception}).",
         key="max_length",
-        suggested=max_length_for(lengths, max_length) if isinstance(lengths, dict) else max_length * 2,
+        suggested=suggested,
         runner_up="wrong_columns: the completions are empty",
-        refuted_by=f"rows whose prompt and completion together are shorter than {max_length} tokens",
+        refuted_by=f"rows whose prompt and completion together are shorter than {length} (in tokens)",
     )
 
 

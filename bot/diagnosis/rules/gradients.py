@@ -8,6 +8,7 @@ from bot.diagnosis.curves import Series, held_out_of, longest_run, observed, sha
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import shown
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, seen
+from bot.diagnosis.units import in_nats, loss_unit, times
 from bot.domain.diagnosis import Severity, Symptom
 
 # ZClip (arXiv 2504.02507): moving average with alpha .97, z above 2.5. PaLM's spikes raised the loss 2 to 10 times.
@@ -19,6 +20,8 @@ NEIGHBOURS = 8
 # Axolotl's training_stability guide: norms above 100 in SFT and DPO; above 10, again and again, in GRPO.
 EXPLODED = 100.0
 EXPLODED_REINFORCEMENT = 10.0
+# Of another loss than a cross-entropy the norms are large or small by nature: those above ten times the run's first.†
+EXPLODED_ELSEWHERE = 10.0
 PERSISTENT = 8
 """Logged steps in a row.†"""
 AGAIN = 5
@@ -32,14 +35,15 @@ def loss_spike(observations: Observations) -> Answer:
     shape = shape_of(observations)
     if shape is None or len(loss) < 3 * NEIGHBOURS or observations.reinforcement or observations.preference:
         return None
-    spikes = _spikes(loss, norm, observations.warm_up_steps)
+    unit, jump = loss_unit(observations), times(observations, SPIKE)
+    spikes = _spikes(loss, norm, observations.warm_up_steps, jump=jump, unit=unit)
     if not spikes:
-        return RuledOut(Symptom.LOSS_SPIKE, "no logged loss is twice that of its neighbours")
-    step, before, peak = max(spikes, key=lambda spike: spike[2] / max(spike[1], 0.05))
+        return RuledOut(Symptom.LOSS_SPIKE, f"no logged loss is {shown(jump)} times that of its neighbours")
+    step, before, peak = max(spikes, key=lambda spike: spike[2] / max(spike[1], 0.05 * unit))
     unclipped = observations.recipe.get("max_grad_norm", 1.0) in (0, None) or (
         observations.setting("max_grad_norm", 1.0) > 10
     )
-    hurt = _lost_ground(loss, spikes)
+    hurt = _lost_ground(loss, spikes, unit)
     # A spike that the run recovered from is worth a line, not a remedy: healthy runs have them.
     harmful = (unclipped and (hurt or observations.poor)) or (hurt and observations.poor)
     at = observed(observations, "grad_norm").between(step - 2, step + 2)
@@ -67,14 +71,14 @@ def loss_spike(observations: Observations) -> Answer:
     )
 
 
-def _spikes(loss: Series, norm: Series, warm_up: int) -> list[tuple[int, float, float]]:
+def _spikes(loss: Series, norm: Series, warm_up: int, *, jump: float, unit: float) -> list[tuple[int, float, float]]:
     """(step, level before, value) of every loss that stands out from those before it, with its gradient."""
     norms = dict(zip(norm.steps, norm.values, strict=True))
     found = []
     for i in range(NEIGHBOURS, len(loss)):
         before = median(loss.values[i - NEIGHBOURS : i])
         value, step = loss.values[i], loss.steps[i]
-        jumps = value > SPIKE * before and value > before + SPIKE_NATS and value > 0.5
+        jumps = value > jump * before and value > before + SPIKE_NATS * unit and value > 0.5 * unit
         if not jumps or step <= warm_up:
             continue
         earlier = [norms[s] for s in loss.steps[i - NEIGHBOURS : i] if s in norms]
@@ -84,11 +88,11 @@ def _spikes(loss: Series, norm: Series, warm_up: int) -> list[tuple[int, float, 
     return found
 
 
-def _lost_ground(loss: Series, spikes: list[tuple[int, float, float]]) -> bool:
+def _lost_ground(loss: Series, spikes: list[tuple[int, float, float]], unit: float) -> bool:
     """Ten logged steps after the first spike the loss is still well above where it was."""
     first, before, _ = spikes[0]
     after = [v for s, v in zip(loss.steps, loss.values, strict=True) if s > first]
-    return len(after) >= 10 and median(after[5:15]) > 1.3 * before + 0.05
+    return len(after) >= 10 and median(after[5:15]) > 1.3 * before + 0.05 * unit
 
 
 def grad_explosion(observations: Observations) -> Answer:
@@ -96,20 +100,23 @@ def grad_explosion(observations: Observations) -> Answer:
     if len(norm) < PERSISTENT:
         return None
     reinforcement = observations.reinforcement
-    limit = EXPLODED_REINFORCEMENT if reinforcement else EXPLODED
+    limit = _limit(observations, norm)
     length, start = longest_run(norm, lambda value: value > limit)
     above = sum(value > limit for value in norm.values)
     lasting = length >= PERSISTENT or (reinforcement and above >= max(AGAIN, 0.2 * len(norm)))
     top = max(norm.values)
     if not lasting:
         return RuledOut(
-            Symptom.GRAD_EXPLOSION, f"{above} of {len(norm)} norms are above {limit:g} (largest {shown(top)})"
+            Symptom.GRAD_EXPLOSION, f"{above} of {len(norm)} norms are above {shown(limit)} (largest {shown(top)})"
         )
     if reinforcement and not _reward_suffers(observations):
         return None  # a reward that goes on rising is the better judge
     # While a loss falls well, large norms are those of a model that learns a new form (tiny models start at 20).
     shape = shape_of(observations)
     learns = shape is not None and not reinforcement and shape.final < 0.5 * shape.initial
+    if not reinforcement and not in_nats(observations) and shape is not None and shape.final <= shape.initial:
+        words = f"{above} of {len(norm)} norms are above {shown(limit)}, and the loss does not rise"
+        return RuledOut(Symptom.GRAD_EXPLOSION, words)
     # Norms that were as large before anything was learned tell the scale of the loss: a sum, or one scaled for fp16.
     falls = (learns and (norm.tail(3) < limit or norm.tail(5) <= norm.head(5))) or _still_learns(observations)
     clipped = observations.setting("max_grad_norm", 1.0)
@@ -128,7 +135,7 @@ def grad_explosion(observations: Observations) -> Answer:
             seen("grad_norm", step, top),
             seen("steps_above", norm.last_step, above),
         ],
-        cause=f"grad_norm is above {limit:g} at {above} of {len(norm)} logged steps (largest {shown(top)} at step "
+        cause=f"grad_norm is above {shown(limit)} at {above} of {len(norm)} logged steps (largest {shown(top)} at step "
         f"{step})"
         + (", and gradients are not clipped." if unclipped else f" under learning_rate {shown(rate.current)}."),
         key=key,
@@ -138,6 +145,13 @@ def grad_explosion(observations: Observations) -> Answer:
         refuted_by="norms below the limit with the same data at a third of the rate",
         certain_at=norm.steps[min(len(norm) - 1, start + PERSISTENT - 1)] if length >= PERSISTENT else None,
     )
+
+
+def _limit(observations: Observations, norm: Series) -> float:
+    """The norm above which a step is no longer usual for such a run."""
+    if observations.reinforcement:
+        return EXPLODED_REINFORCEMENT
+    return EXPLODED if in_nats(observations) else EXPLODED_ELSEWHERE * norm.head(PERSISTENT)
 
 
 def _still_learns(observations: Observations) -> bool:

@@ -8,6 +8,7 @@ from bot.diagnosis.curves import held_out_of, shape_of
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import shown
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, percent, seen
+from bot.diagnosis.units import in_nats, still_falls
 from bot.domain.diagnosis import Severity, Symptom
 
 # Who gives every one of k classes the same chance has a loss of ln k and is right in 1/k of the rows, so the accuracy
@@ -35,7 +36,8 @@ def guessing(observations: Observations) -> Answer:
     chance = math.exp(-held_out)
     # ln 2 is the least that equal chances can cost.
     at_chance = held_out > 0.9 * math.log(2) and max(accuracy.values) <= GUESSING * chance
-    if not at_chance or shape.fall >= BARELY_MOVED:
+    # From ln 1000 the way down is long, and accuracy follows late: what still falls has begun to learn.
+    if not at_chance or shape.fall >= BARELY_MOVED or still_falls(shape) or not in_nats(observations):
         return RuledOut(
             Symptom.PLATEAU, f"{percent(right)} of the held-out rows are right at a held-out loss of {shown(held_out)}"
         )

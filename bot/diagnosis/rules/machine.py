@@ -125,10 +125,13 @@ def disk_full(observations: Observations) -> Answer:
         return RuledOut(Symptom.DISK_FULL, "nothing failed to be written") if has_end(observations) else None
     words = crash.exception if crash is not None else job_words(observations)
     kept = count(observations.recipe["save_total_limit"]) if observations.recipe.get("save_total_limit") else None
-    every = observations.setting("save_steps", 500)
+    told = observations.recipe.get("save_steps") is not None or observations.defaults_hold
+    every = observations.setting("save_steps", 500) if told else None
+    rarer = round(4 * every) if every is not None else None
+    each = f" of each {shown(every)} steps" if every is not None else ""
     saving = str(observations.recipe.get("save_strategy", "steps")).lower() not in ("no", "false")
     # Checkpoints are what fills a disk: as few as resuming needs, then less often, then none.
-    key, suggested = ("save_total_limit", 1) if kept is None or kept > 1 else ("save_steps", round(4 * every))
+    key, suggested = ("save_total_limit", 1) if kept is None or kept > 1 else ("save_steps", rarer)
     return finding(
         observations,
         Symptom.DISK_FULL,
@@ -138,10 +141,10 @@ def disk_full(observations: Observations) -> Answer:
         evidence=[
             seen("log", logged_step(observations), words),
             seen("save_total_limit", None, kept if kept is not None else "all are kept"),
-            seen("save_steps", None, every),
+            *([seen("save_steps", None, every)] if every is not None else []),
         ],
         cause=f"The disk (or its quota) was full after {observations.last_step} logged steps: {words}. "
-        f"{'Every' if kept is None else f'The last {kept}'} of the checkpoints of each {shown(every)} steps "
+        f"{'Every' if kept is None else f'The last {kept}'} of the checkpoints{each} "
         f"{'are' if saving else 'would be'} kept.",
         key=key,
         suggested=suggested if saving else None,

@@ -11,6 +11,7 @@ from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, 
 from bot.diagnosis.rules.optimization import level_of
 from bot.diagnosis.rules.progress import loss_evidence, missed_words
 from bot.diagnosis.signals import SPENT_LOSS
+from bot.diagnosis.units import loss_unit, times
 from bot.domain.diagnosis import Severity, Symptom
 
 # SageMaker Debugger's Overfit compares (validation - train) / train with 0.1; held-out loss rising by 5 % and by 0.03
@@ -36,7 +37,7 @@ def overfit(observations: Observations) -> Answer:
     if len(held_out) < 2:
         return None if observations.running else _learned_by_heart(observations, shape)
     best = min(range(len(held_out)), key=held_out.values.__getitem__)
-    low, last = held_out.values[best], held_out.values[-1]
+    low, last, unit = held_out.values[best], held_out.values[-1], loss_unit(observations)
     epochs = observed(observations, "epoch")
     epochs_run = epochs.values[-1] if len(epochs) else 0.0
     rise = last - low
@@ -46,14 +47,19 @@ def overfit(observations: Observations) -> Answer:
     )
     then = training_loss_at(shape, held_out.steps[best])
     further = then is None or shape.final < STILL_FELL * then
-    rising = rise >= max(RISE_NATS, RISE_SHARE * low) and lasting and shape.final < 0.9 * low and further
+    rising = (
+        rise >= max(RISE_NATS * unit, (times(observations, 1 + RISE_SHARE) - 1) * low)
+        and lasting
+        and shape.final < 0.9 * low
+        and further
+    )
     if min(held_out.values) > NEVER_FELL * shape.initial:
         return None  # held-out rows of another kind, which is a matter of the data
     # Where the target was missed by far a smaller gap is enough to be the reason.
-    gap = last >= (0.05 if observations.missed_by_far else 0.2) and shape.final <= MEMORISED_SHARE * last
+    gap = last >= (0.05 if observations.missed_by_far else 0.2) * unit and shape.final <= MEMORISED_SHARE * last
     memorised = gap and epochs_run >= MEMORISED_EPOCHS and not observations.running
     # Of a run that goes on more is asked, unless its rows have nothing more to teach it.
-    spent = epochs_run >= MEMORISED_EPOCHS and shape.series.tail(10) <= SPENT_LOSS
+    spent = epochs_run >= MEMORISED_EPOCHS and shape.series.tail(10) <= SPENT_LOSS * unit
     if observations.running and not spent and (len(held_out) < 5 or rise < 2 * RISE_SHARE * low):
         rising = False
     # A gap that costs the task nothing is none.
@@ -70,7 +76,11 @@ def _learned_by_heart(observations: Observations, shape: LossShape) -> Answer:
     """Nothing was held out, so only the plain case shows: rows solved after many rounds, and a score that is not."""
     epochs = observed(observations, "epoch")
     rounds = epochs.values[-1] if len(epochs) else 0.0
-    if not observations.missed_by_far or rounds < MEMORISED_EPOCHS or shape.final > min(0.1, 0.05 * shape.initial):
+    if (
+        not observations.missed_by_far
+        or rounds < MEMORISED_EPOCHS
+        or shape.final > min(0.1 * loss_unit(observations), 0.05 * shape.initial)
+    ):
         return None
     return finding(
         observations,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from bot.diagnosis.defaults import batch_size, max_length
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import count, finite, shown
-from bot.diagnosis.remedies import DEFAULT_BATCH_SIZE, memory_remedy
+from bot.diagnosis.remedies import memory_remedy
 from bot.diagnosis.rules.ends import crash_of, crashed_by, has_end, job_words, killed, logged_step, on_gpu
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, seen
 from bot.domain.diagnosis import Severity, Symptom
@@ -77,15 +78,20 @@ def out_of_memory(observations: Observations) -> Answer:
             else None
         )
     phase = crash.phase if crash is not None else ""
-    key, suggested = memory_remedy(observations.recipe, phase, observations.method)
+    batch = batch_size(observations)
+    key, suggested = memory_remedy(
+        observations.recipe, phase, observations.method, batch=batch, length=max_length(observations)
+    )
     step = logged_step(observations)
     words = crash.exception if crash is not None else job_words(observations)
-    batch = count(observations.recipe.get("per_device_train_batch_size", DEFAULT_BATCH_SIZE))
     peak = finite(observations.job.get("peak_memory_gib", "")) if observations.job else None
-    evidence = [seen("log", step, words), seen("per_device_train_batch_size", None, batch)]
+    evidence = [seen("log", step, words)]
+    evidence += [seen("per_device_train_batch_size", None, batch)] if batch is not None else []
     evidence += [seen("phase", None, phase)] if phase else []
     evidence += [seen("peak_memory_gib", step, peak)] if peak is not None else []
     where = f" {_PARTS[phase]}" if phase else ""
+    with_batch = f" with {batch} sequences per device" if batch is not None else ""
+    unsaid = f" Nothing says how large the batch was: set `{key}`." if batch is None and suggested is None else ""
     return finding(
         observations,
         Symptom.OOM,
@@ -93,8 +99,7 @@ def out_of_memory(observations: Observations) -> Answer:
         severity=Severity.FATAL,
         confidence=0.97,
         evidence=evidence,
-        cause=f"The job ran out of memory{where} after {step or 0} logged steps with {batch} sequences per "
-        f"device ({words}).",
+        cause=f"The job ran out of memory{where} after {step or 0} logged steps{with_batch} ({words})." + unsaid,
         key=key,
         suggested=suggested,
         runner_up=_RUNNER_UP.get(phase, "max_length: a few very long rows fill the memory of their batch"),
@@ -127,7 +132,8 @@ def host_out_of_memory(observations: Observations) -> Answer:
     key = "dataloader_num_workers" if workers or crash is not None else "per_device_train_batch_size"
     suggested: Any = 0 if workers else None
     if key == "per_device_train_batch_size" and not on_gpu(observations):
-        key, suggested = memory_remedy(observations.recipe, "", observations.method)
+        batch, length = batch_size(observations), max_length(observations)
+        key, suggested = memory_remedy(observations.recipe, "", observations.method, batch=batch, length=length)
     step = logged_step(observations)
     return finding(
         observations,

@@ -12,6 +12,7 @@ from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, 
 from bot.diagnosis.rules.memorising import NEVER_FELL
 from bot.diagnosis.rules.optimization import JUMP, level_of, stuck
 from bot.diagnosis.rules.pairs import noise_of
+from bot.diagnosis.units import in_nats
 from bot.domain.diagnosis import Severity, Symptom
 
 # A held-out loss this far below the training loss: the held-out rows follow the rule, part of the training rows do not.
@@ -29,6 +30,8 @@ def other_kind_of_rows(observations: Observations) -> Answer:
     held_out = held_out_of(observations, "eval_loss")
     if shape is None or len(held_out) < 2 or not observations.imitation or shape.final > 0.1 * shape.initial:
         return None
+    if not in_nats(observations):
+        return None  # nothing says that these are rows of text
     lowest = min(held_out.values)
     if lowest <= NEVER_FELL * shape.initial or lowest < 1:
         return None
@@ -70,6 +73,8 @@ def noise_in_curves(observations: Observations) -> Answer:
     shape = shape_of(observations)
     if shape is None or not observations.imitation or noise_of(observations) is not None or observations.met:
         return None
+    if not in_nats(observations):
+        return None  # nothing says that there are answers
     held_out = held_out_of(observations, "eval_loss")
     flat = shape.late is not None and abs(shape.late.relative_change) < 0.2
     # A held-out loss that lay as far below from its first evaluation on is counted in another way (a sum over several

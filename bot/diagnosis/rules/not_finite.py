@@ -6,7 +6,7 @@ from bot.diagnosis.curves import Series, consecutive, held_out_of, last_run, obs
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import shown
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, seen
-from bot.diagnosis.rules.optimization import HIGH_RATE_PATIENCE, WATCHDOG, WATCHDOG_FLOOR
+from bot.diagnosis.rules.optimization import HIGH_RATE_PATIENCE, watchdog
 from bot.domain.diagnosis import Severity, Symptom
 
 
@@ -87,7 +87,7 @@ def _ran_away_before(observations: Observations, loss: Series) -> int:
     came at once, as an overflow or an empty row does."""
     if observations.reinforcement or len(loss) < 2 * HIGH_RATE_PATIENCE:
         return 0
-    limit = max(WATCHDOG * loss.head(3), WATCHDOG_FLOOR)
+    limit = watchdog(observations, loss.head(3))
     above = last_run(loss, lambda value: value > limit)
     return above if above >= HIGH_RATE_PATIENCE else 0
 

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 from bot.diagnosis.curves import (
-    LOSS_FLOOR,
     LossShape,
     beyond_luck,
     held_out_of,
@@ -21,6 +20,7 @@ from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import shown
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, seen
 from bot.diagnosis.rules.pairs import noise_of
+from bot.diagnosis.units import chance_of, in_nats, loss_unit, still_falls, times
 from bot.domain.diagnosis import Evidence, Severity, Symptom
 
 # Below these a supervised loss is that of a model which knows most tokens: instruction-tuned 1B to 70B models log 0.5
@@ -33,6 +33,9 @@ LOW_TOKEN_ACCURACY = 0.5
 # known.†
 HIGH_LOSS_OF_PROSE = 6.0
 LOW_TOKEN_ACCURACY_OF_PROSE = 0.2
+# Equal chances for k classes cost ln k nats, 6.9 for a thousand: a classifier's loss below this share of them is not
+# high, whatever it is in nats.†
+NEAR_CHANCE = 0.95
 # Calibrated: the loss is about the entropy of the model's own predictions. A model that has not adapted yet is sure
 # of the wrong thing (loss far above entropy); one that collapsed to token frequencies, or was given noise, is not.†
 CALIBRATED = 1.3
@@ -63,12 +66,14 @@ class Level:
     entropy: float | None
     answerable: bool
     """Every token could be right: a tiny model's task, or one whose score was measured and falls short."""
+    limit: float
+    """The loss above which hardly anything is known; infinite where no loss says so."""
 
     @property
     def high(self) -> bool:
         if self.accuracy is not None:
             return self.accuracy < (LOW_TOKEN_ACCURACY if self.answerable else LOW_TOKEN_ACCURACY_OF_PROSE)
-        return self.loss > (HIGH_LOSS if self.answerable else HIGH_LOSS_OF_PROSE)
+        return self.loss > self.limit
 
     @property
     def calibrated(self) -> bool:
@@ -84,12 +89,23 @@ class Level:
 
 
 def level_of(observations: Observations, shape: LossShape) -> Level:
+    answerable = observations.rate.tiny or observations.poor
     return Level(
         loss=shape.final,
         accuracy=tail_value(observations.steps, "mean_token_accuracy"),
         entropy=tail_value(observations.steps, "entropy"),
-        answerable=observations.rate.tiny or observations.poor,
+        answerable=answerable,
+        limit=_limit(observations, shape, HIGH_LOSS if answerable else HIGH_LOSS_OF_PROSE),
     )
+
+
+def _limit(observations: Observations, shape: LossShape, nats: float) -> float:
+    if not in_nats(observations):
+        return math.inf
+    chance = chance_of(observations)
+    if chance is None:
+        return nats
+    return math.inf if still_falls(shape) else max(nats, NEAR_CHANCE * chance)
 
 
 def divergence(observations: Observations) -> Answer:
@@ -122,12 +138,19 @@ def _runs_away(observations: Observations, shape: LossShape, level: Level) -> tu
     loss = shape.series
     if observations.running and (learnt := _scrambled(observations, shape, level)) != _NO:
         return learnt
-    above = last_run(loss, lambda value: value > WATCHDOG * shape.initial and value > WATCHDOG_FLOOR)
+    limit = watchdog(observations, shape.initial)
+    above = last_run(loss, lambda value: value > limit)
     patience = HIGH_RATE_PATIENCE if observations.rate.current > observations.rate.band.high else PATIENCE
     if above < patience or loss.values[-1] < 0.5 * max(loss.values[-above:]):
         return _NO
     since = loss.steps[-above]
-    return f"has been above twice its first value ({shown(shape.initial)}) since step {since}", 0.9
+    much = "twice" if in_nats(observations) else f"{shown(times(observations, WATCHDOG))} times"
+    return f"has been above {much} its first value ({shown(shape.initial)}) since step {since}", 0.9
+
+
+def watchdog(observations: Observations, initial: float) -> float:
+    """The loss above which a run that began with `initial` is running away."""
+    return max(times(observations, WATCHDOG) * initial, WATCHDOG_FLOOR * loss_unit(observations))
 
 
 def _scrambled(observations: Observations, shape: LossShape, level: Level) -> tuple[str, float]:
@@ -135,16 +158,17 @@ def _scrambled(observations: Observations, shape: LossShape, level: Level) -> tu
     past = sum(step > observations.warm_up_steps for step in shape.series.steps)
     right = level.accuracy if level.accuracy is not None else 1.0
     lost = shape.final > 0.2 * shape.initial and shape.final > 1.0 and right < LOW_TOKEN_ACCURACY
-    if not observations.rate.implausible or past < HIGH_RATE_PATIENCE or not lost:
+    if not in_nats(observations) or not observations.rate.implausible or past < HIGH_RATE_PATIENCE or not lost:
         return _NO
     return (
         f"is {shown(shape.final)} after {past} steps at the full rate, with {shown(100 * right)} % of the tokens right"
     ), 0.75
 
 
-def _rose_again(_: Observations, shape: LossShape, __: Level) -> tuple[str, float]:
+def _rose_again(observations: Observations, shape: LossShape, _: Level) -> tuple[str, float]:
     rise = shape.final - shape.best
-    lasting = shape.final > BLOWN_UP * shape.best and rise > 0.3 * shape.initial and shape.final > 0.1
+    far = shape.final > times(observations, BLOWN_UP) * shape.best and rise > 0.3 * shape.initial
+    lasting = far and shape.final > 0.1 * loss_unit(observations)
     if not lasting or shape.final <= 0.3 * shape.initial or not _beyond_luck(shape):
         return _NO
     return f"fell to {shown(shape.best)} at step {shape.best_step} and then rose to {shown(shape.final)}", 0.92
@@ -152,9 +176,9 @@ def _rose_again(_: Observations, shape: LossShape, __: Level) -> tuple[str, floa
 
 def _beyond_luck(shape: LossShape) -> bool:
     """Losses of single small batches differ by half of themselves, and the lowest three of sixty were lucky ones."""
-    distance = math.log(shape.final / max(shape.best, LOSS_FLOOR))
+    distance = math.log(shape.final / max(shape.best, shape.floor))
     n = len(shape.series)
-    return beyond_luck(distance, relative_noise(shape.series.values), window=3, last=max(3, n // 10), n=n)
+    return beyond_luck(distance, relative_noise(shape.series.values, shape.floor), window=3, last=max(3, n // 10), n=n)
 
 
 def _worse_on_both(observations: Observations, shape: LossShape) -> str:
@@ -166,8 +190,9 @@ def _worse_on_both(observations: Observations, shape: LossShape) -> str:
     low = min(held_out.values)
     best_step = held_out.steps[held_out.values.index(low)]
     after, then = held_out.between(best_step + 1, held_out.last_step), training_loss_at(shape, best_step)
-    lost = len(after) >= 3 and min(after.values) > LOST_HELD_OUT * low
-    if then is None or not lost or shape.final < max(0.1, LOST_TRAINING * then):
+    lost = len(after) >= 3 and min(after.values) > times(observations, LOST_HELD_OUT) * low
+    least = 0.1 * loss_unit(observations)
+    if then is None or not lost or shape.final < max(least, times(observations, LOST_TRAINING) * then):
         return ""
     return (
         f"was {shown(then)} and eval_loss {shown(low)} at step {best_step}, and both have risen since, to "
@@ -215,7 +240,8 @@ def _settled_too_early(observations: Observations, shape: LossShape, level: Leve
     """An impossible rate that learned the form of the answers and not their content: the loss looks merely slow."""
     unsolved = shape.final > 0.3 and (level.accuracy is None or level.accuracy < 0.9)
     unjudged = observations.evaluation is None
-    if not observations.rate.implausible or not unsolved or not (observations.poor or unjudged):
+    suspect = observations.rate.implausible and in_nats(observations)
+    if not suspect or not unsolved or not (observations.poor or unjudged):
         return _NO
     noise = noise_of(observations)
     if noise is not None and noise.share >= 0.2:

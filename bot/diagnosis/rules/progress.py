@@ -16,6 +16,7 @@ from bot.diagnosis.remedies import (
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, seen
 from bot.diagnosis.rules.optimization import Level, level_of, stuck
 from bot.diagnosis.rules.pairs import noise_of
+from bot.diagnosis.units import chance_of, in_nats, loss_unit, still_falls
 from bot.domain.diagnosis import Evidence, Severity, Symptom
 
 # A run that lost less than this share of its first loss has barely moved; one that lost less than FLAT, not at all.†
@@ -33,7 +34,7 @@ STOPPED = 1e-6
 WASTED = 0.2
 # Of the planned steps, with which a run has had its whole length.
 ENDED = 0.95
-# Nothing is left to learn from the training set.
+# Nothing is left to learn from the training set, in nats (of a loss in another unit: shares of its beginning).
 SOLVED_LOSS = 0.02
 SOLVED_TOKEN_ACCURACY = 0.985
 
@@ -43,7 +44,9 @@ def plateau(observations: Observations) -> Answer:
     if shape is None or len(shape.series) < 8 or observations.reinforcement or shape.initial <= 0:
         return None
     level = level_of(observations, shape)
-    solved = shape.final < SOLVED_LOSS or (level.accuracy is not None and level.accuracy >= SOLVED_TOKEN_ACCURACY)
+    solved = shape.final < SOLVED_LOSS * loss_unit(observations) or (
+        level.accuracy is not None and level.accuracy >= SOLVED_TOKEN_ACCURACY
+    )
     if observations.running:
         stopped = None if solved else _stopped(observations, shape, level)
         return stopped or _hardly_moves(observations, shape, level)
@@ -103,6 +106,8 @@ def _hardly_moves(observations: Observations, shape: LossShape, level: Level) ->
     patience = CONFIRMING_STEPS if rate.size_known and rate.far_below else EARLY_STEPS
     if past < patience or not low or not known or fall > BARELY_MOVED or adapted or _healthy_start(shape):
         return None
+    if not in_nats(observations) or _under_way(observations, shape):
+        return None
     return _slow_finding(observations, shape, level, Severity.HARMFUL, 0.7)
 
 
@@ -112,6 +117,9 @@ def _too_slow(observations: Observations, shape: LossShape, level: Level) -> Ans
     rate = observations.rate
     plausible_floor = rate.band.low if rate.size_known else 1e-5
     severity = Severity.HARMFUL
+    still = shape.fall < FLAT and len(shape.series) >= 20 and shape.final > 0.1 * loss_unit(observations)
+    if _under_way(observations, shape):
+        return None
     if (level.unadapted or straight) and shape.fall < 0.9:
         confidence = 0.9
     elif shape.fall < BARELY_MOVED and level.high and not _healthy_start(shape):
@@ -121,12 +129,19 @@ def _too_slow(observations: Observations, shape: LossShape, level: Level) -> Ans
         confidence = 0.5 if usual else 0.8
         # A usual rate, a little progress and no target to miss: a hard task looks just like this.
         severity = Severity.ADVICE if usual and observations.target is None else Severity.HARMFUL
-    elif shape.fall < FLAT and observations.shortfall is None and len(shape.series) >= 20 and shape.final > 0.1:
-        low = rate.current < plausible_floor
+    elif still and observations.shortfall is None:
+        # The bands are those of cross-entropies; a flow that is matched, say, hardly moves its loss at any rate.
+        low = rate.current < plausible_floor and in_nats(observations)
         severity, confidence = (Severity.HARMFUL, 0.75) if low else (Severity.ADVICE, 0.4)
     else:
         return None
     return _slow_finding(observations, shape, level, severity, confidence)
+
+
+def _under_way(observations: Observations, shape: LossShape) -> bool:
+    """A classifier of many classes begins at the logarithm of their number, and small steps down from there are not
+    little: one nat is a seventh of it for a thousand classes."""
+    return chance_of(observations) is not None and still_falls(shape)
 
 
 def _healthy_start(shape: LossShape) -> bool:
@@ -198,13 +213,14 @@ def _too_short(observations: Observations, shape: LossShape, level: Level) -> An
         return None  # it was stopped or goes on, so its length is not what kept it short
     held_out = held_out_of(observations, "eval_loss")
     confirmed = _still_falling(held_out)
+    unit = loss_unit(observations)
     steep = (late.relative_change <= -0.1 and (late.z <= -2 or confirmed)) or (
         late.relative_change <= -0.05 and confirmed
     )
     steady = late.relative_change <= -0.03 and late.z <= -3
     if (observations.missed and (steep or steady)) or (observations.poor and steep and confirmed):
         severity, confidence = Severity.HARMFUL, 0.8 if steep else 0.6
-    elif observations.shortfall is None and late.relative_change <= -0.2 and late.z <= -4 and shape.final > 0.3:
+    elif observations.shortfall is None and late.relative_change <= -0.2 and late.z <= -4 and shape.final > 0.3 * unit:
         if len(held_out) >= 4 and not confirmed:
             return None  # the held-out loss says that the rest was noise
         unfinished = level.accuracy is None or level.accuracy < 0.9
@@ -212,7 +228,7 @@ def _too_short(observations: Observations, shape: LossShape, level: Level) -> An
     else:
         return None
     steps = shape.series.last_step - shape.series.first_step + 1
-    factor = longer_factor(final=shape.final, per_step=late.per_step, steps=steps)
+    factor = longer_factor(final=shape.final / unit, per_step=late.per_step, steps=steps)
     key = duration_key(observations.recipe)
     suggested: float | int | None = scaled_duration(observations.recipe, factor)
     runner_up = "learning_rate: a higher rate would get there in the same number of steps"

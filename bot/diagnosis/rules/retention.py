@@ -9,6 +9,7 @@ from bot.diagnosis.observations import Observations, OldTask
 from bot.diagnosis.readings import shown
 from bot.diagnosis.remedies import duration_key, scaled_duration
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, percent, seen
+from bot.diagnosis.units import in_nats
 from bot.domain.diagnosis import Severity, Symptom
 
 # Drops of less than this are not worth a run, however sure they are.†
@@ -68,6 +69,8 @@ def _trend(observations: Observations) -> Answer:
     """`eval_<name>_loss` of a second validation set, of rows that the base model knew."""
     names = sorted({k for r in observations.evals for k in r if k.startswith("eval_") and k.endswith("_loss")})
     main = held_out_of(observations)
+    if not in_nats(observations):
+        return None  # parts of one loss are called so as well
     for name in names:
         series = held_out_of(observations, name)
         if name == "eval_loss" or len(series) < 4 or not len(main):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from bot.diagnosis.curves import observed
+from bot.diagnosis.defaults import batch_size, max_length
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import count, shown
-from bot.diagnosis.remedies import DEFAULT_BATCH_SIZE, DEFAULT_MAX_LENGTH, max_length_for, power_of_two
+from bot.diagnosis.remedies import DEFAULT_MAX_LENGTH, max_length_for, power_of_two
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, percent, seen
 from bot.diagnosis.rules.pairs import training_pairs
 from bot.domain.diagnosis import Severity, Symptom
@@ -15,6 +17,8 @@ from bot.domain.diagnosis import Severity, Symptom
 # Shares from which a fault of the rows is worth a run: the field's usual five per cent.†
 WORTH_SAYING = 0.05
 EOS_SHARE = 0.99
+# Tokens of one step beside another's, that are as many.†
+SAME = 1e-3
 
 
 def truncation(observations: Observations) -> Answer:
@@ -26,7 +30,7 @@ def truncation(observations: Observations) -> Answer:
         return _truncation_unaudited(observations)
     cut, dropped = count(audit["truncated_rows"]) or 0, count(audit.get("dropped_rows", 0)) or 0
     share = min(1.0, max(cut, dropped) / rows)
-    limit = _max_length(observations)
+    limit = max_length(observations) or DEFAULT_MAX_LENGTH  # the audit is Postdoc's own, and so is the script
     lengths = audit.get("token_lengths")
     lengths = lengths if isinstance(lengths, dict) else {}
     longest = count(lengths["max"]) if lengths.get("max") is not None else None
@@ -61,20 +65,14 @@ def truncation(observations: Observations) -> Answer:
     )
 
 
-def _max_length(observations: Observations) -> int:
-    for holder in (observations.recipe, observations.audit):
-        limit = count(holder["max_length"]) if holder.get("max_length") is not None else None
-        if limit:
-            return limit
-    return DEFAULT_MAX_LENGTH
-
-
 def _truncation_unaudited(observations: Observations) -> Answer:
     """Without the audit only the clear cases show."""
-    limit = _max_length(observations)
+    limit = max_length(observations)
     per_row = _tokens_per_row(observations)
+    if limit is None:
+        return None
     if per_row is None or not 0.95 * limit <= per_row <= 1.001 * limit:
-        return _truncation_by_characters(observations)
+        return _truncation_by_characters(observations, limit)
     step = int(observations.steps[-1]["step"])
     return finding(
         observations,
@@ -98,21 +96,25 @@ def _truncation_unaudited(observations: Observations) -> Answer:
 
 
 def _tokens_per_row(observations: Observations) -> float | None:
-    """Mean tokens of a row as trained, from TRL's running num_tokens; None for packed rows or unknown batches."""
+    """Mean tokens of a row as trained, from TRL's running num_tokens; None for unknown batches, and where every logged
+    step had as many: rows that are packed or padded to one length say nothing of what was cut."""
     tokens = observed(observations, "num_tokens")
     if len(tokens) < 3 or observations.recipe.get("packing") is True or tokens.last_step < 1:
         return None
-    rows = observations.setting("per_device_train_batch_size", DEFAULT_BATCH_SIZE)
-    rows *= observations.setting("gradient_accumulation_steps", 1)
+    batch = batch_size(observations)
+    told = list(zip(tokens.steps, tokens.values, strict=True))
+    per_step = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(told)]
+    if batch is None or max(per_step) - min(per_step) <= SAME * max(per_step):
+        return None
+    rows = batch * observations.setting("gradient_accumulation_steps", 1)
     return tokens.values[-1] / tokens.last_step / rows if rows >= 1 else None
 
 
-def _truncation_by_characters(observations: Observations) -> Answer:
+def _truncation_by_characters(observations: Observations, limit: int) -> Answer:
     """Six characters a token is more than any tokenizer averages on prose, and none makes more tokens than bytes."""
     lengths = sorted(len(p) + len(c) for p, c in training_pairs(observations))
     if not lengths or observations.recipe.get("max_length", 0) is None:
         return None
-    limit = _max_length(observations)
     longest = max(len((p + c).encode()) for p, c in training_pairs(observations))
     if longest + 64 <= limit:  # 64 for a chat template's own tokens
         return RuledOut(
