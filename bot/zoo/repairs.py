@@ -1,6 +1,7 @@
 """Mends faulty runs: by the policy that the loop follows, and by random edits at as many tries.
 
-A run is repaired when its score is within noise of its control's and its label is gone. Only faults that a recipe can
+A run is repaired when its score is within noise of its control's and its label is gone; that score is what its goal
+asks for. Only faults that a recipe can
 undo are tried: nobody's recipe repairs a broken evaluator, a full disk or answers that were shuffled in the source. So
 the control's own recipe is tried first wherever more than the recipe differs, and where that does not help the fault is
 left out. A person agrees at once to what waits for one, and one run follows the other: an ablation's arms are tried as
@@ -14,7 +15,7 @@ import math
 import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ import yaml
 
 from bot.brain.playbook import Means, after_probe
 from bot.brain.search import next_change
-from bot.diagnosis import diagnose
+from bot.diagnosis import diagnosis_of, read_folder
 from bot.domain.diagnosis import DiagnosisReport, Severity
 from bot.domain.experiment import Experiment, Job, JobRole, Run, Score
 from bot.domain.goal import Budget, Goal, GoalId, digest_of
@@ -35,7 +36,7 @@ from bot.zoo.plan import FAULT, Case
 from bot.zoo.progress import Progress, side_by_side
 from bot.zoo.running import Keeper, Outcome, recipe_text
 from bot.zoo.scoring import interval, share
-from bot.zoo.specimen import TARGETS, Json, Specimen
+from bot.zoo.specimen import DEV_ITEMS, Json, Specimen
 from bot.zoo.traces import Trace, trace_of
 
 if TYPE_CHECKING:
@@ -70,6 +71,11 @@ class Patient:
     attempts: list[Attempt] = field(default_factory=list)
     arms: list[tuple[str, Any]] = field(default_factory=list)
     """Of an ablation, still to be tried."""
+
+    @property
+    def target(self) -> float:
+        assert self.x.goal is not None
+        return self.x.goal.target
 
     @property
     def text(self) -> str:
@@ -153,7 +159,8 @@ def repaired(keeper: Keeper, making: Making, case: Case, policy: str) -> list[At
 
 def _admitted(making: Making, case: Case) -> Patient:
     specimen, control = case.specimen(), making.done[case.control().name]
-    benchmark, target = f"practice/{specimen.task}", TARGETS[specimen.method][specimen.task]
+    assert control.value is not None
+    benchmark, target = f"practice/{specimen.task}", within_noise(control.value, control.value)
     text = recipe_text(specimen.recipe)
     goal = Goal(
         title="Repair", base_model=BASE, benchmark=benchmark, target=target, method=specimen.method, recipe=text,
@@ -162,8 +169,15 @@ def _admitted(making: Making, case: Case) -> Patient:
     x = Experiment(GoalId("zoo/repairs#1"), is_goal=True, goal=goal, recipe=text, recipe_digests={"train.py": "ours"})
     x.shipped_digests = dict(x.recipe_digests)
     patient = Patient(case, control, FAULTS[case.faults[0]].labels, x)
-    _noted(patient, text, making.done[case.name], diagnose(making.folder / "raw" / case.name))
+    _noted(patient, text, making.done[case.name], _diagnosed(patient, making.folder / "raw" / case.name))
     return patient
+
+
+def _diagnosed(patient: Patient, folder: Path) -> DiagnosisReport:
+    """Of the run whose trace this is, with the goal of the repair in place of the one that the run was told."""
+    observations = read_folder(folder)
+    told = {"benchmark": f"practice/{patient.case.specimen().task}", "metric": "exact_match"}
+    return diagnosis_of(replace(observations, goal=told | {"target": patient.target}))
 
 
 def _noted(patient: Patient, text: str, outcome: Outcome, report: DiagnosisReport) -> None:
@@ -222,7 +236,7 @@ def _tried(keeper: Keeper, work: Path, patient: Patient, text: str, policy: str,
     trace = trace_of(specimen, outcome, place, patient.case.name)
     shutil.rmtree(place)
     shown = trace.write(work / f"{patient.case.name}-{policy}-trace")
-    report = diagnose(shown)
+    report = _diagnosed(patient, shown)
     shutil.rmtree(shown)
     _noted(patient, text, outcome, report)
     return Attempt(changed, outcome.value, outcome.state, is_repaired(patient, outcome, report))
@@ -232,10 +246,15 @@ def is_repaired(patient: Patient, outcome: Outcome, report: DiagnosisReport) -> 
     """The score is within noise of the control's, and the diagnosis no longer names the fault."""
     if outcome.value is None or patient.control.value is None:
         return False
-    values = (outcome.value, patient.control.value)
-    noise = max(LEAST_HARM, 1.96 * math.sqrt(sum(value * (1 - value) / 200 for value in values)))
     said = {str(found.symptom) for found in report.diagnoses if found.severity is not Severity.ADVICE}
-    return outcome.value >= patient.control.value - noise and not said.intersection(patient.labels)
+    lowest = within_noise(patient.control.value, outcome.value)
+    return outcome.value >= lowest and not said.intersection(patient.labels)
+
+
+def within_noise(control: float, value: float) -> float:
+    """The least score that is not told from the control's, where one of `value` was measured."""
+    noise = 1.96 * math.sqrt((control * (1 - control) + value * (1 - value)) / DEV_ITEMS)
+    return round(control - max(LEAST_HARM, noise), 4)
 
 
 # --- Random edits -----------------------------------------------------------------------------------------------------

@@ -218,6 +218,18 @@ def test_template_that_the_recipe_sets_is_blamed_for_what_it_alone_explains(fold
     assert (found.symptom, found.key, found.line) == (Symptom.TEMPLATE_MISMATCH, "chat_template_path", 2)
 
 
+def test_template_that_halves_the_score_is_doubted_and_one_that_costs_a_little_is_not(folder: Any, build: Any) -> None:
+    recipe = "learning_rate: 3.0e-3\nchat_template_path: ours.jinja\n"
+    for wrong, blamed in ((2, True), (9, False)):
+        samples = answered(build, lambda ref: ref, finish="stop")
+        samples[::wrong] = [{**each, "response": each["reference"][::-1], "score": 0.0} for each in samples[::wrong]]
+        parts = run(build, samples)
+        value = 1 - 1 / wrong
+        parts["evaluation"] = parts["evaluation"] | {"value": value, "strict": value, "lenient": value}
+        report = diagnose(folder(recipe, **parts))
+        assert (Symptom.TEMPLATE_MISMATCH in {each.symptom for each in report.diagnoses}) is blamed, report
+
+
 def test_answers_that_are_wrong_from_the_start_are_not_blamed_on_the_cap(folder: Any, build: Any) -> None:
     recipe = "learning_rate: 3.0e-3\nchat_template_path: ours.jinja\n"
     samples = answered(build, lambda ref: ref[::-1], finish="stop")

@@ -136,6 +136,7 @@ def test_policy_that_does_not_move_wants_a_higher_rate(folder: Any, build: Any) 
     found = first(folder(GRPO.replace("1.0e-3", "1.0e-7"), metrics=metrics))
     assert (found.symptom, found.key) == (Symptom.PLATEAU, "learning_rate") and found.suggested == 1.7e-4
 
+
 def test_walk_about_the_start_at_a_rate_below_the_usual_ones_is_a_plateau(folder: Any, build: Any) -> None:
     low = GRPO.replace("1.0e-3", "1.0e-6")
     flat = build.policy_curve(build.trend(0.1, 0.1, 60), kl=6e-4)

@@ -97,6 +97,20 @@ def test_schedule_that_ends_at_a_fifth_of_the_run_is_named(folder: Any, build: A
     assert (found.key, found.suggested) == ("lr_scheduler_type", "cosine")
 
 
+def test_schedule_that_ended_early_is_why_a_target_is_missed_though_the_rows_are_learned(
+    folder: Any, build: Any
+) -> None:
+    """Whatever the gap: the rest of the run is there to be used. Without a gap nothing is missing."""
+    metrics = build.curve([9 * 0.7**i + 0.01 for i in range(100)], entropy=0.02, mean_token_accuracy=0.99)
+    for record in metrics:
+        record["learning_rate"] = max(0.0, 2e-5 * (1 - record["step"] / 20))
+    recipe = build.recipe + "lr_scheduler_type: polynomial\n"
+    short = folder(recipe, metrics=metrics, evaluation=build.evaluation(0.92), goal={"target": 0.95})
+    assert (first(short).key, first(short).suggested) == ("lr_scheduler_type", "cosine")
+    assert diagnose(folder(recipe, metrics=metrics, evaluation=build.evaluation(0.96), goal={"target": 0.95})).healthy
+    assert diagnose(folder(recipe, metrics=metrics)).healthy
+
+
 def test_met_target_turns_blame_into_advice(folder: Any, build: Any) -> None:
     metrics = build.curve([1.4] * 100, entropy=1.3)
     missed = folder(metrics=metrics, evaluation=build.evaluation(0.3), goal={"target": 0.6})

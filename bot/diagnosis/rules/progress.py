@@ -51,10 +51,11 @@ def plateau(observations: Observations) -> Answer:
         stopped = None if solved else _stopped(observations, shape, level)
         return stopped or _hardly_moves(observations, shape, level)
     fall = f"the loss fell {100 * shape.fall:.0f} %, from {shown(shape.initial)} to {shown(shape.final)}"
-    if solved or observations.met:
+    if observations.met or (solved and not observations.missed):
         return RuledOut(Symptom.PLATEAU, fall + (" and the target was met" if observations.met else ""))
-    # Any of them may say no; the order is from the more to the less certain.
-    for question in (_stopped, _too_slow, _too_short, _at_a_low_rate, _too_high):
+    # Any of them may say no; the order is from the more to the less certain. Where the rows are learned only the first
+    # can be why the target was missed.
+    for question in (_stopped,) if solved else (_stopped, _too_slow, _too_short, _at_a_low_rate, _too_high):
         answer = question(observations, shape, level)
         if answer is not None:
             return answer
@@ -76,7 +77,8 @@ def _stopped(observations: Observations, shape: LossShape, level: Level) -> Answ
     total = max(last, observations.planned_steps or last)
     if at is None or total - at <= WASTED * total:
         return None
-    if not (observations.running or observations.unimproved or observations.poor):
+    # That the steps were wasted is a fact, not a reading of the score: any gap to the target is reason to use them.
+    if not (observations.running or observations.unimproved or observations.poor or observations.missed):
         return None
     known = [k for k in ("lr_scheduler_kwargs", "lr_scheduler_type") if k in observations.recipe]
     return finding(

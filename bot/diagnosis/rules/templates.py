@@ -15,6 +15,9 @@ from bot.domain.diagnosis import Severity, Symptom
 RENDERED_ALIKE = 0.95
 # Share of right answers while training, asked as served, from which an evaluation that finds hardly any is odd.†
 PROBED_RIGHT = 0.5
+# Share of the answers, and standard errors of the score, that must be lacking of what held-out tokens promise before a
+# template of the recipe's own is doubted.†
+DOUBTED, DOUBTED_ERRORS = 0.25, 4
 # Share of answers that are the beginning of the right one, or begin with it: then the question was understood.†
 BEGUN_RIGHT = 0.3
 
@@ -83,13 +86,15 @@ def template_mismatch(observations: Observations) -> Answer:
     warned = "Mismatch between tokenized prompt" in observations.log
     far = observations.missed_by_far and evaluation.value <= 0.5 * (observations.target or 0.0)
     expected = _expected_score(observations)
+    lacking = max(DOUBTED, DOUBTED_ERRORS * evaluation.standard_error)
+    doubted = own and observations.missed_by_far and expected - evaluation.value > lacking
     # The two measurements must contradict each other (so many right tokens in a row make more right answers than were
     # found), unless there is a reason to suspect the template.
     contradicted = (
         evaluation.n >= 20 and evaluation.value < 0.25 * expected and expected > 0.15 and not observations.met
     )
     in_another_form = evaluation.lenient is not None and evaluation.lenient > evaluation.value + 0.2
-    if not (contradicted or (far and (own or warned))) or in_another_form:
+    if not (contradicted or doubted or (far and (own or warned))) or in_another_form:
         return RuledOut(Symptom.TEMPLATE_MISMATCH, f"{how} and the score is {shown(evaluation.value)}")
     known, train = known_pairs(observations), training_pairs(observations)
     if known and train and text_distance([p for p, _ in train], [p for p, _ in known]) > 0.6:
