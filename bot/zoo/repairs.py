@@ -147,7 +147,7 @@ def repaired(keeper: Keeper, making: Making, case: Case, policy: str) -> list[At
         if policy == PLAYBOOK:
             text = _by_playbook(keeper, making.folder / "work", patient)
         else:
-            text = randomly_edited(original, rng) if policy == RANDOM else recipe_text(case.control().specimen().recipe)
+            text = drawn(patient, original, rng) if policy == RANDOM else recipe_text(case.control().specimen().recipe)
         if text is None:
             break
         attempt = _tried(keeper, making.folder / "work", patient, text, policy, number)
@@ -271,6 +271,14 @@ FACTORS: Mapping[str, tuple[float, ...]] = {
     "max_completion_length": (0.5, 2, 4), "data_max_rows": (0.5, 2, 4), "save_steps": (0.5, 2),
     "data_validation_rows": (0.5, 2),
 }  # fmt: skip
+
+
+def drawn(patient: Patient, original: str, rng: random.Random) -> str:
+    """Another edit than those that were tried."""
+    tried = [yaml.safe_load(run.recipe) for run in patient.x.runs]
+    while yaml.safe_load(text := randomly_edited(original, rng)) in tried:
+        pass
+    return text
 
 
 def randomly_edited(text: str, rng: random.Random) -> str:

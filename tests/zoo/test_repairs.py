@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bot.domain.experiment import Experiment, Run
+from bot.domain.goal import GoalId
 from bot.domain.recipe import differences
 from bot.zoo.making import Making
-from bot.zoo.repairs import randomly_edited, repair_figures, repairs_of
-from bot.zoo.running import recipe_text
+from bot.zoo.plan import FAULT, Case
+from bot.zoo.repairs import Patient, drawn, randomly_edited, repair_figures, repairs_of, within_noise
+from bot.zoo.running import Outcome, recipe_text
 from bot.zoo.specimen import plain
 from bot.zoo.traces import TRUTH, Trace, Truth
 
@@ -32,6 +35,17 @@ def test_random_edit_changes_one_key_to_a_value_of_its_kind(method: str) -> None
     assert not edited & {"method", "init_from", "data_sources", "seed"}
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_no_edit_is_tried_twice(seed: int) -> None:
+    text = "packing: true\nuse_peft: true\n"
+    tried = Run(1, "packing: false\nuse_peft: true\n", "", "")
+    case = Case(FAULT, (2,), "gross", 0, ("sft", "last", False))
+    patient = Patient(
+        case, Outcome(0, "succeeded", None), (), Experiment(GoalId("zoo/repairs#1"), is_goal=True, runs=[tried])
+    )
+    assert yaml.safe_load(drawn(patient, text, random.Random(seed))) == {"packing": True, "use_peft": False}
+
+
 def trace(name: str, **repairs: int) -> Trace:
     truth = Truth(healthy=False, labels=("plateau",), held_out="seed", repairs=repairs or None)
     return Trace(name, {TRUTH: json.dumps(truth.as_dict()).encode()})
@@ -46,6 +60,11 @@ def test_repairs_are_counted_up_to_the_try() -> None:
     assert (found["playbook"]["repair_1"], found["playbook"]["repair_3"]) == (pytest.approx(1 / 3, abs=1e-4), 0.6667)
     assert (found["random"]["repair_1"], found["random"]["repair_3"], found["random"]["n"]) == (0.0, 0.3333, 3)
     assert repair_figures([trace("d")]) == {}
+
+
+def test_what_cannot_be_told_from_the_control_is_as_good() -> None:
+    assert within_noise(1.0, 1.0) == 0.95, "at least five points"
+    assert within_noise(0.8, 0.7) == pytest.approx(0.8 - 1.96 * (0.8 * 0.2 / 200 + 0.7 * 0.3 / 200) ** 0.5, abs=1e-4)
 
 
 def test_repairs_survive_a_kill_in_the_middle_of_a_line(tmp_path: Path) -> None:
