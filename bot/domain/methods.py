@@ -32,7 +32,8 @@ class Method:
     generates: bool = False
     """It samples from the model while it trains."""
     audited: bool = False
-    """Its script has `--audit_only`: what it trains on is known without the model's weights."""
+    """A run may be refused for what `--audit_only` finds without the model's weights. Scripts for images and recordings
+    have it too, but no rule reads what only their audits know."""
     companions: tuple[str, ...] = ()
     """Files beside train.py that it imports; they ship in the same folder."""
 

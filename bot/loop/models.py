@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,3 +117,35 @@ def hub_origin(folder: Path, name: str) -> str:
         commits.add(commit)
     commit = commits.pop() if len(commits) == 1 else ""
     return f"hub:{name}@{commit}" if _COMMIT.fullmatch(commit) else ""
+
+
+def describe_model(folder: Path) -> tuple[str, float]:
+    """(family, parameter count) of the model in `folder`, from its files' headers alone."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    total = 0.0
+    for weights in folder.glob("*.safetensors"):
+        with weights.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                size = 1
+                for dimension in tensor["shape"]:
+                    size *= dimension
+                total += size
+    return str(config.get("model_type", "unknown")), total
+
+
+def longest_sequence(folder: Path) -> int | None:
+    """Tokens of the longest sequence that the model in `folder` takes, as its configuration has it; None where it says
+    nothing of it (GPT-2 calls it `n_positions`)."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    found = config.get("max_position_embeddings") or config.get("n_positions")
+    return found if isinstance(found, int) and found > 1 else None
+
+
+def writes_several_languages(folder: Path) -> bool:
+    """Whether the speech recogniser in `folder` begins what it writes with a token of its language (Whisper's
+    `lang_to_id`); its English-only models have none."""
+    path = folder / "generation_config.json"
+    return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8")).get("lang_to_id"))

@@ -67,6 +67,7 @@ STARTED = time.monotonic()
 gc.disable()  # importing makes a million long-lived objects, and each collection looks at all of them again
 import torch  # noqa: E402
 import yaml  # noqa: E402
+from accelerate.utils import gather_object  # noqa: E402
 from datasets import Dataset, disable_progress_bars  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed  # noqa: E402
 from transformers.trainer_callback import PrinterCallback  # noqa: E402
@@ -178,7 +179,7 @@ def main() -> None:
     start = start or start_folder(experiment, args, tokenizer)
     refuse_long_blocks(AutoConfig.from_pretrained(start, revision=model_args.model_revision), args)
     with settings_refused():
-        trainer = SFTTrainer(
+        trainer = TextTrainer(
             model=start,
             args=args,
             train_dataset=Dataset.from_list([{"text": text_of(row["text"])} for row in train_rows]),
@@ -207,6 +208,29 @@ def main() -> None:
     refuse_foreign_tokens(audit["vocabulary"])
     add_logs(trainer, train_rows)
     train_and_save(trainer, tokenizer, experiment, start)
+
+
+class TextTrainer(SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer with an eval_loss whose exponential is a perplexity: the mean over all predicted tokens.
+
+    transformers takes the mean over rows, each with the mean of its batch: a short text, or the block that is left over
+    at the end, would count as much as a long one. A row that a process takes a second time, because another one has a
+    batch more, counts twice.
+    """
+
+    def prediction_step(self, model: Any, inputs: Json, *words: Any, **settings: Any) -> Any:
+        found = super().prediction_step(model, inputs, *words, **settings)
+        predicted = int((inputs["labels"][..., 1:] != -100).sum())
+        self.evaluated.append((float(found[0]) * predicted, predicted))
+        return found
+
+    def evaluation_loop(self, *words: Any, metric_key_prefix: str = "eval", **settings: Any) -> Any:
+        self.evaluated: list[tuple[float, int]] = []
+        output = super().evaluation_loop(*words, metric_key_prefix=metric_key_prefix, **settings)
+        batches = gather_object(self.evaluated)
+        whole = sum(loss for loss, _ in batches) / max(1, sum(predicted for _, predicted in batches))
+        output.metrics[f"{metric_key_prefix}_loss"] = whole
+        return output
 
 
 def random_start(experiment: Experiment, args: Any, tokenizer: Any) -> str:
@@ -272,7 +296,7 @@ RENAMED = {
     "evaluation_strategy": "eval_strategy",
 }
 """Keys that many published recipes still use."""
-AUDITED = ("sft", "dpo", "grpo", "reward", "pretrain", "classify")
+AUDITED = ("sft", "dpo", "grpo", "reward", "pretrain", "classify", "vision", "speech")
 """Methods whose audit needs no weights."""
 PROBE_STEPS = 20
 PROBE_WARMUP_STEPS = 3
@@ -407,9 +431,28 @@ def parse_arguments() -> tuple[Any, Any, Any]:
         fail(
             f"audit_only is for {', '.join(AUDITED)}; what {METHOD} trains on is known with the model alone: remove it"
         )
+    if not experiment.audit_only:  # which need not run where the training does
+        refuse_missing_packages(args, model_args)
     if args.use_cpu and args.world_size > 1:  # transformers tells GPUs alone how long to wait for each other
         torch.distributed.distributed_c10d._set_pg_timeout(args.ddp_timeout_delta)
     return experiment, args, model_args
+
+
+def refuse_missing_packages(args: Any, model_args: Any) -> None:
+    """What an optimizer or rounded weights need besides PyTorch would be missed once the model is loaded, or later."""
+    from transformers import Trainer  # only here: nobody else needs its name
+
+    for key in ("load_in_8bit", "load_in_4bit"):
+        if getattr(model_args, key) and importlib.util.find_spec("bitsandbytes") is None:
+            fail(
+                f"{key} needs bitsandbytes, which is not installed here: `pip install bitsandbytes`, or remove the line"
+            )
+    try:
+        with contextlib.suppress(ValueError):  # it is judged with the model
+            Trainer.get_optimizer_cls_and_kwargs(args)
+    except ImportError as error:
+        optimizer = getattr(args.optim, "value", args.optim)
+        fail(f"optim: {optimizer}: {' '.join(str(error).split())}, or write optim: adamw_torch")
 
 
 def model_kwargs(args: Any, model_args: Any) -> Json:
@@ -484,10 +527,19 @@ def read_rows(path: str, optional: bool = False) -> list[Json]:
 
 
 def smoke_rows(experiment: Any, args: Any, train: list[Json], validation: list[Json]) -> tuple[list[Json], list[Json]]:
-    """With --smoke two steps on a few rows are enough to see that everything runs."""
+    """With --smoke two steps on a few rows are enough to see that everything runs.
+
+    Where a run that may go on has written, a smoke run has a folder of its own: nothing of the other one changes.
+    """
     if not experiment.smoke:
         return train, validation
-    args.max_steps, args.save_strategy = 2, "no"
+    args.max_steps, args.save_strategy, args.resume_from_checkpoint = 2, "no", None
+    folder = Path(args.output_dir)
+    begun = any(any(folder.glob(name)) for name in ("checkpoint-*", "round-*", "samples"))
+    args.distributed_state.wait_for_everyone()  # all have looked before one writes there
+    if begun:
+        args.output_dir = str(folder / "smoke")
+        print(f"smoke: a run in {folder} may go on, so this one writes to {args.output_dir}", flush=True)
     return train[:64], validation[:16]
 
 
@@ -526,22 +578,29 @@ def new_tokens(experiment: Any) -> list[str]:
 def load_no_weights(args: Any, embeddings: int = 0) -> None:
     """From here on every model is its modules alone, with their names and shapes, whoever loads it. It has at least as
     many `embeddings`."""
-    from transformers import GenerationConfig, PreTrainedModel  # only here: nobody else needs their names
+    import transformers  # only here: nobody else needs more than the names above
 
     def modules(model_class: Any, path: Any, *_: Any, config: Any = None, **others: Any) -> Any:
         revision = others.get("revision") or "main"
         config = config or model_class.config_class.from_pretrained(path, revision=revision)
         config.name_or_path = str(path)  # where a reference model is looked for
-        config.get_text_config().vocab_size = max(config.get_text_config().vocab_size, embeddings)
+        if embeddings:
+            config.get_text_config().vocab_size = max(config.get_text_config().vocab_size, embeddings)
         known = {key: others[key] for key in ("dtype", "attn_implementation") if others.get(key) not in (None, "auto")}
+        before = getattr(transformers, (config.architectures or [""])[0], model_class)
         with torch.device("meta"):
-            model = model_class._from_config(config, **known)
+            model, saved = model_class._from_config(config, **known), before._from_config(config)
         if model.can_generate():
             with contextlib.suppress(OSError):  # few models come without one
-                model.generation_config = GenerationConfig.from_pretrained(path, revision=revision)
-        return model
+                model.generation_config = transformers.GenerationConfig.from_pretrained(path, revision=revision)
+        if not others.get("output_loading_info"):
+            return model
+        prefix = f"{model.base_model_prefix}."
+        names = {name.removeprefix(prefix) for name in saved.state_dict()}
+        new = [name for name in model.state_dict() if name.removeprefix(prefix) not in names]
+        return model, {"missing_keys": new, "mismatched_keys": []}
 
-    PreTrainedModel.from_pretrained = classmethod(modules)
+    transformers.PreTrainedModel.from_pretrained = classmethod(modules)
     torch.nn.Module.to = lambda module, *_, **__: module  # there is nothing that could be moved
     args.use_vllm = False  # GRPO's alone; it would load them a second time
 
@@ -580,6 +639,11 @@ def remove_start(trainer: Any) -> None:
         shutil.rmtree(Path(trainer.args.output_dir) / "start", ignore_errors=True)
 
 
+def is_divided(trainer: Any) -> bool:
+    """Whether processes may hold a part of the model each, so that none can be asked alone."""
+    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+
+
 def lora_config(model_args: Any, start: str, trained_tokens: list[int]) -> Any:
     """None without `use_peft`. The embeddings of `trained_tokens` are trained besides the adapter."""
     config = get_peft_config(model_args)
@@ -593,11 +657,14 @@ def lora_config(model_args: Any, start: str, trained_tokens: list[int]) -> Any:
 def complete(trainer: Any) -> None:
     """What a built trainer lacks or has too much of."""
     trainer.remove_callback(PrinterCallback)
+    gathered = "zero_optimization.stage3_gather_16bit_weights_on_model_save"
+    if is_zero3(trainer) and not trainer.accelerator.state.deepspeed_plugin.hf_ds_config.get_value(gathered):
+        fail(f"deepspeed: {gathered} must be true, or nobody could load what is trained")
     head = trainer.model.get_output_embeddings() if hasattr(trainer.model, "get_output_embeddings") else None
     if head is not None and not hasattr(head, "bias"):
         head.bias = None  # TRL's fused loss asks for it; an output layer of which PEFT trains some tokens has none
     if not any(weight.is_meta for weight in trainer.model.parameters()):  # an audit may run where nothing is trained
-        with settings_refused():  # an optimizer of a package that is not there would be missed at the first step
+        with settings_refused():  # an optimizer that wants something of the model would miss it at the first step
             trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
 
 
@@ -638,7 +705,7 @@ def audit_model(trainer: Any, model_args: Any, used: set[int], added: list[int])
     found: Json = {
         "vocabulary": {
             "tokenizer": len(trainer.processing_class),
-            "embeddings": embeddings.weight.shape[0],
+            "embeddings": whole_shape(embeddings.weight)[0],
             "largest_id": max(used, default=0),
             "new_untrained_tokens": [] if trained else sorted(used & set(added)),
         },
@@ -661,16 +728,24 @@ def audit_model(trainer: Any, model_args: Any, used: set[int], added: list[int])
         found["lora"] = {
             "target_modules": named if isinstance(named, list) else [named] if named else None,
             "matched_modules": sum(hasattr(module, "lora_A") for module in model.modules()),
-            "trainable_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+            "trainable_parameters": size_of(weight for weight in model.parameters() if weight.requires_grad),
         }
     return found
+
+
+def whole_shape(weight: Any) -> tuple[int, ...]:
+    """Of all processes together: ZeRO stage 3 leaves an empty tensor in each, and the shape beside it."""
+    return tuple(getattr(weight, "ds_shape", weight.shape))
+
+
+def size_of(weights: Any) -> int:
+    return sum(math.prod(whole_shape(weight)) for weight in weights)
 
 
 def packing_is_isolated(trainer: Any) -> bool:
     """Whether packed rows are kept apart, so that each is trained on as if it stood alone."""
     packed = next((row for row in trainer.train_dataset if len(row.get("seq_lengths") or []) > 1), None)
-    divided = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled  # no process holds the model to ask it
-    isolated = packed is not None and (divided or not first_row_is_seen(trainer, packed))
+    isolated = packed is not None and (is_divided(trainer) or not first_row_is_seen(trainer, packed))
     if not isolated and trainer.is_world_process_zero():
         print("packing: packed rows see each other here (data_audit.json)", flush=True)
     return isolated
@@ -743,6 +818,10 @@ def probe_learning_rates(trainer: Any, rates: list[float]) -> Json:
     The smallest, because a short test flatters large steps: what still falls after 20 steps can diverge after 200.
     """
     remove_start(trainer)
+    if is_divided(trainer):
+        fail(
+            "learning_rate_probe begins each rate with the same weights, and here no process has all: launch one alone"
+        )
     weights = {
         name: weight.detach().clone() for name, weight in trainer.model.named_parameters() if weight.requires_grad
     }
@@ -895,8 +974,8 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
             "bf16": args.bf16,
             "optimizer": str(getattr(args.optim, "value", args.optim)),
             "scheduler": str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)),
-            "parameters": sum(weight.numel() for weight in model.parameters()),
-            "trainable_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+            "parameters": size_of(model.parameters()),
+            "trainable_parameters": size_of(weight for weight in model.parameters() if weight.requires_grad),
         }
         (self.folder / "setup.json").write_text(json.dumps(setup, indent=1))
         (self.folder / "environment.json").write_text(json.dumps(environment(args), indent=1))
@@ -1057,6 +1136,8 @@ def add_logs(trainer: Any, rows: list[Json]) -> None:
 def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) -> None:
     """The training itself, from the newest checkpoint where there is one, and what it leaves behind."""
     trainer.add_callback(LastStep())
+    if experiment.smoke:
+        trainer.remove_callback(CheckpointRequest)  # nobody may take two steps for a run to go on from
     try:
         result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
     except AllStepsDone:
@@ -1094,24 +1175,46 @@ def save_model(trainer: Any, tokenizer: Any, start: str) -> None:
         trainer.save_model(str(folder))  # by all processes: under FSDP each holds a part
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle: nobody should have to load it
         return
-    if trainer.is_fsdp_enabled:
-        weights = trainer.accelerator.get_state_dict(trainer.model)  # by all processes; whole on the first alone
-        if trainer.is_world_process_zero():
-            model.save_pretrained(adapter, state_dict=weights)
-            model = adapted_base(adapter, start, trainer.args)
-    elif trainer.is_world_process_zero():
-        model.save_pretrained(adapter)
-    if trainer.is_world_process_zero():
-        model.merge_and_unload().save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+    weights, divided = None, trainer.is_fsdp_enabled or is_zero3(trainer)
+    if divided:  # by all processes; whole on the first alone
+        weights = trainer.accelerator.get_state_dict(trainer.model if trainer.is_fsdp_enabled else trainer.deepspeed)
+    if not trainer.is_world_process_zero():
+        return
+    model.save_pretrained(adapter, state_dict=weights)
+    if divided or is_rounded(model, start, trainer.args):
+        model = adapted_base(model, adapter, start, trainer.args)
+    model.merge_and_unload().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
-def adapted_base(adapter: Path, start: str, args: Any) -> Any:
-    """The base once more, whole and with the adapter: what FSDP has divided cannot be merged."""
+def is_zero3(trainer: Any) -> bool:
+    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
+    return plugin is not None and plugin.zero_stage == 3
+
+
+def is_rounded(model: Any, start: str, args: Any) -> bool:
+    """Whether load_in_8bit or load_in_4bit rounded the weights, of which `start` has the whole ones."""
+    kept = {"revision": args.model_init_kwargs["revision"], "trust_remote_code": args.trust_remote_code}
+    found = (model.config, AutoConfig.from_pretrained(start, **kept))
+    return [getattr(config, "quantization_config", None) is None for config in found] == [False, True]
+
+
+def adapted_base(model: Any, adapter: Path, start: str, args: Any) -> Any:
+    """The base once more, whole and with the adapter: what is divided cannot be merged, and what load_in_8bit rounded
+    would be rounded a second time. What `model` says of its tokens stays."""
+    from peft import PeftModel  # only here: without an adapter nobody needs it
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()  # or it would be divided again, with processes that are not here
     kwargs = {key: value for key, value in args.model_init_kwargs.items() if key != "device_map"}
     base = MODEL_CLASS.from_pretrained(start, trust_remote_code=args.trust_remote_code, device_map="cpu", **kwargs)
-    from peft import PeftModel  # only here: without an adapter nobody needs it
-
+    known, own = model.config.get_text_config(), base.config.get_text_config()
+    if known.vocab_size != own.vocab_size:  # chat_template_path brought tokens
+        base.resize_token_embeddings(known.vocab_size)
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(own, key, getattr(known, key, None))
+    if base.can_generate():
+        base.generation_config = model.generation_config
     return PeftModel.from_pretrained(base, adapter)
 
 

@@ -9,6 +9,7 @@
     uv run train.py --config recipe.yaml --smoke                      # two steps, to see that it runs
     uv run train.py --config recipe.yaml --learning_rate_probe 1e-6,1e-5,1e-4
     uv run train.py --config recipe.yaml --timing_probe 20            # how long a step takes here, and its memory
+    uv run train.py --config recipe.yaml --audit_only                 # data_audit.json, without any weight or step
     accelerate launch train.py --config recipe.yaml                   # several GPUs
     uv run train.py --config recipe.yaml --resume_from_checkpoint out/checkpoint-200
 
@@ -159,7 +160,9 @@ class Experiment(Keys):
     """The recipe's keys besides those of SpeechSettings and ModelConfig."""
 
     method: str = field(default=METHOD, metadata={"help": "What this script does; anything else is refused."})
-    language: str | None = field(default=None, metadata={"help": "Of a multilingual model: en, german, ..."})
+    language: str | None = field(
+        default=None, metadata={"help": "Of the recordings, for a multilingual model: en, german, ..."}
+    )
     speech_task: str = field(default="transcribe", metadata={"help": "transcribe or translate, with language."})
     learning_rate_probe: str | None = field(
         default=None, metadata={"help": "Comma-separated learning rates to compare instead of training."}
@@ -185,6 +188,8 @@ def main() -> None:
     args.predict_with_generate = bool(validation_rows)
     model_args.lora_task_type = None  # PEFT's wrapper for sequence to sequence expects token ids, not sound
     start = str(experiment.init_from)
+    if experiment.audit_only:
+        load_no_weights(args)
     with settings_refused():
         processor = AutoProcessor.from_pretrained(
             start, revision=model_args.model_revision, trust_remote_code=args.trust_remote_code
@@ -195,7 +200,7 @@ def main() -> None:
             quantization_config=get_quantization_config(model_args),
             **args.model_init_kwargs,
         )
-    choose_language(experiment, model, processor)
+    choose_language(experiment, model.generation_config, processor)
     args.generation_max_length = args.generation_max_length or model.config.max_target_positions
     adapter = lora_config(model_args, start, [])
     if adapter is not None:
@@ -225,35 +230,50 @@ def main() -> None:
         write_json(trainer, "timing.json", probe_timing(trainer))
         return
 
-    audit = audit_data(trainer, train_rows) | audit_training(trainer)
+    audit = audit_data(trainer, train_rows)
+    if not experiment.audit_only:  # which need not run on the machine that trains
+        audit |= audit_training(trainer)
     if adapter is not None:
         audit["lora"] = {
             "target_modules": model_args.lora_target_modules,
             "matched_modules": sum(hasattr(module, "lora_A") for module in model.modules()),
-            "trainable_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+            "trainable_parameters": size_of(weight for weight in model.parameters() if weight.requires_grad),
         }
     write_json(trainer, "data_audit.json", audit)
+    if experiment.audit_only:
+        return
     add_logs(trainer, heard.rows)
     train_and_save(trainer, processor, experiment, start)
 
 
-def choose_language(experiment: Experiment, model: Any, processor: Any) -> None:
-    """Labels begin with the tokens of language and task, and the model is told to begin with them too."""
-    if experiment.speech_task not in ("transcribe", "translate"):
-        fail(f"speech_task: {experiment.speech_task} is not known; write transcribe or translate")
-    if experiment.language is None:
-        if getattr(model.generation_config, "is_multilingual", False):
-            print("language: not set, so labels name none and the model guesses it before it writes", flush=True)
+def choose_language(experiment: Experiment, generation: Any, processor: Any) -> None:
+    """Labels begin with the tokens of language and task, and the model is told to begin with them too.
+
+    Without a language the model writes one that it guesses, and would be trained on labels that have none. A model that
+    was trained here knows its own.
+    """
+    own = {key: getattr(generation, key, None) for key in ("language", "task")}
+    task = experiment.speech_task if "speech_task" in experiment.given else own["task"] or experiment.speech_task
+    if task not in ("transcribe", "translate"):
+        fail(f"speech_task: {task} is not known; write transcribe or translate")
+    language, languages = experiment.language or own["language"], getattr(generation, "lang_to_id", None)
+    if not languages:
+        english = getattr(generation, "is_multilingual", None) is False and str(language).lower() in ("en", "english")
+        if language is not None and not english:  # Whisper's other models of one language are English
+            fail(f"language: {language} means nothing to a model of one language; remove the line")
         return
-    if not getattr(model.generation_config, "lang_to_id", None):
-        fail(f"language: {experiment.language} means nothing to a model of one language; remove the line")
+    if language is None:
+        fail(
+            f"language is missing: {experiment.init_from} writes {len(languages)} languages and begins each text with "
+            "one; write that of the recordings, language: en for example"
+        )
     with settings_refused():
-        processor.tokenizer.set_prefix_tokens(language=experiment.language, task=experiment.speech_task)
+        processor.tokenizer.set_prefix_tokens(language=language, task=task)
         begin = processor.tokenizer.prefix_tokens
     if any(token is None or token == processor.tokenizer.unk_token_id for token in begin):
-        fail(f"language: {experiment.language} has no token in this model's tokenizer; remove the line")
-    model.generation_config.language, model.generation_config.task = experiment.language, experiment.speech_task
-    model.generation_config.forced_decoder_ids = None
+        fail(f"language: {language} has no token in this model's tokenizer; write another one")
+    generation.language, generation.task = language, task
+    generation.forced_decoder_ids = None
 
 
 def adapted(model: Any, adapter: Any) -> Any:
@@ -492,7 +512,7 @@ RENAMED = {
     "evaluation_strategy": "eval_strategy",
 }
 """Keys that many published recipes still use."""
-AUDITED = ("sft", "dpo", "grpo", "reward", "pretrain", "classify")
+AUDITED = ("sft", "dpo", "grpo", "reward", "pretrain", "classify", "vision", "speech")
 """Methods whose audit needs no weights."""
 PROBE_STEPS = 20
 PROBE_WARMUP_STEPS = 3
@@ -629,9 +649,28 @@ def parse_arguments() -> tuple[Any, Any, Any]:
         fail(
             f"audit_only is for {', '.join(AUDITED)}; what {METHOD} trains on is known with the model alone: remove it"
         )
+    if not experiment.audit_only:  # which need not run where the training does
+        refuse_missing_packages(args, model_args)
     if args.use_cpu and args.world_size > 1:  # transformers tells GPUs alone how long to wait for each other
         torch.distributed.distributed_c10d._set_pg_timeout(args.ddp_timeout_delta)
     return experiment, args, model_args
+
+
+def refuse_missing_packages(args: Any, model_args: Any) -> None:
+    """What an optimizer or rounded weights need besides PyTorch would be missed once the model is loaded, or later."""
+    from transformers import Trainer  # only here: nobody else needs its name
+
+    for key in ("load_in_8bit", "load_in_4bit"):
+        if getattr(model_args, key) and importlib.util.find_spec("bitsandbytes") is None:
+            fail(
+                f"{key} needs bitsandbytes, which is not installed here: `pip install bitsandbytes`, or remove the line"
+            )
+    try:
+        with contextlib.suppress(ValueError):  # it is judged with the model
+            Trainer.get_optimizer_cls_and_kwargs(args)
+    except ImportError as error:
+        optimizer = getattr(args.optim, "value", args.optim)
+        fail(f"optim: {optimizer}: {' '.join(str(error).split())}, or write optim: adamw_torch")
 
 
 def model_kwargs(args: Any, model_args: Any) -> Json:
@@ -706,10 +745,19 @@ def read_rows(path: str, optional: bool = False) -> list[Json]:
 
 
 def smoke_rows(experiment: Any, args: Any, train: list[Json], validation: list[Json]) -> tuple[list[Json], list[Json]]:
-    """With --smoke two steps on a few rows are enough to see that everything runs."""
+    """With --smoke two steps on a few rows are enough to see that everything runs.
+
+    Where a run that may go on has written, a smoke run has a folder of its own: nothing of the other one changes.
+    """
     if not experiment.smoke:
         return train, validation
-    args.max_steps, args.save_strategy = 2, "no"
+    args.max_steps, args.save_strategy, args.resume_from_checkpoint = 2, "no", None
+    folder = Path(args.output_dir)
+    begun = any(any(folder.glob(name)) for name in ("checkpoint-*", "round-*", "samples"))
+    args.distributed_state.wait_for_everyone()  # all have looked before one writes there
+    if begun:
+        args.output_dir = str(folder / "smoke")
+        print(f"smoke: a run in {folder} may go on, so this one writes to {args.output_dir}", flush=True)
     return train[:64], validation[:16]
 
 
@@ -723,9 +771,44 @@ def text_of(value: object) -> str:
 # --- The model to start from ----------------------------------------------------------------------------------------
 
 
+def load_no_weights(args: Any, embeddings: int = 0) -> None:
+    """From here on every model is its modules alone, with their names and shapes, whoever loads it. It has at least as
+    many `embeddings`."""
+    import transformers  # only here: nobody else needs more than the names above
+
+    def modules(model_class: Any, path: Any, *_: Any, config: Any = None, **others: Any) -> Any:
+        revision = others.get("revision") or "main"
+        config = config or model_class.config_class.from_pretrained(path, revision=revision)
+        config.name_or_path = str(path)  # where a reference model is looked for
+        if embeddings:
+            config.get_text_config().vocab_size = max(config.get_text_config().vocab_size, embeddings)
+        known = {key: others[key] for key in ("dtype", "attn_implementation") if others.get(key) not in (None, "auto")}
+        before = getattr(transformers, (config.architectures or [""])[0], model_class)
+        with torch.device("meta"):
+            model, saved = model_class._from_config(config, **known), before._from_config(config)
+        if model.can_generate():
+            with contextlib.suppress(OSError):  # few models come without one
+                model.generation_config = transformers.GenerationConfig.from_pretrained(path, revision=revision)
+        if not others.get("output_loading_info"):
+            return model
+        prefix = f"{model.base_model_prefix}."
+        names = {name.removeprefix(prefix) for name in saved.state_dict()}
+        new = [name for name in model.state_dict() if name.removeprefix(prefix) not in names]
+        return model, {"missing_keys": new, "mismatched_keys": []}
+
+    transformers.PreTrainedModel.from_pretrained = classmethod(modules)
+    torch.nn.Module.to = lambda module, *_, **__: module  # there is nothing that could be moved
+    args.use_vllm = False  # GRPO's alone; it would load them a second time
+
+
 def remove_start(trainer: Any) -> None:
     if trainer.is_world_process_zero():
         shutil.rmtree(Path(trainer.args.output_dir) / "start", ignore_errors=True)
+
+
+def is_divided(trainer: Any) -> bool:
+    """Whether processes may hold a part of the model each, so that none can be asked alone."""
+    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
 
 
 def lora_config(model_args: Any, start: str, trained_tokens: list[int]) -> Any:
@@ -741,11 +824,14 @@ def lora_config(model_args: Any, start: str, trained_tokens: list[int]) -> Any:
 def complete(trainer: Any) -> None:
     """What a built trainer lacks or has too much of."""
     trainer.remove_callback(PrinterCallback)
+    gathered = "zero_optimization.stage3_gather_16bit_weights_on_model_save"
+    if is_zero3(trainer) and not trainer.accelerator.state.deepspeed_plugin.hf_ds_config.get_value(gathered):
+        fail(f"deepspeed: {gathered} must be true, or nobody could load what is trained")
     head = trainer.model.get_output_embeddings() if hasattr(trainer.model, "get_output_embeddings") else None
     if head is not None and not hasattr(head, "bias"):
         head.bias = None  # TRL's fused loss asks for it; an output layer of which PEFT trains some tokens has none
     if not any(weight.is_meta for weight in trainer.model.parameters()):  # an audit may run where nothing is trained
-        with settings_refused():  # an optimizer of a package that is not there would be missed at the first step
+        with settings_refused():  # an optimizer that wants something of the model would miss it at the first step
             trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
 
 
@@ -769,6 +855,15 @@ def audit_rows(rows: list[Json], answers: tuple[str, ...]) -> Json:
         "null_completions": sum(null),
         "empty_completions": sum(empty),
     }
+
+
+def whole_shape(weight: Any) -> tuple[int, ...]:
+    """Of all processes together: ZeRO stage 3 leaves an empty tensor in each, and the shape beside it."""
+    return tuple(getattr(weight, "ds_shape", weight.shape))
+
+
+def size_of(weights: Any) -> int:
+    return sum(math.prod(whole_shape(weight)) for weight in weights)
 
 
 def end_token_ids(model: Any, tokenizer: Any) -> set[int]:
@@ -813,6 +908,10 @@ def probe_learning_rates(trainer: Any, rates: list[float]) -> Json:
     The smallest, because a short test flatters large steps: what still falls after 20 steps can diverge after 200.
     """
     remove_start(trainer)
+    if is_divided(trainer):
+        fail(
+            "learning_rate_probe begins each rate with the same weights, and here no process has all: launch one alone"
+        )
     weights = {
         name: weight.detach().clone() for name, weight in trainer.model.named_parameters() if weight.requires_grad
     }
@@ -965,8 +1064,8 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
             "bf16": args.bf16,
             "optimizer": str(getattr(args.optim, "value", args.optim)),
             "scheduler": str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)),
-            "parameters": sum(weight.numel() for weight in model.parameters()),
-            "trainable_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+            "parameters": size_of(model.parameters()),
+            "trainable_parameters": size_of(weight for weight in model.parameters() if weight.requires_grad),
         }
         (self.folder / "setup.json").write_text(json.dumps(setup, indent=1))
         (self.folder / "environment.json").write_text(json.dumps(environment(args), indent=1))
@@ -1127,6 +1226,8 @@ def add_logs(trainer: Any, rows: list[Json]) -> None:
 def train_and_save(trainer: Any, tokenizer: Any, experiment: Any, start: str) -> None:
     """The training itself, from the newest checkpoint where there is one, and what it leaves behind."""
     trainer.add_callback(LastStep())
+    if experiment.smoke:
+        trainer.remove_callback(CheckpointRequest)  # nobody may take two steps for a run to go on from
     try:
         result = trainer.train(resume_from_checkpoint=checkpoint_to_resume(trainer.args))
     except AllStepsDone:
@@ -1164,24 +1265,46 @@ def save_model(trainer: Any, tokenizer: Any, start: str) -> None:
         trainer.save_model(str(folder))  # by all processes: under FSDP each holds a part
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle: nobody should have to load it
         return
-    if trainer.is_fsdp_enabled:
-        weights = trainer.accelerator.get_state_dict(trainer.model)  # by all processes; whole on the first alone
-        if trainer.is_world_process_zero():
-            model.save_pretrained(adapter, state_dict=weights)
-            model = adapted_base(adapter, start, trainer.args)
-    elif trainer.is_world_process_zero():
-        model.save_pretrained(adapter)
-    if trainer.is_world_process_zero():
-        model.merge_and_unload().save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+    weights, divided = None, trainer.is_fsdp_enabled or is_zero3(trainer)
+    if divided:  # by all processes; whole on the first alone
+        weights = trainer.accelerator.get_state_dict(trainer.model if trainer.is_fsdp_enabled else trainer.deepspeed)
+    if not trainer.is_world_process_zero():
+        return
+    model.save_pretrained(adapter, state_dict=weights)
+    if divided or is_rounded(model, start, trainer.args):
+        model = adapted_base(model, adapter, start, trainer.args)
+    model.merge_and_unload().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
-def adapted_base(adapter: Path, start: str, args: Any) -> Any:
-    """The base once more, whole and with the adapter: what FSDP has divided cannot be merged."""
+def is_zero3(trainer: Any) -> bool:
+    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
+    return plugin is not None and plugin.zero_stage == 3
+
+
+def is_rounded(model: Any, start: str, args: Any) -> bool:
+    """Whether load_in_8bit or load_in_4bit rounded the weights, of which `start` has the whole ones."""
+    kept = {"revision": args.model_init_kwargs["revision"], "trust_remote_code": args.trust_remote_code}
+    found = (model.config, AutoConfig.from_pretrained(start, **kept))
+    return [getattr(config, "quantization_config", None) is None for config in found] == [False, True]
+
+
+def adapted_base(model: Any, adapter: Path, start: str, args: Any) -> Any:
+    """The base once more, whole and with the adapter: what is divided cannot be merged, and what load_in_8bit rounded
+    would be rounded a second time. What `model` says of its tokens stays."""
+    from peft import PeftModel  # only here: without an adapter nobody needs it
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()  # or it would be divided again, with processes that are not here
     kwargs = {key: value for key, value in args.model_init_kwargs.items() if key != "device_map"}
     base = MODEL_CLASS.from_pretrained(start, trust_remote_code=args.trust_remote_code, device_map="cpu", **kwargs)
-    from peft import PeftModel  # only here: without an adapter nobody needs it
-
+    known, own = model.config.get_text_config(), base.config.get_text_config()
+    if known.vocab_size != own.vocab_size:  # chat_template_path brought tokens
+        base.resize_token_embeddings(known.vocab_size)
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(own, key, getattr(known, key, None))
+    if base.can_generate():
+        base.generation_config = model.generation_config
     return PeftModel.from_pretrained(base, adapter)
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import random
+import shutil
 import subprocess
 import sys
 import wave
@@ -279,6 +280,20 @@ def models(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> dict[str, Pa
     ended = job.wait(120)
     assert ended is not None and ended.exit_code == 0, (folder / "log.txt").read_text()
     return {name: folder / name for name in names}
+
+
+def test_recogniser_of_one_language_is_not_told_the_benchmarks(
+    warm: Warm, models: dict[str, Path], tmp_path: Path
+) -> None:
+    """Whisper refuses a language where its checkpoint knows English alone, and the benchmark LibriSpeech names it."""
+    model = tmp_path / "english"
+    shutil.copytree(models["postdoc/tiny-whisper"], model)
+    settings = json.loads((model / "generation_config.json").read_text())
+    (model / "generation_config.json").write_text(json.dumps(settings | {"is_multilingual": False}))
+    own = benchmark(tmp_path, "orders", speech={"normalise": "english", "language": "en"})
+    code, log, found = evaluated(warm, own, model, tmp_path)
+    assert code == 0, log
+    assert found["n"] == 20
 
 
 @pytest.mark.parametrize("name", ["topic", "colours", "orders", "grammar"])

@@ -122,7 +122,7 @@ class Job:
         return line
 
     def attempt(self, *flags: str, **recipe: Any) -> Ran:
-        command = self._command(*flags, **recipe)
+        command = self.command(*flags, **recipe)
         if self.warm is not None:
             return run_warm(self.warm, *command, cwd=self.path)
         done = python(*command, cwd=self.path)
@@ -130,11 +130,11 @@ class Job:
 
     def start(self, *flags: str, **recipe: Any) -> subprocess.Popen[bytes]:
         """The same in a process of its own, and whoever asked waits for it, or kills it."""
-        command = [sys.executable, *map(str, self._command(*flags, **recipe))]
+        command = [sys.executable, *map(str, self.command(*flags, **recipe))]
         with open(self.path / "log.txt", "wb") as log:
             return subprocess.Popen(command, cwd=self.path, env=environment(), stdout=log, stderr=log)
 
-    def _command(self, *flags: str, method: str = "sft", init_from: Path | None = None, **recipe: Any) -> list[object]:
+    def command(self, *flags: str, method: str = "sft", init_from: Path | None = None, **recipe: Any) -> list[object]:
         shutil.copy(SCRIPTS / f"{method}.py", self.path / "train.py")
         if not (self.path / "rewards.py").exists():
             shutil.copy(SCRIPTS / "rewards.py", self.path / "rewards.py")

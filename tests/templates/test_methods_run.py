@@ -148,6 +148,17 @@ def test_pretraining_starts_from_random_weights_of_any_shape(job: Job) -> None:
     assert "write from_scratch: true as well" in job.refusal("--smoke", method="pretrain", config_overrides=shape)
 
 
+@pytest.mark.parametrize("packing", [True, False])
+def test_loss_of_texts_is_the_mean_of_their_tokens_whichever_lie_in_a_batch(job: Job, packing: bool) -> None:
+    job.data([{"text": "a few words " * 6}] * 4)
+    job.data([{"text": "long text " * 6}] * 3 + [{"text": "zz"}] * 4, "validation")
+    found = []
+    for batch in (1, 3, 8):
+        job.run(method="pretrain", packing=packing, max_steps=1, max_length=48, per_device_eval_batch_size=batch)
+        found.append(next(row["eval_loss"] for row in job.metrics if "eval_loss" in row))
+    assert found[1:] == pytest.approx([found[0]] * 2, rel=1e-4), "the mean of batches would be another one each time"
+
+
 # --- What all of them share -----------------------------------------------------------------------------------------
 
 

@@ -103,6 +103,8 @@ def place(warm: Warm, models: Path, tmp_path: Path) -> Any:
     return lambda task: Job(warm, tmp_path / task, models, task)
 
 
+LORA = {"use_peft": True, "lora_r": 2, "lora_target_modules": "all-linear"}
+OF_THE_MACHINE = {"steps_per_epoch", "warm_up_steps", "precision", "attention"}
 ALWAYS = {"setup.json", "environment.json", "data_audit.json", "metrics.jsonl", "trainer_state.json", "model",
           "summary.json"}  # fmt: skip
 
@@ -181,6 +183,63 @@ def test_speech_recogniser_measures_its_recordings_and_writes_down_what_it_hears
     heard = job.lines("completions.jsonl")
     assert {row["reference"] for row in heard} <= {row["text"] for row in rows("orders", "train", 48, 0)}
     assert any((job.out / "model" / f"{name}_config.json").is_file() for name in ("processor", "preprocessor"))
+
+
+def of_languages(job: Job, **settings: Any) -> str:
+    """The name of a folder with the base, whose generation is configured as a checkpoint of Whisper's has it."""
+    shutil.copytree(job.base, job.path / "base")
+    path = job.path / "base" / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    return "base"
+
+
+def ids_of(job: Job, *tokens: str) -> dict[str, int]:
+    known = json.loads((job.base / "tokenizer.json").read_text())["added_tokens"]
+    return {one["content"]: one["id"] for one in known if one["content"] in tokens}
+
+
+def test_recogniser_of_several_languages_is_told_which_and_keeps_it(place: Any) -> None:
+    job = place("orders")
+    job.run("--audit_only")
+    silent = job.json("data_audit.json")
+    task, stamps = (ids_of(job, token)[token] for token in ("<|transcribe|>", "<|notimestamps|>"))
+    base = of_languages(
+        job, is_multilingual=True, lang_to_id=ids_of(job, "<|en|>"), task_to_id={"transcribe": task},
+        no_timestamps_token_id=stamps,
+    )  # fmt: skip
+    assert "language is missing: base writes 1 languages" in job.refusal(init_from=base)
+    job.run("--smoke", init_from=base, language="english")
+    audit = job.json("data_audit.json")
+    assert audit["audio"]["language"] == "english" and silent["audio"]["language"] is None
+    assert audit["answer_token_lengths"]["max"] == silent["answer_token_lengths"]["max"] + 2, "language and task"
+    job.run("--smoke", init_from="out/model")
+    assert job.json("data_audit.json")["audio"]["language"] == "english"
+
+
+def test_recogniser_of_english_alone_may_be_told_so(place: Any) -> None:
+    job = place("orders")
+    base = of_languages(job, is_multilingual=False)
+    job.run("--smoke", init_from=base, language="en")
+    assert job.json("data_audit.json")["audio"]["language"] is None
+    assert "german means nothing to a model of one language" in job.refusal(init_from=base, language="german")
+
+
+@pytest.mark.parametrize(
+    ("task", "recipe"),
+    [("orders", {}), ("orders", LORA), ("topic", {}), ("topic", LORA), ("shapes", {}), ("colours", {})],
+)
+def test_audit_is_that_of_the_training_but_for_the_machine_and_needs_no_weights(
+    place: Any, task: str, recipe: dict[str, Any]
+) -> None:
+    job = place(task)
+    bare = shutil.copytree(job.base, job.path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    job.run("--audit_only", init_from=bare.name, **recipe)
+    assert [path.name for path in job.out.iterdir()] == ["data_audit.json"]
+    found = job.json("data_audit.json")
+    job.run("--smoke", **recipe)
+    trained = job.json("data_audit.json")
+    assert found == {key: value for key, value in trained.items() if key not in OF_THE_MACHINE}
+    assert {"rows", {"orders": "audio", "topic": "labels"}.get(task, "images")} <= found.keys()
 
 
 BROKEN = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"0" * 40).decode()

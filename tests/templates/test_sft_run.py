@@ -242,10 +242,32 @@ def test_conversations_without_a_template_are_refused_with_the_key_that_brings_o
     assert "has no chat template: set chat_template_path" in line
 
 
-def test_optimizer_of_a_package_that_is_not_there_is_refused_before_any_step(job: Job) -> None:
+# The script as it runs where bitsandbytes is not installed, whether it is here or not.
+WITHOUT_BITSANDBYTES = """
+import runpy, sys
+sys.modules["bitsandbytes"] = None
+import transformers.trainer_optimizer
+transformers.trainer_optimizer.is_bitsandbytes_available = lambda: False
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ({"optim": "paged_adamw_8bit"}, "optim: paged_adamw_8bit: You need to install `bitsandbytes`"),
+        ({"load_in_8bit": True, "use_peft": True}, "load_in_8bit needs bitsandbytes, which is not installed here"),
+    ],
+)
+def test_package_that_is_not_there_is_named_before_a_model_is_looked_for(
+    job: Job, warm: Warm, recipe: dict[str, Any], words: str
+) -> None:
     job.data(chat_rows(8))
-    assert "bitsandbytes" in job.refusal("--smoke", optim="paged_adamw_8bit")
-    assert not (job.out / "metrics.jsonl").exists()
+    (job.path / "without.py").write_text(WITHOUT_BITSANDBYTES)
+    done = run_warm(warm, "without.py", *job.command(init_from=Path("no-such-model"), **recipe), cwd=job.path)
+    assert (done.returncode, done.output.count("\n")) == (2, 1), done.output
+    assert words in done.output and "pip install" in done.output
 
 
 def test_tools_reach_the_template_as_they_were_written(job: Job) -> None:
@@ -265,3 +287,27 @@ def test_tools_reach_the_template_as_they_were_written(job: Job) -> None:
     lengths = job.json("data_audit.json")["token_lengths"]
     without = len("uqa") + len('{"a": 1}')
     assert lengths["p50"] == without and lengths["max"] == without + len("T")
+
+
+def test_smoke_run_beside_a_run_that_may_go_on_changes_nothing_of_it(job: Job) -> None:
+    job.data(chat_rows(64))
+    recipe = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    job.run(**recipe)
+    shutil.rmtree(job.out / "checkpoint-4")
+    before = {path: path.read_bytes() for path in sorted(job.out.rglob("*")) if path.is_file()}
+    job.run("--smoke", resume_from_checkpoint="out/checkpoint-2", **recipe)
+    smoke = job.out / "smoke"
+    assert json.loads((smoke / "setup.json").read_text())["resumed_from"] == 0
+    assert json.loads((smoke / "summary.json").read_text())["global_step"] == 2
+    assert not [*smoke.glob("checkpoint-*"), *smoke.glob("latest")]
+    shutil.rmtree(smoke)
+    assert {path: path.read_bytes() for path in sorted(job.out.rglob("*")) if path.is_file()} == before
+
+
+def test_smoke_run_that_is_asked_for_a_checkpoint_makes_none(job: Job) -> None:
+    job.data(chat_rows(64))
+    job.out.mkdir()
+    (job.out / "checkpoint_now").touch()
+    job.run("--smoke")
+    assert job.json("summary.json")["global_step"] == 2
+    assert not [*job.out.glob("checkpoint-*"), *job.out.glob("latest")]

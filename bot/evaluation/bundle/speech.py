@@ -39,6 +39,8 @@ def run(arguments: argparse.Namespace, benchmark: dict[str, Any], items: list[di
     model = model.to("cuda" if gpu else "cpu").eval()
     extractor = processor.feature_extractor
     spoken = {key: value for key, value in (benchmark.get("speech") or {}).items() if key in ("language", "task")}
+    if not getattr(model.generation_config, "lang_to_id", None):
+        spoken = {}  # a model of one language takes no word about it
     longest = int((benchmark.get("generation") or {}).get("max_gen_toks", 225))
     most = getattr(model.config, "max_target_positions", None)
     longest = min(longest, most - 8) if most else longest

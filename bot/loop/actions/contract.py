@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -21,7 +19,7 @@ from bot.domain.evaluation import Split
 from bot.domain.experiment import Edit, EventKind, Experiment, NewEvent
 from bot.domain.goal import Goal, slug
 from bot.domain.metrics import metric_named
-from bot.domain.recipe import earlier_run, with_value
+from bot.domain.recipe import earlier_run, line_of, with_value
 from bot.domain.redaction import redacted_bytes
 from bot.domain.scripts import TRAIN
 from bot.errors import UserError
@@ -33,7 +31,7 @@ from bot.loop.actions.scripts import keep_shipped
 from bot.loop.actions.specs import BENCHMARK_SOURCE, sources_of
 from bot.loop.benchmark_data import with_data
 from bot.loop.hardware import estimates_of, hardware_facts, plan_words
-from bot.loop.models import fetched_model, model_problem
+from bot.loop.models import describe_model, fetched_model, model_problem, writes_several_languages
 from bot.loop.own_benchmark import LFS_ADVICE, is_lfs_pointer, is_own, read_own_benchmark
 from bot.loop.sources import pin
 from bot.loop.world import METHODS, World, digest
@@ -383,40 +381,20 @@ def _first_recipe(
     family, parameters = describe_model(model)
     named = sources_of(goal.recipe or "")
     if source is None and benchmark.task is None and (not named or BENCHMARK_SOURCE in named):
-        if finds_data and not named:
-            found = starting_recipe(goal, family=family, parameters=parameters, data_source="")
-            return found.text, found.source
-        raise UserError(
-            f"The benchmark `{goal.benchmark}` has no training split of its own. Name the training data in the goal: "
-            "the path of a JSONL file in this repository, or a data set of the Hub, `hf:owner/name`."
-        )
-    chosen = starting_recipe(goal, family=family, parameters=parameters, data_source=source or BENCHMARK_SOURCE)
-    if source is None or sources_of(chosen.text) == [source]:
-        return chosen.text, chosen.source
-    # The goal's own recipe names the same data as the goal does, without its pin.
-    return with_value(chosen.text, "data_sources", source), chosen.source
-
-
-def describe_model(folder: Path) -> tuple[str, float]:
-    """(family, parameter count) of the model in `folder`, from its files' headers alone."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    total = 0.0
-    for weights in folder.glob("*.safetensors"):
-        with weights.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                size = 1
-                for dimension in tensor["shape"]:
-                    size *= dimension
-                total += size
-    return str(config.get("model_type", "unknown")), total
-
-
-def longest_sequence(folder: Path) -> int | None:
-    """Tokens of the longest sequence that the model in `folder` takes, as its configuration has it; None where it says
-    nothing of it (GPT-2 calls it `n_positions`)."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    found = config.get("max_position_embeddings") or config.get("n_positions")
-    return found if isinstance(found, int) and found > 1 else None
+        if named or not finds_data:
+            raise UserError(
+                f"The benchmark `{goal.benchmark}` has no training split of its own. Name the training data in the "
+                "goal: the path of a JSONL file in this repository, or a data set of the Hub, `hf:owner/name`."
+            )
+        data = ""
+    else:
+        data = source or BENCHMARK_SOURCE
+    chosen = starting_recipe(goal, family=family, parameters=parameters, data_source=data)
+    text = chosen.text
+    if source is not None and sources_of(text) != [source]:
+        # The goal's own recipe names the same data as the goal does, without its pin.
+        text = with_value(text, "data_sources", source)
+    language = (benchmark.configuration.get("speech") or {}).get("language")
+    if language and not goal.script and line_of(text, "language") is None and writes_several_languages(model):
+        text = with_value(text, "language", language)
+    return text, chosen.source

@@ -26,7 +26,6 @@ from bot.domain.redaction import redact
 from bot.domain.scripts import with_data_scripts
 from bot.loop.action import Action
 from bot.loop.actions.card import experiment_card
-from bot.loop.actions.contract import describe_model, longest_sequence
 from bot.loop.actions.generated import card_of, generated_rows, spoiled
 from bot.loop.actions.jobs import is_gone, outputs_gone, status_of
 from bot.loop.actions.lineage import lineage_of
@@ -43,6 +42,7 @@ from bot.loop.actions.traces import (
     output_json,
 )
 from bot.loop.judging import forgotten, holdout_events, judged, reached_run, unmeasured, wise
+from bot.loop.models import describe_model, longest_sequence
 from bot.loop.policy import arm_chosen, head_recipe_hash
 from bot.loop.spending import allowance, data_key, remedy_waits, spend_of
 from bot.loop.world import World

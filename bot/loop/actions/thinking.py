@@ -42,12 +42,12 @@ from bot.domain.thought import Outcome, Thought
 from bot.errors import UserError
 from bot.evaluation.benchmarks import Item, held_out_items
 from bot.loop.action import Action
-from bot.loop.actions.contract import describe_model
 from bot.loop.actions.desks import Workplace, keep_trace, transcript_of
 from bot.loop.actions.proposals import log_of, without_data
 from bot.loop.actions.questions import curves_of
 from bot.loop.actions.scripts import script_of
 from bot.loop.actions.specs import base_model, sources_of
+from bot.loop.models import describe_model
 from bot.loop.own_benchmark import benchmark_of
 from bot.loop.purse import GoalPurse, left_behind
 from bot.loop.sources import pin
