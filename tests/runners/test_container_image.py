@@ -74,7 +74,8 @@ def test_image_is_built_from_the_train_extra_and_runs_as_nobody_in_particular(do
         assert (config["User"], config["WorkingDir"]) == ("1000:1000", "/job")
         assert "HOME=/tmp" in config["Env"]
         asked = said(dockerd, "print(open('/asked').read())")
-        wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["train"]
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        wanted = extras["train"] + extras["quantized"]
         assert asked.splitlines() == [
             "apt-get update",
             "apt-get install --yes --no-install-recommends gcc libc6-dev",
