@@ -33,6 +33,7 @@ ONLY_OF: Mapping[str, frozenset[str]] = {
     "epsilon": _GRPO,
     "epsilon_high": _GRPO,
     "loss_type": _TEXTS | {"dpo", "grpo"},
+    "loss_weights": frozenset({"dpo"}),
     "mask_truncated_completions": _GRPO,
     "max_completion_length": _SAMPLED | {"distill"},
     "max_length": _TEXTS | {"dpo", "reward", "classify"},
