@@ -13,8 +13,7 @@ from bot.diagnosis.learning_rates import rate_of, tidy
 from bot.diagnosis.remedies import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_MAX_LENGTH,
-    IMITATION_WEIGHTS,
-    WITH_IMITATION,
+    IMITATION,
     duration_key,
     lacks_imitation,
     scaled_duration,
@@ -160,7 +159,7 @@ def smaller_batch(values: Values, _: float | None = None, /) -> dict[str, Any]:
 def with_imitation(values: Values, _: float | None = None, /) -> dict[str, Any]:
     """A term that holds the chosen answers up, beside a DPO loss that only sets them apart from the rejected ones."""
     alone = values.get("method") == "dpo" and lacks_imitation(values)
-    return {"loss_type": WITH_IMITATION, "loss_weights": IMITATION_WEIGHTS} if alone else {}
+    return dict(IMITATION) if alone else {}
 
 
 def more_samples(values: Values, _: float | None = None, /) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from bot.diagnosis.learning_rates import tidy
@@ -16,7 +17,7 @@ DEFAULT_EPOCHS = 3.0
 DEFAULT_BATCH_SIZE = 8
 USUAL_BETA = 0.1
 """DPOConfig.beta: https://huggingface.co/docs/trl/dpo_trainer"""
-WITH_IMITATION, IMITATION_WEIGHTS = "sigmoid,sft", "1.0,0.2"
+IMITATION: Mapping[str, str] = MappingProxyType({"loss_type": "sigmoid,sft", "loss_weights": "1.0,0.2"})
 """DPO's loss beside an sft term on the chosen answers, of a fifth of its weight: the Llama 3 report (2407.21783),
 section 4.1.4."""
 
@@ -137,8 +138,8 @@ def companions_of(diagnosis: Diagnosis, recipe: Mapping[str, Any]) -> dict[str, 
         return {each: value for each in named if each != key and recipe.get(each) not in (None, "auto")}
     if symptom is Symptom.DPO_FLIPPED and key == "data_chosen_column" and recipe.get("data_rejected_column") == value:
         return {"data_rejected_column": recipe.get(key)}
-    if key == "loss_type" and value == WITH_IMITATION:
-        return {"loss_weights": IMITATION_WEIGHTS}
+    if key == "loss_type" and value == IMITATION[key]:
+        return {name: each for name, each in IMITATION.items() if name != key}
     if symptom is Symptom.DPO_OVERSHOOT and key == "learning_rate":
         beta = finite(recipe["beta"]) if recipe.get("beta") is not None else None
         return {"beta": USUAL_BETA} if beta is not None and beta < USUAL_BETA / 2 else {}
@@ -160,8 +161,7 @@ COMPLETION_NAMES = ("completion", "response", "answer", "output", "solution", "a
 
 
 def column_for(key: str, columns: Sequence[str], current: Any) -> str | None:
-    """The column that `key` should name: `auto` when the recipe overrode the detection, else the one whose "
-    "name fits."""
+    """The column that `key` should name: `auto` where the recipe overrode the detection, else the one that fits."""
     if key.startswith("data_") and current not in (None, "auto"):
         return "auto"
     names: tuple[str, ...] = COMPLETION_NAMES if "completion" in key or "response" in key else PROMPT_NAMES

@@ -9,7 +9,7 @@ from bot.diagnosis.learning_rates import tidy
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.outcomes import text_distance
 from bot.diagnosis.readings import finite, shown
-from bot.diagnosis.remedies import USUAL_BETA, WITH_IMITATION, lacks_imitation
+from bot.diagnosis.remedies import IMITATION, USUAL_BETA, lacks_imitation
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, percent, seen
 from bot.diagnosis.rules.pairs import known_pairs
 from bot.domain.diagnosis import Evidence, Severity, Symptom
@@ -250,7 +250,7 @@ def _same_answers(observations: Observations) -> Answer:
 
 def _held_up(observations: Observations) -> tuple[str, Any] | None:
     """(key, value) that adds a term of imitation where the loss has none."""
-    return ("loss_type", WITH_IMITATION) if lacks_imitation(observations.recipe) else None
+    return ("loss_type", IMITATION["loss_type"]) if lacks_imitation(observations.recipe) else None
 
 
 def _hurt(observations: Observations) -> bool:

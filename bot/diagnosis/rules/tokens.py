@@ -26,6 +26,8 @@ def truncation(observations: Observations) -> Answer:
     rows = count(audit.get("rows", 0)) or 0
     if "max_completion_length" in audit:
         return None  # references that the cap on sampled answers would cut: another rule's
+    if "audio" in audit:
+        return None  # recordings, which are left out whole: another rule's
     if not rows or "truncated_rows" not in audit:
         return _truncation_unaudited(observations)
     cut, dropped = count(audit["truncated_rows"]) or 0, count(audit.get("dropped_rows", 0)) or 0

@@ -10,6 +10,7 @@ from bot.loop.actions.ablation import open_ablation, report_ablation
 from bot.loop.actions.commands import answer_command
 from bot.loop.actions.consent import ask_consent, consent_by_policy
 from bot.loop.actions.contract import read_contract
+from bot.loop.actions.diagnosing import diagnose_run
 from bot.loop.actions.edits import read_edit
 from bot.loop.actions.ending import close_issue, conclude, confirm
 from bot.loop.actions.heads import read_head
@@ -18,7 +19,8 @@ from bot.loop.actions.preflight import launch
 from bot.loop.actions.proposals import settle_proposal
 from bot.loop.actions.publish import publish_merged
 from bot.loop.actions.reproduction import check_rebuilt, report_reproduction
-from bot.loop.actions.runs import diagnose_run, review, revise, start_run
+from bot.loop.actions.revising import revise
+from bot.loop.actions.runs import review, start_run
 from bot.loop.actions.scoring import judge_answers
 from bot.loop.actions.thinking import think
 from bot.loop.engine import Perform

@@ -11,7 +11,7 @@ from bot.domain.fold import foreseen
 from bot.errors import UserError
 from bot.loop.actions.adoption import adopt_goal, adoption_problem
 from bot.loop.actions.answers import Answer, refused
-from bot.loop.actions.runs import commit_change, commit_remedy
+from bot.loop.actions.revising import commit_change, commit_remedy
 from bot.loop.actions.specs import earlier_run_problems
 from bot.loop.spending import consent_missing
 from bot.loop.world import World

@@ -16,7 +16,7 @@ from bot.domain.thought import Thought
 from bot.loop.action import Action
 from bot.loop.actions.contract import refuse
 from bot.loop.actions.preflight import fatal_findings, upcoming
-from bot.loop.actions.runs import commit_remedy
+from bot.loop.actions.revising import commit_remedy
 from bot.loop.actions.specs import sources_of
 from bot.loop.spending import agreed_names, allowance, data_key, next_run_hours
 from bot.loop.thinking import MOST_REFUSALS, candidate, proposal_of, smoke_name
