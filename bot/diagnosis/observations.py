@@ -39,6 +39,8 @@ _OF_OTHERS = (
     "micro_batch_size", "sequence_len", "num_epochs", "sample_packing", "base_model", "adapter", "batch_size",
     "finetuning_type", "cutoff_len", "stage",
 )  # fmt: skip
+_STAGES = {"pt": "pretrain", "rm": "reward"}
+"""LLaMA-Factory's short words for a method, beside sft and dpo: https://llamafactory.readthedocs.io/en/latest/"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,9 @@ class Observations:
     @property
     def method(self) -> str:
         """The recipe's method, or the one whose trainer logs keys like these."""
-        named = str(self.recipe.get("method") or self.recipe.get("rl") or self.setup.get("method") or "").lower()
+        said = (self.recipe.get(key) for key in ("method", "rl", "stage"))
+        named = str(next(filter(None, said), None) or self.setup.get("method") or "").lower()
+        named = _STAGES.get(named, named)
         if named in METHODS:
             return named
         keys = {key for record in (*self.steps[:3], *self.evals[:1]) for key in record}

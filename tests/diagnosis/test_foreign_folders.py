@@ -161,3 +161,9 @@ def test_factorys_own_names_are_known(tmp_path: Path) -> None:
     run = read_folder(state(tmp_path, recipe, [{"step": 1, "loss": 2.0, "learning_rate": 3e-4}]))
     assert run.recipe["max_length"] == 2048 and run.recipe["use_peft"] is True
     assert run.rate.current == 3e-4 and not run.defaults_hold
+
+
+def test_factorys_stage_is_the_method_that_a_bare_loss_cannot_tell(tmp_path: Path) -> None:
+    for stage, method in {"pt": "pretrain", "rm": "reward", "dpo": "dpo", "sft": "sft"}.items():
+        recipe = f"model_name_or_path: my/model\nstage: {stage}\n"
+        assert read_folder(state(tmp_path, recipe, [{"step": 1, "loss": 0.69}])).method == method
