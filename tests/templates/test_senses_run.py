@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from bot.diagnosis import preflight
+from bot.domain.diagnosis import Severity, Symptom
 from bot.practice.sense_tasks import SENSE_TASKS, png, rows
 from bot.practice.tiny_models import MAKERS
 from bot.practice.warm import Ended, Warm
@@ -168,6 +170,9 @@ def test_blank_and_contradicting_images_are_counted(place: Any) -> None:
     job.run("--smoke")
     audit = job.json("data_audit.json")
     assert audit["images"]["uniform"] == 20 and audit["contradicting_images"] == 1 and audit["distinct_prompts"] == 1
+    (job.path / "data_audit.json").write_text(json.dumps(audit))
+    assert [each.symptom for each in preflight(job.path).diagnoses if each.severity is Severity.HARMFUL] == [
+        Symptom.LABEL_NOISE, Symptom.DUPLICATES]  # fmt: skip
 
 
 def test_speech_recogniser_measures_its_recordings_and_writes_down_what_it_hears(place: Any) -> None:

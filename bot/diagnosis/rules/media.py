@@ -5,14 +5,12 @@ from __future__ import annotations
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import finite, shown
 from bot.diagnosis.rules.finding import Answer, Basis, Rule, RuledOut, finding, percent, seen
+from bot.diagnosis.rules.rows import source_of, unlearnable
 from bot.domain.diagnosis import Severity, Symptom
 
 # To leave out what exceeds the model's window is how Whisper is fine-tuned; a run on less than half of the recordings
 # is another one than was asked for.†
 MOST = 0.5
-# Shares of rows that say nothing, or contradict each other: worth saying, and harm where the target is missed.†
-WORTH_SAYING = 0.05
-HARMFUL = 0.2
 
 
 def recordings_left_out(observations: Observations) -> Answer:
@@ -42,7 +40,7 @@ def recordings_left_out(observations: Observations) -> Answer:
         ],
         cause=f"{left_out} of {rows} recordings ({percent(share)}) are left out whole"
         f"{': ' + ', and '.join(why) if why else ''}. Cut into pieces with their texts they would be learned from.",
-        key=_source(observations),
+        key=source_of(observations),
         harm=share,
         runner_up="none: the script counted them",
         refuted_by="an audit of the same rows that leaves none out",
@@ -51,7 +49,7 @@ def recordings_left_out(observations: Observations) -> Answer:
 
 def nothing_to_hear(observations: Observations) -> Answer:
     found, rows = observations.counted("silent_rows", "audio"), observations.counted("rows")
-    return _worthless(
+    return unlearnable(
         observations, "audio.silent_rows", found, rows, "recordings are silent and have a text all the same"
     )
 
@@ -59,45 +57,11 @@ def nothing_to_hear(observations: Observations) -> Answer:
 def nothing_to_see(observations: Observations) -> Answer:
     found, sampled = observations.counted("uniform", "images"), observations.counted("sampled", "images")
     what = "sampled pictures are of one colour, as the model sees them, and have a class all the same"
-    return _worthless(observations, "images.uniform", found, sampled, what)
-
-
-def contradicting_classes(observations: Observations) -> Answer:
-    """One picture under several classes: at most one of them can be right."""
-    found, pictures = observations.counted("contradicting_images"), observations.counted("distinct_prompts")
-    what = "distinct pictures stand under several classes"
-    return _worthless(observations, "contradicting_images", found, pictures, what)
-
-
-def _worthless(observations: Observations, name: str, found: int | None, of: int | None, what: str) -> Answer:
-    """Rows whose answer does not follow from what is shown or played: labels that teach guessing."""
-    if found is None or not of:
-        return None
-    share = min(1.0, found / of)
-    if share <= WORTH_SAYING:
-        return RuledOut(Symptom.LABEL_NOISE, f"{found} of {of} {what}")
-    return finding(
-        observations,
-        Symptom.LABEL_NOISE,
-        Basis.DATA,
-        severity=Severity.HARMFUL if share >= HARMFUL else Severity.ADVICE,
-        confidence=0.9,
-        evidence=[seen(name, None, found), seen("rows_compared", None, of)],
-        cause=f"{found} of {of} ({percent(share)}) {what}.",
-        key=_source(observations),
-        harm=share,
-        runner_up="wrong_columns: another column holds what was meant",
-        refuted_by="twenty of these rows, looked at by a person, whose answers are right",
-    )
-
-
-def _source(observations: Observations) -> str | None:
-    return observations.first_key("data_sources", "train_file", "dataset_name")
+    return unlearnable(observations, "images.uniform", found, sampled, what)
 
 
 RULES = (
     Rule(Symptom.TRUNCATION, recordings_left_out, "Whisper hears 30 s (2212.04356, section 2.1) †", preflight=True),
     Rule(Symptom.LABEL_NOISE, nothing_to_hear, "† silent recordings with a text", preflight=True),
     Rule(Symptom.LABEL_NOISE, nothing_to_see, "† pictures of one colour with a class", preflight=True),
-    Rule(Symptom.LABEL_NOISE, contradicting_classes, "† one picture under several classes", preflight=True),
 )

@@ -204,11 +204,52 @@ def label_noise(observations: Observations) -> Answer:
         f"{shown(noise.train.excess)} more of its characters with its own prompt than with others, where the "
         f"benchmark's "
         f"share {shown(noise.known.excess)}.",
-        key=observations.first_key("data_sources", "train_file", "dataset_name"),
+        key=source_of(observations),
         harm=noise.share,
         runner_up="learning_rate: too high a rate leaves the same floor in the loss",
         refuted_by="twenty training rows, read by a person, whose answers are right",
     )
+
+
+def empty_texts(observations: Observations) -> Answer:
+    found, rows = observations.counted("empty_texts"), observations.counted("rows")
+    return unlearnable(observations, "empty_texts", found, rows, "texts are empty and have a class all the same")
+
+
+def contradicting_classes(observations: Observations) -> Answer:
+    """The same text or picture under several classes: at most one of them can be right."""
+    of = observations.counted("distinct_prompts") or observations.counted("rows")
+    for name, what in (("contradicting_texts", "texts"), ("contradicting_images", "pictures")):
+        if (found := observations.counted(name)) is not None:
+            return unlearnable(observations, name, found, of, f"distinct {what} stand under several classes")
+    return None
+
+
+def unlearnable(observations: Observations, name: str, found: int | None, of: int | None, what: str) -> Answer:
+    """Rows whose class or text does not follow from what is read, seen or heard: labels that teach guessing."""
+    if found is None or not of:
+        return None
+    share = min(1.0, found / of)
+    if share <= WORTH_SAYING:
+        return RuledOut(Symptom.LABEL_NOISE, f"{found} of {of} {what}")
+    return finding(
+        observations,
+        Symptom.LABEL_NOISE,
+        Basis.DATA,
+        severity=Severity.HARMFUL if share >= NOISE_HARMFUL else Severity.ADVICE,
+        confidence=0.9,
+        evidence=[seen(name, None, found), seen("rows_compared", None, of)],
+        cause=f"{found} of {of} ({percent(share)}) {what}.",
+        key=source_of(observations),
+        harm=share,
+        runner_up="wrong_columns: another column holds what was meant",
+        refuted_by="twenty of these rows, looked at by a person, whose answers are right",
+    )
+
+
+def source_of(observations: Observations) -> str:
+    """The key that says where the rows come from."""
+    return observations.first_key("data_sources", "train_file", "dataset_name")
 
 
 RULES = (
@@ -217,4 +258,6 @@ RULES = (
     ),
     Rule(Symptom.DUPLICATES, duplicates, "near-duplicates above 5 % †", preflight=True),
     Rule(Symptom.LABEL_NOISE, label_noise, "† pairing of answers with prompts against the benchmark's", preflight=True),
+    Rule(Symptom.LABEL_NOISE, empty_texts, "† empty texts with a class", preflight=True),
+    Rule(Symptom.LABEL_NOISE, contradicting_classes, "† one text or picture under several classes", preflight=True),
 )
