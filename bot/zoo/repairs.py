@@ -31,10 +31,11 @@ from bot.domain.goal import Budget, Goal, GoalId, digest_of
 from bot.domain.recipe import differences, recipe_hash, with_value
 from bot.errors import PlatformError
 from bot.zoo.faults import FAULTS
+from bot.zoo.job_folder import recipe_text
 from bot.zoo.judging import LEAST_HARM, verdict
 from bot.zoo.plan import FAULT, Case
 from bot.zoo.progress import Progress, side_by_side
-from bot.zoo.running import Keeper, Outcome, recipe_text
+from bot.zoo.running import Keeper, Outcome
 from bot.zoo.scoring import interval, share
 from bot.zoo.specimen import DEV_ITEMS, Json, Specimen
 from bot.zoo.traces import Trace, trace_of

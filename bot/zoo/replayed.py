@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from bot.domain.goal import digest_of
-from bot.zoo.running import recipe_text
+from bot.zoo.job_folder import recipe_text
 from bot.zoo.specimen import Json
 from bot.zoo.traces import TRUTH, Trace, Truth
 

@@ -22,15 +22,14 @@ from typing import Any
 import yaml
 
 from bot.domain.goal import digest_of
-from bot.domain.recipe import as_yaml
-from bot.domain.scripts import SCRIPTS, data_files
+from bot.domain.scripts import SCRIPTS
 from bot.errors import PlatformError
 from bot.evaluation.benchmarks import BUNDLE, SHIPPED
-from bot.practice.laying import lay_out
 from bot.practice.tiny_base import cached_path
 from bot.practice.warm import EVALUATION_IMPORTS, IMPORTS, Ended, Warm, WarmJob
 from bot.zoo.hub import HubStub
-from bot.zoo.specimen import OLD_ITEMS, SOURCE, Json, Specimen, dev_items, fresh_items
+from bot.zoo.job_folder import write_inputs, write_lines
+from bot.zoo.specimen import OLD_ITEMS, Json, Specimen, dev_items, fresh_items
 from runners.launching import CONFIG_FILE, SCRIPT_FILE, Sharding, accelerate_config
 from runners.outcome import Ending, outcome
 
@@ -287,7 +286,7 @@ class Keeper:
              "reference": specimen.reference_prefix + reference}
             for prompt, reference in items
         ]  # fmt: skip
-        _write_lines(folder / "items.jsonl", rows)
+        write_lines(folder / "items.jsonl", rows)
         words = [str(BUNDLE / "evaluate.py"), "--model", str(model), "--benchmark", "benchmark.yaml", "--items",
                  "items.jsonl", "--split", "dev", "--output", "out.json", "--model_name", "model"]  # fmt: skip
         log = folder / "log.txt"
@@ -308,57 +307,13 @@ class Keeper:
             job.kill(signal.SIGKILL)
             raise PlatformError(f"a run did not end within {MOST_SECONDS:.0f} s")
         if ended.exit_code == -signal.SIGKILL and not ended.seconds:
-            raise PlatformError(
-                "the process for practice jobs has ended"
-            )  # and this run with it, for no fault of its own
+            # And this run with it, for no fault of its own.
+            raise PlatformError("the process for practice jobs has ended")
         self._spent.seconds = self.cpu_seconds + ended.cpu_seconds
         return ended
 
 
-# --- The job's folder -----------------------------------------------------------------------------------------------
-
-
-def write_inputs(specimen: Specimen, folder: Path) -> None:
-    """recipe.yaml, train.py with what it needs beside it, and the rows."""
-    (folder / "recipe.yaml").write_text(recipe_text(specimen.recipe), encoding="utf-8")
-    _write_script(specimen, "train.py", f"{specimen.method}.py", specimen.script_edits, folder)
-    if specimen.method == "grpo":
-        _write_script(specimen, "rewards.py", "rewards.py", [], folder)
-        own = "".join(f"\n\n{text}" for text in specimen.own_rewards.values())
-        with (folder / "rewards.py").open("a", encoding="utf-8") as file:
-            file.write(own)
-    (folder / "data").mkdir()
-    for name, text in specimen.companions.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    lay_out(data_files(), folder)
-    (folder / "inputs").mkdir()
-    _write_lines(folder / "inputs" / Path(SOURCE).name, specimen.rows)
-    if specimen.train_rows is not None:
-        _write_lines(folder / "data" / "train.jsonl", specimen.train_rows)
-        if specimen.validation_rows:
-            _write_lines(folder / "data" / "validation.jsonl", specimen.validation_rows)
-    if specimen.full_disk_at is not None:
-        place = folder / "out" / specimen.full_disk_at
-        place.parent.mkdir(parents=True)
-        place.symlink_to("/dev/full")
-
-
-def _write_script(specimen: Specimen, name: str, source: str, edits: list[tuple[str, str]], folder: Path) -> None:
-    text = (SCRIPTS / source).read_text(encoding="utf-8")
-    for old, new in edits:
-        if text.count(old) != 1:
-            raise PlatformError(f"{source} holds {old.strip().splitlines()[0]!r} {text.count(old)} times, not once")
-        text = text.replace(old, new)
-    (folder / name).write_text(text, encoding="utf-8")
-
-
-def recipe_text(recipe: Mapping[str, Any]) -> str:
-    """One key a line. `init_from` names the practice base where a flag will name its folder."""
-    lines = []
-    for key, value in recipe.items():
-        shown = json.dumps(value) if isinstance(value, list) else as_yaml(value)
-        lines.append(f"{key}: {shown}\n")
-    return "".join(lines)
+# --- What it left ---------------------------------------------------------------------------------------------------
 
 
 def _ended_as(ended: Ended, log: Path, *, timed_out_after: float | None = None) -> Outcome:
@@ -418,10 +373,6 @@ def _json(path: Path) -> Json:
 def _write(path: Path, value: Json) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _write_lines(path: Path, rows: list[Json]) -> None:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 def _tail(path: Path) -> str:

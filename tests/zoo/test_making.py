@@ -15,10 +15,11 @@ import pytest
 from bot.diagnosis import diagnose
 from bot.practice.tiny_base import build, cached_path
 from bot.zoo.faults import FAULTS
+from bot.zoo.job_folder import recipe_text
 from bot.zoo.making import Making
 from bot.zoo.plan import fault_case
 from bot.zoo.repairs import PLAYBOOK, repaired
-from bot.zoo.running import Keeper, recipe_text
+from bot.zoo.running import Keeper
 from bot.zoo.traces import read_traces, trace_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

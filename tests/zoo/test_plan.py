@@ -10,8 +10,8 @@ import pytest
 from bot.domain.diagnosis import Symptom
 from bot.errors import UserError
 from bot.zoo.faults import FAULTS, SEVERITIES
+from bot.zoo.job_folder import recipe_text
 from bot.zoo.plan import CONTROL, FAULT, HEALTHY, PAIR, Case, all_cases, choice_of, fault_case
-from bot.zoo.running import recipe_text
 from bot.zoo.specimen import plain
 
 METHODS = frozenset({"sft", "dpo", "grpo"})

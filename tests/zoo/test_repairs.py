@@ -12,10 +12,11 @@ import yaml
 from bot.domain.experiment import Experiment, Run
 from bot.domain.goal import GoalId
 from bot.domain.recipe import differences
+from bot.zoo.job_folder import recipe_text
 from bot.zoo.making import Making
 from bot.zoo.plan import FAULT, Case
 from bot.zoo.repairs import Patient, drawn, randomly_edited, repair_figures, repairs_of, within_noise
-from bot.zoo.running import Outcome, recipe_text
+from bot.zoo.running import Outcome
 from bot.zoo.specimen import plain
 from bot.zoo.traces import TRUTH, Trace, Truth
 
