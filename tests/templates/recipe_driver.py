@@ -30,8 +30,7 @@ def script(path: str) -> Any:
     return sys.modules[name]
 
 
-def outcome(module: Any, case: dict[str, Any]) -> dict[str, Any]:
-    folder = Path(tempfile.mkdtemp())
+def outcome(module: Any, case: dict[str, Any], folder: Path) -> dict[str, Any]:
     (folder / "recipe.yaml").write_text(case["recipe"])
     (folder / "train.jsonl").write_text(case.get("rows") or "")
     sys.argv = ["train.py", "--config", str(folder / "recipe.yaml"), *case.get("flags", [])]
@@ -50,4 +49,5 @@ def outcome(module: Any, case: dict[str, Any]) -> dict[str, Any]:
 if __name__ == "__main__":
     cases = json.loads(Path(sys.argv[1]).read_text())
     answer = Path(sys.argv[2])
-    answer.write_text(json.dumps([outcome(script(case["script"]), case) for case in cases]))
+    with tempfile.TemporaryDirectory() as place:
+        answer.write_text(json.dumps([outcome(script(case["script"]), case, Path(place)) for case in cases]))
