@@ -196,7 +196,9 @@ class Keeper:
         (folder / CONFIG_FILE).write_text(config, encoding="utf-8")
         shutil.copyfile(SCRIPTS.parent / SCRIPT_FILE, folder / SCRIPT_FILE)
         words = [SCRIPT_FILE, "--config_file", CONFIG_FILE, *words]
-        return self._started_anew(words, folder, log, {"HF_HUB_OFFLINE": "1"} | specimen.environment)
+        # Torch's launcher keeps its own logs in TMPDIR, and leaves them there.
+        settings = {"HF_HUB_OFFLINE": "1", "TMPDIR": str(folder)}
+        return self._started_anew(words, folder, log, settings | specimen.environment)
 
     def _started_anew(self, words: list[str], folder: Path, log: Path, variables: Mapping[str, str]) -> Outcome:
         """By a Python of its own, which has to import everything first."""

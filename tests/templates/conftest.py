@@ -52,8 +52,10 @@ class Ran:
     """Of processor time; 0 for a process of its own."""
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+def environment(place: Path | None = None) -> dict[str, str]:
+    """Of a script's process; the launcher of several leaves its logs in TMPDIR, which is `place`."""
+    kept = {"TMPDIR": str(place)} if place is not None else {}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), **kept}
 
 
 def python(*arguments: object, cwd: Path | None = None, stdin: str | None = None) -> subprocess.CompletedProcess[str]:

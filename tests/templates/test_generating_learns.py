@@ -159,7 +159,7 @@ def test_two_processes_keep_the_rows_that_one_keeps(base: Path, warm: Warm, tmp_
     shutil.copy(ROOT / "templates" / SCRIPT_FILE, two.path / SCRIPT_FILE)
     command = [sys.executable, SCRIPT_FILE, "--config_file", CONFIG_FILE, *words]
     done = subprocess.run(
-        command, cwd=two.path, env=environment(), capture_output=True, text=True, timeout=400, check=False
+        command, cwd=two.path, env=environment(two.path), capture_output=True, text=True, timeout=400, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert (two.out / "kept.jsonl").read_bytes() == (one.out / "kept.jsonl").read_bytes()

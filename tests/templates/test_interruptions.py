@@ -58,7 +58,7 @@ class Place:
         command = [sys.executable, *launcher, "train.py", "--config", "recipe.yaml", "--init_from", str(self.base)]
         with open(self.path / "log.txt", "wb") as log:
             return subprocess.Popen(
-                command, cwd=self.path, env=environment(), stdout=log, stderr=log, start_new_session=True
+                command, cwd=self.path, env=environment(self.path), stdout=log, stderr=log, start_new_session=True
             )
 
     def run(self, recipe: dict[str, Any], processes: int = 1) -> None:

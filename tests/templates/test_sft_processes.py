@@ -38,7 +38,7 @@ if os.environ.get("RANK"):
 
 def launched(job: Job, sharding: Sharding, *flags: str, **recipe: Any) -> subprocess.CompletedProcess[str]:
     sharded = sharding not in (Sharding.NONE, Sharding.REPLICATED)
-    variables = environment()
+    variables = environment(job.path)
     if sharded:
         (job.path / "shim").mkdir(exist_ok=True)
         (job.path / "shim" / "sitecustomize.py").write_text(_PROCESSORS_ARE_DEVICES)
@@ -96,7 +96,7 @@ def test_launcher_passes_on_the_scripts_own_words_and_code(tmp_path: Path) -> No
     (tmp_path / CONFIG_FILE).write_text(accelerate_config(Sharding.REPLICATED, 2, cpu=True))
     (tmp_path / "train.py").write_text("import os, sys\nos.write(2, b'train.py: no\\n')\nsys.exit(2)\n")
     command = [sys.executable, str(ROOT / "templates" / SCRIPT_FILE), "--config_file", CONFIG_FILE, "train.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert set(done.stderr.strip().splitlines()) == {"train.py: no"}
 
