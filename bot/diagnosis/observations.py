@@ -179,13 +179,18 @@ class Observations:
         return default if value is None else value
 
     @property
-    def method(self) -> str:
-        """The recipe's method, or the one whose trainer logs keys like these."""
+    def named_method(self) -> str | None:
+        """The method that the recipe or the setup names; None where it is none of ours, or nobody says."""
         said = (self.recipe.get(key) for key in ("method", "rl", "stage"))
         named = str(next(filter(None, said), None) or self.setup.get("method") or "").lower()
         named = _STAGES.get(named, named)
-        if named in METHODS:
-            return named
+        return named if named in METHODS else None
+
+    @property
+    def method(self) -> str:
+        """The named method, or the one whose trainer logs keys like these."""
+        if self.named_method is not None:
+            return self.named_method
         keys = {key for record in (*self.steps[:3], *self.evals[:1]) for key in record}
         if keys & {"rewards/margins", "rewards/accuracies", "logps/chosen"}:
             return "dpo"

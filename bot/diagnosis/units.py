@@ -18,7 +18,6 @@ from typing import Any
 from bot.diagnosis.curves import LOSS_FLOOR, LossShape, observed, shape_of
 from bot.diagnosis.observations import Observations
 from bot.diagnosis.readings import count
-from bot.domain.methods import METHODS
 
 CROSS_ENTROPY, OTHER_LOSS = "cross_entropy", "other"
 """Values of `loss` in setup: what the model's own files say."""
@@ -70,9 +69,7 @@ def _in_nats(observations: Observations) -> bool:
 
 def _method_known(observations: Observations) -> bool:
     """Somebody named it, or it is another than imitation, which is also what nothing speaks for."""
-    recipe = observations.recipe
-    named = str(recipe.get("method") or recipe.get("rl") or observations.setup.get("method") or "").lower()
-    return named in METHODS or observations.method != "sft"
+    return observations.named_method is not None or observations.method != "sft"
 
 
 def _counts_otherwise(observations: Observations) -> bool:
