@@ -32,6 +32,7 @@ def vision(uniform: int = 0, contradicting: int = 0) -> dict[str, Any]:
          "the texts of 20 are longer than it can write."),
         (SPEECH, speech(80, longer_than_window=80), Symptom.TRUNCATION, Severity.ADVICE, "80 of 1000"),
         (SPEECH, speech(silent_rows=300), Symptom.LABEL_NOISE, Severity.HARMFUL, "300 of 1000 (30 %) recordings"),
+        (SPEECH, speech(silent_rows=1000), Symptom.LABEL_NOISE, Severity.FATAL, "1000 of 1000 (100 %) recordings"),
         (VISION, vision(uniform=20), Symptom.LABEL_NOISE, Severity.ADVICE, "20 of 200 (10 %) sampled pictures"),
         (VISION, vision(contradicting=200), Symptom.LABEL_NOISE, Severity.HARMFUL, "200 of 800 (25 %) distinct"),
         (CLASSIFY, {"rows": 1000, "contradicting_texts": 250, "empty_texts": 0}, Symptom.LABEL_NOISE, Severity.HARMFUL,

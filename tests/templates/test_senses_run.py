@@ -171,8 +171,12 @@ def test_blank_and_contradicting_images_are_counted(place: Any) -> None:
     audit = job.json("data_audit.json")
     assert audit["images"]["uniform"] == 20 and audit["contradicting_images"] == 1 and audit["distinct_prompts"] == 1
     (job.path / "data_audit.json").write_text(json.dumps(audit))
-    assert [each.symptom for each in preflight(job.path).diagnoses if each.severity is Severity.HARMFUL] == [
-        Symptom.LABEL_NOISE, Symptom.DUPLICATES]  # fmt: skip
+    first, second = preflight(job.path).diagnoses
+    assert (first.symptom, first.severity, second.symptom) == (
+        Symptom.LABEL_NOISE,
+        Severity.FATAL,
+        Symptom.DUPLICATES,
+    )
 
 
 def test_speech_recogniser_measures_its_recordings_and_writes_down_what_it_hears(place: Any) -> None:

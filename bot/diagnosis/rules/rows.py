@@ -16,6 +16,7 @@ from bot.domain.diagnosis import Severity, Symptom
 WORTH_SAYING = 0.05
 # Half of a training set gone is no longer a matter of degree.
 MOST = 0.5
+ALL = 0.99
 # 30 % of shuffled answers still trained to .92-.97 on a task of .99; 60 % did not. Between 20 % and that it is harm
 # only when the target was missed.†
 NOISE_WORTH_SAYING = 0.1
@@ -232,11 +233,12 @@ def unlearnable(observations: Observations, name: str, found: int | None, of: in
     share = min(1.0, found / of)
     if share <= WORTH_SAYING:
         return RuledOut(Symptom.LABEL_NOISE, f"{found} of {of} {what}")
+    severity = Severity.HARMFUL if share >= NOISE_HARMFUL else Severity.ADVICE
     return finding(
         observations,
         Symptom.LABEL_NOISE,
         Basis.DATA,
-        severity=Severity.HARMFUL if share >= NOISE_HARMFUL else Severity.ADVICE,
+        severity=Severity.FATAL if share > ALL and not observations.met else severity,
         confidence=0.9,
         evidence=[seen(name, None, found), seen("rows_compared", None, of)],
         cause=f"{found} of {of} ({percent(share)}) {what}.",
