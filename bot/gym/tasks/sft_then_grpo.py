@@ -18,7 +18,7 @@ KNOWN_GOOD = (
 learning_rate: 1.0e-3
 lr_scheduler_type: constant_with_warmup
 warmup_steps: 5
-max_steps: 80
+max_steps: 160
 per_device_train_batch_size: 64
 num_generations: 8
 max_completion_length: 20

@@ -20,7 +20,7 @@ max_steps: 100
 per_device_train_batch_size: 32
 max_completion_length: 16
 beta: 1.0"""
-KNOWN_GOOD = RECIPE
+KNOWN_GOOD = RECIPE.replace("max_steps: 100", "max_steps: 250")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 

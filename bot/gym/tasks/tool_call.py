@@ -7,7 +7,7 @@ KNOWN_GOOD = """\
 learning_rate: 3.0e-3
 lr_scheduler_type: constant_with_warmup
 warmup_steps: 5
-max_steps: 300
+max_steps: 450
 per_device_train_batch_size: 32
 max_length: 128"""
 
