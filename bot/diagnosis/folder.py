@@ -27,6 +27,9 @@ from bot.errors import UserError
 
 __all__ = ["Observations", "observations_of", "read_folder", "row_of"]
 
+STOPPED = "stopped"
+"""State in job.json of a run that the monitor ended: neither failed by itself nor come to its end, so it is judged like
+one that goes on."""
 # Ceilings keep a diagnosis in milliseconds whatever lies in the folder. A million-row training set is judged by
 # data_audit.json, which saw all of it; the rows here only serve for looking at what they contain.
 METRICS_BYTES = 64 << 20
@@ -59,6 +62,7 @@ def read_folder(folder: Path) -> Observations:
     eval_rows, _ = _rows(_path(folder, "eval.jsonl"), {})
     evaluation = json_object(_path(folder, "evaluation.json"))
     setup = json_object(_path(folder, "setup.json")) or {}
+    job = json_object(_path(folder, "job.json")) or {}
     return Observations(
         recipe_text=recipe_text,
         recipe=recipe,
@@ -76,11 +80,12 @@ def read_folder(folder: Path) -> Observations:
         train_columns=columns,
         eval_rows=eval_rows,
         completions=_completions(json_lines(_path(folder, "completions.jsonl"), limit_bytes=ROWS_BYTES)),
-        job=json_object(_path(folder, "job.json")) or {},
+        job=job,
         setup=planned_by(state, trainer_log) | loss_told_by(folder) | dict(setup),
         hardware=json_object(_path(folder, "hardware.json")) or {},
         timing=json_object(_path(folder, "timing.json")) or {},
         closed=closed_by(history_of(state)) or trainer_log.closed,
+        running=job.get("state") == STOPPED,
     )
 
 

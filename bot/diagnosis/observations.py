@@ -121,7 +121,7 @@ class Observations:
     closed: bool = False
     """The trainer wrote the record with which it ends, so training came to its end by itself."""
     running: bool = False
-    """The run goes on: records end where they end because nothing later has happened yet."""
+    """The run goes on, or was ended on its way: records end where they end because nothing later has happened."""
     memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """What rules have derived from the rest, so that each derivation is made once."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bot.diagnosis import read_folder
+from bot.diagnosis import diagnose, read_folder
 from bot.diagnosis.online import ONLINE_RULES, diagnosis_of, first_noticed, observations_of
 from bot.domain.diagnosis import Severity, Symptom
 
@@ -60,3 +61,22 @@ def test_five_hundred_steps_are_judged_in_milliseconds(build: Any) -> None:
 
 def test_rules_that_may_speak_early_are_known() -> None:
     assert {Symptom.NAN_INF, Symptom.DIVERGENCE} <= {rule.symptom for rule in ONLINE_RULES}
+
+
+def test_run_that_was_ended_on_its_way_is_judged_like_one_that_goes_on(tmp_path: Path) -> None:
+    """Of a healthy run's first steps a plateau is said where they are taken for a whole run."""
+    blamed = dict.fromkeys(("stopped", "succeeded"), 0)
+    for name in HEALTHY:
+        rows = [json.loads(line) for line in (TRACES / name / "metrics.jsonl").read_text().splitlines()]
+        for state in blamed:
+            for last in range(6, 20):
+                (folder := tmp_path / f"{name}-{state}-{last}").mkdir()
+                for file in ("recipe.yaml", "setup.json", "data_audit.json", "train.jsonl"):
+                    if (TRACES / name / file).exists():
+                        shutil.copy(TRACES / name / file, folder)
+                kept = "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= last)
+                (folder / "metrics.jsonl").write_text(kept)
+                (folder / "job.json").write_text(json.dumps({"state": state}))
+                (folder / "goal.json").write_text(json.dumps({"target": 0.9}))
+                blamed[state] += not diagnose(folder).healthy
+    assert blamed["stopped"] == 0 < blamed["succeeded"]

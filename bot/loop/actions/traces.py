@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from bot.conversation.policy import Policy
+from bot.diagnosis.folder import STOPPED
 from bot.domain.evaluation import Evaluation
 from bot.domain.experiment import BASELINE, Experiment, Job, JobRole, Run
 from bot.domain.inert import printable
@@ -110,8 +111,7 @@ def collect_trace(world: World, x: Experiment, run: Run) -> Path:
     (trace / "log.txt").write_text(world.runner.log_tail(JobId(failing), 2000), encoding="utf-8")
     status = status_of(train) or status_of(x.jobs.get(failing))
     if train is not None and train.stopped is not None:
-        # Neither failed by itself nor come to its end: the curves stop where somebody stopped them.
-        status = {**status, "state": "stopped", "failure": None}
+        status = {**status, "state": STOPPED, "failure": None}
     (trace / "job.json").write_text(json.dumps(dict(status)), encoding="utf-8")
     trained = job_path(world, x, JobRole.TRAIN, run.n)
     evaluated = job_path(world, x, JobRole.EVALUATE, run.n)
