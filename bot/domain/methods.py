@@ -33,7 +33,7 @@ class Method:
     """It samples from the model while it trains."""
     audited: bool = False
     """A run may be refused for what `--audit_only` finds without the model's weights. Scripts for images and recordings
-    have it too; what their audits find ends a run at its step 0, for it is seldom so bad that it refuses one."""
+    have it too; what only those find is seldom fatal, and then ends the run at its step 0."""
     companions: tuple[str, ...] = ()
     """Files beside train.py that it imports; they ship in the same folder."""
 

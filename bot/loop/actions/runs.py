@@ -18,13 +18,7 @@ from bot.domain.redaction import redact
 from bot.loop.action import Action
 from bot.loop.actions.jobs import status_of
 from bot.loop.actions.planning import post_sticky
-from bot.loop.actions.traces import (
-    job_path,
-    keep_files,
-    metrics_of,
-    number,
-    output_json,
-)
+from bot.loop.actions.traces import job_path, keep_files, metrics_of, number, output_json
 from bot.loop.policy import head_recipe_hash
 from bot.loop.spending import remedy_waits
 from bot.loop.world import World
